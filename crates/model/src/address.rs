@@ -1,0 +1,441 @@
+//! Addresses: which layers, heads, positions and dimensions of a site are meant.
+//!
+//! An address is written before any prompt is known ([`Target`]); [`Indices::resolve`] and the
+//! engine turn it into plain indices, each checked against what the model and the run have.
+//!
+//! ```
+//! use causalcone_model::{Last, Site, Target};
+//!
+//! let target: Target = Site::MlpOutput.layers(3..=5).at(Last);
+//! assert_eq!(target.layers.as_ref().unwrap().resolve("layer", 12)?, [3, 4, 5]);
+//! # Ok::<(), causalcone_model::Error>(())
+//! ```
+
+use crate::site::Site;
+use crate::{Error, Result};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+use std::fmt;
+use std::ops::{Range, RangeFrom, RangeFull, RangeInclusive};
+
+/// Which of a number of things: layers, heads, dimensions. Negative numbers count from the end.
+///
+/// In experiment files: `"all"`, `3`, `[0, 3]`, `"0..5"`, `"0..=5"`, `"2.."`, `-1`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Indices {
+    /// All of them.
+    All,
+    /// These, in this order.
+    List(Vec<i64>),
+    /// From the first number up to but not including the second, or to the end.
+    Range(i64, Option<i64>),
+}
+
+impl Indices {
+    /// The indices this means among `len` things called `what`.
+    ///
+    /// ```
+    /// use causalcone_model::Indices;
+    /// assert_eq!(Indices::from(-1).resolve("layer", 12)?, [11]);
+    /// let error = Indices::from(12).resolve("layer", 12).unwrap_err();
+    /// assert_eq!(error.to_string(), "layer 12 is out of range: there are 12, numbered 0 to 11");
+    /// # Ok::<(), causalcone_model::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When one is out of range or given twice, or none is left.
+    pub fn resolve(&self, what: &'static str, len: usize) -> Result<Vec<usize>> {
+        let signed_len = i64::try_from(len).unwrap_or(i64::MAX);
+        let found: Vec<i64> = match self {
+            Self::All => (0..signed_len).collect(),
+            Self::List(list) => list.iter().map(|&i| index(what, i, signed_len)).collect::<Result<_>>()?,
+            Self::Range(start, end) => {
+                let start = bound(what, *start, signed_len)?;
+                let end = end.map_or(Ok(signed_len), |end| bound(what, end, signed_len))?;
+                (start..end).collect()
+            }
+        };
+        if found.is_empty() {
+            return Err(Error::address(what, self, "names nothing: it is empty"));
+        }
+        let mut seen = std::collections::HashSet::with_capacity(found.len());
+        if let Some(twice) = found.iter().find(|i| !seen.insert(**i)) {
+            return Err(Error::address(what, twice, "is given twice"));
+        }
+        Ok(found.into_iter().filter_map(|i| usize::try_from(i).ok()).collect())
+    }
+
+    /// Whether it counts from the end, so that it means another index in a run of another length.
+    pub fn counts_from_end(&self) -> bool {
+        match self {
+            Self::All => false,
+            Self::List(list) => list.iter().any(|i| *i < 0),
+            Self::Range(start, end) => *start < 0 || end.is_some_and(|end| end < 0),
+        }
+    }
+}
+
+/// An index from either end.
+fn index(what: &'static str, given: i64, len: i64) -> Result<i64> {
+    let from_start = if given < 0 { given.saturating_add(len) } else { given };
+    if (0..len).contains(&from_start) {
+        return Ok(from_start);
+    }
+    let last = len - 1;
+    Err(Error::address(what, given, format!("is out of range: there are {len}, numbered 0 to {last}")))
+}
+
+/// The bound of a range, which may also be one past the last index.
+fn bound(what: &'static str, given: i64, len: i64) -> Result<i64> {
+    if given == len { Ok(len) } else { index(what, given, len) }
+}
+
+impl fmt::Display for Indices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("all"),
+            Self::List(list) => match list.as_slice() {
+                [one] => write!(f, "{one}"),
+                _ => write!(f, "{list:?}"),
+            },
+            Self::Range(start, Some(end)) => write!(f, "{start}..{end}"),
+            Self::Range(start, None) => write!(f, "{start}.."),
+        }
+    }
+}
+
+impl std::str::FromStr for Indices {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "all" {
+            return Ok(Self::All);
+        }
+        let number = |t: &str| t.trim().parse::<i64>().ok();
+        let parsed = || {
+            let (start, end) = text.split_once("..")?;
+            let start = if start.trim().is_empty() { 0 } else { number(start)? };
+            let end = match end.strip_prefix('=') {
+                // An inclusive range up to the last thing has no exclusive bound among negative numbers.
+                Some(last) => match number(last)? {
+                    -1 => None,
+                    last => Some(last.checked_add(1)?),
+                },
+                None if end.trim().is_empty() => None,
+                None => Some(number(end)?),
+            };
+            Some(Self::Range(start, end))
+        };
+        parsed().ok_or_else(|| format!("{text:?} is neither \"all\" nor a range like \"0..5\" or \"0..=5\""))
+    }
+}
+
+impl From<RangeFull> for Indices {
+    fn from(_: RangeFull) -> Self {
+        Self::All
+    }
+}
+
+macro_rules! indices_from {
+    ($($int:ty),*) => {$(
+        impl From<$int> for Indices {
+            fn from(i: $int) -> Self {
+                Self::List(vec![i64::try_from(i).unwrap_or(i64::MAX)])
+            }
+        }
+    )*};
+}
+indices_from!(i32, i64, usize);
+
+impl From<Vec<usize>> for Indices {
+    fn from(list: Vec<usize>) -> Self {
+        Self::List(list.into_iter().map(|i| i64::try_from(i).unwrap_or(i64::MAX)).collect())
+    }
+}
+
+impl<const N: usize> From<[i64; N]> for Indices {
+    fn from(list: [i64; N]) -> Self {
+        Self::List(list.to_vec())
+    }
+}
+
+impl From<Range<i64>> for Indices {
+    fn from(range: Range<i64>) -> Self {
+        Self::Range(range.start, Some(range.end))
+    }
+}
+
+impl From<RangeInclusive<i64>> for Indices {
+    fn from(range: RangeInclusive<i64>) -> Self {
+        match *range.end() {
+            -1 => Self::Range(*range.start(), None),
+            end => Self::Range(*range.start(), Some(end.saturating_add(1))),
+        }
+    }
+}
+
+impl From<RangeFrom<i64>> for Indices {
+    fn from(range: RangeFrom<i64>) -> Self {
+        Self::Range(range.start, None)
+    }
+}
+
+/// Which positions of a run.
+///
+/// In experiment files: `"all"`, `"last"`, an index, a list, a range, or `{ token = " Spain" }`
+/// with an optional `which = "first"` or `"last"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Positions {
+    /// The last one.
+    Last,
+    /// By number.
+    Indices(Indices),
+    /// The tokens a text consists of, which must stand once in the run.
+    Token {
+        /// The text.
+        text: String,
+        /// All of its tokens, or one end of it.
+        which: Which,
+    },
+}
+
+/// Which tokens of a text that is several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// All of them.
+    All,
+    /// The first.
+    First,
+    /// The last.
+    Last,
+}
+
+impl<T: Into<Indices>> From<T> for Positions {
+    fn from(indices: T) -> Self {
+        Self::Indices(indices.into())
+    }
+}
+
+/// A site with the layers, positions, heads and dimensions that are meant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Target {
+    /// The site.
+    pub site: Site,
+    /// Which blocks; `None` for sites outside the blocks.
+    pub layers: Option<Indices>,
+    /// Which positions; query rows where the site is an attention matrix.
+    pub positions: Positions,
+    /// Which heads, on sites that have them; `None` is all.
+    pub heads: Option<Indices>,
+    /// Which numbers of each vector (key columns of an attention matrix); `None` is all.
+    pub dims: Option<Indices>,
+}
+
+impl From<Site> for Target {
+    fn from(site: Site) -> Self {
+        Self { site, layers: None, positions: Positions::Indices(Indices::All), heads: None, dims: None }
+    }
+}
+
+impl Target {
+    /// The same in these layers.
+    #[must_use]
+    pub fn layers(mut self, layers: impl Into<Indices>) -> Self {
+        self.layers = Some(layers.into());
+        self
+    }
+
+    /// The same at these positions.
+    #[must_use]
+    pub fn at(mut self, positions: impl Into<Positions>) -> Self {
+        self.positions = positions.into();
+        self
+    }
+
+    /// The same for these heads.
+    #[must_use]
+    pub fn heads(mut self, heads: impl Into<Indices>) -> Self {
+        self.heads = Some(heads.into());
+        self
+    }
+
+    /// The same for these dimensions.
+    #[must_use]
+    pub fn dims(mut self, dims: impl Into<Indices>) -> Self {
+        self.dims = Some(dims.into());
+        self
+    }
+}
+
+impl Site {
+    /// This site in these layers, at all positions.
+    pub fn layers(self, layers: impl Into<Indices>) -> Target {
+        Target::from(self).layers(layers)
+    }
+
+    /// This site at these positions; for sites outside the blocks.
+    pub fn at(self, positions: impl Into<Positions>) -> Target {
+        Target::from(self).at(positions)
+    }
+}
+
+impl Serialize for Indices {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::List(list) if list.len() != 1 => {
+                let mut seq = serializer.serialize_seq(Some(list.len()))?;
+                list.iter().try_for_each(|i| seq.serialize_element(i))?;
+                seq.end()
+            }
+            Self::List(list) => list[0].serialize(serializer),
+            other => serializer.collect_str(other),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Indices {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match AddressVisitor::<false>.run(deserializer)? {
+            Positions::Indices(indices) => Ok(indices),
+            _ => Err(de::Error::custom("only positions can be named by a token or as \"last\"")),
+        }
+    }
+}
+
+impl Serialize for Positions {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Last => serializer.serialize_str("last"),
+            Self::Indices(indices) => indices.serialize(serializer),
+            Self::Token { text, which } => {
+                let mut map = serializer.serialize_map(None)?;
+                map.serialize_entry("token", text)?;
+                match which {
+                    Which::All => {}
+                    Which::First => map.serialize_entry("which", "first")?,
+                    Which::Last => map.serialize_entry("which", "last")?,
+                }
+                map.end()
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Positions {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        AddressVisitor::<true>.run(deserializer)
+    }
+}
+
+/// Reads every written form of an address; `POSITIONS` says whether those of positions fit too.
+struct AddressVisitor<const POSITIONS: bool>;
+
+impl<'de, const POSITIONS: bool> AddressVisitor<POSITIONS> {
+    fn run<D: Deserializer<'de>>(self, deserializer: D) -> Result<Positions, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, const POSITIONS: bool> Visitor<'de> for AddressVisitor<POSITIONS> {
+    type Value = Positions;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("\"all\", an index, a list of indices, or a range like \"0..5\"")?;
+        if POSITIONS { f.write_str(", \"last\", or { token = \"…\" }") } else { Ok(()) }
+    }
+
+    fn visit_i64<E>(self, i: i64) -> Result<Positions, E> {
+        Ok(Indices::from(i).into())
+    }
+
+    fn visit_u64<E: de::Error>(self, i: u64) -> Result<Positions, E> {
+        i64::try_from(i)
+            .map(|i| Indices::from(i).into())
+            .map_err(|_| E::custom(format!("index {i} is too large")))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Positions, E> {
+        if POSITIONS && text == "last" {
+            return Ok(Positions::Last);
+        }
+        text.parse::<Indices>().map(Positions::Indices).map_err(|problem| {
+            let more = if POSITIONS { ", nor \"last\"" } else { "" };
+            E::custom(format!("{problem}{more}"))
+        })
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Positions, A::Error> {
+        let mut list = Vec::new();
+        while let Some(i) = seq.next_element::<i64>()? {
+            list.push(i);
+        }
+        Ok(Positions::Indices(Indices::List(list)))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Positions, A::Error> {
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Token {
+            token: String,
+            which: Option<String>,
+        }
+        let Token { token: text, which } = Token::deserialize(de::value::MapAccessDeserializer::new(map))?;
+        let which = match which.as_deref() {
+            None => Which::All,
+            Some("first") => Which::First,
+            Some("last") => Which::Last,
+            Some(other) => {
+                return Err(de::Error::custom(format!("which = {other:?} is neither \"first\" nor \"last\"")));
+            }
+        };
+        Ok(Positions::Token { text, which })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(json: &str) -> Positions {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn every_written_form_means_what_it_says() {
+        for (json, len, expected) in [
+            (r#""all""#, 3, vec![0, 1, 2]),
+            ("2", 3, vec![2]),
+            ("-1", 3, vec![2]),
+            ("[2, 0, -2]", 3, vec![2, 0, 1]),
+            (r#""0..2""#, 3, vec![0, 1]),
+            (r#""0..=2""#, 3, vec![0, 1, 2]),
+            (r#""1..""#, 3, vec![1, 2]),
+            (r#""..2""#, 3, vec![0, 1]),
+            (r#""-2..=-1""#, 3, vec![1, 2]),
+            (r#""-3..-1""#, 3, vec![0, 1]),
+        ] {
+            let Positions::Indices(indices) = written(json) else { panic!("{json}") };
+            assert_eq!(indices.resolve("position", len).unwrap(), expected, "{json}");
+            let again: Indices = serde_json::from_str(&serde_json::to_string(&indices).unwrap()).unwrap();
+            assert_eq!(again, indices, "{json}");
+        }
+    }
+
+    #[test]
+    fn out_of_range_empty_and_repeated_are_refused() {
+        for json in ["3", "-4", "[]", "[1, 1]", "[1, -2]", r#""2..1""#, r#""0..4""#, r#""3..3""#] {
+            let Positions::Indices(indices) = written(json) else { panic!("{json}") };
+            assert!(indices.resolve("position", 3).is_err(), "{json}");
+        }
+        for json in [
+            r#""first""#,
+            "1.5",
+            r#"{"tokens": "a"}"#,
+            r#"{"token": "a", "which": "middle"}"#,
+            "18446744073709551615",
+        ] {
+            assert!(serde_json::from_str::<Positions>(json).is_err(), "{json}");
+        }
+        assert!(serde_json::from_str::<Indices>(r#""last""#).is_err());
+    }
+}

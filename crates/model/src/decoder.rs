@@ -1,0 +1,347 @@
+//! The one decoder all families share, in stages that a caller can look into and change.
+//!
+//! [`Decoder::forward`] runs a whole prompt and hands the tensor of every site, in the order of
+//! execution, to a [`Tap`], which returns it as it is or edited. The stages are also public one by
+//! one ([`Block`]), for executors that compute only some rows.
+//!
+//! ```
+//! use candle_core::Tensor;
+//! use causalcone_model::{Model, Site, decoder::Tap};
+//!
+//! /// Silences the MLP of layer 0.
+//! struct Silence;
+//! impl Tap for Silence {
+//!     type Error = causalcone_model::Error;
+//!     fn at(&mut self, site: Site, layer: Option<usize>, x: Tensor) -> Result<Tensor, Self::Error> {
+//!         Ok(if (site, layer) == (Site::MlpOutput, Some(0)) { x.zeros_like()? } else { x })
+//!     }
+//! }
+//!
+//! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-llama");
+//! let model = Model::load(path)?;
+//! let logits = model.decoder().forward(&[1, 2, 3], &mut Silence)?;
+//! assert_eq!(logits.dims(), [3, model.config().vocab]);
+//! # Ok::<(), causalcone_model::Error>(())
+//! ```
+
+use crate::config::Config;
+use crate::site::Site;
+use crate::{Error, Result};
+use candle_core::{DType, Device, Tensor};
+use causalcone_ops::{Linear, Rope, Rotation, layer_norm, rms_norm, softmax};
+
+/// Sees, and may change, the tensor of every site of a forward pass.
+pub trait Tap {
+    /// The error it may stop the pass with.
+    type Error: From<Error>;
+
+    /// Called once for each tensor in the order of execution, with views of heads under the name of
+    /// the tensor they are part of ([`Site::tensor`]). Returns what the pass goes on with.
+    ///
+    /// # Errors
+    /// Whatever should end the pass.
+    fn at(&mut self, site: Site, layer: Option<usize>, x: Tensor) -> Result<Tensor, Self::Error>;
+}
+
+/// The weights of a model, ready to run.
+#[derive(Debug)]
+pub struct Decoder {
+    pub(crate) config: Config,
+    pub(crate) token_embedding: Tensor,
+    pub(crate) position_embedding: Option<Tensor>,
+    pub(crate) rope: Option<Rope>,
+    pub(crate) blocks: Vec<Block>,
+    pub(crate) final_norm: NormWeights,
+    /// vocab × width
+    pub(crate) unembedding: Tensor,
+}
+
+/// One layer: attention and MLP with a norm before each.
+#[derive(Debug)]
+pub struct Block {
+    pub(crate) attention_norm: NormWeights,
+    pub(crate) query: Linear,
+    pub(crate) key: Linear,
+    pub(crate) value: Linear,
+    pub(crate) attention_output: Linear,
+    pub(crate) mlp_norm: NormWeights,
+    pub(crate) gate: Gate,
+    pub(crate) down: Linear,
+}
+
+/// A norm's parameters; without a bias it is a root-mean-square norm.
+#[derive(Debug)]
+pub(crate) struct NormWeights {
+    pub(crate) weight: Tensor,
+    pub(crate) bias: Option<Tensor>,
+    pub(crate) eps: f64,
+}
+
+/// The first projections of an MLP: into the activation, and beside it where it is gated.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    pub(crate) into: Linear,
+    pub(crate) up: Option<Linear>,
+}
+
+impl NormWeights {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(match &self.bias {
+            Some(bias) => layer_norm(x, &self.weight, bias, self.eps)?,
+            None => rms_norm(x, &self.weight, self.eps)?,
+        })
+    }
+}
+
+impl Decoder {
+    /// The shape of the model.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The blocks, first to last.
+    pub fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    /// The token embedding, vocab × width.
+    pub fn token_embedding(&self) -> &Tensor {
+        &self.token_embedding
+    }
+
+    /// Runs token ids (n of them, n ≥ 1) through the whole model and returns the logits, n × vocab.
+    ///
+    /// # Errors
+    /// What the tap returns; [`Error::Prompt`] for ids the model does not have or too many of them;
+    /// [`Error::Address`] where edited scores leave a query row nothing to attend to.
+    pub fn forward<T: Tap>(&self, ids: &[u32], tap: &mut T) -> Result<Tensor, T::Error> {
+        self.check(ids)?;
+        let positions: Vec<usize> = (0..ids.len()).collect();
+        let rotation = self.rotation(&positions)?;
+        let causal = Causal::new(ids.len())?;
+        let mut x = tap.at(Site::Embedding, None, self.embed(ids, &positions)?)?;
+        for (layer, block) in self.blocks.iter().enumerate() {
+            let mut at = |site, x| tap.at(site, Some(layer), x);
+            x = at(Site::BlockInput, x)?;
+
+            let normed = at(Site::AttentionInput, block.attention_norm.forward(&x)?)?;
+            let query = at(Site::QueryOutput, block.query(&normed)?)?;
+            let key = at(Site::KeyOutput, block.key(&normed)?)?;
+            let value = at(Site::ValueOutput, block.value(&normed)?)?;
+            let scores = self.scores(layer, &query, &key, rotation.as_ref())?;
+            // An edit may change what a query sees of the past, never let it see the future.
+            let scores = causal.mask(
+                &at(Site::AttentionScore, causal.mask(&scores, f32::NEG_INFINITY)?)?,
+                f32::NEG_INFINITY,
+            )?;
+            check_scores(&scores, layer)?;
+            let weights = softmax(&scores).map_err(Error::from)?;
+            let weights = causal.mask(&at(Site::AttentionWeight, weights)?, 0.0)?;
+            let mixed = at(Site::AttentionValueOutput, self.mix(&weights, &value)?)?;
+            let attention = at(Site::AttentionOutput, block.attention_output(&mixed)?)?;
+            x = at(Site::BlockMiddle, add(&x, &attention)?)?;
+
+            let normed = at(Site::MlpInput, block.mlp_norm.forward(&x)?)?;
+            let activated = at(Site::MlpActivation, block.activate(&normed, &self.config)?)?;
+            let hidden = at(Site::MlpHidden, block.gated(&normed, activated)?)?;
+            let mlp = at(Site::MlpOutput, block.mlp_output(&hidden)?)?;
+            x = at(Site::BlockOutput, add(&x, &mlp)?)?;
+        }
+        let x = tap.at(Site::FinalNorm, None, self.final_norm(&x)?)?;
+        tap.at(Site::Logits, None, self.unembed(&x)?)
+    }
+
+    /// Checks that a prompt can run: not empty, no longer than the context, ids in the vocabulary.
+    ///
+    /// # Errors
+    /// [`Error::Prompt`], saying what would fit.
+    pub fn check(&self, ids: &[u32]) -> Result<()> {
+        let problem = if ids.is_empty() {
+            "the prompt is empty: a run needs at least one token".into()
+        } else if ids.len() > self.config.context {
+            let (n, most) = (ids.len(), self.config.context);
+            format!("the prompt has {n} tokens, and this model's context holds {most}")
+        } else if let Some(id) = ids.iter().find(|id| **id as usize >= self.config.vocab) {
+            format!("token id {id} is outside the vocabulary: ids go from 0 to {}", self.config.vocab - 1)
+        } else {
+            return Ok(());
+        };
+        Err(Error::Prompt { problem })
+    }
+
+    /// The rows that enter layer 0, one for each id at its position.
+    ///
+    /// # Errors
+    /// When an id or a position is out of range.
+    pub fn embed(&self, ids: &[u32], positions: &[usize]) -> Result<Tensor> {
+        let tokens = self.token_embedding.index_select(&Tensor::new(ids, &Device::Cpu)?, 0)?;
+        match &self.position_embedding {
+            Some(table) => Ok((tokens + causalcone_ops::select(table, 0, positions)?)?),
+            None => Ok(tokens),
+        }
+    }
+
+    /// The rotation of query and key rows at these positions, on families that rotate.
+    ///
+    /// # Errors
+    /// When the tables cannot be made.
+    pub fn rotation(&self, positions: &[usize]) -> Result<Option<Rotation>> {
+        let at = |rope: &Rope| rope.at(positions, DType::F32, &Device::Cpu);
+        Ok(self.rope.as_ref().map(at).transpose()?)
+    }
+
+    /// Scaled scores, H × queries × keys, before any mask. Query head h reads key head h·K/H.
+    fn scores(
+        &self,
+        layer: usize,
+        query: &Tensor,
+        key: &Tensor,
+        rotation: Option<&Rotation>,
+    ) -> Result<Tensor> {
+        let config = &self.config;
+        let rotated = |x: &Tensor, heads| -> Result<Tensor> {
+            let x = by_head(x, heads)?;
+            Ok(match rotation {
+                Some(rotation) => rotation.forward(&x)?,
+                None => x,
+            })
+        };
+        let (query, key) = (rotated(query, config.heads)?, rotated(key, config.kv_heads)?);
+        let scores = grouped_matmul(&query, &key.t()?)?;
+        Ok((scores * config.score_scale(layer))?)
+    }
+
+    /// The heads' weighted values side by side, queries × H·D.
+    fn mix(&self, weights: &Tensor, value: &Tensor) -> Result<Tensor> {
+        let mixed = grouped_matmul(weights, &by_head(value, self.config.kv_heads)?)?;
+        Ok(mixed.transpose(0, 1)?.flatten_from(1)?)
+    }
+
+    /// The last norm.
+    ///
+    /// # Errors
+    /// When `x` does not have the model's width.
+    pub fn final_norm(&self, x: &Tensor) -> Result<Tensor> {
+        self.final_norm.forward(x)
+    }
+
+    /// Logits (rows × vocab) of rows that went through the last norm.
+    ///
+    /// # Errors
+    /// When `x` does not have the model's width.
+    pub fn unembed(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.matmul(&self.unembedding.t()?)?)
+    }
+}
+
+impl Block {
+    /// Queries of normed rows, rows × H·D.
+    ///
+    /// # Errors
+    /// When `x` does not have the model's width; the same holds for the other stages.
+    pub fn query(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(self.query.forward(x)?)
+    }
+
+    /// Keys of normed rows, rows × K·D.
+    ///
+    /// # Errors
+    /// See [`Block::query`].
+    pub fn key(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(self.key.forward(x)?)
+    }
+
+    /// Values of normed rows, rows × K·D.
+    ///
+    /// # Errors
+    /// See [`Block::query`].
+    pub fn value(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(self.value.forward(x)?)
+    }
+
+    /// The output projection of mixed values, rows × d.
+    ///
+    /// # Errors
+    /// See [`Block::query`].
+    pub fn attention_output(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(self.attention_output.forward(x)?)
+    }
+
+    /// The activation function's output, rows × m.
+    ///
+    /// # Errors
+    /// See [`Block::query`].
+    pub fn activate(&self, x: &Tensor, config: &Config) -> Result<Tensor> {
+        Ok(config.mlp.activation.forward(&self.gate.into.forward(x)?)?)
+    }
+
+    /// What enters the down projection: the activation, times up where the MLP is gated.
+    ///
+    /// # Errors
+    /// See [`Block::query`].
+    pub fn gated(&self, x: &Tensor, activated: Tensor) -> Result<Tensor> {
+        Ok(match &self.gate.up {
+            Some(up) => (activated * up.forward(x)?)?,
+            None => activated,
+        })
+    }
+
+    /// The down projection, rows × d.
+    ///
+    /// # Errors
+    /// See [`Block::query`].
+    pub fn mlp_output(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(self.down.forward(x)?)
+    }
+}
+
+/// Which keys each query of a whole prompt may see: those at its own position and before.
+struct Causal {
+    visible: Tensor,
+}
+
+impl Causal {
+    fn new(rows: usize) -> Result<Self> {
+        let visible: Vec<u8> = (0..rows * rows).map(|i| u8::from(i % rows <= i / rows)).collect();
+        Ok(Self { visible: Tensor::from_vec(visible, (rows, rows), &Device::Cpu)? })
+    }
+
+    /// `x` (H × s × s) with everything a query may not see replaced by `hidden`.
+    fn mask(&self, x: &Tensor, hidden: f32) -> Result<Tensor> {
+        let hidden = Tensor::new(hidden, x.device())?.broadcast_as(x.shape())?;
+        Ok(self.visible.broadcast_as(x.shape())?.where_cond(x, &hidden)?)
+    }
+}
+
+/// A row of scores that are all −inf has no softmax: only an edit can bring that about.
+fn check_scores(scores: &Tensor, layer: usize) -> Result<()> {
+    let best = scores.max(candle_core::D::Minus1)?.to_vec2::<f32>()?;
+    for (head, rows) in best.iter().enumerate() {
+        if let Some(row) = rows.iter().position(|x| *x == f32::NEG_INFINITY) {
+            let problem = format!(
+                "of layer {layer}, head {head} has no key left to attend to: every score is -inf after the edits"
+            );
+            return Err(Error::address("query row", row, problem));
+        }
+    }
+    Ok(())
+}
+
+fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    Ok((x + y)?)
+}
+
+/// rows × heads·D to heads × rows × D.
+fn by_head(x: &Tensor, heads: usize) -> Result<Tensor> {
+    let rows = x.dim(0)?;
+    Ok(x.reshape((rows, heads, ()))?.transpose(0, 1)?.contiguous()?)
+}
+
+/// Multiplies each of H matrices with one of K: neighbouring heads share theirs (grouped-query
+/// attention), so a group's rows are stacked and nothing is repeated.
+fn grouped_matmul(x: &Tensor, shared: &Tensor) -> Result<Tensor> {
+    let (heads, rows, width) = x.dims3()?;
+    let groups = shared.dim(0)?;
+    let stacked = x.contiguous()?.reshape((groups, heads / groups * rows, width))?;
+    Ok(stacked.matmul(&shared.contiguous()?)?.reshape((heads, rows, ()))?)
+}

@@ -1,0 +1,169 @@
+//! What can go wrong below the engine, as types: what was given, what would fit, and a hint.
+
+use std::path::{Path, PathBuf};
+
+/// The result of everything in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a model, a file, a prompt or an address was refused.
+///
+/// ```
+/// use causalcone_model::{Error, Model};
+/// let error = Model::load("no/such.gguf").unwrap_err();
+/// assert!(matches!(error, Error::ModelNotFound { .. }));
+/// assert!(error.hint().is_some());
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file is broken, contradictory, or not what it should be.
+    #[error("{}: {field}: {problem}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Which key, tensor or part of it.
+        field: String,
+        /// What is wrong, and what would fit.
+        problem: String,
+    },
+    /// The operating system refused.
+    #[error("cannot {doing} {}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was being done: "read", "create" …
+        doing: &'static str,
+        /// Its reason.
+        source: std::io::Error,
+    },
+    /// A file is whole, but says something this version cannot do exactly.
+    #[error("{}: {what} \"{given}\" is not supported; supported: {supported}", path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// What kind of thing: "architecture", "pre-tokenizer" …
+        what: &'static str,
+        /// What the file asks for.
+        given: String,
+        /// What would work.
+        supported: String,
+    },
+    /// No model of that name was found.
+    #[error("no model \"{given}\": {tried}")]
+    ModelNotFound {
+        /// The name or path given.
+        given: String,
+        /// Where was looked.
+        tried: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A model could not be fetched.
+    #[error("cannot fetch {what}: {problem}")]
+    Fetch {
+        /// The model.
+        what: String,
+        /// What went wrong.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
+    /// A text that must be one token is not.
+    #[error("{text:?} is {} tokens, not one: {}", pieces.len(), quoted(pieces))]
+    NotOneToken {
+        /// The text.
+        text: String,
+        /// The tokens it splits into.
+        pieces: Vec<String>,
+    },
+    /// Text was given to a model that came without a tokenizer.
+    #[error("this model has no tokenizer, so {given:?} cannot be turned into token ids")]
+    NoTokenizer {
+        /// The text.
+        given: String,
+    },
+    /// The tokenizer failed on a text.
+    #[error("the tokenizer cannot handle {given:?}: {problem}")]
+    Tokenize {
+        /// The start of the text.
+        given: String,
+        /// Why.
+        problem: String,
+    },
+    /// A prompt the model cannot run.
+    #[error("{problem}")]
+    Prompt {
+        /// What is wrong and what would fit.
+        problem: String,
+    },
+    /// A site, layer, head, position or dimension the model does not have.
+    #[error("{what} {given} {problem}")]
+    Address {
+        /// "site", "layer", "head", "position", "dimension".
+        what: &'static str,
+        /// What was given.
+        given: String,
+        /// What is wrong and what would fit.
+        problem: String,
+        /// A likely intention.
+        hint: Option<String>,
+    },
+    /// The caller's progress callback asked to stop.
+    #[error("interrupted")]
+    Cancelled,
+    /// A tensor operation failed.
+    #[error("the computation failed: {0}")]
+    Kernel(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// What the user could do about it, if there is something to say beyond the message.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::ModelNotFound { hint, .. } | Self::Fetch { hint, .. } => Some(hint.clone()),
+            Self::Address { hint, .. } => hint.clone(),
+            Self::NotOneToken { text, .. } if !text.starts_with(' ') => {
+                Some(format!("words inside a text usually start with a space: {:?}", format!(" {text}")))
+            }
+            Self::NoTokenizer { .. } => Some("give token ids instead: ids = [1, 2, 3]".into()),
+            _ => None,
+        }
+    }
+
+    /// Whether the input was at fault (true) or the run failed (false).
+    pub fn is_bad_input(&self) -> bool {
+        !matches!(self, Self::Kernel(_) | Self::Cancelled)
+    }
+
+    pub(crate) fn file(path: &Path, field: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::File { path: path.into(), field: field.into(), problem: problem.into() }
+    }
+
+    pub(crate) fn io(path: &Path, doing: &'static str, source: std::io::Error) -> Self {
+        Self::Io { path: path.into(), doing, source }
+    }
+
+    pub(crate) fn address(what: &'static str, given: impl ToString, problem: impl ToString) -> Self {
+        Self::Address { what, given: given.to_string(), problem: problem.to_string(), hint: None }
+    }
+}
+
+/// `"a", "b"`: the pieces of a text, quoted so that spaces show.
+fn quoted(pieces: &[String]) -> String {
+    pieces.iter().map(|p| format!("{p:?}")).collect::<Vec<_>>().join(", ")
+}
+
+/// The known word nearest to `given`, if one is near enough to be meant.
+///
+/// ```
+/// assert_eq!(causalcone_model::nearest("mlp_ouput", ["mlp_input", "mlp_output"]), Some("mlp_output"));
+/// assert_eq!(causalcone_model::nearest("zebra", ["mlp_input", "mlp_output"]), None);
+/// ```
+pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|word| (strsim::jaro_winkler(given, word), word))
+        .filter(|(likeness, _)| *likeness > 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, word)| word)
+}

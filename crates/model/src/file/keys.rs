@@ -1,0 +1,177 @@
+//! A model's configuration as a set of keys, each read once or named as ignored.
+//!
+//! A key nobody reads may change what the model computes, so [`Keys::finish`] makes it an error.
+
+use super::gguf::Value as Gguf;
+use crate::{Error, Result};
+use serde_json::Value as Json;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// The keys of a config.json or of a GGUF header.
+///
+/// ```
+/// use causalcone_model::file::keys::Keys;
+/// let keys = Keys::from_json("config.json".as_ref(), br#"{"n_layer": 12, "mystery": 1}"#)?;
+/// assert_eq!(keys.size("n_layer")?, 12);
+/// assert!(keys.size("n_head").unwrap_err().to_string().contains("n_head"));
+/// assert!(keys.finish(&[]).unwrap_err().to_string().contains("mystery"));
+/// # Ok::<(), causalcone_model::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Keys {
+    path: PathBuf,
+    map: BTreeMap<String, Json>,
+    read: RefCell<BTreeSet<String>>,
+}
+
+impl Keys {
+    /// The keys of a JSON object.
+    ///
+    /// # Errors
+    /// When the text is not a JSON object with unique keys.
+    pub fn from_json(path: &Path, text: &[u8]) -> Result<Self> {
+        match super::json::parse(text) {
+            Ok(Json::Object(object)) => Ok(Self::new(path, object.into_iter())),
+            Ok(_) => Err(Error::file(path, "document", "is not a JSON object")),
+            Err(e) => Err(Error::file(path, "document", e.to_string())),
+        }
+    }
+
+    /// The scalar metadata of a GGUF header; lists are the tokenizer's and are left out.
+    pub fn from_gguf(path: &Path, metadata: &[(String, Gguf)]) -> Self {
+        let scalar = |(key, value): &(String, Gguf)| {
+            let value = match value {
+                Gguf::Unsigned(n, _) => Json::from(*n),
+                Gguf::Signed(n, _) => Json::from(*n),
+                // A float stays a float, non-finite ones become null and are refused where read.
+                Gguf::Float(x) => Json::from(*x),
+                Gguf::Bool(b) => Json::from(*b),
+                Gguf::Text(text) => Json::from(text.as_str()),
+                Gguf::Integers(list) => Json::from(list.clone()),
+                Gguf::Floats(list) => Json::from(list.clone()),
+                Gguf::Texts(_) | Gguf::Bools(_) => Json::Array(Vec::new()),
+            };
+            (key.clone(), value)
+        };
+        Self::new(path, metadata.iter().map(scalar))
+    }
+
+    fn new(path: &Path, pairs: impl Iterator<Item = (String, Json)>) -> Self {
+        Self { path: path.into(), map: pairs.collect(), read: RefCell::default() }
+    }
+
+    /// The file the keys come from.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// An error about one key of this file.
+    pub fn bad(&self, key: &str, problem: impl Into<String>) -> Error {
+        Error::file(&self.path, key, problem)
+    }
+
+    /// The value of `key`, if it is there and not null.
+    pub fn get(&self, key: &str) -> Option<&Json> {
+        self.read.borrow_mut().insert(key.into());
+        self.map.get(key).filter(|value| !value.is_null())
+    }
+
+    fn required(&self, key: &str) -> Result<&Json> {
+        self.get(key).ok_or_else(|| self.bad(key, "is missing; nothing is assumed in its place"))
+    }
+
+    /// A required count of something: 1 up to 2^24.
+    ///
+    /// # Errors
+    /// When it is missing or not such a number.
+    pub fn size(&self, key: &str) -> Result<usize> {
+        self.as_size(key, self.required(key)?)
+    }
+
+    /// A count that may be left out.
+    ///
+    /// # Errors
+    /// When it is there and not a number from 1 to 2^24.
+    pub fn optional_size(&self, key: &str) -> Result<Option<usize>> {
+        self.get(key).map(|value| self.as_size(key, value)).transpose()
+    }
+
+    fn as_size(&self, key: &str, value: &Json) -> Result<usize> {
+        const MOST: u64 = 1 << 24;
+        value
+            .as_u64()
+            .filter(|n| (1..=MOST).contains(n))
+            .and_then(|n| usize::try_from(n).ok())
+            .ok_or_else(|| self.bad(key, format!("{value} is not a whole number from 1 to {MOST}")))
+    }
+
+    /// A required number above 0 and below 1e30.
+    ///
+    /// # Errors
+    /// When it is missing or not such a number.
+    pub fn positive(&self, key: &str) -> Result<f64> {
+        let value = self.required(key)?;
+        value
+            .as_f64()
+            .filter(|x| *x > 0.0 && *x < 1e30)
+            .ok_or_else(|| self.bad(key, format!("{value} is not a number above 0")))
+    }
+
+    /// A truth value, if it is given.
+    ///
+    /// # Errors
+    /// When it is given and something else.
+    pub fn flag(&self, key: &str) -> Result<Option<bool>> {
+        let flag = |value: &Json| {
+            value.as_bool().ok_or_else(|| self.bad(key, format!("{value} is not true or false")))
+        };
+        self.get(key).map(flag).transpose()
+    }
+
+    /// A required text.
+    ///
+    /// # Errors
+    /// When it is missing or not a text.
+    pub fn text(&self, key: &str) -> Result<&str> {
+        let value = self.required(key)?;
+        value.as_str().ok_or_else(|| self.bad(key, format!("{value} is not a text")))
+    }
+
+    /// Checks that a key, where it is given, has the one value this family can compute.
+    ///
+    /// # Errors
+    /// When it has another.
+    pub fn must_be(&self, key: &str, only: impl Into<Json>) -> Result<()> {
+        let only = only.into();
+        match self.get(key) {
+            Some(value) if *value != only => Err(Error::Unsupported {
+                path: self.path.clone(),
+                what: "setting",
+                given: format!("{key} = {value}"),
+                supported: format!("{key} = {only}"),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that every key was read or is ignored: by its name, or by a prefix that ends in `*`.
+    ///
+    /// # Errors
+    /// When one was neither.
+    pub fn finish(&self, ignored: &[&str]) -> Result<()> {
+        let is_ignored = |key: &str| {
+            ignored.iter().any(|pattern| match pattern.strip_suffix('*') {
+                Some(prefix) => key.starts_with(prefix),
+                None => key == *pattern,
+            })
+        };
+        let read = self.read.borrow();
+        match self.map.keys().find(|key| !read.contains(*key) && !is_ignored(key)) {
+            Some(key) => Err(self
+                .bad(key, "this version does not know this key, and it may change what the model computes")),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Reading untrusted files: everything is bounded by the file's size before it is believed.
+//!
+//! The libraries below us are no security boundary: [`gguf`] and [`safetensors`] check a whole
+//! header themselves before any byte of it reaches a tensor library, and [`Weights`] then reads
+//! tensors by position, so a file that shrinks meanwhile is an error and not a crash.
+
+pub mod gguf;
+pub mod json;
+pub mod keys;
+pub mod safetensors;
+mod weights;
+
+pub use weights::{Encoding, Entry, Weights};
+
+use crate::{Error, Result};
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+/// A regular file opened for reading by position.
+#[derive(Debug)]
+pub struct DataFile {
+    path: PathBuf,
+    file: File,
+    len: u64,
+}
+
+impl DataFile {
+    /// Opens a regular file; pipes, devices and folders are refused before they could block.
+    ///
+    /// # Errors
+    /// When the file is missing, unreadable or not a regular file.
+    pub fn open(path: &Path) -> Result<Self> {
+        let io = |source| Error::io(path, "open", source);
+        if !std::fs::metadata(path).map_err(io)?.is_file() {
+            return Err(Error::file(path, "type", "is not a regular file"));
+        }
+        let file = File::open(path).map_err(io)?;
+        let len = file.metadata().map_err(io)?.len();
+        Ok(Self { path: path.into(), file, len })
+    }
+
+    /// The path it was opened by.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Its length in bytes when it was opened.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Whether it was empty when it was opened.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Fills `buffer` from `offset` on.
+    ///
+    /// # Errors
+    /// When the file ends before: it was cut short after it was opened.
+    pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
+        read_exact_at(&self.file, buffer, offset).map_err(|source| Error::io(&self.path, "read", source))
+    }
+
+    /// The whole file, if it is no longer than `cap` bytes.
+    ///
+    /// # Errors
+    /// When it is longer, or cannot be read.
+    pub fn read_all(&self, cap: u64) -> Result<Vec<u8>> {
+        if self.len > cap {
+            let problem = format!("{} bytes are more than the {cap} such a file may have", self.len);
+            return Err(Error::file(&self.path, "size", problem));
+        }
+        let mut bytes = vec![0; usize::try_from(self.len).unwrap_or(usize::MAX)];
+        self.read_at(&mut bytes, 0)?;
+        Ok(bytes)
+    }
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> std::io::Result<()> {
+    while !buffer.is_empty() {
+        let n = std::os::windows::fs::FileExt::seek_read(file, buffer, offset)?;
+        if n == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        buffer = &mut buffer[n..];
+        offset += n as u64;
+    }
+    Ok(())
+}

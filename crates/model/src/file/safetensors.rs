@@ -1,0 +1,116 @@
+//! The safetensors header: which tensors a file holds, and where.
+//!
+//! Eight bytes of length, a JSON object, then the tensors without gap or overlap. Every claim is
+//! checked against the file's size before a tensor is read.
+
+use super::{DataFile, Encoding, Entry, json};
+use crate::{Error, Result};
+use serde_json::Value;
+
+/// No real model comes near: a header of 10 000 tensors takes about one megabyte.
+const MAX_HEADER: u64 = 8 << 20;
+
+/// A tensor as the header declares it: its data is `begin..end` within the data section.
+struct Declared {
+    name: String,
+    encoding: Encoding,
+    shape: Vec<usize>,
+    begin: u64,
+    end: u64,
+}
+
+/// Reads and checks the header of `file`.
+///
+/// # Errors
+/// When anything in it is malformed, contradicts the file's size, or is of a type that is not a
+/// plain little-endian number.
+pub fn entries(file: &DataFile) -> Result<Vec<Entry>> {
+    let bad = |field: &str, problem: String| Error::file(file.path(), field, problem);
+    if file.len() < 8 {
+        return Err(bad("header length", format!("the file has only {} bytes", file.len())));
+    }
+    let mut length = [0; 8];
+    file.read_at(&mut length, 0)?;
+    let length = u64::from_le_bytes(length);
+    if length == 0 || length > MAX_HEADER || length > file.len() - 8 {
+        let most = MAX_HEADER.min(file.len() - 8);
+        return Err(bad("header length", format!("{length} is not between 1 and {most}")));
+    }
+    let mut text = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+    file.read_at(&mut text, 8)?;
+    if text.first() != Some(&b'{') {
+        return Err(bad("header", "does not start with '{'".into()));
+    }
+    let header = json::parse(&text).map_err(|e| bad("header", e.to_string()))?;
+    let Value::Object(header) = header else {
+        return Err(bad("header", "is not a JSON object".into()));
+    };
+
+    let mut declared = Vec::with_capacity(header.len());
+    for (name, value) in &header {
+        if name == "__metadata__" {
+            let texts = value.as_object().is_some_and(|m| m.values().all(Value::is_string));
+            if !texts {
+                return Err(bad("__metadata__", "is not a map of texts".into()));
+            }
+            continue;
+        }
+        declared.push(declaration(name, value).map_err(|problem| bad(name, problem))?);
+    }
+
+    // Together the tensors must cover the data section exactly, in some order.
+    declared.sort_by_key(|tensor| (tensor.begin, tensor.end));
+    let mut next = 0;
+    for tensor in &declared {
+        if tensor.begin != next {
+            let kind = if tensor.begin > next { "leaves a hole" } else { "overlaps another tensor" };
+            let problem = format!("data_offsets begin at {}, not at {next}: it {kind}", tensor.begin);
+            return Err(bad(&tensor.name, problem));
+        }
+        next = tensor.end;
+    }
+    let start = 8 + length;
+    if file.len() - start != next {
+        let held = file.len() - start;
+        return Err(bad("data", format!("the tensors take {next} bytes, the file holds {held}")));
+    }
+    let entry = |d: Declared| Entry {
+        name: d.name,
+        shape: d.shape,
+        encoding: d.encoding,
+        offset: start + d.begin,
+        bytes: d.end - d.begin,
+    };
+    Ok(declared.into_iter().map(entry).collect())
+}
+
+/// Checks one entry of the header by itself.
+fn declaration(name: &str, value: &Value) -> Result<Declared, String> {
+    let object = value.as_object().ok_or("is not an object")?;
+    if let Some(key) = object.keys().find(|k| !["dtype", "shape", "data_offsets"].contains(&k.as_str())) {
+        return Err(format!("unknown key {key:?}"));
+    }
+    let dtype = object.get("dtype").and_then(Value::as_str).ok_or("has no dtype")?;
+    let encoding = Encoding::from_safetensors(dtype).ok_or_else(|| {
+        format!("dtype {dtype:?} is not supported; supported: F64, F32, F16, BF16, I64, U8, BOOL")
+    })?;
+    let numbers = |key: &str| -> Result<Vec<u64>, String> {
+        let list = object.get(key).and_then(Value::as_array);
+        list.and_then(|l| l.iter().map(Value::as_u64).collect())
+            .ok_or_else(|| format!("{key} is not a list of whole numbers"))
+    };
+    let shape = numbers("shape")?;
+    let &[begin, end] = numbers("data_offsets")?.as_slice() else {
+        return Err("data_offsets are not two numbers".into());
+    };
+    let size = shape
+        .iter()
+        .try_fold(encoding.block().1, |n, &d| n.checked_mul(d))
+        .ok_or("its size does not fit 64 bits")?;
+    if begin.checked_add(size) != Some(end) {
+        return Err(format!("data_offsets {begin}..{end} do not hold the {size} bytes of {dtype} {shape:?}"));
+    }
+    let shape = shape.into_iter().map(usize::try_from).collect::<Result<_, _>>();
+    let shape = shape.map_err(|_| "its shape does not fit this machine")?;
+    Ok(Declared { name: name.into(), encoding, shape, begin, end })
+}

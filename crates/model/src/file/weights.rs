@@ -1,0 +1,247 @@
+//! The tensors of one model, from one file or many, read as f32 by name.
+
+use super::{DataFile, gguf, safetensors};
+use crate::{Error, Result};
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+use std::borrow::Cow;
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::{Mutex, PoisonError};
+
+/// How numbers are stored in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Encoding {
+    /// One of ggml's types, the plain f32, f16 and bf16 included.
+    Ggml(GgmlDType),
+    /// 64-bit floats.
+    F64,
+    /// Something that is no weight (masks, index buffers), of so many bytes an element.
+    Other(u8),
+}
+
+impl Encoding {
+    /// The type with that id in a GGUF file, if candle can dequantise it.
+    pub fn from_ggml(id: u32) -> Option<Self> {
+        use GgmlDType::*;
+        let dtype = match id {
+            0 => F32,
+            1 => F16,
+            2 => Q4_0,
+            3 => Q4_1,
+            6 => Q5_0,
+            7 => Q5_1,
+            8 => Q8_0,
+            9 => Q8_1,
+            10 => Q2K,
+            11 => Q3K,
+            12 => Q4K,
+            13 => Q5K,
+            14 => Q6K,
+            15 => Q8K,
+            28 => return Some(Self::F64),
+            30 => BF16,
+            _ => return None,
+        };
+        Some(Self::Ggml(dtype))
+    }
+
+    /// The type of that name in a safetensors header.
+    pub fn from_safetensors(name: &str) -> Option<Self> {
+        Some(match name {
+            "F64" => Self::F64,
+            "F32" => Self::Ggml(GgmlDType::F32),
+            "F16" => Self::Ggml(GgmlDType::F16),
+            "BF16" => Self::Ggml(GgmlDType::BF16),
+            "I64" => Self::Other(8),
+            "U8" | "BOOL" => Self::Other(1),
+            _ => return None,
+        })
+    }
+
+    /// Elements and bytes of one block.
+    pub fn block(self) -> (u64, u64) {
+        match self {
+            Self::Ggml(dtype) => (dtype.block_size() as u64, dtype.type_size() as u64),
+            Self::F64 => (1, 8),
+            Self::Other(bytes) => (1, bytes.into()),
+        }
+    }
+}
+
+/// One tensor of a file: its extent has been checked against the file's size.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// Its name in the file.
+    pub name: String,
+    /// Its shape, slowest axis first.
+    pub shape: Vec<usize>,
+    /// How its numbers are stored.
+    pub encoding: Encoding,
+    /// Where its data starts in the file.
+    pub offset: u64,
+    /// How many bytes its data takes.
+    pub bytes: u64,
+}
+
+/// The tensors of a model by name. Remembers which were taken, so that a tensor nobody understood
+/// is an error ([`Weights::finish`]) and not a silently different model.
+#[derive(Debug)]
+pub struct Weights {
+    files: Vec<DataFile>,
+    entries: HashMap<String, (usize, Entry)>,
+    taken: Mutex<HashSet<String>>,
+}
+
+impl Weights {
+    /// The tensors of a GGUF file whose header was read.
+    ///
+    /// # Errors
+    /// Never for a header from [`gguf::read`], whose names are unique.
+    pub fn from_gguf(file: DataFile, header: &gguf::Header) -> Result<Self> {
+        let mut weights = Self::empty();
+        weights.add(file, header.tensors.clone())?;
+        Ok(weights)
+    }
+
+    /// The tensors of one or more safetensors files.
+    ///
+    /// # Errors
+    /// When a header is broken, or two files hold a tensor of the same name.
+    pub fn from_safetensors(paths: &[impl AsRef<Path>]) -> Result<Self> {
+        let mut weights = Self::empty();
+        for path in paths {
+            let file = DataFile::open(path.as_ref())?;
+            let entries = safetensors::entries(&file)?;
+            weights.add(file, entries)?;
+        }
+        Ok(weights)
+    }
+
+    fn empty() -> Self {
+        Self { files: Vec::new(), entries: HashMap::new(), taken: Mutex::default() }
+    }
+
+    fn add(&mut self, file: DataFile, entries: Vec<Entry>) -> Result<()> {
+        let index = self.files.len();
+        for entry in entries {
+            if let Some((other, _)) = self.entries.get(&entry.name) {
+                let other = self.files[*other].path().display();
+                return Err(Error::file(file.path(), entry.name, format!("is also in {other}")));
+            }
+            self.entries.insert(entry.name.clone(), (index, entry));
+        }
+        self.files.push(file);
+        Ok(())
+    }
+
+    /// Whether there is a tensor of that name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// An error about the tensor of that name.
+    pub(crate) fn bad(&self, name: &str, problem: &str) -> Error {
+        let file = self.entries.get(name).map_or(0, |(file, _)| *file);
+        Error::file(self.files.get(file).map_or(Path::new(""), DataFile::path), name, problem)
+    }
+
+    /// The names and declarations of all tensors, with the index of their file.
+    pub fn entries(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.values().map(|(_, entry)| entry)
+    }
+
+    /// The tensor of that name, which must have that shape, as f32.
+    ///
+    /// Large tensors are read and widened in pieces by all cores, so little more than the result is
+    /// ever in memory.
+    ///
+    /// # Errors
+    /// When it is missing, has another shape, is no float, or holds a value that is not finite.
+    pub fn take(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let Some((index, entry)) = self.entries.get(name) else {
+            return Err(self.bad(name, "the tensor is missing"));
+        };
+        let file = &self.files[*index];
+        if entry.shape != shape {
+            let problem = format!("has shape {:?}, where this configuration has {shape:?}", entry.shape);
+            return Err(Error::file(file.path(), name, problem));
+        }
+        let values = widen(file, entry)?;
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(name.into());
+        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+    }
+
+    /// Checks that every tensor was taken; `ignored` names the buffers that carry no weight.
+    ///
+    /// # Errors
+    /// When one was not: the family would not be computed as the file means it.
+    pub fn finish(&self, ignored: impl Fn(&str) -> bool) -> Result<()> {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left: Vec<_> =
+            self.entries.iter().filter(|(name, _)| !taken.contains(*name) && !ignored(name)).collect();
+        left.sort_by_key(|(name, _)| *name);
+        match left.as_slice() {
+            [] => Ok(()),
+            [(name, (file, _)), rest @ ..] => {
+                let others =
+                    if rest.is_empty() { String::new() } else { format!(" (and {} more)", rest.len()) };
+                let problem = format!(
+                    "this model family has no such tensor{others}; leaving it out would change the answers"
+                );
+                Err(Error::file(self.files[*file].path(), name.as_str(), problem))
+            }
+        }
+    }
+}
+
+/// Numbers are widened in pieces of about this many.
+const PIECE: u64 = 1 << 20;
+
+/// Reads one tensor and widens it to f32.
+fn widen(file: &DataFile, entry: &Entry) -> Result<Vec<f32>> {
+    let (block, block_bytes) = entry.encoding.block();
+    let blocks = (PIECE / block).max(1);
+    let elements: usize = entry.shape.iter().product();
+    let mut values = vec![0f32; elements];
+    let piece = usize::try_from(blocks * block).unwrap_or(usize::MAX);
+    values.par_chunks_mut(piece).enumerate().try_for_each(|(i, out)| {
+        let mut bytes =
+            vec![0; usize::try_from(out.len() as u64 / block * block_bytes).unwrap_or(usize::MAX)];
+        file.read_at(&mut bytes, entry.offset + i as u64 * blocks * block_bytes)?;
+        decode(entry.encoding, bytes, out)
+            .map_err(|problem| Error::file(file.path(), &entry.name, problem))?;
+        match out.iter().find(|x| !x.is_finite()) {
+            Some(x) => {
+                Err(Error::file(file.path(), &entry.name, format!("holds {x}, which no weight can be")))
+            }
+            None => Ok(()),
+        }
+    })?;
+    Ok(values)
+}
+
+fn decode(encoding: Encoding, bytes: Vec<u8>, out: &mut [f32]) -> Result<(), String> {
+    fn each<const N: usize>(bytes: &[u8], out: &mut [f32], number: impl Fn([u8; N]) -> f32) {
+        for (x, &raw) in out.iter_mut().zip(bytes.as_chunks::<N>().0) {
+            *x = number(raw);
+        }
+    }
+    match encoding {
+        Encoding::Other(_) => return Err("is not a tensor of floats".into()),
+        Encoding::F64 => each(&bytes, out, |b| f64::from_le_bytes(b) as f32),
+        Encoding::Ggml(GgmlDType::F32) => each(&bytes, out, f32::from_le_bytes),
+        Encoding::Ggml(GgmlDType::F16) => each(&bytes, out, |b| half::f16::from_le_bytes(b).to_f32()),
+        Encoding::Ggml(GgmlDType::BF16) => each(&bytes, out, |b| half::bf16::from_le_bytes(b).to_f32()),
+        Encoding::Ggml(dtype) => {
+            let widened = QStorage::from_data(Cow::Owned(bytes), &Device::Cpu, dtype)
+                .and_then(|storage| {
+                    QTensor::new(storage, out.len())?.dequantize(&Device::Cpu)?.to_vec1::<f32>()
+                })
+                .map_err(|e| e.to_string())?;
+            out.copy_from_slice(&widened);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! Language models as files on disk, and as a decoder one can look into.
+//!
+//! [`Model::load`] finds and reads a model; its [`decoder`](Model::decoder) runs prompts stage by
+//! stage and names every activation on the way ([`Site`]); [`Target`] is how one writes down which
+//! of them is meant.
+//!
+//! ```
+//! use causalcone_model::{Last, Model, Site};
+//!
+//! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-llama-tied");
+//! let model = Model::load(path)?;                       // for instance "smollm2"
+//! let ids = model.prompt("The capital", None)?;
+//! let target = Site::MlpOutput.layers(..).at(Last);
+//! assert_eq!(target.site.name(), "mlp_output");
+//! assert!(ids.len() > 1);
+//! # Ok::<(), causalcone_model::Error>(())
+//! ```
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+mod address;
+mod config;
+pub mod decoder;
+mod error;
+mod families;
+pub mod file;
+mod model;
+mod progress;
+mod site;
+pub mod store;
+mod tokenizer;
+
+pub use address::{Indices, Positions, Target, Which};
+pub use config::{Bias, Config, Mlp, Norm, Positions as PositionScheme};
+pub use error::{Error, Result, nearest};
+pub use model::Model;
+pub use progress::{Progress, Report, Unit, silent};
+pub use site::{Layout, Site};
+pub use tokenizer::{Spelling, Tokenizer};
+
+#[doc(no_inline)]
+pub use address::Positions::Last;

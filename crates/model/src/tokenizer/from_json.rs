@@ -1,0 +1,228 @@
+//! A tokenizer from Hugging Face's tokenizer.json.
+
+use super::recipe::Flags;
+use super::{Added, Recipe, Spelling, Tokenizer};
+use crate::file::DataFile;
+use crate::{Error, Result};
+use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde_json::Value;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// The largest in use (Gemma's) has 33 MB.
+const MAX_FILE: u64 = 128 << 20;
+
+impl Tokenizer {
+    /// Reads a tokenizer.json.
+    ///
+    /// # Errors
+    /// When the file is broken, or describes a kind of tokenizer that is not supported.
+    pub fn from_json(path: &Path) -> Result<Self> {
+        let text = DataFile::open(path)?.read_all(MAX_FILE)?;
+        let file: File =
+            serde_json::from_slice(&text).map_err(|e| Error::file(path, "document", e.to_string()))?;
+        drop(text);
+        let recipe = file.recipe().and_then(Tokenizer::new);
+        recipe.map_err(|problem| Error::file(path, "tokenizer", problem))
+    }
+}
+
+#[derive(Deserialize)]
+struct File {
+    #[serde(default)]
+    added_tokens: Vec<AddedToken>,
+    #[serde(default)]
+    normalizer: Value,
+    #[serde(default)]
+    pre_tokenizer: Value,
+    #[serde(default)]
+    post_processor: Value,
+    #[serde(default)]
+    decoder: Value,
+    model: Model,
+}
+
+#[derive(Deserialize)]
+struct AddedToken {
+    id: u32,
+    content: String,
+    #[serde(default)]
+    single_word: bool,
+    #[serde(default)]
+    lstrip: bool,
+    #[serde(default)]
+    rstrip: bool,
+    #[serde(default)]
+    normalized: bool,
+    #[serde(default)]
+    special: bool,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    #[serde(default)]
+    dropout: Option<f64>,
+    #[serde(default)]
+    unk_token: Option<String>,
+    #[serde(default)]
+    continuing_subword_prefix: Option<String>,
+    #[serde(default)]
+    end_of_word_suffix: Option<String>,
+    #[serde(default)]
+    fuse_unk: bool,
+    #[serde(default)]
+    byte_fallback: bool,
+    #[serde(default)]
+    ignore_merges: bool,
+    vocab: Vocabulary,
+    #[serde(default)]
+    merges: Vec<Merge>,
+}
+
+/// A vocabulary in which no token stands twice.
+struct Vocabulary(HashMap<String, u32>);
+
+impl<'de> Deserialize<'de> for Vocabulary {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Vocabulary;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a map from token to id")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vocabulary, A::Error> {
+                let mut entries = HashMap::new();
+                while let Some((token, id)) = map.next_entry::<String, u32>()? {
+                    if let Some(_earlier) = entries.insert(token.clone(), id) {
+                        return Err(A::Error::custom(format!("token {token:?} is given twice")));
+                    }
+                }
+                Ok(Vocabulary(entries))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+/// "a b" in older files, ["a", "b"] in newer ones.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Merge {
+    Spaced(String),
+    Pair(String, String),
+}
+
+impl File {
+    fn recipe(self) -> Result<Recipe, String> {
+        let model = self.model;
+        if let Some(kind) = model.kind.filter(|kind| kind != "BPE") {
+            return Err(format!("model.type: {kind:?} is not supported; supported: BPE"));
+        }
+        let affix = [model.continuing_subword_prefix, model.end_of_word_suffix];
+        if affix.into_iter().flatten().any(|text| !text.is_empty()) {
+            return Err("model: subword prefixes and suffixes are not supported".into());
+        }
+        if model.dropout.is_some_and(|p| p != 0.0) {
+            return Err("model.dropout: a tokenizer that splits by chance is not supported".into());
+        }
+        let merges = model.merges.into_iter().map(|merge| match merge {
+            Merge::Pair(left, right) => Ok((left, right)),
+            Merge::Spaced(text) => {
+                split_merge(&text).ok_or_else(|| format!("model.merges: {text:?} is not two tokens"))
+            }
+        });
+        let byte_level = mentions(&self.pre_tokenizer, "ByteLevel") || mentions(&self.decoder, "ByteLevel");
+        let added = self.added_tokens.into_iter().map(AddedToken::described).collect::<Vec<_>>();
+        let bos = leading_token(&self.post_processor)?;
+        let id_of = |text: &str| {
+            added
+                .iter()
+                .find(|a| a.token.content == text)
+                .map(|a| a.id)
+                .or_else(|| model.vocab.0.get(text).copied())
+        };
+        let bos = bos
+            .map(|text| id_of(&text).ok_or_else(|| format!("post_processor: {text:?} is not a token")))
+            .transpose()?;
+        Ok(Recipe {
+            spelling: if byte_level { Spelling::ByteLevel } else { Spelling::Metaspace },
+            merges: merges.collect::<Result<_, _>>()?,
+            vocab: model.vocab.0,
+            added,
+            normalizer: self.normalizer,
+            pre_tokenizer: self.pre_tokenizer,
+            flags: Flags {
+                unknown: model.unk_token,
+                fuse_unknown: model.fuse_unk,
+                byte_fallback: model.byte_fallback,
+                ignore_merges: model.ignore_merges,
+            },
+            bos,
+            eos: None,
+            adds_bos: bos.is_some(),
+        })
+    }
+}
+
+impl AddedToken {
+    fn described(self) -> Added {
+        let token = tokenizers::AddedToken {
+            content: self.content,
+            single_word: self.single_word,
+            lstrip: self.lstrip,
+            rstrip: self.rstrip,
+            normalized: self.normalized,
+            special: self.special,
+        };
+        Added { id: self.id, token }
+    }
+}
+
+/// "a b" as a pair: exactly one space, with something on both sides.
+pub(super) fn split_merge(text: &str) -> Option<(String, String)> {
+    let (left, right) = text.split_once(' ')?;
+    let whole = !left.is_empty() && !right.is_empty() && !right.contains(' ');
+    whole.then(|| (left.into(), right.into()))
+}
+
+/// Whether a pipeline has a part of that type.
+fn mentions(part: &Value, kind: &str) -> bool {
+    match part {
+        Value::Object(map) => {
+            map.get("type").is_some_and(|t| t == kind) || map.values().any(|v| mentions(v, kind))
+        }
+        Value::Array(items) => items.iter().any(|item| mentions(item, kind)),
+        _ => false,
+    }
+}
+
+/// The special token a post-processor puts before a text, which is how tokenizer.json says BOS.
+fn leading_token(part: &Value) -> Result<Option<String>, String> {
+    match part.get("type").and_then(Value::as_str) {
+        None | Some("ByteLevel") => Ok(None),
+        Some("Sequence") => {
+            let parts = part.get("processors").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+            let mut found = None;
+            for part in parts.iter().take(16) {
+                found = found.or(leading_token(part)?);
+            }
+            Ok(found)
+        }
+        Some("TemplateProcessing") => {
+            let single = part.get("single").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+            let special =
+                |piece: &Value| piece.pointer("/SpecialToken/id").and_then(Value::as_str).map(String::from);
+            match single {
+                [text] if text.get("Sequence").is_some() => Ok(None),
+                [first, text] if text.get("Sequence").is_some() => Ok(special(first)),
+                _ => Err("post_processor: only a token before the text is supported".into()),
+            }
+        }
+        Some(other) => Err(format!(
+            "post_processor: {other:?} is not supported; supported: ByteLevel, TemplateProcessing"
+        )),
+    }
+}

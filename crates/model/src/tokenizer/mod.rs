@@ -1,0 +1,170 @@
+//! Text to token ids and back, the same ids as the model's own tokenizer gives.
+//!
+//! The `tokenizers` crate does the splitting; what it is given is checked here first
+//! ([`Recipe`]), because it panics on some files and silently mis-splits on others. Truncation and
+//! padding that a file asks for are never applied. The start-of-text token (BOS) is explicit:
+//! [`Tokenizer::encode`] never adds one, [`Tokenizer::prompt`] adds at most one.
+
+mod from_gguf;
+mod from_json;
+mod recipe;
+
+pub use recipe::{Added, Recipe, Spelling};
+
+use crate::{Error, Result};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// A tokenizer.
+///
+/// ```
+/// # use causalcone_model::Model;
+/// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-llama-tied");
+/// let model = Model::load(path)?;
+/// let tokenizer = model.tokenizer().expect("this model has one");
+/// let ids = tokenizer.encode("The capital", 32)?;
+/// assert_eq!(tokenizer.decode(&ids), "The capital");
+/// # Ok::<(), causalcone_model::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    spelling: Spelling,
+    /// Patterns the splitting runs: one that gives up is an error here, where the library goes on.
+    patterns: Vec<fancy_regex::Regex>,
+    /// By id: the bytes of every token, and whether it is special.
+    tokens: Vec<(Vec<u8>, bool)>,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    adds_bos: bool,
+    longest: usize,
+}
+
+impl Tokenizer {
+    /// Builds a tokenizer from a checked recipe.
+    ///
+    /// # Errors
+    /// A text that says which part of the recipe is wrong.
+    pub fn new(recipe: Recipe) -> Result<Self, String> {
+        let tokens = recipe.check()?;
+        let patterns = recipe.patterns()?;
+        let (spelling, bos, eos, adds_bos) = (recipe.spelling, recipe.bos, recipe.eos, recipe.adds_bos);
+        let inner = guarded(|| recipe.build())?;
+        let longest = tokens.iter().map(|(bytes, _)| bytes.len()).max().unwrap_or(1).max(1);
+        Ok(Self { inner, spelling, patterns, tokens, bos, eos, adds_bos, longest })
+    }
+
+    /// Number of tokens, added ones included.
+    pub fn len(&self) -> usize {
+        self.tokens.len()
+    }
+
+    /// Whether there is no token at all; never true of a tokenizer that could be built.
+    pub fn is_empty(&self) -> bool {
+        self.tokens.is_empty()
+    }
+
+    /// The start-of-text token, if the model has one.
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// The end-of-text token, if the model has one.
+    pub fn eos(&self) -> Option<u32> {
+        self.eos
+    }
+
+    /// Whether the model was trained with a start-of-text token before every text.
+    pub fn adds_bos(&self) -> bool {
+        self.adds_bos
+    }
+
+    /// The ids of a text, without a start-of-text token. Special tokens spelled out in the text
+    /// become themselves. A text too long for `most` tokens is refused before it is split.
+    ///
+    /// # Errors
+    /// When the text is too long, or one of the tokenizer's patterns gives up on it.
+    pub fn encode(&self, text: &str, most: usize) -> Result<Vec<u32>> {
+        if text.len() / self.longest > most {
+            let bytes = text.len();
+            let problem = format!(
+                "the text has {bytes} bytes, which cannot fit the {most} tokens of this model's context"
+            );
+            return Err(Error::Prompt { problem });
+        }
+        let failed = |problem: String| Error::Tokenize { given: text.chars().take(40).collect(), problem };
+        for pattern in &self.patterns {
+            if let Some(e) = pattern.find_iter(text).find_map(std::result::Result::err) {
+                return Err(failed(format!("its pattern {:?} gives up: {e}", pattern.as_str())));
+            }
+        }
+        let encoding = guarded(|| self.inner.encode_fast(text, false).map_err(|e| e.to_string()));
+        Ok(encoding.map_err(failed)?.get_ids().to_vec())
+    }
+
+    /// The ids of a prompt. `bos` says whether a start-of-text token comes first; `None` does as the
+    /// model was trained. A text that already starts with it does not get a second one.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`]; when a start-of-text token is asked for and there is none.
+    pub fn prompt(&self, text: &str, bos: Option<bool>, most: usize) -> Result<Vec<u32>> {
+        let mut ids = self.encode(text, most)?;
+        if bos.unwrap_or(self.adds_bos) {
+            let Some(bos) = self.bos else {
+                let problem = "bos = true asks for a start-of-text token, and this model has none".into();
+                return Err(Error::Prompt { problem });
+            };
+            if ids.first() != Some(&bos) {
+                ids.insert(0, bos);
+            }
+        }
+        Ok(ids)
+    }
+
+    /// The text of one token as it stands in running text, its leading space included.
+    ///
+    /// Bytes that are no whole character become U+FFFD; an id the tokenizer does not know becomes
+    /// its number in brackets.
+    pub fn token(&self, id: u32) -> String {
+        match self.tokens.get(id as usize) {
+            Some((bytes, _)) => String::from_utf8_lossy(bytes).into_owned(),
+            None => format!("[{id}]"),
+        }
+    }
+
+    /// The text of a sequence of tokens; characters cut across tokens come out whole.
+    pub fn decode(&self, ids: &[u32]) -> String {
+        let known = ids.iter().filter_map(|id| self.tokens.get(*id as usize));
+        String::from_utf8_lossy(&known.flat_map(|(bytes, _)| bytes.iter().copied()).collect::<Vec<_>>())
+            .into_owned()
+    }
+
+    /// Whether a token is special (start of text, end of text, roles of a chat …).
+    pub fn is_special(&self, id: u32) -> bool {
+        self.tokens.get(id as usize).is_some_and(|(_, special)| *special)
+    }
+
+    /// The id of a text that is exactly one token.
+    ///
+    /// # Errors
+    /// [`Error::NotOneToken`] with the pieces otherwise.
+    pub fn one_token(&self, text: &str) -> Result<u32> {
+        let ids = self.encode(text, 4096)?;
+        match ids.as_slice() {
+            [id] => Ok(*id),
+            _ => Err(Error::NotOneToken {
+                text: text.into(),
+                pieces: ids.iter().map(|&id| self.token(id)).collect(),
+            }),
+        }
+    }
+
+    /// How this tokenizer's vocabulary spells bytes and spaces.
+    pub fn spelling(&self) -> Spelling {
+        self.spelling
+    }
+}
+
+/// Runs library code that may panic on input nobody foresaw, and makes that an error.
+fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err("the tokenizer library failed on it".into()))
+}

@@ -1,0 +1,259 @@
+//! The oracle ladder: every site of tiny random models against tensors hooked out of transformers,
+//! computed in f64 (`fixtures/make_fixtures.py`), and every loader against the same.
+
+use candle_core::{DType, Device, Tensor};
+use causalcone_model::decoder::Tap;
+use causalcone_model::{Error, Model, Site};
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
+}
+
+fn load(name: &str) -> Model {
+    Model::load(fixtures().join(name).to_str().unwrap()).unwrap()
+}
+
+/// Keeps the tensor of every site, under the name the fixtures give it.
+#[derive(Default)]
+struct Record(BTreeMap<String, Tensor>);
+
+impl Tap for Record {
+    type Error = Error;
+
+    fn at(&mut self, site: Site, layer: Option<usize>, x: Tensor) -> Result<Tensor, Error> {
+        let name = match layer {
+            Some(layer) => format!("{}.{layer}", site.name()),
+            None => site.name().into(),
+        };
+        self.0.insert(name, x.clone());
+        Ok(x)
+    }
+}
+
+type Cases = BTreeMap<String, BTreeMap<String, Vec<u32>>>;
+
+fn cases() -> Cases {
+    serde_json::from_slice(&std::fs::read(fixtures().join("sites.json")).unwrap()).unwrap()
+}
+
+fn expected(name: &str) -> HashMap<String, Tensor> {
+    candle_core::safetensors::load(fixtures().join(format!("{name}.sites.safetensors")), &Device::Cpu)
+        .unwrap()
+}
+
+/// The largest |Δ| / (1e-5 + 1e-5·|x|): at most 1 where we agree. Ours is f32 arithmetic, a few
+/// hundred roundings of 6e-8 deep; the oracle's is f64.
+fn distance(ours: &Tensor, theirs: &Tensor) -> f64 {
+    assert_eq!(ours.dims(), theirs.dims());
+    let values =
+        |x: &Tensor| x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
+    let apart = |(a, b): (f64, f64)| {
+        // −inf above the diagonal of scores: the fixtures have zeros there.
+        if a == f64::NEG_INFINITY { 0.0 } else { (a - b).abs() / (1e-5 + 1e-5 * b.abs()) }
+    };
+    let ratios: Vec<f64> = values(ours).into_iter().zip(values(theirs)).map(apart).collect();
+    assert!(ratios.iter().all(|r| !r.is_nan()));
+    ratios.into_iter().fold(0.0, f64::max)
+}
+
+/// The worst distance over all cases and sites of a model, with the site's name.
+fn worst(model: &Model, name: &str) -> (f64, String) {
+    let expected = expected(name);
+    let mut worst = (0.0, String::new());
+    let mut compared = 0;
+    for (case, ids) in &cases()[name] {
+        let mut record = Record::default();
+        model.decoder().forward(ids, &mut record).unwrap();
+        for (site, ours) in &record.0 {
+            let key = format!("{case}/{site}");
+            let Some(theirs) = expected.get(&key) else { panic!("no fixture for {key}") };
+            compared += 1;
+            let distance = distance(ours, theirs);
+            if distance > worst.0 {
+                worst = (distance, key);
+            }
+        }
+    }
+    assert_eq!(compared, expected.len(), "every tensor of the fixture is one of our sites");
+    worst
+}
+
+#[test]
+fn every_site_of_every_model_is_what_transformers_computes() {
+    for name in cases().keys() {
+        let (distance, site) = worst(&load(name), name);
+        println!("{name}: worst {distance:.3} of the tolerance, at {site}");
+        assert!(distance <= 1.0, "{name}: {site} is {distance} tolerances off");
+    }
+}
+
+#[test]
+fn gguf_and_safetensors_are_the_same_model() {
+    let (distance, site) = worst(&load("tiny-llama-tied.gguf"), "tiny-llama-tied");
+    assert!(distance <= 1.0, "{site} is {distance} tolerances off");
+}
+
+/// T2: the first k rows do not depend on what follows them.
+#[test]
+fn a_prefix_gives_the_same_rows() {
+    for (name, cases) in cases() {
+        let model = load(&name);
+        let ids = cases.values().max_by_key(|ids| ids.len()).unwrap();
+        let whole = model.decoder().forward(ids, &mut Record::default()).unwrap();
+        for n in 1..=ids.len() {
+            let part = model.decoder().forward(&ids[..n], &mut Record::default()).unwrap();
+            assert!(distance(&part, &whole.narrow(0, 0, n).unwrap()) <= 1.0, "{name}, first {n}");
+        }
+    }
+}
+
+/// A copy of a fixture directory.
+fn unchanged(name: &str) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["config.json", "model.safetensors"] {
+        std::fs::copy(fixtures().join(name).join(file), folder.path().join(file)).unwrap();
+    }
+    folder
+}
+
+/// A copy of a fixture directory in which one tensor is changed, or removed for `None`.
+fn with_tensor(name: &str, tensor: &str, change: impl Fn(&Tensor) -> Option<Tensor>) -> tempfile::TempDir {
+    let folder = unchanged(name);
+    let source = fixtures().join(name);
+    let mut tensors = candle_core::safetensors::load(source.join("model.safetensors"), &Device::Cpu).unwrap();
+    match change(&tensors[tensor]) {
+        Some(changed) => tensors.insert(tensor.into(), changed),
+        None => tensors.remove(tensor),
+    };
+    candle_core::safetensors::save(&tensors, folder.path().join("model.safetensors")).unwrap();
+    folder
+}
+
+/// The fixtures are not blind: a loader that dropped any tensor (ones for a norm's weight, zeros
+/// for anything else) would be caught.
+#[test]
+fn dropping_any_tensor_is_seen() {
+    for name in ["tiny-gpt2", "tiny-llama"] {
+        let path = fixtures().join(name).join("model.safetensors");
+        for tensor in candle_core::safetensors::load(path, &Device::Cpu).unwrap().keys() {
+            let is_norm = (tensor.contains("norm") || tensor.contains("ln_")) && tensor.ends_with("weight");
+            let neutral = |x: &Tensor| Some(if is_norm { x.ones_like() } else { x.zeros_like() }.unwrap());
+            let folder = with_tensor(name, tensor, neutral);
+            let model = Model::load(folder.path().to_str().unwrap()).unwrap();
+            let (distance, _) = worst(&model, name);
+            assert!(distance > 100.0, "{name}: dropping {tensor} goes unnoticed ({distance})");
+        }
+    }
+}
+
+#[test]
+fn a_missing_tensor_and_an_unknown_one_are_refused_by_name() {
+    let missing = with_tensor("tiny-llama", "model.layers.1.mlp.up_proj.bias", |_| None);
+    let error = Model::load(missing.path().to_str().unwrap()).unwrap_err().to_string();
+    assert!(error.contains("model.layers.1.mlp.up_proj.bias: the tensor is missing"), "{error}");
+
+    let folder = with_tensor("tiny-llama", "model.norm.weight", |x| Some(x.clone()));
+    let path = folder.path().join("model.safetensors");
+    let mut tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+    tensors.insert("model.layers.0.self_attn.q_norm.weight".into(), tensors["model.norm.weight"].clone());
+    candle_core::safetensors::save(&tensors, &path).unwrap();
+    let error = Model::load(folder.path().to_str().unwrap()).unwrap_err().to_string();
+    assert!(error.contains("q_norm.weight") && error.contains("no such tensor"), "{error}");
+}
+
+/// A copy of a fixture directory with one key of config.json changed; `Null` removes it.
+fn with_key(name: &str, key: &str, value: serde_json::Value) -> tempfile::TempDir {
+    let folder = unchanged(name);
+    let path = folder.path().join("config.json");
+    let mut config: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    match value {
+        serde_json::Value::Null => config.remove(key),
+        value => config.insert(key.into(), value),
+    };
+    std::fs::write(&path, serde_json::to_vec(&config).unwrap()).unwrap();
+    folder
+}
+
+/// T4 and the mutation half of T1: every key that matters changes the answer or is refused.
+#[test]
+fn every_key_matters_or_is_refused() {
+    use serde_json::json;
+    // A wrong RoPE base, norm epsilon, activation or attention scale is seen in the numbers.
+    for (name, key, value) in [
+        ("tiny-llama", "rope_theta", json!(10_000.0)),
+        ("tiny-llama", "rms_norm_eps", json!(1e-6)),
+        ("tiny-llama", "hidden_act", json!("gelu")),
+        ("tiny-gpt2", "layer_norm_epsilon", json!(1e-5)),
+        ("tiny-gpt2", "activation_function", json!("gelu")),
+        ("tiny-gpt2", "scale_attn_by_inverse_layer_idx", json!(false)),
+        ("tiny-gpt2", "scale_attn_weights", json!(false)),
+    ] {
+        let folder = with_key(name, key, value.clone());
+        let (distance, _) = worst(&Model::load(folder.path().to_str().unwrap()).unwrap(), name);
+        assert!(distance > 10.0, "{name}: {key} = {value} goes unnoticed ({distance})");
+    }
+    // No default stands in for what matters, and nothing unknown is passed over.
+    for (name, key, value) in [
+        ("tiny-llama", "rope_theta", json!(null)),
+        ("tiny-llama", "rms_norm_eps", json!(null)),
+        ("tiny-llama", "num_key_value_heads", json!(null)),
+        ("tiny-llama", "num_key_value_heads", json!(3)),
+        ("tiny-llama", "rope_scaling", json!({"rope_type": "llama3", "factor": 8.0})),
+        ("tiny-llama", "tie_word_embeddings", json!(true)),
+        ("tiny-llama", "attention_bias", json!(false)),
+        ("tiny-llama", "sliding_window", json!(4)),
+        ("tiny-llama", "model_type", json!("mistral")),
+        ("tiny-llama", "hidden_size", json!(21)),
+        ("tiny-llama", "rms_norm_eps", json!(-1.0)),
+        ("tiny-gpt2", "n_head", json!(5)),
+        ("tiny-gpt2", "layer_norm_epsilon", json!(null)),
+        ("tiny-gpt2", "activation_function", json!("mish")),
+    ] {
+        let folder = with_key(name, key, value.clone());
+        let error = Model::load(folder.path().to_str().unwrap());
+        assert!(error.is_err(), "{name}: {key} = {value} is accepted");
+    }
+}
+
+#[test]
+fn quantised_types_widen_as_the_format_defines() {
+    use causalcone_model::file::{DataFile, Weights, gguf};
+    let file = DataFile::open(&fixtures().join("quants.gguf")).unwrap();
+    let header = gguf::read(&file).unwrap();
+    let weights = Weights::from_gguf(file, &header).unwrap();
+    let expected =
+        candle_core::safetensors::load(fixtures().join("quants.safetensors"), &Device::Cpu).unwrap();
+    for entry in &header.tensors {
+        let ours = weights.take(&entry.name, &entry.shape).unwrap();
+        let theirs = &expected[&entry.name];
+        // The same few multiplications in f32, in another order: 1e-6 of the largest value.
+        let scale = theirs.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        let apart = (&ours - theirs).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(apart <= 1e-6 * scale, "{}: {apart} of {scale}", entry.name);
+    }
+    assert_eq!(header.tensors.len(), expected.len());
+    weights.finish(|_| false).unwrap();
+}
+
+#[test]
+fn token_ids_are_those_of_the_tokenizers_library_from_both_formats() {
+    #[derive(serde::Deserialize)]
+    struct Case {
+        text: String,
+        ids: Vec<u32>,
+    }
+    let cases: Vec<Case> =
+        serde_json::from_slice(&std::fs::read(fixtures().join("tokens.json")).unwrap()).unwrap();
+    assert!(cases.len() > 30);
+    for name in ["tiny-llama-tied", "tiny-llama-tied.gguf"] {
+        let model = load(name);
+        let tokenizer = model.tokenizer().unwrap();
+        for Case { text, ids } in &cases {
+            assert_eq!(tokenizer.encode(text, 1000).unwrap(), *ids, "{name}: {text:?}");
+            assert_eq!(tokenizer.decode(ids), *text, "{name}");
+        }
+    }
+}

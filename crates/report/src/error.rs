@@ -1,0 +1,133 @@
+//! The one error type of the crate: what was being done, to what, and what would help.
+//!
+//! ```
+//! use causalcone_report::{Error, Format};
+//!
+//! let error: Error = "xls".parse::<Format>().unwrap_err();
+//! assert_eq!(error.to_string(), "\"xls\" is not a table format");
+//! assert_eq!(error.hint().as_deref(), Some("use csv, jsonl or parquet"));
+//! ```
+
+use crate::table::{Format, Kind};
+use std::io;
+use std::path::PathBuf;
+
+/// Anything that can go wrong while tables and figures are made and written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A file could not be written; an earlier file of that name is untouched unless `doing` is "syncing the directory of".
+    #[error("{doing} {}: {source}", path.display())]
+    File {
+        /// The final name of the file.
+        path: PathBuf,
+        /// What was being done, as a participle: "creating", "writing", "syncing", "renaming into place" …
+        doing: &'static str,
+        /// What the operating system or the writing closure said.
+        source: io::Error,
+    },
+    /// A word, or the extension of a file name, that names no [`Format`].
+    #[error("{given:?} is not a table format")]
+    UnknownFormat {
+        /// What was given.
+        given: String,
+    },
+    /// Two columns of a table have the same name.
+    #[error("the table has two columns named {name:?}")]
+    DuplicateColumn {
+        /// The name given twice.
+        name: String,
+    },
+    /// A row does not have one cell for each column.
+    #[error("the row has {found} cells, the table {expected} columns")]
+    RowWidth {
+        /// How many columns the table has.
+        expected: usize,
+        /// How many cells the row has.
+        found: usize,
+    },
+    /// A cell does not fit the type of its column.
+    #[error("column {column:?} holds {expected}, the cell {found}")]
+    CellKind {
+        /// The column's name.
+        column: String,
+        /// What the column holds.
+        expected: Kind,
+        /// What the cell holds.
+        found: Kind,
+    },
+    /// A figure without rows, columns or facets.
+    #[error("the heat map {title:?} has no {missing}")]
+    EmptyFigure {
+        /// The figure's title.
+        title: String,
+        /// What there is none of: "rows", "columns" or "facets".
+        missing: &'static str,
+    },
+    /// A facet does not have one value for each row and column.
+    #[error("facet {facet:?} has {found} values, but {rows} rows × {columns} columns")]
+    FacetSize {
+        /// The facet's title.
+        facet: String,
+        /// Rows of the figure.
+        rows: usize,
+        /// Columns of the figure.
+        columns: usize,
+        /// How many values the facet has.
+        found: usize,
+    },
+    /// A figure with more cells, or a picture with more pixels, than is sensible to draw.
+    #[error("the heat map would have {found} {unit}; at most {limit} are drawn")]
+    TooLarge {
+        /// What is counted: "cells" or "pixels".
+        unit: &'static str,
+        /// How many there would be.
+        found: u64,
+        /// How many there may be.
+        limit: u64,
+    },
+    /// A scale for a picture that is not a positive, finite number.
+    #[error("{scale} is no scale for a picture")]
+    PictureScale {
+        /// What was given.
+        scale: f32,
+    },
+    /// The SVG renderer or the PNG encoder failed.
+    #[error("drawing the picture: {message}")]
+    Picture {
+        /// What it said.
+        message: String,
+    },
+}
+
+impl Error {
+    /// What the user might do about it, as a phrase to print after the error; `None` where the error says it all.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Error::File { path, source, .. } => file_hint(path, source.kind()),
+            Error::UnknownFormat { .. } => {
+                let [most @ .., last] = Format::ALL.map(|format| format.to_string());
+                Some(format!("use {} or {last}", most.join(", ")))
+            }
+            Error::TooLarge { unit: "pixels", .. } => {
+                Some("take a smaller scale, or write an SVG".to_owned())
+            }
+            Error::TooLarge { .. } => {
+                Some("sweep fewer layers, positions or tokens in one figure".to_owned())
+            }
+            Error::PictureScale { .. } => Some("1 is the size of the SVG, 2 is for dense screens".to_owned()),
+            _ => None,
+        }
+    }
+}
+
+fn file_hint(path: &std::path::Path, kind: io::ErrorKind) -> Option<String> {
+    let directory = crate::atomic::directory_of(path).display();
+    match kind {
+        io::ErrorKind::NotFound => Some(format!("does the directory {directory} exist?")),
+        io::ErrorKind::PermissionDenied => Some(format!("may you write in {directory}?")),
+        io::ErrorKind::StorageFull => Some(format!("make room on the disk of {directory}")),
+        _ => None,
+    }
+}
