@@ -1,14 +1,45 @@
-pub fn add(left: u64, right: u64) -> u64 {
-    left + right
-}
+//! Experiments on language models: what is run, what is edited, what is read.
+//!
+//! An [`Experiment`] holds runs (prompts), edits ([`Op`]s at sites of a run) and reads. It compiles
+//! to a [`plan::Plan`], which an [`Executor`] runs. With a [`Sweep`] each point of its axes is a cell
+//! of the plan. [`ExperimentFile`] is the same in writing.
+//!
+//! ```
+//! use causalcone_engine::{Experiment, LayerAxis, Op, Sweep};
+//! use causalcone_model::{Model, Site};
+//!
+//! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-llama-tied");
+//! let model = Model::load(path)?;
+//! let mut exp = Experiment::new(&model);
+//! let base = exp.run("The capital of Spain is")?;
+//! exp.edit(base, Site::MlpOutput.layers(..), Op::add(model.embedding("T")?))?;
+//! exp.tokens(vec![model.token_id("T")?])?;
+//! exp.sweep(Sweep { layers: Some(LayerAxis::Cumulative), positions: true, ..Sweep::default() });
+//! assert_eq!(exp.plan()?.cells.len(), model.config().layers * exp.ids(base).len());
+//! # Ok::<(), causalcone_engine::Error>(())
+//! ```
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+mod compile;
+mod error;
+mod execute;
+mod experiment;
+mod explain;
+pub mod file;
+mod journal;
+mod metric;
+pub mod op;
+mod place;
+pub mod plan;
+mod resolve;
+mod sweep;
 
-    #[test]
-    fn it_works() {
-        let result = add(2, 2);
-        assert_eq!(result, 4);
-    }
-}
+pub use error::{Error, Result};
+pub use execute::{Executor, Reference, Sink, collect};
+pub use experiment::{Answer, Collected, EditId, Experiment, LayerAxis, Outcome, RunId, Sweep};
+pub use explain::{ExplainedRun, Explanation};
+pub use file::ExperimentFile;
+pub use journal::{Journal, Values};
+pub use metric::{Distribution, Metric, Record, Top, visible};
+pub use op::{Op, OpKind, Source, Value};
+pub use sweep::{PreparedSweep, Row, SweepResult};

@@ -385,7 +385,9 @@ impl<'de, const POSITIONS: bool> Visitor<'de> for AddressVisitor<POSITIONS> {
             Some("first") => Which::First,
             Some("last") => Which::Last,
             Some(other) => {
-                return Err(de::Error::custom(format!("which = {other:?} is neither \"first\" nor \"last\"")));
+                return Err(de::Error::custom(format!(
+                    "which = {other:?} is neither \"first\" nor \"last\""
+                )));
             }
         };
         Ok(Positions::Token { text, which })

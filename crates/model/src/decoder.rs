@@ -36,7 +36,8 @@ pub trait Tap {
     type Error: From<Error>;
 
     /// Called once for each tensor in the order of execution, with views of heads under the name of
-    /// the tensor they are part of ([`Site::tensor`]). Returns what the pass goes on with.
+    /// the tensor they are part of ([`Site::tensor`]). Returns what the pass goes on with. Scores and
+    /// weights come with every later key masked; a tap that edits them keeps that with [`Causal`].
     ///
     /// # Errors
     /// Whatever should end the pass.
@@ -129,14 +130,9 @@ impl Decoder {
             let key = at(Site::KeyOutput, block.key(&normed)?)?;
             let value = at(Site::ValueOutput, block.value(&normed)?)?;
             let scores = self.scores(layer, &query, &key, rotation.as_ref())?;
-            // An edit may change what a query sees of the past, never let it see the future.
-            let scores = causal.mask(
-                &at(Site::AttentionScore, causal.mask(&scores, f32::NEG_INFINITY)?)?,
-                f32::NEG_INFINITY,
-            )?;
+            let scores = at(Site::AttentionScore, causal.mask(&scores)?)?;
             check_scores(&scores, layer)?;
-            let weights = softmax(&scores).map_err(Error::from)?;
-            let weights = causal.mask(&at(Site::AttentionWeight, weights)?, 0.0)?;
+            let weights = at(Site::AttentionWeight, softmax(&scores).map_err(Error::from)?)?;
             let mixed = at(Site::AttentionValueOutput, self.mix(&weights, &value)?)?;
             let attention = at(Site::AttentionOutput, block.attention_output(&mixed)?)?;
             x = at(Site::BlockMiddle, add(&x, &attention)?)?;
@@ -296,20 +292,31 @@ impl Block {
 }
 
 /// Which keys each query of a whole prompt may see: those at its own position and before.
-struct Causal {
+#[derive(Debug)]
+pub struct Causal {
     visible: Tensor,
 }
 
 impl Causal {
-    fn new(rows: usize) -> Result<Self> {
+    /// The triangle of a prompt of so many rows.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn new(rows: usize) -> Result<Self> {
         let visible: Vec<u8> = (0..rows * rows).map(|i| u8::from(i % rows <= i / rows)).collect();
         Ok(Self { visible: Tensor::from_vec(visible, (rows, rows), &Device::Cpu)? })
     }
 
-    /// `x` (H × s × s) with everything a query may not see replaced by `hidden`.
-    fn mask(&self, x: &Tensor, hidden: f32) -> Result<Tensor> {
-        let hidden = Tensor::new(hidden, x.device())?.broadcast_as(x.shape())?;
-        Ok(self.visible.broadcast_as(x.shape())?.where_cond(x, &hidden)?)
+    /// `x` (H × s × s) with everything a query may not see taken from `hidden`, of the same shape.
+    ///
+    /// # Errors
+    /// When the two do not have the triangle's shape.
+    pub fn visible(&self, x: &Tensor, hidden: &Tensor) -> Result<Tensor> {
+        Ok(self.visible.broadcast_as(x.shape())?.where_cond(x, hidden)?)
+    }
+
+    fn mask(&self, scores: &Tensor) -> Result<Tensor> {
+        self.visible(scores, &Tensor::new(f32::NEG_INFINITY, scores.device())?.broadcast_as(scores.shape())?)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Two colour maps, each a few anchors with straight lines between them in sRGB.
+//! Two colour maps, each a few anchors with straight lines between them in sRGB, and a ladder of xterm's colours.
 
 /// A colour of sRGB: red, green, blue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,47 +17,58 @@ impl Rgb {
     }
 }
 
-/// Anchors at equal distances, from the low end to the high end.
+/// Colours for fractions of a scale.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct ColourMap(&'static [Rgb]);
+pub(crate) struct ColourMap {
+    /// Colours at equal distances, from the low end to the high end.
+    anchors: &'static [Rgb],
+    /// The colours of a terminal that has 256, chosen by hand: the nearest ones do not get lighter evenly.
+    xterm: &'static [u8],
+}
 
 /// Viridis, of matplotlib (CC0): lightness rises evenly from dark violet to yellow.
-pub(crate) const SEQUENTIAL: ColourMap = ColourMap(&[
-    Rgb::from_hex(0x44_01_54),
-    Rgb::from_hex(0x48_24_75),
-    Rgb::from_hex(0x41_44_87),
-    Rgb::from_hex(0x35_5f_8d),
-    Rgb::from_hex(0x2a_78_8e),
-    Rgb::from_hex(0x21_91_8c),
-    Rgb::from_hex(0x22_a8_84),
-    Rgb::from_hex(0x44_bf_70),
-    Rgb::from_hex(0x7a_d1_51),
-    Rgb::from_hex(0xbd_df_26),
-    Rgb::from_hex(0xfd_e7_25),
-]);
+pub(crate) const SEQUENTIAL: ColourMap = ColourMap {
+    anchors: &[
+        Rgb::from_hex(0x44_01_54),
+        Rgb::from_hex(0x48_24_75),
+        Rgb::from_hex(0x41_44_87),
+        Rgb::from_hex(0x35_5f_8d),
+        Rgb::from_hex(0x2a_78_8e),
+        Rgb::from_hex(0x21_91_8c),
+        Rgb::from_hex(0x22_a8_84),
+        Rgb::from_hex(0x44_bf_70),
+        Rgb::from_hex(0x7a_d1_51),
+        Rgb::from_hex(0xbd_df_26),
+        Rgb::from_hex(0xfd_e7_25),
+    ],
+    xterm: &[53, 54, 24, 30, 36, 77, 149, 226],
+};
 
 /// Blue, white, red: opposite values are equally light.
-pub(crate) const DIVERGING: ColourMap = ColourMap(&[
-    Rgb::from_hex(0x08_30_6b),
-    Rgb::from_hex(0x21_66_ac),
-    Rgb::from_hex(0x5b_9b_cb),
-    Rgb::from_hex(0xac_cf_e4),
-    Rgb::from_hex(0xf7_f7_f7),
-    Rgb::from_hex(0xf8_bf_a6),
-    Rgb::from_hex(0xe0_7b_62),
-    Rgb::from_hex(0xb9_2b_35),
-    Rgb::from_hex(0x67_00_1f),
-]);
+pub(crate) const DIVERGING: ColourMap = ColourMap {
+    anchors: &[
+        Rgb::from_hex(0x08_30_6b),
+        Rgb::from_hex(0x21_66_ac),
+        Rgb::from_hex(0x5b_9b_cb),
+        Rgb::from_hex(0xac_cf_e4),
+        Rgb::from_hex(0xf7_f7_f7),
+        Rgb::from_hex(0xf8_bf_a6),
+        Rgb::from_hex(0xe0_7b_62),
+        Rgb::from_hex(0xb9_2b_35),
+        Rgb::from_hex(0x67_00_1f),
+    ],
+    xterm: &[17, 25, 68, 110, 153, 255, 224, 174, 167, 124, 52],
+};
 
 impl ColourMap {
     /// The colour of a fraction of the way from the low end (0) to the high end (1).
     pub(crate) fn at(self, fraction: f64) -> Rgb {
-        let last = self.0.len() - 1;
+        let last = self.anchors.len() - 1;
         let place = fraction.clamp(0.0, 1.0) * last as f64;
         let Some(first) = (0..last).rev().find(|index| *index as f64 <= place) else {
-            return self.0[0];
+            return self.anchors[0];
         };
-        let (Rgb(from), Rgb(to)) = (self.0[first], self.0[first + 1]);
+        let (Rgb(from), Rgb(to)) = (self.anchors[first], self.anchors[first + 1]);
         let part = place - first as f64;
         let mut mixed = [0; 3];
         for (channel, (from, to)) in mixed.iter_mut().zip(from.into_iter().zip(to)) {
@@ -68,7 +79,15 @@ impl ColourMap {
 
     /// The anchors, from the low end to the high end.
     pub(crate) fn anchors(self) -> &'static [Rgb] {
-        self.0
+        self.anchors
+    }
+
+    /// The index, among xterm's colours, of that of a fraction of the way from the low end (0) to the high end (1).
+    pub(crate) fn xterm_at(self, fraction: f64) -> u8 {
+        let count = self.xterm.len() as f64;
+        let reached = |index: &usize| *index as f64 <= fraction * count;
+        let index = (0..self.xterm.len()).rev().find(reached);
+        self.xterm[index.unwrap_or(0)]
     }
 }
 
@@ -110,6 +129,36 @@ mod tests {
         for pair in light.windows(2) {
             let rise = pair[1] - pair[0];
             assert!(rise > 0.5 * step && rise < 1.6 * step, "{rise} of {step}");
+        }
+    }
+
+    /// One of the 216 colours of xterm's cube, or one of its greys.
+    fn xterm(index: u8) -> Rgb {
+        const LEVELS: [u8; 6] = [0, 95, 135, 175, 215, 255];
+        match index {
+            16..=231 => {
+                Rgb([(index - 16) / 36, (index - 16) / 6 % 6, (index - 16) % 6]
+                    .map(|i| LEVELS[usize::from(i)]))
+            }
+            grey => Rgb([8 + 10 * (grey - 232); 3]),
+        }
+    }
+
+    #[test]
+    fn xterm_ladders_rise_and_match() {
+        let light =
+            |map: ColourMap| map.xterm.iter().map(|index| lightness(xterm(*index))).collect::<Vec<_>>();
+        assert!(light(SEQUENTIAL).is_sorted_by(|a, b| a < b));
+        let diverging = light(DIVERGING);
+        let (blue, red) = diverging.split_at(diverging.len() / 2);
+        assert!(blue.is_sorted_by(|a, b| a < b) && red.is_sorted_by(|a, b| a > b), "{diverging:?}");
+        assert_eq!(DIVERGING.xterm_at(0.5), 255);
+        for map in [SEQUENTIAL, DIVERGING] {
+            let last = map.xterm.len() - 1;
+            assert_eq!(
+                [-1.0, 0.0, 1.0, 2.0].map(|f| map.xterm_at(f)),
+                [0, 0, last, last].map(|i| map.xterm[i])
+            );
         }
     }
 

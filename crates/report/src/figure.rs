@@ -1,7 +1,7 @@
 //! Heat maps: values over rows and columns, in facets that share one colour scale.
 //!
 //! A [`HeatMap`] is data. It is drawn as SVG, with a tooltip for every cell, as PNG, and, by
-//! [`terminal`](crate::terminal), as text. Labels may hold anything: they are shown as [`text`](crate::text) says.
+//! [`terminal`](crate::terminal), as text. Labels may hold anything: they are shown as [`text`] says.
 //!
 //! ```
 //! use causalcone_report::{Axis, Facet, HeatMap, Scale, Tick};

@@ -55,12 +55,12 @@ impl Range {
     }
 }
 
-/// Ends that differ, where there is one value only: it is then in the middle, or at the high end of a scale from 0.
+/// Ends whose halves differ, where there is one value only: it is then in the middle, or at the high end of a scale from 0.
 fn widened(scale: Scale, low: f64, high: f64) -> (f64, f64) {
-    if low < high {
+    if low / 2.0 < high / 2.0 {
         return (low, high);
     }
-    let by = if low == 0.0 { 1.0 } else { low.abs() / 2.0 };
+    let by = if low.abs() < f64::MIN_POSITIVE { 1.0 } else { low.abs() / 2.0 };
     match scale {
         Scale::FromZero => (0.0, 1.0),
         _ => ((low - by).max(f64::MIN), (high + by).min(f64::MAX)),
@@ -74,8 +74,8 @@ pub(crate) struct BarTick {
     pub(crate) label: String,
 }
 
-/// Multiples of 1, 2 or 5 times a power of ten within the range, at most `most` (at least 2) of them; the two ends, if
-/// the range is so narrow that there are none.
+/// Multiples of 1, 2 or 5 times a power of ten within the range, two to `most` of them, which is always possible
+/// from 5 on; the two ends, if the range is too narrow for floats.
 pub(crate) fn ticks(low: f64, high: f64, most: usize) -> Vec<BarTick> {
     let tenth = ((high / 2.0 - low / 2.0) / 50.0).log10().floor();
     let exponents = (0..4).map(|up| tenth as i32 + up);
@@ -95,6 +95,7 @@ fn multiples(low: f64, high: f64, digit: i64, exponent: i32, most: usize) -> Vec
     }
     (first as i64..)
         .map(|count| decimal(count * digit, exponent))
+        .skip_while(|value| *value < low) // low / step has underflowed
         .take_while(|value| *value <= high)
         .take(most + 1)
         .map(|value| BarTick { value, label: label(value, exponent) })
@@ -158,8 +159,10 @@ mod tests {
         assert_eq!([f64::MIN, 0.0, f64::MAX].map(|value| range.fraction(value)), [0.0, 0.5, 1.0]);
         let range = Range::of(Scale::Sequential, [f64::MAX].into_iter());
         assert!(range.high.is_finite() && range.low < range.high);
-        let range = Range::of(Scale::Sequential, [5e-324].into_iter());
-        assert!((0.0..=1.0).contains(&range.fraction(5e-324)));
+        for values in [[5e-324; 2], [0.0, 5e-324], [-5e-324, 5e-324]] {
+            let (low, high) = ends(Scale::Sequential, &values);
+            assert!(low / 2.0 < high / 2.0, "{values:?}");
+        }
     }
 
     fn labels(low: f64, high: f64) -> Vec<String> {
@@ -175,11 +178,12 @@ mod tests {
         assert_eq!(labels(0.0, 2.5e-9), ["0", "5e-10", "1e-9", "1.5e-9", "2e-9", "2.5e-9"]);
         assert_eq!(labels(17.0, 1234.0), ["200", "400", "600", "800", "1000", "1200"]);
         assert_eq!(labels(0.0, 3e7), ["0", "1e7", "2e7", "3e7"]);
+        assert_eq!(labels(4e-89, 1.4e245), ["5e244", "1e245"]);
     }
 
     proptest! {
         #[test]
-        fn ticks_are_few_even_and_within(low in -1e6..1e6_f64, size in 1e-6..1e6_f64, most in 4..9_usize) {
+        fn ticks_are_few_even_and_within(low in -1e6..1e6_f64, size in 1e-6..1e6_f64, most in 5..9_usize) {
             let ticks = ticks(low, low + size, most);
             prop_assert!((2..=most).contains(&ticks.len()), "{ticks:?}");
             let step = ticks[1].value - ticks[0].value;
@@ -199,10 +203,11 @@ mod tests {
 
         #[test]
         fn any_range_has_ticks(a in any::<f64>(), b in any::<f64>()) {
-            prop_assume!(a < b && a.is_finite() && b.is_finite());
-            let ticks = ticks(a, b, 6);
+            let (low, high) = (a.min(b), a.max(b));
+            prop_assume!(low < high && low.is_finite() && high.is_finite());
+            let ticks = ticks(low, high, 6);
             prop_assert!((2..=6).contains(&ticks.len()));
-            prop_assert!(ticks.iter().all(|tick| (a..=b).contains(&tick.value)), "{ticks:?}");
+            prop_assert!(ticks.iter().all(|tick| (low..=high).contains(&tick.value)), "{ticks:?}");
         }
     }
 }

@@ -95,15 +95,28 @@ impl From<String> for Cell {
     }
 }
 
-impl From<i64> for Cell {
-    fn from(integer: i64) -> Self {
-        Cell::Integer(integer)
+impl From<i32> for Cell {
+    fn from(integer: i32) -> Self {
+        Cell::Integer(integer.into())
     }
 }
 
 impl From<u32> for Cell {
     fn from(integer: u32) -> Self {
         Cell::Integer(integer.into())
+    }
+}
+
+impl From<i64> for Cell {
+    fn from(integer: i64) -> Self {
+        Cell::Integer(integer)
+    }
+}
+
+impl From<usize> for Cell {
+    /// For counts and indices: one beyond 63 bits, which no memory holds, makes an empty cell.
+    fn from(index: usize) -> Self {
+        i64::try_from(index).map_or(Cell::Empty, Cell::Integer)
     }
 }
 

@@ -33,7 +33,7 @@
 //! # Ok::<(), causalcone_report::Error>(())
 //! ```
 
-use crate::colour::Rgb;
+use crate::colour::ColourMap;
 use crate::scale::Range;
 use crate::text::{self, shorten_columns, terminal_columns};
 use crate::{Error, Facet, HeatMap, Scale};
@@ -56,7 +56,7 @@ pub struct Style {
     pub colour: Colour,
     /// Its columns; no line is longer, unless there are fewer than [`MIN_WIDTH`].
     pub width: usize,
-    /// The most rows of cells of a panel; of more, every second, third … is drawn, and a line says so.
+    /// The most rows of cells of a panel; of more, every third, fifth … is drawn, and a line says so.
     pub max_rows: Option<usize>,
 }
 
@@ -91,13 +91,15 @@ impl Colour {
         }
     }
 
-    /// The escape sequence for a background; nothing without colours.
-    fn background(self, colour: Rgb) -> String {
-        let [red, green, blue] = colour.0;
+    /// The escape sequence for the background of a fraction of the scale; nothing without colours.
+    fn background(self, colours: ColourMap, fraction: f64) -> String {
         match self {
             Colour::None => String::new(),
-            Colour::Ansi256 => format!("\x1b[48;5;{}m", xterm_index(colour)),
-            Colour::TrueColor => format!("\x1b[48;2;{red};{green};{blue}m"),
+            Colour::Ansi256 => format!("\x1b[48;5;{}m", colours.xterm_at(fraction)),
+            Colour::TrueColor => {
+                let [red, green, blue] = colours.at(fraction).0;
+                format!("\x1b[48;2;{red};{green};{blue}m")
+            }
         }
     }
 }
@@ -169,7 +171,11 @@ impl<'a> Screen<'a> {
         let cells = (map.columns() * look.cell()).min(room / look.cell() * look.cell());
         let titles = map.facets.iter().map(|facet| terminal_columns(&text::prose(&facet.title)));
         let panel = cells.max(titles.max().unwrap_or(0).min(20).min(room));
-        let every = map.rows().div_ceil(style.max_rows.unwrap_or(usize::MAX).max(1));
+        let most = style.max_rows.unwrap_or(usize::MAX).max(1);
+        let every = match map.rows().div_ceil(most) {
+            1 => 1,
+            every => every | 1, // odd: where two sites alternate, some rows of both are drawn
+        };
         let mut rows: Vec<usize> = (0..map.rows()).step_by(every).collect();
         rows.reverse();
         Screen {
@@ -258,7 +264,9 @@ impl<'a> Screen<'a> {
             };
         };
         match self.look {
-            Look::Painted(cell) => self.colour.background(self.range.colour(value)) + &spaces(cell),
+            Look::Painted(cell) => {
+                self.colour.background(self.range.colours, self.range.fraction(value)) + &spaces(cell)
+            }
             Look::Numbers(cell) => format!("{:>cell$}", short_number(value)),
             Look::Shades(cell) => shade(self.map.scale, self.range.fraction(value)).to_string().repeat(cell),
         }
@@ -337,8 +345,7 @@ impl<'a> Screen<'a> {
         match self.colour {
             Colour::None => fractions.map(|fraction| shade(self.map.scale, fraction)).collect(),
             colour => {
-                let cells =
-                    fractions.map(|fraction| colour.background(self.range.colours.at(fraction)) + " ");
+                let cells = fractions.map(|fraction| colour.background(self.range.colours, fraction) + " ");
                 cells.collect::<String>() + RESET
             }
         }
@@ -403,19 +410,6 @@ fn shown_columns(text: &str) -> usize {
 
 fn spaces(count: usize) -> String {
     " ".repeat(count)
-}
-
-/// The nearest of xterm's 6 × 6 × 6 colours and 24 greys.
-fn xterm_index(colour: Rgb) -> u8 {
-    const LEVELS: [u8; 6] = [0, 95, 135, 175, 215, 255];
-    let cube =
-        (0..216_u8).map(|i| (16 + i, [i / 36, i / 6 % 6, i % 6].map(|level| LEVELS[usize::from(level)])));
-    let greys = (0..24_u8).map(|i| (232 + i, [8 + 10 * i; 3]));
-    let distance = |other: [u8; 3]| -> u32 {
-        let pairs = other.into_iter().zip(colour.0);
-        pairs.map(|(a, b)| u32::from(a.abs_diff(b)).pow(2)).sum()
-    };
-    cube.chain(greys).min_by_key(|(_, other)| distance(*other)).map_or(0, |(index, _)| index)
 }
 
 #[cfg(test)]

@@ -297,7 +297,9 @@ impl<'a> Reader<'a> {
             8 | 10..=12 => 8,
             9 => return Err(self.bad(key, "arrays of arrays are not supported".into())),
             other => {
-                return Err(self.bad(key, format!("array of type {other}, which is not a type of the format")));
+                return Err(
+                    self.bad(key, format!("array of type {other}, which is not a type of the format"))
+                );
             }
         };
         let n = self.count(key, MAX_ARRAY, least)?;

@@ -94,7 +94,7 @@ impl Layout {
         let left = MARGIN + y_label + row_labels_width + TICK_GAP;
         let bar_left = left + panels_width + BAR_GAP;
         let bar_height = panel_height.clamp(72.0, BAR_HEIGHT);
-        let most_ticks = if bar_height < 120.0 { 4 } else { 6 };
+        let most_ticks = if bar_height < 120.0 { 5 } else { 6 };
         let bar_ticks = ticks(range.low, range.high, most_ticks);
         let width = (bar_left + bar_block_width(map, &bar_ticks) + MARGIN).max(360.0).ceil();
 

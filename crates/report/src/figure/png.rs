@@ -42,6 +42,6 @@ fn pixels(length: f32) -> u32 {
     u32::try_from(length.ceil() as i64).unwrap_or(u32::MAX).max(1)
 }
 
-fn failed(error: impl ToString) -> Error {
-    Error::Picture { message: error.to_string() }
+fn failed(error: impl Into<Box<dyn std::error::Error>>) -> Error {
+    Error::Picture { message: error.into().to_string() }
 }

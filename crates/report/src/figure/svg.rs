@@ -112,12 +112,13 @@ impl Out {
         if map.has_empty_cells() {
             self.line(&format!("<rect width=\"{width}\" height=\"{height}\" fill=\"url(#empty)\"/>"));
         }
-        self.line(&format!("<g shape-rendering=\"crispEdges\"{}>", hairlines(layout)));
+        self.line("<g shape-rendering=\"crispEdges\">");
         self.cells(map, range, layout, facet);
         self.line("</g>");
+        self.hairlines(map, layout);
         let frame = format!("width=\"{width}\" height=\"{height}\" fill=\"none\" stroke=\"{LINE}\"");
         self.line(&format!("<rect {frame} stroke-width=\"0.6\" pointer-events=\"none\"/>"));
-        if index % layout.across == 0 {
+        if index.is_multiple_of(layout.across) {
             self.row_labels(map, layout);
         }
         if index + layout.across >= map.facets.len() {
@@ -156,6 +157,25 @@ impl Out {
         }
     }
 
+    /// Faint lines between cells that are large enough to be looked at one by one.
+    fn hairlines(&mut self, map: &HeatMap, layout: &Layout) {
+        if layout.cell_width.min(layout.cell_height) < 8.0 {
+            return;
+        }
+        let (width, height) = (px(layout.panel_width), px(layout.panel_height));
+        let mut path = String::new();
+        for row in 1..map.rows() {
+            path.push_str(&format!("M0,{}h{width}", px(row as f64 * layout.cell_height)));
+        }
+        for column in 1..map.columns() {
+            path.push_str(&format!("M{},0v{height}", px(column as f64 * layout.cell_width)));
+        }
+        if !path.is_empty() {
+            let stroke = "stroke=\"#ffffff\" stroke-opacity=\"0.3\" stroke-width=\"0.5\"";
+            self.line(&format!("<path d=\"{path}\" {stroke} pointer-events=\"none\"/>"));
+        }
+    }
+
     fn row_labels(&mut self, map: &HeatMap, layout: &Layout) {
         for label in &layout.row_labels {
             let middle = layout.row_top(label.index) + layout.cell_height / 2.0;
@@ -182,7 +202,7 @@ impl Out {
                     self.label(style, middle + TICK_SIZE * MIDDLE, bottom + TICK_GAP, label, &whole);
                 }
                 Stand::Level => {
-                    self.stacked_label(middle, bottom + TICK_GAP + TICK_SIZE * 0.8, label, &whole)
+                    self.stacked_label(middle, bottom + TICK_GAP + TICK_SIZE * 0.8, label, &whole);
                 }
             }
         }
@@ -288,14 +308,6 @@ impl Out {
         };
         self.line(&format!("<text {place} font-size=\"{size}\" fill=\"{ink}\"{anchor}>{markup}</text>"));
     }
-}
-
-/// Faint lines between cells that are large enough to be looked at one by one.
-fn hairlines(layout: &Layout) -> &'static str {
-    if layout.cell_width.min(layout.cell_height) < 8.0 {
-        return "";
-    }
-    " stroke=\"#ffffff\" stroke-opacity=\"0.16\""
 }
 
 /// A length with at most two decimals.

@@ -14,7 +14,9 @@ use std::sync::Arc;
 const ROWS_PER_GROUP: usize = 1 << 18;
 
 pub(super) fn write(table: &Table, w: impl Write + Send) -> Result<()> {
-    let properties = WriterProperties::builder().set_created_by("causalcone".to_owned()).build();
+    let properties = WriterProperties::builder()
+        .set_created_by(concat!("causalcone version ", env!("CARGO_PKG_VERSION")).to_owned())
+        .build();
     let mut file = SerializedFileWriter::new(w, schema(table)?, Arc::new(properties))?;
     for rows in table.rows.chunks(ROWS_PER_GROUP) {
         let mut group = file.next_row_group()?;

@@ -1,0 +1,114 @@
+//! What can go wrong between an experiment and its results.
+
+use std::path::{Path, PathBuf};
+
+/// The result of everything in this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why an experiment was refused, or stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The model, a prompt or an address was refused.
+    #[error(transparent)]
+    Model(#[from] causalcone_model::Error),
+    /// An experiment file cannot be read as one.
+    #[error("{}: {problem}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong in it and where.
+        problem: String,
+        /// What was probably meant.
+        hint: Option<String>,
+    },
+    /// A part of an experiment does not fit the rest or the model.
+    #[error("{part}: {problem}")]
+    Experiment {
+        /// Which part: `edit "patch"`, `run "italy"`, `sweep`.
+        part: String,
+        /// What is wrong, and what would fit.
+        problem: String,
+        /// What was probably meant.
+        hint: Option<String>,
+    },
+    /// A part of an experiment names something the model or a run does not have.
+    #[error("{part}: {source}")]
+    Part {
+        /// Which part: `edit "patch"`.
+        part: String,
+        /// What is wrong with it.
+        source: causalcone_model::Error,
+    },
+    /// A journal or its folder cannot be used.
+    #[error("{}: {problem}", path.display())]
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// A file of an output folder cannot be read or written.
+    #[error("cannot {doing} {}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What was being done.
+        doing: &'static str,
+        /// The operating system's reason.
+        source: std::io::Error,
+    },
+    /// The caller asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+    /// A tensor operation failed.
+    #[error("the computation failed: {0}")]
+    Kernel(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// What the user could do about it, if there is something to say beyond the message.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Model(source) | Self::Part { source, .. } => source.hint(),
+            Self::File { hint, .. } | Self::Experiment { hint, .. } | Self::Journal { hint, .. } => {
+                hint.clone()
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the input was at fault (true) or the run failed (false).
+    pub fn is_bad_input(&self) -> bool {
+        match self {
+            Self::Model(source) | Self::Part { source, .. } => source.is_bad_input(),
+            Self::Interrupted | Self::Kernel(_) => false,
+            _ => true,
+        }
+    }
+
+    pub(crate) fn part(part: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::Experiment { part: part.into(), problem: problem.into(), hint: None }
+    }
+
+    pub(crate) fn hinted(part: impl Into<String>, problem: impl Into<String>, hint: Option<String>) -> Self {
+        Self::Experiment { part: part.into(), problem: problem.into(), hint }
+    }
+
+    pub(crate) fn io(path: &Path, doing: &'static str, source: std::io::Error) -> Self {
+        Self::Io { path: path.into(), doing, source }
+    }
+}
+
+/// Says which part of an experiment an error of the model crate is about.
+pub(crate) trait Within<T> {
+    fn within(self, part: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T> Within<T> for Result<T, causalcone_model::Error> {
+    fn within(self, part: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|source| Error::Part { part: part(), source })
+    }
+}

@@ -1,0 +1,55 @@
+//! Executors: from a plan to readings.
+
+mod reference;
+
+pub use reference::Reference;
+
+use crate::plan::{Cell, Plan, Reading};
+use crate::{Error, Result};
+use causalcone_model::Model;
+use std::ops::ControlFlow;
+
+/// Hears the readings of a finished cell, in the order of its reads; can stop the rest.
+pub type Sink<'a> = &'a mut dyn FnMut(usize, Vec<Reading>) -> Result<ControlFlow<()>>;
+
+/// Something that runs plans. All executors give the same readings.
+pub trait Executor {
+    /// Runs `cells` of a plan and hands the readings of each, by its place in `cells`, to `sink`,
+    /// each once and in any order.
+    ///
+    /// # Errors
+    /// What the sink returns, [`Error::Interrupted`] if it stops the work, or a failed computation.
+    fn execute(&self, model: &Model, plan: &Plan, cells: &[&Cell], sink: Sink<'_>) -> Result<()>;
+
+    /// How many rows (one position through one block) running these cells computes.
+    fn rows_computed(&self, plan: &Plan, cells: &[&Cell], layers: usize) -> u64;
+
+    /// Its name, as results record it.
+    fn name(&self) -> &'static str;
+}
+
+/// Runs a few cells and gives all their readings.
+///
+/// # Errors
+/// As [`Executor::execute`].
+pub fn collect(
+    executor: &dyn Executor,
+    model: &Model,
+    plan: &Plan,
+    cells: &[&Cell],
+) -> Result<Vec<Vec<Reading>>> {
+    let mut all: Vec<Vec<Reading>> = vec![Vec::new(); cells.len()];
+    executor.execute(model, plan, cells, &mut |cell, readings| {
+        all[cell] = readings;
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(all)
+}
+
+/// Makes a sink's wish to stop an error.
+fn go_on(flow: ControlFlow<()>) -> Result<()> {
+    match flow {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(Error::Interrupted),
+    }
+}

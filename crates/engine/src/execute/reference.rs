@@ -1,0 +1,147 @@
+//! The reference executor: one run at a time, every layer, every position, edits applied where
+//! they stand. Short and obviously right; it is the oracle of every other one and stays for good.
+
+use super::{Executor, Sink, go_on};
+use crate::op::apply;
+use crate::plan::{Cell, Edit, Plan, Read, Reading, Taken};
+use crate::{Error, Result};
+use candle_core::Tensor;
+use causalcone_model::decoder::Tap;
+use causalcone_model::{Model, Site};
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+/// The executor that takes no short cut but one: a shared run is run once.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Reference;
+
+/// A tensor of a run: site (never a view of heads) and layer.
+type Key = (Site, Option<usize>);
+
+/// The tensors of finished runs that others still need.
+type Kept = HashMap<usize, HashMap<Key, Tensor>>;
+
+impl Executor for Reference {
+    fn execute(&self, model: &Model, plan: &Plan, cells: &[&Cell], sink: Sink<'_>) -> Result<()> {
+        let shared: BTreeSet<usize> =
+            cells.iter().flat_map(|cell| plan.needed(cell)).filter(|run| *run < plan.shared).collect();
+        let wanted = wanted(plan, cells);
+        let mut kept = Kept::new();
+        for run in shared {
+            let tensors = forward(model, plan, run, &wanted, &kept)?;
+            kept.insert(run, tensors);
+        }
+        for (index, cell) in cells.iter().enumerate() {
+            for run in plan.needed(cell).into_iter().filter(|run| *run >= plan.shared) {
+                let tensors = forward(model, plan, run, &wanted, &kept)?;
+                kept.insert(run, tensors);
+            }
+            let readings =
+                cell.reads.iter().map(|read| reading(model, read, &kept)).collect::<Result<_>>()?;
+            kept.retain(|run, _| *run < plan.shared);
+            go_on(sink(index, readings)?)?;
+        }
+        Ok(())
+    }
+
+    fn rows_computed(&self, plan: &Plan, cells: &[&Cell], layers: usize) -> u64 {
+        let needed: Vec<usize> = cells.iter().flat_map(|cell| plan.needed(cell)).collect();
+        let distinct: HashSet<usize> = needed.into_iter().collect();
+        distinct.into_iter().map(|run| plan.rows(run, layers)).sum()
+    }
+
+    fn name(&self) -> &'static str {
+        "reference"
+    }
+}
+
+/// Every tensor of a run that some value or read takes from.
+fn wanted(plan: &Plan, cells: &[&Cell]) -> HashSet<(usize, Key)> {
+    let mut wanted = HashSet::new();
+    for cell in cells {
+        for read in &cell.reads {
+            wanted.insert(match read {
+                Read::Logits { run, .. } => (*run, (Site::Logits, None)),
+                Read::Activation { run, place } => (*run, (place.site.tensor(), place.layer)),
+            });
+        }
+        for edit in plan.needed(cell).into_iter().flat_map(|run| &plan.runs[run].edits) {
+            if let Some(Taken::Run(source, place)) = &edit.value {
+                wanted.insert((*source, (place.site.tensor(), place.layer)));
+            }
+        }
+    }
+    wanted
+}
+
+/// Runs one run whole and keeps its wanted tensors, as they are after its edits.
+fn forward(
+    model: &Model,
+    plan: &Plan,
+    run: usize,
+    wanted: &HashSet<(usize, Key)>,
+    kept: &Kept,
+) -> Result<HashMap<Key, Tensor>> {
+    let mut edits: HashMap<Key, Vec<&Edit>> = HashMap::new();
+    for edit in &plan.runs[run].edits {
+        edits.entry((edit.place.site.tensor(), edit.place.layer)).or_default().push(edit);
+    }
+    let mut pass = Pass { model, run, edits, wanted, kept, tensors: HashMap::new() };
+    model.decoder().forward(&plan.runs[run].ids, &mut pass)?;
+    Ok(pass.tensors)
+}
+
+/// One forward pass: edits what the run edits, keeps what is wanted.
+struct Pass<'a> {
+    model: &'a Model,
+    run: usize,
+    edits: HashMap<Key, Vec<&'a Edit>>,
+    wanted: &'a HashSet<(usize, Key)>,
+    kept: &'a Kept,
+    tensors: HashMap<Key, Tensor>,
+}
+
+impl Tap for Pass<'_> {
+    type Error = Error;
+
+    fn at(&mut self, site: Site, layer: Option<usize>, mut x: Tensor) -> Result<Tensor> {
+        let key = (site, layer);
+        let config = self.model.config();
+        for edit in self.edits.get(&key).into_iter().flatten() {
+            let value = match &edit.value {
+                Some(Taken::Constant(tensor)) => Some(tensor.clone()),
+                Some(Taken::Run(run, place)) => {
+                    Some(place.take(tensor(self.kept, *run, (place.site.tensor(), place.layer))?, config)?)
+                }
+                None => None,
+            };
+            x = edit.place.edit(&x, config, |block| {
+                apply(edit.op, edit.scale, edit.custom.as_ref(), block, value.as_ref())
+            })?;
+        }
+        if self.wanted.contains(&(self.run, key)) {
+            self.tensors.insert(key, x.clone());
+        }
+        Ok(x)
+    }
+}
+
+fn reading(model: &Model, read: &Read, kept: &Kept) -> Result<Reading> {
+    Ok(match read {
+        Read::Logits { run, position, tokens } => {
+            let row: Vec<f32> = tensor(kept, *run, (Site::Logits, None))?.get(*position)?.to_vec1()?;
+            Reading::Logits(match tokens {
+                Some(tokens) => tokens.iter().filter_map(|id| row.get(*id as usize).copied()).collect(),
+                None => row,
+            })
+        }
+        Read::Activation { run, place } => {
+            let whole = tensor(kept, *run, (place.site.tensor(), place.layer))?;
+            Reading::Activation(place.take(whole, model.config())?)
+        }
+    })
+}
+
+fn tensor(kept: &Kept, run: usize, key: Key) -> Result<&Tensor> {
+    let found = kept.get(&run).and_then(|tensors| tensors.get(&key));
+    found.ok_or_else(|| Error::part("plan", format!("run {run} is read at {key:?} before it is run")))
+}

@@ -1,0 +1,350 @@
+//! The builder: runs, edits, reads, and axes to sweep.
+
+use crate::execute::{Executor, Reference, collect};
+use crate::metric::{Distribution, Metric, Top};
+use crate::op::{Op, OpKind};
+use crate::plan::{Plan, Read, Reading};
+use crate::{Error, Result};
+use candle_core::Tensor;
+use causalcone_model::{Model, Site, Target, nearest};
+use std::sync::Arc;
+
+/// A run of an experiment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RunId(pub(crate) usize);
+
+/// An edit of an experiment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EditId(pub(crate) usize);
+
+/// A prompt.
+#[derive(Debug, Clone)]
+pub(crate) struct RunSpec {
+    pub(crate) name: Arc<str>,
+    pub(crate) ids: Arc<[u32]>,
+}
+
+/// An edit as it was asked for.
+#[derive(Debug, Clone)]
+pub(crate) struct EditSpec {
+    pub(crate) name: Option<String>,
+    pub(crate) run: RunId,
+    pub(crate) target: Target,
+    pub(crate) op: Op,
+}
+
+/// Runs, the edits made to them, and what is read of them.
+///
+/// ```
+/// use causalcone_engine::{Experiment, Op};
+/// use causalcone_model::{Last, Model, Site};
+///
+/// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-llama-tied");
+/// let model = Model::load(path)?;                       // for instance "smollm2"
+/// let mut exp = Experiment::new(&model);
+/// let spain = exp.run("The capital of Spain is")?;
+/// let italy = exp.run("The capital of Italy is")?;
+/// exp.edit(spain, Site::BlockOutput.layers(0).at(Last), Op::swap(italy))?;
+/// let result = exp.execute()?;
+/// print!("{}", result.counterfactual(spain).top(10));
+/// # Ok::<(), causalcone_engine::Error>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Experiment<'m> {
+    pub(crate) model: &'m Model,
+    pub(crate) runs: Vec<RunSpec>,
+    pub(crate) edits: Vec<EditSpec>,
+    pub(crate) read_run: Option<RunId>,
+    pub(crate) top: usize,
+    pub(crate) tokens: Vec<u32>,
+    pub(crate) sweep: Option<Sweep>,
+}
+
+/// The axes of a sweep; each point of their product is a cell. Without an axis, what the edits list
+/// is edited together.
+#[derive(Debug, Clone, Default)]
+pub struct Sweep {
+    /// The swept edits, which move together; empty is the first.
+    pub edits: Vec<EditId>,
+    /// Over the layers the edits list.
+    pub layers: Option<LayerAxis>,
+    /// One position of those the edits list at a time.
+    pub positions: bool,
+    /// One head of those the edits list at a time.
+    pub heads: bool,
+    /// In place of the edits' site, and of their values' unless those name one.
+    pub sites: Vec<Site>,
+    /// In place of the edits' scale.
+    pub scales: Vec<f64>,
+    /// What is recorded; empty is [`Metric::Prob`].
+    pub metrics: Vec<Metric>,
+}
+
+/// How a sweep goes over layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LayerAxis {
+    /// One layer at a time.
+    Each,
+    /// The first 1, 2, 3 … of them.
+    Cumulative,
+    /// So many neighbours at a time.
+    Window(usize),
+}
+
+impl<'m> Experiment<'m> {
+    /// An experiment without runs.
+    pub fn new(model: &'m Model) -> Self {
+        Self {
+            model,
+            runs: Vec::new(),
+            edits: Vec::new(),
+            read_run: None,
+            top: 10,
+            tokens: Vec::new(),
+            sweep: None,
+        }
+    }
+
+    /// The model it is for.
+    pub fn model(&self) -> &'m Model {
+        self.model
+    }
+
+    /// Adds a run of a text, named by its number.
+    ///
+    /// # Errors
+    /// When the text cannot be a prompt of this model.
+    pub fn run(&mut self, prompt: &str) -> Result<RunId> {
+        let ids = self.model.prompt(prompt, None)?;
+        self.run_ids(&self.runs.len().to_string(), ids)
+    }
+
+    /// Adds a run of token ids, with a name for messages.
+    ///
+    /// # Errors
+    /// When there are none or too many, or one is outside the vocabulary; when the name is taken.
+    pub fn run_ids(&mut self, name: &str, ids: Vec<u32>) -> Result<RunId> {
+        self.model
+            .decoder()
+            .check(&ids)
+            .map_err(|source| Error::Part { part: format!("run \"{name}\""), source })?;
+        if self.runs.iter().any(|run| &*run.name == name) {
+            return Err(Error::part(format!("run \"{name}\""), "is given twice"));
+        }
+        self.runs.push(RunSpec { name: name.into(), ids: ids.into() });
+        Ok(RunId(self.runs.len() - 1))
+    }
+
+    /// The token ids of a run.
+    pub fn ids(&self, run: RunId) -> &[u32] {
+        &self.runs[run.0].ids
+    }
+
+    /// The run of that name.
+    ///
+    /// # Errors
+    /// When there is none; says which there are.
+    pub fn find_run(&self, name: &str, part: &str) -> Result<RunId> {
+        let found = self.runs.iter().position(|run| &*run.name == name).map(RunId);
+        found.ok_or_else(|| {
+            let names: Vec<&str> = self.runs.iter().map(|run| &*run.name).collect();
+            let hint = nearest(name, names.iter().copied()).map(|near| format!("did you mean \"{near}\"?"));
+            Error::hinted(
+                part,
+                format!("there is no run \"{name}\"; the runs are: {}", names.join(", ")),
+                hint,
+            )
+        })
+    }
+
+    /// Adds an edit.
+    ///
+    /// # Errors
+    /// When it does not fit the model or its run. What depends on other edits (cycles) is found by
+    /// [`Experiment::plan`].
+    pub fn edit(&mut self, run: RunId, target: impl Into<Target>, op: Op) -> Result<EditId> {
+        self.add_edit(EditSpec { name: None, run, target: target.into(), op })
+    }
+
+    pub(crate) fn add_edit(&mut self, edit: EditSpec) -> Result<EditId> {
+        self.edits.push(edit);
+        let id = EditId(self.edits.len() - 1);
+        if let Err(e) = self.expand(id, None) {
+            self.edits.pop();
+            return Err(e);
+        }
+        Ok(id)
+    }
+
+    /// Which run is read: by default the one named base, or the only one.
+    pub fn read(&mut self, run: RunId) {
+        self.read_run = Some(run);
+    }
+
+    /// How many of the likeliest tokens are listed.
+    pub fn top(&mut self, n: usize) {
+        self.top = n;
+    }
+
+    /// The tokens whose probabilities are recorded, by id.
+    ///
+    /// # Errors
+    /// When one is outside the vocabulary.
+    pub fn tokens(&mut self, ids: Vec<u32>) -> Result<()> {
+        for id in &ids {
+            self.model
+                .decoder()
+                .check(&[*id])
+                .map_err(|source| Error::Part { part: "read".into(), source })?;
+        }
+        self.tokens = ids;
+        Ok(())
+    }
+
+    /// The axes to sweep.
+    pub fn sweep(&mut self, sweep: Sweep) {
+        self.sweep = Some(sweep);
+    }
+
+    /// The run called `base`, or the only one.
+    ///
+    /// # Errors
+    /// When there is neither.
+    pub fn default_run(&self, part: &str) -> Result<RunId> {
+        match (self.runs.len(), self.runs.iter().position(|run| &*run.name == "base")) {
+            (_, Some(base)) => Ok(RunId(base)),
+            (1, None) => Ok(RunId(0)),
+            (0, None) => Err(Error::part(part, "there is no run: add [runs.base] with a prompt")),
+            _ => Err(Error::part(part, "must name its run, as there are several and none is called base")),
+        }
+    }
+
+    /// The run that is read.
+    ///
+    /// # Errors
+    /// As [`Experiment::default_run`].
+    pub fn reading_run(&self) -> Result<RunId> {
+        self.read_run.map_or_else(|| self.default_run("read"), Ok)
+    }
+
+    /// What an edit is called in messages.
+    pub(crate) fn edit_name(&self, EditId(index): EditId) -> String {
+        match &self.edits[index].name {
+            Some(name) => format!("edit \"{name}\""),
+            None => format!("edit {index}"),
+        }
+    }
+
+    /// Runs everything once, edited and unedited.
+    ///
+    /// # Errors
+    /// When the experiment contradicts itself or a computation fails.
+    pub fn execute(&self) -> Result<Outcome<'m>> {
+        self.execute_with(&Reference)
+    }
+
+    /// [`Experiment::execute`] with an executor of one's choice.
+    ///
+    /// # Errors
+    /// As [`Experiment::execute`].
+    pub fn execute_with(&self, executor: &dyn Executor) -> Result<Outcome<'m>> {
+        let plan = self.plan_once()?;
+        let cells: Vec<_> = plan.cells.iter().collect();
+        let mut readings = collect(executor, self.model, &plan, &cells)?.into_iter();
+        let mut logits = || -> Vec<Distribution> {
+            let of_cell = readings.next().unwrap_or_default();
+            of_cell
+                .into_iter()
+                .filter_map(|reading| match reading {
+                    Reading::Logits(row) => Some(Distribution::new(row)),
+                    Reading::Activation(_) => None,
+                })
+                .collect()
+        };
+        let (originals, counterfactuals) = (logits(), logits());
+        let collected = self.collected(&plan, readings.next().unwrap_or_default());
+        Ok(Outcome { model: self.model, originals, counterfactuals, collected })
+    }
+
+    /// Pairs the activations read for `collect` edits with where they stand.
+    fn collected(&self, plan: &Plan, readings: Vec<Reading>) -> Vec<Collected> {
+        let reads = plan.cells.get(2).map_or(&[][..], |cell| &cell.reads);
+        reads
+            .iter()
+            .zip(readings)
+            .filter_map(|(read, reading)| match (read, reading) {
+                (Read::Activation { run, place }, Reading::Activation(tensor)) => {
+                    Some(Collected { run: plan.runs[*run].name.clone(), place: place.clone(), tensor })
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    /// Whether any edit only reads.
+    pub(crate) fn collects(&self) -> impl Iterator<Item = EditId> + '_ {
+        let kinds = self.edits.iter().enumerate();
+        kinds.filter(|(_, edit)| edit.op.kind == OpKind::Collect).map(|(index, _)| EditId(index))
+    }
+}
+
+/// What an experiment gave: the answer of every run, with and without the edits.
+#[derive(Debug)]
+pub struct Outcome<'m> {
+    model: &'m Model,
+    originals: Vec<Distribution>,
+    counterfactuals: Vec<Distribution>,
+    collected: Vec<Collected>,
+}
+
+/// Activations read by a `collect` edit.
+#[derive(Debug, Clone)]
+pub struct Collected {
+    /// The run they were read from.
+    pub run: Arc<str>,
+    /// Where.
+    pub place: crate::plan::Place,
+    /// Positions × width; positions × heads × width on head sites; heads × query rows × key columns
+    /// on attention matrices.
+    pub tensor: Tensor,
+}
+
+/// The next-token distribution of one run.
+#[derive(Debug, Clone, Copy)]
+pub struct Answer<'a> {
+    model: &'a Model,
+    /// The distribution at the run's last position.
+    pub distribution: &'a Distribution,
+}
+
+impl Answer<'_> {
+    /// The likeliest tokens.
+    pub fn top(&self, n: usize) -> Top {
+        self.distribution.top(self.model, n)
+    }
+
+    /// The probability of a text that is one token.
+    ///
+    /// # Errors
+    /// When it is not one token.
+    pub fn prob(&self, token: &str) -> Result<f64> {
+        Ok(self.distribution.prob(self.model.token_id(token)?))
+    }
+}
+
+impl Outcome<'_> {
+    /// A run with none of the edits.
+    pub fn original(&self, run: RunId) -> Answer<'_> {
+        Answer { model: self.model, distribution: &self.originals[run.0] }
+    }
+
+    /// A run with its edits.
+    pub fn counterfactual(&self, run: RunId) -> Answer<'_> {
+        Answer { model: self.model, distribution: &self.counterfactuals[run.0] }
+    }
+
+    /// What `collect` edits read, in file order, a layer each.
+    pub fn collected(&self) -> &[Collected] {
+        &self.collected
+    }
+}

@@ -1,0 +1,201 @@
+//! Next-token distributions, and the numbers a sweep records of them.
+
+use causalcone_model::Model;
+use serde::Serialize;
+use std::fmt;
+
+/// The logits of one position over the whole vocabulary.
+#[derive(Debug, Clone)]
+pub struct Distribution {
+    logits: Vec<f32>,
+    log_sum: f64,
+}
+
+/// One token of a distribution.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Record {
+    /// Its text as it stands in running text, or its decimal id where there is no tokenizer.
+    pub token: String,
+    /// Its id.
+    pub id: u32,
+    /// Its probability; `None` where it is not finite.
+    pub prob: Option<f64>,
+    /// Its logit; `None` where it is not finite.
+    pub logit: Option<f64>,
+}
+
+impl Distribution {
+    /// From logits, one a token.
+    pub fn new(logits: Vec<f32>) -> Self {
+        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let sum: f64 = logits.iter().map(|x| f64::from(x - max).exp()).sum();
+        Self { log_sum: f64::from(max) + sum.ln(), logits }
+    }
+
+    /// The logits.
+    pub fn logits(&self) -> &[f32] {
+        &self.logits
+    }
+
+    /// The logit of a token.
+    pub fn logit(&self, id: u32) -> f64 {
+        self.logits.get(id as usize).map_or(f64::NAN, |x| f64::from(*x))
+    }
+
+    /// The natural logarithm of a token's probability.
+    pub fn logprob(&self, id: u32) -> f64 {
+        self.logit(id) - self.log_sum
+    }
+
+    /// The probability of a token.
+    pub fn prob(&self, id: u32) -> f64 {
+        self.logprob(id).exp()
+    }
+
+    /// D(self ‖ other) = Σ p·(log p − log q), in nats.
+    ///
+    /// ```
+    /// use causalcone_engine::Distribution;
+    /// let (p, q) = (Distribution::new(vec![0.0, 0.0]), Distribution::new(vec![3f32.ln(), 0.0]));
+    /// assert_eq!(p.kl(&p), 0.0);
+    /// assert!((p.kl(&q) - 0.5 * (4.0f64 / 3.0).ln()).abs() < 1e-7);
+    /// ```
+    pub fn kl(&self, other: &Self) -> f64 {
+        let term = |(p, q): (&f32, &f32)| {
+            let log_p = f64::from(*p) - self.log_sum;
+            // A token of probability 0 contributes nothing, whatever the other gives it.
+            if log_p == f64::NEG_INFINITY {
+                0.0
+            } else {
+                log_p.exp() * (log_p - (f64::from(*q) - other.log_sum))
+            }
+        };
+        self.logits.iter().zip(&other.logits).map(term).sum()
+    }
+
+    /// The ids of the likeliest tokens, best first; equal ones by id.
+    pub fn top_ids(&self, n: usize) -> Vec<u32> {
+        let mut ids: Vec<u32> = (0..).take(self.logits.len()).collect();
+        let order = |a: &u32, b: &u32| {
+            let (x, y) = (self.logits[*a as usize], self.logits[*b as usize]);
+            y.total_cmp(&x).then(a.cmp(b))
+        };
+        if n < ids.len() {
+            ids.select_nth_unstable_by(n, order);
+            ids.truncate(n);
+        }
+        ids.sort_unstable_by(order);
+        ids
+    }
+
+    /// The likeliest tokens with their texts.
+    pub fn top(&self, model: &Model, n: usize) -> Top {
+        Top(self.records(model, &self.top_ids(n)))
+    }
+
+    /// These tokens with their texts.
+    pub fn records(&self, model: &Model, ids: &[u32]) -> Vec<Record> {
+        let finite = |x: f64| x.is_finite().then_some(x);
+        let record = |&id: &u32| Record {
+            token: model.token_text(id),
+            id,
+            prob: finite(self.prob(id)),
+            logit: finite(self.logit(id)),
+        };
+        ids.iter().map(record).collect()
+    }
+}
+
+/// The likeliest tokens, best first. Displays as the tutorial prints them, a leading space as `_`.
+#[derive(Debug, Clone, Serialize)]
+#[serde(transparent)]
+pub struct Top(
+    /// The tokens.
+    pub Vec<Record>,
+);
+
+impl fmt::Display for Top {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for record in &self.0 {
+            let prob = record.prob.map_or_else(|| "not finite".into(), |p| format!("{p:.6}"));
+            writeln!(f, "{:<20} {prob}", visible(&record.token))?;
+        }
+        Ok(())
+    }
+}
+
+/// A token's text with a leading space as `_` and nothing a terminal would obey.
+///
+/// ```
+/// assert_eq!(causalcone_engine::visible(" Madrid"), "_Madrid");
+/// assert_eq!(causalcone_engine::visible("\u{1b}[2J\n"), "\\u{1b}[2J\\n");
+/// ```
+pub fn visible(token: &str) -> String {
+    let (mark, rest) = match token.strip_prefix(' ') {
+        Some(rest) => ("_", rest),
+        None => ("", token),
+    };
+    let shown =
+        rest.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() });
+    format!("{mark}{}", shown.collect::<String>())
+}
+
+/// A number recorded of every cell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Metric {
+    /// The probability of each token.
+    Prob,
+    /// The logit of each token.
+    Logit,
+    /// The natural logarithm of the probability of each token.
+    Logprob,
+    /// The logit of the first token minus that of the second.
+    LogitDiff,
+    /// D(original ‖ edited) over the whole vocabulary, in nats.
+    Kl,
+}
+
+impl Metric {
+    /// All of them, by name.
+    pub const ALL: [(&'static str, Self); 5] = [
+        ("prob", Self::Prob),
+        ("logit", Self::Logit),
+        ("logprob", Self::Logprob),
+        ("logit_diff", Self::LogitDiff),
+        ("kl", Self::Kl),
+    ];
+
+    /// Its name in files and tables.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(_, metric)| *metric == self).map_or("", |(name, _)| name)
+    }
+
+    /// How many tokens it needs at least.
+    pub fn needs_tokens(self) -> usize {
+        match self {
+            Self::Prob | Self::Logit | Self::Logprob => 1,
+            Self::LogitDiff => 2,
+            Self::Kl => 0,
+        }
+    }
+
+    /// Whether there is one number for each token (true) or one for the cell (false).
+    pub fn is_per_token(self) -> bool {
+        !matches!(self, Self::LogitDiff | Self::Kl)
+    }
+
+    /// Its numbers for a distribution, given the tokens and the unedited distribution.
+    pub fn values(self, edited: &Distribution, original: &Distribution, tokens: &[u32]) -> Vec<f64> {
+        let each = |f: fn(&Distribution, u32) -> f64| tokens.iter().map(|&id| f(edited, id)).collect();
+        match self {
+            Self::Prob => each(Distribution::prob),
+            Self::Logit => each(Distribution::logit),
+            Self::Logprob => each(Distribution::logprob),
+            Self::LogitDiff => {
+                let pair = tokens.first().zip(tokens.get(1));
+                vec![pair.map_or(f64::NAN, |(a, b)| edited.logit(*a) - edited.logit(*b))]
+            }
+            Self::Kl => vec![original.kl(edited)],
+        }
+    }
+}

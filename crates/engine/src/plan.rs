@@ -1,0 +1,192 @@
+//! A resolved experiment: no names and no texts, only token ids, indices and numbers.
+//!
+//! A [`Plan`] is what executors run. It is made by
+//! [`Experiment::plan`](crate::Experiment::plan) and checked whole: whatever could be wrong with an
+//! experiment is an error there, before any work.
+
+use crate::op::{Custom, OpKind};
+use candle_core::Tensor;
+use causalcone_model::Site;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Runs, and cells that read them.
+#[derive(Debug, Clone, Default)]
+pub struct Plan {
+    /// All runs. A run takes values only from runs before it. The first [`Plan::shared`] belong to
+    /// no cell in particular.
+    pub runs: Vec<Run>,
+    /// How many runs all cells may take values from.
+    pub shared: usize,
+    /// The cells, in order.
+    pub cells: Vec<Cell>,
+    /// The baselines every cell is compared with.
+    pub baselines: Baselines,
+}
+
+/// The cells without edits, or without those that are swept.
+#[derive(Debug, Clone, Default)]
+pub struct Baselines {
+    /// The read run with none of the experiment's edits.
+    pub original: Cell,
+    /// The read run with all edits but the swept ones, where there are others.
+    pub fixed: Option<Cell>,
+}
+
+/// One point of a sweep: some runs of its own, and what is read of them.
+#[derive(Debug, Clone, Default)]
+pub struct Cell {
+    /// Its own runs.
+    pub runs: Range<usize>,
+    /// What is read, in order.
+    pub reads: Vec<Read>,
+    /// Where it stands in the sweep.
+    pub at: Coordinates,
+}
+
+/// The columns of a cell; `None` where a column is not one value.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Coordinates {
+    /// The swept edits' site.
+    pub site: Option<Site>,
+    /// The layer edited; the last one of those edited together where layers accumulate.
+    pub layer: Option<usize>,
+    /// All layers edited, in order.
+    pub layers: Vec<usize>,
+    /// The head edited.
+    pub head: Option<usize>,
+    /// The position edited.
+    pub position: Option<usize>,
+    /// The scale, where the op has one.
+    pub scale: Option<f64>,
+}
+
+/// A prompt with the edits made to it.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// Its name in the experiment.
+    pub name: Arc<str>,
+    /// Its token ids.
+    pub ids: Arc<[u32]>,
+    /// Its edits, in file order.
+    pub edits: Vec<Arc<Edit>>,
+}
+
+/// One edit of one tensor.
+#[derive(Clone)]
+pub struct Edit {
+    /// What is done.
+    pub op: OpKind,
+    /// The op's scale.
+    pub scale: f64,
+    /// The op's closure.
+    pub custom: Option<Custom>,
+    /// What it is done to.
+    pub place: Place,
+    /// With what.
+    pub value: Option<Taken>,
+}
+
+impl std::fmt::Debug for Edit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} at {:?} of {:?} by {}", self.op.info().name, self.place, self.value, self.scale)
+    }
+}
+
+/// A value, ready to be taken.
+#[derive(Debug, Clone)]
+pub enum Taken {
+    /// Numbers, of a shape that broadcasts to the place's block.
+    Constant(Tensor),
+    /// Activations of an earlier run of the plan.
+    Run(usize, Place),
+}
+
+/// A block of one tensor: which positions, heads and dimensions of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// The site.
+    pub site: Site,
+    /// The layer, for sites of a block.
+    pub layer: Option<usize>,
+    /// Positions (query rows of an attention matrix).
+    pub positions: Vec<usize>,
+    /// Heads; `None` is all of them, or a site without.
+    pub heads: Option<Vec<usize>>,
+    /// Dimensions (key columns of an attention matrix); `None` is all.
+    pub dims: Option<Vec<usize>>,
+}
+
+/// Something taken out of a run.
+#[derive(Debug, Clone)]
+pub enum Read {
+    /// Logits at one position.
+    Logits {
+        /// The run.
+        run: usize,
+        /// The position.
+        position: usize,
+        /// Of these tokens only; `None` is all.
+        tokens: Option<Arc<[u32]>>,
+    },
+    /// Activations.
+    Activation {
+        /// The run.
+        run: usize,
+        /// Which.
+        place: Place,
+    },
+}
+
+impl Read {
+    /// The run it reads.
+    pub fn run(&self) -> usize {
+        match self {
+            Self::Logits { run, .. } | Self::Activation { run, .. } => *run,
+        }
+    }
+}
+
+/// What a read gave.
+#[derive(Debug, Clone)]
+pub enum Reading {
+    /// One number a token.
+    Logits(Vec<f32>),
+    /// The block's numbers: positions × width, positions × heads × width on head sites, heads ×
+    /// query rows × key columns on attention matrices.
+    Activation(Tensor),
+}
+
+impl Plan {
+    /// The runs a cell needs, its own and shared ones, in order: those it reads and all that values
+    /// come from, directly or not.
+    pub fn needed(&self, cell: &Cell) -> Vec<usize> {
+        let mut needed = std::collections::BTreeSet::new();
+        let mut open: Vec<usize> = cell.reads.iter().map(Read::run).chain(cell.runs.clone()).collect();
+        while let Some(run) = open.pop() {
+            if needed.insert(run) {
+                open.extend(self.sources(run));
+            }
+        }
+        needed.into_iter().collect()
+    }
+
+    /// The runs that a run takes values from.
+    pub fn sources(&self, run: usize) -> impl Iterator<Item = usize> + '_ {
+        self.runs[run].edits.iter().filter_map(|edit| match edit.value {
+            Some(Taken::Run(source, _)) => Some(source),
+            _ => None,
+        })
+    }
+
+    /// Rows (one position through one block) of every cell's own runs and source runs in full.
+    pub fn rows_naive(&self, layers: usize) -> u64 {
+        let rows = |cell: &Cell| self.needed(cell).into_iter().map(|run| self.rows(run, layers)).sum::<u64>();
+        self.cells.iter().map(rows).sum()
+    }
+
+    /// Rows of one run in full.
+    pub fn rows(&self, run: usize, layers: usize) -> u64 {
+        self.runs[run].ids.len() as u64 * layers as u64
+    }
+}

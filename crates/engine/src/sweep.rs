@@ -1,0 +1,212 @@
+//! Running a sweep: every cell once, its numbers recorded as they come.
+
+use crate::compile::metrics;
+use crate::execute::{Executor, collect};
+use crate::experiment::Experiment;
+use crate::journal::Values;
+use crate::metric::{Distribution, Metric};
+use crate::plan::{Cell, Coordinates, Plan, Reading};
+use crate::{Error, Result};
+use causalcone_model::{Model, Progress, Report, Unit};
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+/// Finished cells are handed on at least this often: often enough for a live progress bar, seldom
+/// enough that waiting for the disk costs nothing.
+const RECORD_EVERY: Duration = Duration::from_millis(100);
+
+/// A sweep compiled and checked, ready to run.
+///
+/// ```
+/// use causalcone_engine::{Experiment, LayerAxis, Op, PreparedSweep, Reference, Sweep};
+/// use causalcone_model::{Model, Site};
+///
+/// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-gpt2");
+/// let model = Model::load(path)?;
+/// let mut exp = Experiment::new(&model);
+/// let base = exp.run_ids("base", vec![3, 1, 4, 1, 5])?;
+/// exp.edit(base, Site::AttentionOutput.layers(..), Op::zero())?;
+/// exp.tokens(vec![9, 2])?;
+/// exp.sweep(Sweep { layers: Some(LayerAxis::Each), positions: true, ..Sweep::default() });
+/// let result = PreparedSweep::new(&exp)?.run(&Reference)?;
+/// assert_eq!(result.rows().count(), 3 * 5 * 2);
+/// # Ok::<(), causalcone_engine::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct PreparedSweep<'m> {
+    model: &'m Model,
+    plan: Plan,
+    metrics: Vec<Metric>,
+    tokens: Vec<u32>,
+}
+
+/// What a sweep recorded.
+#[derive(Debug, Clone)]
+pub struct SweepResult {
+    /// Where each cell stands, in the order of the axes.
+    pub cells: Vec<Coordinates>,
+    /// The numbers of each cell, one for each of `columns`.
+    pub values: Vec<Values>,
+    /// What the numbers are: a metric, and the token it is of where it is of one.
+    pub columns: Vec<(Metric, Option<u32>)>,
+    /// The same numbers without any edit.
+    pub base: Values,
+    /// The same numbers with all edits but the swept ones, where there are others.
+    pub fixed: Option<Values>,
+}
+
+/// One row of the tidy table: a cell, a metric, a token.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    /// Where the cell stands.
+    pub at: &'a Coordinates,
+    /// The metric.
+    pub metric: Metric,
+    /// The token, for metrics of one.
+    pub token: Option<u32>,
+    /// The number; `None` where it is not finite.
+    pub value: Option<f64>,
+    /// The number without any edit.
+    pub base: Option<f64>,
+    /// The number with all edits but the swept ones, where there are others.
+    pub fixed: Option<f64>,
+}
+
+impl SweepResult {
+    /// All rows: cell by cell, metric by metric, token by token.
+    pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
+        self.cells.iter().zip(&self.values).flat_map(move |(at, values)| {
+            self.columns.iter().enumerate().map(move |(i, &(metric, token))| Row {
+                at,
+                metric,
+                token,
+                value: values.get(i).copied().flatten(),
+                base: self.base.get(i).copied().flatten(),
+                fixed: self.fixed.as_ref().and_then(|fixed| fixed.get(i).copied().flatten()),
+            })
+        })
+    }
+}
+
+impl<'m> PreparedSweep<'m> {
+    /// Compiles the sweep of an experiment.
+    ///
+    /// # Errors
+    /// As [`Experiment::plan`].
+    pub fn new(experiment: &Experiment<'m>) -> Result<Self> {
+        let plan = experiment.plan()?;
+        let metrics = experiment.sweep.as_ref().map(metrics).unwrap_or_default();
+        Ok(Self { model: experiment.model(), plan, metrics, tokens: experiment.tokens.clone() })
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// What is recorded of each cell.
+    pub fn columns(&self) -> Vec<(Metric, Option<u32>)> {
+        let of = |&metric: &Metric| {
+            let tokens: Vec<Option<u32>> = if metric.is_per_token() {
+                self.tokens.iter().copied().map(Some).collect()
+            } else {
+                vec![None]
+            };
+            tokens.into_iter().map(move |token| (metric, token))
+        };
+        self.metrics.iter().flat_map(of).collect()
+    }
+
+    /// Runs every cell.
+    ///
+    /// # Errors
+    /// When a computation fails.
+    pub fn run(&self, executor: &dyn Executor) -> Result<SweepResult> {
+        self.resume(executor, BTreeMap::new(), &causalcone_model::silent, |_| Ok(()))
+    }
+
+    /// Runs every cell not yet in `done`. `record` gets finished cells a few at a time; only then
+    /// `report` hears of them.
+    ///
+    /// # Errors
+    /// What `record` returns; [`Error::Interrupted`] if `report` says so, with everything finished
+    /// until then recorded; a failed computation.
+    pub fn resume(
+        &self,
+        executor: &dyn Executor,
+        done: BTreeMap<usize, Values>,
+        report: Report<'_>,
+        mut record: impl FnMut(&[(usize, Values)]) -> Result<()>,
+    ) -> Result<SweepResult> {
+        let original = self.baseline(executor, &self.plan.baselines.original)?;
+        let fixed =
+            self.plan.baselines.fixed.as_ref().map(|cell| self.baseline(executor, cell)).transpose()?;
+        // Where only single logits are read, a row holds them in the order of the tokens.
+        let tokens: Vec<u32> = match original.logits().len() {
+            n if n == self.model.config().vocab => self.tokens.clone(),
+            n => (0..).take(n).collect(),
+        };
+        let numbers = |row: &Distribution| -> Values {
+            let all = self.metrics.iter().flat_map(|metric| metric.values(row, &original, &tokens));
+            all.map(|x| x.is_finite().then_some(x)).collect()
+        };
+        let missing: Vec<usize> =
+            (0..self.plan.cells.len()).filter(|cell| !done.contains_key(cell)).collect();
+        let cells: Vec<&Cell> = missing.iter().map(|cell| &self.plan.cells[*cell]).collect();
+        let total = self.plan.cells.len() as u64;
+        let tell =
+            |done: usize| report(Progress { what: "sweeping", done: done as u64, total, unit: Unit::Cells });
+
+        let mut values = done;
+        let mut pending: Vec<(usize, Values)> = Vec::new();
+        let mut recorded = Instant::now();
+        let mut flush =
+            |pending: &mut Vec<(usize, Values)>, values: &mut BTreeMap<usize, Values>| -> Result<()> {
+                record(pending)?;
+                values.extend(pending.drain(..));
+                Ok(())
+            };
+        let mut stop = tell(values.len()).is_break();
+        if !stop && !cells.is_empty() {
+            let ran = executor.execute(self.model, &self.plan, &cells, &mut |cell, readings| {
+                let Some(Reading::Logits(row)) = readings.into_iter().next() else {
+                    return Err(Error::part("sweep", "a cell gave no logits"));
+                };
+                pending.push((missing[cell], numbers(&Distribution::new(row))));
+                if recorded.elapsed() >= RECORD_EVERY {
+                    flush(&mut pending, &mut values)?;
+                    recorded = Instant::now();
+                    stop = tell(values.len()).is_break();
+                }
+                Ok(if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            });
+            match ran {
+                Err(Error::Interrupted) => stop = true,
+                other => other?,
+            }
+            flush(&mut pending, &mut values)?;
+            // The last cells may come between two reports: a wish to stop then has nothing to stop.
+            stop &= values.len() < self.plan.cells.len();
+            let _ = tell(values.len());
+        }
+        if stop {
+            return Err(Error::Interrupted);
+        }
+        Ok(SweepResult {
+            cells: self.plan.cells.iter().map(|cell| cell.at.clone()).collect(),
+            values: values.into_values().collect(),
+            columns: self.columns(),
+            base: numbers(&original),
+            fixed: fixed.as_ref().map(numbers),
+        })
+    }
+
+    fn baseline(&self, executor: &dyn Executor, cell: &Cell) -> Result<Distribution> {
+        let readings = collect(executor, self.model, &self.plan, &[cell])?;
+        match readings.into_iter().flatten().next() {
+            Some(Reading::Logits(row)) => Ok(Distribution::new(row)),
+            _ => Err(Error::part("sweep", "a baseline gave no logits")),
+        }
+    }
+}
