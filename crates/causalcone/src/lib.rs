@@ -1,14 +1,51 @@
-pub fn add(left: u64, right: u64) -> u64 {
-    left + right
-}
+//! Interventions on the inside of language models.
+//!
+//! causalcone runs a prompt through a model, changes some activations on the way, and reads what
+//! the model then says. Here the word vector of " Rome" is added to the MLP output of every layer at
+//! the last position of a prompt about Spain:
+//!
+//! ```
+//! use causalcone::{Experiment, Last, Model, Op, Site};
+//!
+//! let model = Model::load("smollm2")?;        // fetched once, then from the local cache
+//! let rome = model.embedding(" Rome")?;
+//!
+//! let mut exp = Experiment::new(&model);
+//! let spain = exp.run("The capital of Spain is")?;
+//! exp.edit(spain, Site::MlpOutput.layers(..).at(Last), Op::add(rome))?;
+//!
+//! let result = exp.execute()?;
+//! print!("{}", result.counterfactual(spain).top(10));
+//!
+//! let before = result.original(spain).prob(" Rome")?;
+//! let after = result.counterfactual(spain).prob(" Rome")?;
+//! assert!(after > before);
+//! # Ok::<(), causalcone::Error>(())
+//! ```
+//!
+//! The types one meets: [`Model`]; [`Site`], a named activation, and [`Target`], which part of it;
+//! [`Experiment`] with its [`Op`]s and [`Value`]s; [`Sweep`], the axes of many cells, and
+//! [`SweepResult`]; [`ExperimentFile`], the same in writing; [`table`] and [`heat_map`] for results.
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
+pub mod cli;
+mod figure;
+mod tidy;
 
-    #[test]
-    fn it_works() {
-        let result = add(2, 2);
-        assert_eq!(result, 4);
-    }
-}
+pub use causalcone_engine::{
+    Answer, Distribution, EditId, Error, Executor, Experiment, ExperimentFile, Explanation, Journal,
+    LayerAxis, Metric, Op, OpKind, Outcome, PreparedSweep, Record, Reference, Result, RunId, Source, Sweep,
+    SweepResult, Top, Value, Values, op, plan, visible,
+};
+pub use causalcone_model::{
+    Config, Error as ModelError, Indices, Layout, Model, Positions, Progress, Report, Site, Target,
+    Tokenizer, Unit, Which, decoder, silent, store,
+};
+pub use causalcone_report as report;
+pub use figure::heat_map;
+pub use tidy::table;
+
+#[doc(no_inline)]
+pub use causalcone_model::Last;

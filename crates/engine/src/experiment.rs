@@ -201,6 +201,16 @@ impl<'m> Experiment<'m> {
         Ok(())
     }
 
+    /// How many of the likeliest tokens are listed.
+    pub fn listed(&self) -> usize {
+        self.top
+    }
+
+    /// The tokens whose probabilities are recorded.
+    pub fn read_tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
     /// The axes to sweep.
     pub fn sweep(&mut self, sweep: Sweep) {
         self.sweep = Some(sweep);

@@ -61,6 +61,9 @@ impl Journal {
         values: usize,
     ) -> Result<(Self, BTreeMap<usize, Values>)> {
         let io = |doing| move |source| Error::io(path, doing, source);
+        if std::fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+            return Err(bad(path, "is not a regular file".into(), Some("give another --out")));
+        }
         let open = OpenOptions::new().read(true).append(true).create(true).open(path);
         let mut file = open.map_err(io("open"))?;
         if file.try_lock().is_err() {

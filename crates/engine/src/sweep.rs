@@ -10,6 +10,7 @@ use crate::{Error, Result};
 use causalcone_model::{Model, Progress, Report, Unit};
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Finished cells are handed on at least this often: often enough for a live progress bar, seldom
@@ -39,11 +40,14 @@ pub struct PreparedSweep<'m> {
     plan: Plan,
     metrics: Vec<Metric>,
     tokens: Vec<u32>,
+    prompt: Arc<[u32]>,
 }
 
 /// What a sweep recorded.
 #[derive(Debug, Clone)]
 pub struct SweepResult {
+    /// The token ids of the run that is edited: what positions count.
+    pub prompt: Arc<[u32]>,
     /// Where each cell stands, in the order of the axes.
     pub cells: Vec<Coordinates>,
     /// The numbers of each cell, one for each of `columns`.
@@ -97,7 +101,9 @@ impl<'m> PreparedSweep<'m> {
     pub fn new(experiment: &Experiment<'m>) -> Result<Self> {
         let plan = experiment.plan()?;
         let metrics = experiment.sweep.as_ref().map(metrics).unwrap_or_default();
-        Ok(Self { model: experiment.model(), plan, metrics, tokens: experiment.tokens.clone() })
+        let swept = experiment.sweep.as_ref().and_then(|sweep| sweep.edits.first()).map_or(0, |edit| edit.0);
+        let prompt = experiment.runs[experiment.edits[swept].run.0].ids.clone();
+        Ok(Self { model: experiment.model(), plan, metrics, tokens: experiment.tokens.clone(), prompt })
     }
 
     /// The plan.
@@ -194,6 +200,7 @@ impl<'m> PreparedSweep<'m> {
             return Err(Error::Interrupted);
         }
         Ok(SweepResult {
+            prompt: self.prompt.clone(),
             cells: self.plan.cells.iter().map(|cell| cell.at.clone()).collect(),
             values: values.into_values().collect(),
             columns: self.columns(),

@@ -1,0 +1,271 @@
+//! The `causalcone` command: arguments in, library calls, and everything a user sees.
+//!
+//! The library never prints; this module does. Results go to stdout, messages and progress to
+//! stderr. Exit codes: 0 done, 1 the run failed or was interrupted, 2 bad usage or bad input.
+
+mod answers;
+mod check;
+mod failure;
+mod folder;
+mod models;
+mod sweep;
+mod terminal;
+mod tour;
+
+use crate::{Experiment, ExperimentFile, Explanation, Model, Reference};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use failure::Failure;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use terminal::Terminal;
+
+/// The model a command uses when none is named.
+const DEFAULT_MODEL: &str = "smollm2";
+
+/// Change what a language model computes while it runs, and see what it then says.
+///
+/// causalcone takes a prompt, edits activations inside the model (swaps them in from another run,
+/// adds a vector, zeroes, scales …) and reads the model's answer: once, or over every layer and
+/// position as a table and a heat map. Start with `causalcone tour`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "causalcone",
+    version,
+    after_help = "The experiment file is described in docs/experiment-file.md; ready ones are in examples/."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// What every command takes.
+#[derive(Debug, Clone, Args)]
+struct Common {
+    /// Print one JSON document on stdout and nothing else there
+    #[arg(long, global = true)]
+    json: bool,
+    /// Where to compute: cpu is the only one this build has
+    #[arg(long, global = true, value_name = "DEVICE", default_value = "cpu")]
+    device: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The activation-addition tutorial, end to end, on a real model
+    ///
+    /// Prints the model's answers, edits it, sweeps every layer and position, and draws the heat
+    /// maps. Each step is an experiment file, which is written beside its results so that you can
+    /// change it and run it again.
+    Tour(TourArgs),
+    /// The likeliest next tokens of a prompt
+    #[command(after_help = "Example: causalcone top -m smollm2 \"The capital of Spain is\" -n 5")]
+    Top(TopArgs),
+    /// Run one experiment file and print the answer without and with its edits
+    #[command(after_help = "Example: causalcone run examples/add.toml")]
+    Run(FileArgs),
+    /// Run an experiment file over the axes of its [sweep]: a table and a heat map
+    ///
+    /// Writes cells.csv, heatmap.svg, heatmap.png and experiment.json to DIR. Finished cells go to
+    /// journal.jsonl at once: a sweep that was cut short goes on with --resume.
+    #[command(after_help = "Example: causalcone sweep examples/cumulative.toml --out cumulative")]
+    Sweep(SweepArgs),
+    /// Say what an experiment file would do, without doing it
+    Explain(FileArgs),
+    /// The models that have a name of their own: list, fetch, describe
+    Models {
+        #[command(subcommand)]
+        action: Option<ModelsAction>,
+    },
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Example: causalcone completions bash > ~/.local/share/bash-completion/completions/causalcone"
+    )]
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page
+    Man,
+}
+
+#[derive(Debug, Args)]
+struct TourArgs {
+    /// Alias, Hugging Face directory, .gguf file or owner/name
+    #[arg(short, long, default_value = DEFAULT_MODEL)]
+    model: String,
+    /// Folder for experiment files, tables and heat maps
+    #[arg(long, value_name = "DIR", default_value = "causalcone-tour")]
+    out: PathBuf,
+    /// Compare every number with the published ones and fail if one is off
+    #[arg(long)]
+    check: bool,
+    #[command(flatten)]
+    again: Again,
+}
+
+/// What to do with results that are already there.
+#[derive(Debug, Clone, Copy, Args)]
+struct Again {
+    /// Go on from the journal of a sweep that was cut short
+    #[arg(long, conflicts_with = "force")]
+    resume: bool,
+    /// Replace the results that are already in the folder
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Args)]
+struct TopArgs {
+    /// The prompt
+    #[arg(required_unless_present = "ids")]
+    prompt: Option<String>,
+    /// Token ids instead of a prompt, such as 504,3575,282
+    #[arg(long, value_delimiter = ',', conflicts_with = "prompt")]
+    ids: Option<Vec<u32>>,
+    /// Alias, Hugging Face directory, .gguf file or owner/name
+    #[arg(short, long, default_value = DEFAULT_MODEL)]
+    model: String,
+    /// How many tokens
+    #[arg(short, default_value_t = 10)]
+    n: usize,
+    /// Whether a start-of-text token comes first [default: as the model was trained]
+    #[arg(long, conflicts_with = "ids")]
+    bos: Option<bool>,
+}
+
+#[derive(Debug, Args)]
+struct FileArgs {
+    /// The experiment file (TOML, or JSON if its name ends in .json)
+    file: PathBuf,
+    /// Another model than the file names
+    #[arg(short, long)]
+    model: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct SweepArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    /// Folder for the results
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Format of the table: csv, jsonl or parquet
+    #[arg(long, default_value = "csv")]
+    format: causalcone_report::Format,
+    #[command(flatten)]
+    again: Again,
+}
+
+#[derive(Debug, Subcommand)]
+enum ModelsAction {
+    /// The models with a name, and which are on this machine
+    List,
+    /// Fetch a model, check it and keep it
+    Pull {
+        /// Its alias
+        name: String,
+    },
+    /// Describe a model: family, shape, tokenizer, hash
+    Info {
+        /// Alias, Hugging Face directory, .gguf file or owner/name
+        model: String,
+    },
+}
+
+/// Runs the command with the process's arguments.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut terminal = Terminal::new(cli.common.json);
+    terminal.listen_for_interrupts();
+    let done = check_device(&cli.common.device).and_then(|()| dispatch(cli.command, &mut terminal));
+    match done.and_then(|()| terminal.finish()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            terminal.failure(&failure);
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn dispatch(command: Command, terminal: &mut Terminal) -> Result<(), Failure> {
+    match command {
+        Command::Tour(args) => tour::tour(&args, terminal),
+        Command::Top(args) => answers::top(&args, terminal),
+        Command::Run(args) => answers::run(&args, terminal),
+        Command::Sweep(args) => sweep::command(&args, terminal),
+        Command::Explain(args) => explain(&args, terminal),
+        Command::Models { action } => models::models(action.unwrap_or(ModelsAction::List), terminal),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "causalcone", &mut script);
+            terminal.text(&String::from_utf8_lossy(&script))
+        }
+        Command::Man => {
+            let mut page = Vec::new();
+            let rendered = clap_mangen::Man::new(Cli::command()).render(&mut page);
+            rendered.map_err(|e| Failure::run(format!("cannot render the man page: {e}")))?;
+            terminal.text(&String::from_utf8_lossy(&page))
+        }
+    }
+}
+
+/// This build has kernels for one device; naming another is no reason to compute on this one.
+fn check_device(device: &str) -> Result<(), Failure> {
+    if device == "cpu" {
+        return Ok(());
+    }
+    Err(Failure::input(format!("--device {device}: this build computes on cpu only")))
+}
+
+/// An experiment file and the model it is for.
+struct Loaded {
+    file: ExperimentFile,
+    model: Model,
+}
+
+impl Loaded {
+    /// Reads the file first, so that its mistakes are told before a model is fetched for it.
+    fn new(path: &Path, model: Option<&str>, terminal: &Terminal) -> Result<Self, Failure> {
+        let mut file = ExperimentFile::load(path)?;
+        if let Some(model) = model {
+            file.model = Some(model.to_owned());
+        }
+        let Some(name) = &file.model else {
+            return Err(Failure::input(format!(
+                "{}: names no model: add model = \"smollm2\" or give -m",
+                path.display()
+            )));
+        };
+        // A model's path may also be written relative to the file that names it.
+        let beside = file.folder.join(name);
+        let name = if !Path::new(name).exists() && beside.exists() {
+            beside.to_string_lossy().into_owned()
+        } else {
+            name.clone()
+        };
+        let model = terminal.load(&name)?;
+        Ok(Self { file, model })
+    }
+
+    fn experiment(&self) -> Result<Experiment<'_>, Failure> {
+        Ok(self.file.experiment(&self.model)?)
+    }
+}
+
+fn explain(args: &FileArgs, terminal: &mut Terminal) -> Result<(), Failure> {
+    let loaded = Loaded::new(&args.file, args.model.as_deref(), terminal)?;
+    let explanation = Explanation::new(&loaded.experiment()?, &Reference)?;
+    terminal.result(&explanation, |explanation| format!("{explanation}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

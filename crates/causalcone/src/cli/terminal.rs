@@ -1,0 +1,145 @@
+//! What the user sees: results on stdout, messages and progress bars on stderr.
+
+use super::failure::Failure;
+use crate::{Model, Progress, Unit};
+use causalcone_report::terminal::{Colour, Style};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde::Serialize;
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::ops::ControlFlow;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Set by Ctrl-C. Work in hand looks at it between two steps.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
+/// The user's end of the command.
+pub(super) struct Terminal {
+    json: bool,
+    bar: Mutex<Option<ProgressBar>>,
+}
+
+impl Terminal {
+    pub(super) fn new(json: bool) -> Self {
+        Self { json, bar: Mutex::default() }
+    }
+
+    /// Makes Ctrl-C (and SIGTERM) end long work cleanly; a second one ends it at once.
+    pub(super) fn listen_for_interrupts(&self) {
+        let handler = || {
+            if INTERRUPTED.swap(true, Ordering::SeqCst) {
+                #[allow(clippy::exit, reason = "the user asked twice")]
+                std::process::exit(1);
+            }
+        };
+        if ctrlc::set_handler(handler).is_err() {
+            self.note("Ctrl-C will end the command at once");
+        }
+    }
+
+    /// Whether results are printed as JSON.
+    pub(super) fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Loads a model, showing how a download goes.
+    pub(super) fn load(&self, name: &str) -> Result<Model, Failure> {
+        let model = Model::load_with(name, &|progress| self.progress(progress));
+        self.clear();
+        Ok(model?)
+    }
+
+    /// Shows where long work stands; says whether to go on.
+    pub(super) fn progress(&self, progress: Progress<'_>) -> ControlFlow<()> {
+        if std::io::stderr().is_terminal() {
+            let mut bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
+            let bar = bar.get_or_insert_with(|| new_bar(&progress));
+            bar.set_length(progress.total);
+            bar.set_position(progress.done);
+        }
+        if INTERRUPTED.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// Takes the progress bar away.
+    pub(super) fn clear(&self) {
+        if let Some(bar) = self.bar.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// A message about what goes on, on stderr; silent where stderr is no terminal.
+    pub(super) fn note(&self, text: &str) {
+        if std::io::stderr().is_terminal() {
+            let _ = writeln!(std::io::stderr(), "{text}");
+        }
+    }
+
+    /// What went wrong, on stderr.
+    pub(super) fn failure(&self, failure: &Failure) {
+        self.clear();
+        let _ = writeln!(std::io::stderr(), "{}", failure.rendered());
+    }
+
+    /// The result: a JSON document, or what `human` makes of it.
+    pub(super) fn result<T: Serialize>(
+        &mut self,
+        result: &T,
+        human: impl FnOnce(&T) -> String,
+    ) -> Result<(), Failure> {
+        if !self.json {
+            return self.text(&human(result));
+        }
+        let document = serde_json::to_string_pretty(result).map_err(|e| Failure::run(e.to_string()))?;
+        self.text(&format!("{document}\n"))
+    }
+
+    /// Text for people on stdout; nothing where JSON was asked for.
+    pub(super) fn say(&mut self, text: &str) -> Result<(), Failure> {
+        if self.json { Ok(()) } else { self.text(text) }
+    }
+
+    /// Text on stdout.
+    pub(super) fn text(&mut self, text: &str) -> Result<(), Failure> {
+        written(std::io::stdout().write_all(text.as_bytes()))
+    }
+
+    /// Makes sure that everything has reached stdout.
+    pub(super) fn finish(&mut self) -> Result<(), Failure> {
+        written(std::io::stdout().flush())
+    }
+
+    /// How a heat map is drawn here.
+    pub(super) fn style(&self) -> Style {
+        let is_terminal = std::io::stdout().is_terminal();
+        let width = terminal_size::terminal_size().map_or(100, |(width, _)| usize::from(width.0));
+        Style {
+            colour: Colour::from_env(is_terminal, |name| std::env::var(name).ok()),
+            width: if is_terminal { width } else { 100 },
+            max_rows: Some(32),
+        }
+    }
+}
+
+/// A reader that went away (`| head`) is no failure.
+fn written(result: std::io::Result<()>) -> Result<(), Failure> {
+    match result {
+        Err(e) if e.kind() != ErrorKind::BrokenPipe => {
+            Err(Failure::run(format!("cannot write to stdout: {e}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn new_bar(progress: &Progress<'_>) -> ProgressBar {
+    let counts = match progress.unit {
+        Unit::Bytes => "{decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}",
+        Unit::Cells => "{pos}/{len} cells  {per_sec}",
+    };
+    let template = format!("{{msg}} {{wide_bar}} {counts}  {{eta}} left");
+    let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());
+    let bar =
+        ProgressBar::with_draw_target(Some(progress.total), ProgressDrawTarget::stderr()).with_style(style);
+    bar.set_message(progress.what.to_owned());
+    bar
+}

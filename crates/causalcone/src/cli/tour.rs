@@ -1,0 +1,164 @@
+//! `tour`: the activation-addition tutorial, end to end. Each step is an experiment file.
+
+use super::answers::run_once;
+use super::check::{Check, Published};
+use super::failure::Failure;
+use super::folder::Folder;
+use super::sweep::{Summary, sweep};
+use super::terminal::Terminal;
+use super::{Again, Loaded, TourArgs};
+use crate::{Experiment, ExperimentFile, Model, Record, Top};
+use causalcone_report::Format;
+use causalcone_report::atomic::write_whole;
+use causalcone_report::terminal::render;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// An experiment file of the tour, as it is shipped in examples/.
+struct Shipped {
+    name: &'static str,
+    text: &'static str,
+}
+
+macro_rules! shipped {
+    ($name:literal) => {
+        Shipped { name: $name, text: include_str!(concat!("../../examples/", $name, ".toml")) }
+    };
+}
+
+const ADD: Shipped = shipped!("add");
+const SWEEPS: [(Shipped, &str); 3] = [
+    (
+        shipped!("cumulative"),
+        "3. The same vector added to layers 0..=i, for every layer i and every position,\n   to the MLP's output and to attention's",
+    ),
+    (
+        shipped!("swap"),
+        "4. The other half of such work: activations swapped in from the Italy run,\n   one layer and position at a time",
+    ),
+    (shipped!("scales"), "5. The addition of step 2 at several scales"),
+];
+
+#[derive(Serialize)]
+struct TourResult {
+    model: String,
+    load_seconds: f64,
+    base: Answer,
+    source: Answer,
+    add_all_mlp_last: Vec<Record>,
+    sweeps: Vec<SweepStep>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    check: Option<Check>,
+}
+
+#[derive(Serialize)]
+struct Answer {
+    text: String,
+    ids: Vec<u32>,
+    top: Top,
+}
+
+#[derive(Serialize)]
+struct SweepStep {
+    name: &'static str,
+    file: PathBuf,
+    #[serde(flatten)]
+    summary: Summary,
+}
+
+/// `causalcone tour`.
+pub(super) fn tour(args: &TourArgs, terminal: &mut Terminal) -> Result<(), Failure> {
+    let folders = claim(&args.out, args.again)?;
+    let published = if args.check { Some(Published::for_model(&args.model)?) } else { None };
+    let started = Instant::now();
+    let model = terminal.load(&args.model)?;
+    let load_seconds = started.elapsed().as_secs_f64();
+    let config = model.config();
+    let (layers, width, millions) = (config.layers, config.width, config.parameters() as f64 / 1e6);
+    terminal.say(&format!(
+        "{}: {layers} layers, width {width}, {millions:.0} million weights, ready in {load_seconds:.1} s\n\n",
+        args.model
+    ))?;
+
+    terminal.say("1. What the model says\n\n")?;
+    let add = ExperimentFile::from_toml(ADD.text)?;
+    let mut loaded = Loaded { file: add, model };
+    let base = answer(&loaded.model, "The capital of Spain is", terminal)?;
+    let source = answer(&loaded.model, "The capital of Italy is", terminal)?;
+
+    let path = ship(&args.out, &ADD, &args.model)?;
+    terminal.say(&format!(
+        "2. The word vector of _Rome added to the MLP's output of every layer,\n   at the last position of the Spain prompt   ({})\n\n",
+        path.display()
+    ))?;
+    loaded.file = ExperimentFile::load(&path)?;
+    let added = run_once(&loaded)?.counterfactual.top;
+    terminal.say(&format!("{}\n{}\n", base.text, Top(added.clone())))?;
+
+    let mut sweeps = Vec::new();
+    let mut tables = Vec::new();
+    for ((shipped, about), folder) in SWEEPS.iter().zip(folders) {
+        let path = ship(&args.out, shipped, &args.model)?;
+        terminal.say(&format!("{about}   ({})\n\n", path.display()))?;
+        loaded.file = ExperimentFile::load(&path)?;
+        let go_on = format!("causalcone tour --model {} --out {} --resume", args.model, args.out.display());
+        let swept = sweep(&loaded, &folder, Format::Csv, load_seconds, &go_on, terminal)?;
+        terminal.say(&format!("{}\n", render(&swept.map, &terminal.style())?))?;
+        let (cells, seconds) = (swept.summary.cells, swept.summary.seconds.sweep);
+        terminal.say(&format!(
+            "   {cells} cells in {seconds:.1} s: {}\n\n",
+            folder.file("heatmap.png").display()
+        ))?;
+        tables.push((shipped.name, swept.result));
+        sweeps.push(SweepStep { name: shipped.name, file: path, summary: swept.summary });
+    }
+    terminal.say(&format!(
+        "Change one of these files and run it again:\n   causalcone sweep {} --out mine\n",
+        args.out.join("cumulative.toml").display()
+    ))?;
+
+    let check = published.map(|published| {
+        published.check(&base.ids, &base.top.0, &source.top.0, &added, &tables, &loaded.model)
+    });
+    if let Some(check) = &check {
+        terminal.say(&format!("\n{check}\n"))?;
+    }
+    let failed = check.as_ref().and_then(Check::failure);
+    let result = TourResult {
+        model: args.model.clone(),
+        load_seconds,
+        base,
+        source,
+        add_all_mlp_last: added,
+        sweeps,
+        check,
+    };
+    if terminal.is_json() {
+        terminal.result(&result, |_| String::new())?;
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// The folders of the sweeps, all of them checked before any work.
+fn claim(out: &Path, again: Again) -> Result<Vec<Folder>, Failure> {
+    SWEEPS.iter().map(|(shipped, _)| Folder::claim(&out.join(shipped.name), again)).collect()
+}
+
+/// The ten likeliest next tokens of a prompt.
+fn answer(model: &Model, text: &str, terminal: &mut Terminal) -> Result<Answer, Failure> {
+    let mut experiment = Experiment::new(model);
+    let run = experiment.run(text)?;
+    let top = experiment.execute()?.original(run).top(10);
+    terminal.say(&format!("{text}\n{top}\n"))?;
+    Ok(Answer { text: text.into(), ids: experiment.ids(run).to_vec(), top })
+}
+
+/// Writes an experiment file of the tour, for this model, where the reader will find it.
+fn ship(out: &Path, shipped: &Shipped, model: &str) -> Result<PathBuf, Failure> {
+    let path = out.join(format!("{}.toml", shipped.name));
+    let model = serde_json::to_string(model).map_err(|e| Failure::run(e.to_string()))?;
+    let text = shipped.text.replace("model = \"smollm2\"", &format!("model = {model}"));
+    write_whole(&path, |w| w.write_all(text.as_bytes()))?;
+    Ok(path)
+}

@@ -1,0 +1,86 @@
+//! The tidy table of a sweep: one row a cell, token and metric.
+
+use causalcone_engine::SweepResult;
+use causalcone_model::Model;
+use causalcone_report::{Cell, Error, Kind, Table};
+
+/// The columns every table has, in this order.
+const COLUMNS: [(&str, Kind); 11] = [
+    ("example", Kind::Integer),
+    ("site", Kind::Text),
+    ("layer", Kind::Integer),
+    ("head", Kind::Integer),
+    ("position", Kind::Integer),
+    ("scale", Kind::Number),
+    ("sample", Kind::Integer),
+    ("token", Kind::Text),
+    ("metric", Kind::Text),
+    ("value", Kind::Number),
+    ("base_value", Kind::Number),
+];
+
+/// The table of a sweep's result.
+///
+/// A column that is not one value in a cell is empty there. `layers` lists all layers edited
+/// together; `fixed_value` is there only where edits besides the swept ones are.
+///
+/// ```
+/// use causalcone::{Experiment, LayerAxis, Model, Op, PreparedSweep, Reference, Site, Sweep, table};
+///
+/// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-gpt2");
+/// let model = Model::load(path)?;
+/// let mut exp = Experiment::new(&model);
+/// let base = exp.run_ids("base", vec![3, 1, 4])?;
+/// exp.edit(base, Site::MlpOutput.layers(..), Op::zero())?;
+/// exp.tokens(vec![7])?;
+/// exp.sweep(Sweep { layers: Some(LayerAxis::Cumulative), ..Sweep::default() });
+/// let result = PreparedSweep::new(&exp)?.run(&Reference)?;
+/// let mut csv = Vec::new();
+/// table(&result, &model)?.write_csv(&mut csv)?;
+/// assert!(String::from_utf8(csv)?.starts_with("example,site,layer,head,position,scale,sample,token,metric,value,"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// Never for a result of this library; the table checks its own rows.
+pub fn table(result: &SweepResult, model: &Model) -> Result<Table, Error> {
+    let mut columns = COLUMNS.to_vec();
+    if result.fixed.is_some() {
+        columns.push(("fixed_value", Kind::Number));
+    }
+    columns.push(("layers", Kind::Text));
+    let mut table = Table::new(columns)?;
+    for row in result.rows() {
+        let at = row.at;
+        let mut cells = vec![
+            Cell::Empty,
+            at.site.map(causalcone_model::Site::name).into(),
+            at.layer.into(),
+            at.head.into(),
+            at.position.into(),
+            at.scale.into(),
+            Cell::Empty,
+            row.token.map(|id| model.token_text(id)).into(),
+            row.metric.name().into(),
+            row.value.into(),
+            row.base.into(),
+        ];
+        if result.fixed.is_some() {
+            cells.push(row.fixed.into());
+        }
+        cells.push(span(&at.layers).into());
+        table.push(cells)?;
+    }
+    Ok(table)
+}
+
+/// Layers edited together: "3", "0..=5", "0 3 7".
+pub(crate) fn span(layers: &[usize]) -> Option<String> {
+    let consecutive = layers.windows(2).all(|pair| pair[1] == pair[0] + 1);
+    match layers {
+        [] => None,
+        [one] => Some(one.to_string()),
+        [first, .., last] if consecutive => Some(format!("{first}..={last}")),
+        several => Some(several.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")),
+    }
+}
