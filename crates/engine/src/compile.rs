@@ -1,17 +1,13 @@
 //! From an experiment to its plan: which runs there are, in which order, and what each cell edits.
 
-use crate::experiment::{EditId, Experiment, LayerAxis, RunId, Sweep};
+use crate::experiment::{EditId, Experiment, RunId, Sweep};
 use crate::metric::Metric;
 use crate::op::OpKind;
-use crate::plan::{Baselines, Cell, Coordinates, Plan, Read, Run};
+use crate::plan::{Baselines, Cell, Plan, Read, Run};
 use crate::resolve::{Choice, Expanded};
 use crate::{Error, Result};
-use causalcone_model::Site;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-
-/// More cells than this are a mistake: refused with their number before any work.
-const MAX_CELLS: u128 = 4_000_000;
 
 /// Which edits a version of a run has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,6 +61,7 @@ impl Experiment<'_> {
                 format!("the swept edit cannot change run \"{}\", which is read", self.runs[read_run.0].name);
             return Err(Error::part("sweep", problem));
         }
+        self.check_reach(&compiler.expanded)?;
         for metric in &metrics {
             if self.tokens.len() < metric.needs_tokens() {
                 let (name, needs, has) = (metric.name(), metric.needs_tokens(), self.tokens.len());
@@ -80,11 +77,11 @@ impl Experiment<'_> {
         let position = self.runs[read_run.0].ids.len() - 1;
         let read = |run: usize| vec![Read::Logits { run, position, tokens: tokens.clone() }];
 
-        let original = compiler.version(read_run, Version::Original, &[])?;
-        let fixed = compiler.version(read_run, Version::Fixed, &[])?;
+        let original = compiler.version(read_run, Version::Original, &Choice::default())?;
+        let fixed = compiler.version(read_run, Version::Fixed, &Choice::default())?;
         for run in 0..self.runs.len() {
             if !compiler.reached[run] {
-                compiler.version(RunId(run), Version::Fixed, &[])?;
+                compiler.version(RunId(run), Version::Fixed, &Choice::default())?;
             }
         }
         compiler.plan.shared = compiler.plan.runs.len();
@@ -92,15 +89,18 @@ impl Experiment<'_> {
             original: Cell { reads: read(original), ..Cell::default() },
             fixed: (fixed != original).then(|| Cell { reads: read(fixed), ..Cell::default() }),
         };
-        for (choices, at, expanded) in self.cells(sweep, &edits, &compiler.expanded)? {
-            let start = compiler.plan.runs.len();
-            compiler.made.retain(|(_, version), _| *version != Version::Edited);
-            for (edit, expanded) in edits.iter().zip(expanded) {
-                compiler.expanded[edit.0] = expanded;
+        let sites = self.axes(sweep, &edits, &compiler.expanded)?;
+        for axes in &sites {
+            for (edit, expanded) in edits.iter().zip(&axes.moving) {
+                compiler.expanded[edit.0] = expanded.clone();
             }
-            let run = compiler.version(read_run, Version::Edited, &choices)?;
-            let runs = start..compiler.plan.runs.len();
-            compiler.plan.cells.push(Cell { runs, reads: read(run), at });
+            for choice in axes.choices() {
+                let start = compiler.plan.runs.len();
+                compiler.made.retain(|(_, version), _| *version != Version::Edited);
+                let run = compiler.version(read_run, Version::Edited, &choice)?;
+                let runs = start..compiler.plan.runs.len();
+                compiler.plan.cells.push(Cell { runs, reads: read(run), at: axes.coordinates(&choice) });
+            }
         }
         Ok(compiler.plan)
     }
@@ -113,7 +113,7 @@ impl Experiment<'_> {
         for version in [Version::Original, Version::Fixed] {
             let mut reads = Vec::new();
             for (index, spec) in self.runs.iter().enumerate() {
-                let run = compiler.version(RunId(index), version, &[])?;
+                let run = compiler.version(RunId(index), version, &Choice::default())?;
                 reads.push(Read::Logits { run, position: spec.ids.len() - 1, tokens: None });
             }
             cells.push(Cell { reads, ..Cell::default() });
@@ -121,7 +121,7 @@ impl Experiment<'_> {
         let mut reads = Vec::new();
         for edit in self.collects() {
             let expanded = compiler.expanded[edit.0].clone();
-            let run = compiler.version(expanded.run, Version::Fixed, &[])?;
+            let run = compiler.version(expanded.run, Version::Fixed, &Choice::default())?;
             reads.extend(expanded.places().into_iter().map(|place| Read::Activation { run, place }));
         }
         cells.push(Cell { reads, ..Cell::default() });
@@ -137,14 +137,42 @@ impl Experiment<'_> {
     pub fn plan_single(&self) -> Result<Plan> {
         let mut compiler = Compiler::new(self, &[])?;
         let read_run = self.reading_run()?;
+        self.check_reach(&compiler.expanded)?;
         let position = self.runs[read_run.0].ids.len() - 1;
         let read = |run: usize| vec![Read::Logits { run, position, tokens: None }];
-        let original = compiler.version(read_run, Version::Original, &[])?;
-        let edited = compiler.version(read_run, Version::Fixed, &[])?;
+        let original = compiler.version(read_run, Version::Original, &Choice::default())?;
+        let edited = compiler.version(read_run, Version::Fixed, &Choice::default())?;
         compiler.plan.shared = compiler.plan.runs.len();
         compiler.plan.baselines.original = Cell { reads: read(original), ..Cell::default() };
         compiler.plan.cells = vec![Cell { reads: read(edited), ..Cell::default() }];
         Ok(compiler.plan)
+    }
+
+    /// Checks that every edit can change something that is read: an answer, or what is collected.
+    fn check_reach(&self, expanded: &[Expanded]) -> Result<()> {
+        let mut matters = vec![false; self.runs.len()];
+        matters[self.reading_run()?.0] = true;
+        for edit in self.collects() {
+            matters[expanded[edit.0].run.0] = true;
+        }
+        // Values come from earlier runs, so as many rounds as there are runs reach the first ones.
+        for _ in 0..self.runs.len() {
+            for edit in expanded.iter().filter(|edit| edit.source().is_some()) {
+                if let (true, Some(source)) = (matters[edit.run.0], edit.source()) {
+                    matters[source.0] = true;
+                }
+            }
+        }
+        match (0..expanded.len()).find(|i| !matters[expanded[*i].run.0]) {
+            None => Ok(()),
+            Some(i) => {
+                let name = &self.runs[expanded[i].run.0].name;
+                let problem =
+                    format!("changes run \"{name}\", which is neither read nor takes part in what is");
+                let hint = Some("give the run to [read], or take a value from it".into());
+                Err(Error::hinted(self.edit_name(EditId(i)), problem, hint))
+            }
+        }
     }
 
     /// The swept edits: those named, or the first.
@@ -159,170 +187,11 @@ impl Experiment<'_> {
         }
         Ok(edits)
     }
-
-    /// Every cell: what each swept edit takes of its lists, where the cell stands, and the edits at
-    /// the cell's site.
-    #[allow(clippy::type_complexity, reason = "used in one place, where the parts are named")]
-    fn cells(
-        &self,
-        sweep: &Sweep,
-        edits: &[EditId],
-        expanded: &[Expanded],
-    ) -> Result<Vec<(Vec<Option<Choice>>, Coordinates, Vec<Expanded>)>> {
-        let at_sites: Vec<Vec<Expanded>> = if sweep.sites.is_empty() {
-            vec![edits.iter().map(|edit| expanded[edit.0].clone()).collect()]
-        } else {
-            let at =
-                |site: &Site| edits.iter().map(|edit| self.expand(*edit, Some(*site))).collect::<Result<_>>();
-            sweep.sites.iter().map(at).collect::<Result<_>>()?
-        };
-        let mut planned = 0u128;
-        let mut cells = Vec::new();
-        for moving in at_sites {
-            let layers = layer_choices(sweep.layers, &moving)?;
-            let heads =
-                choices("heads", sweep.heads, &moving, |edit| edit.heads.as_ref().map_or(0, Vec::len))?;
-            let positions = choices("positions", sweep.positions, &moving, |edit| edit.positions.len())?;
-            let scales: Vec<Option<f64>> = match sweep.scales.as_slice() {
-                [] => vec![None],
-                scales => scales.iter().map(|scale| Some(*scale)).collect(),
-            };
-            self.check_scales(&scales, &moving)?;
-            planned += [layers.len(), heads.len(), positions.len(), scales.len()]
-                .iter()
-                .map(|n| *n as u128)
-                .product::<u128>();
-            if planned > MAX_CELLS {
-                let problem =
-                    format!("has {planned} cells or more, which is past the {MAX_CELLS} one sweep may have");
-                return Err(Error::hinted(
-                    "sweep",
-                    problem,
-                    Some("sweep fewer layers, positions, heads or scales".into()),
-                ));
-            }
-            for layers in &layers {
-                for &head in &heads {
-                    for &position in &positions {
-                        for &scale in &scales {
-                            let choice = Choice { layers: layers.clone(), position, head, scale };
-                            let at = coordinates(sweep, &moving, &choice);
-                            let mut of_edits = vec![None; self.edits.len()];
-                            for edit in edits {
-                                of_edits[edit.0] = Some(choice.clone());
-                            }
-                            cells.push((of_edits, at, moving.clone()));
-                        }
-                    }
-                }
-            }
-        }
-        Ok(cells)
-    }
-
-    fn check_scales(&self, scales: &[Option<f64>], moving: &[Expanded]) -> Result<()> {
-        for scale in scales.iter().flatten() {
-            if !scale.is_finite() {
-                return Err(Error::part("sweep", format!("scale {scale} is not a finite number")));
-            }
-            if moving.iter().all(|edit| edit.scale(&Choice::default()).is_none()) {
-                return Err(Error::part("sweep", "scales need an op with a scale: add, subtract or scale"));
-            }
-        }
-        Ok(())
-    }
 }
 
 /// The metrics of a sweep, probabilities unless others are named.
 pub(crate) fn metrics(sweep: &Sweep) -> Vec<Metric> {
     if sweep.metrics.is_empty() { vec![Metric::Prob] } else { sweep.metrics.clone() }
-}
-
-/// The layers of each cell, as a stretch of the edits' lists.
-fn layer_choices(
-    axis: Option<LayerAxis>,
-    moving: &[Expanded],
-) -> Result<Vec<Option<std::ops::Range<usize>>>> {
-    let Some(axis) = axis else { return Ok(vec![None]) };
-    if let Some(edit) = moving.iter().find(|edit| !edit.site.is_in_block()) {
-        return Err(Error::part("sweep", format!("{} has no layers to sweep", edit.site.name())));
-    }
-    let n = common("layers", moving, |edit| edit.layers.len())?;
-    Ok(match axis {
-        LayerAxis::Each => (0..n).map(|i| Some(i..i + 1)).collect(),
-        LayerAxis::Cumulative => (0..n).map(|i| Some(0..i + 1)).collect(),
-        LayerAxis::Window(width) if (1..=n).contains(&width) => {
-            (0..=n - width).map(|i| Some(i..i + width)).collect()
-        }
-        LayerAxis::Window(width) => {
-            return Err(Error::part(
-                "sweep",
-                format!("a window of {width} layers does not fit the {n} the edit lists"),
-            ));
-        }
-    })
-}
-
-/// An axis over positions or heads: each in turn, or all together.
-fn choices(
-    what: &str,
-    each: bool,
-    moving: &[Expanded],
-    len: impl Fn(&Expanded) -> usize,
-) -> Result<Vec<Option<usize>>> {
-    if !each {
-        return Ok(vec![None]);
-    }
-    match common(what, moving, len)? {
-        0 => Err(Error::part(
-            "sweep",
-            format!("{what} = \"each\" needs an edit that lists {what}, such as {what} = \"all\""),
-        )),
-        n => Ok((0..n).map(Some).collect()),
-    }
-}
-
-/// The length all moving edits' lists have.
-fn common(what: &str, moving: &[Expanded], len: impl Fn(&Expanded) -> usize) -> Result<usize> {
-    let lens: Vec<usize> = moving.iter().map(len).collect();
-    match lens.iter().all(|n| *n == lens[0]) {
-        true => Ok(lens[0]),
-        false => Err(Error::part(
-            "sweep",
-            format!("edits that move together must list as many {what}; these list {lens:?}"),
-        )),
-    }
-}
-
-/// Where a cell stands: a column holds a value only if it is the same for all that is edited.
-fn coordinates(sweep: &Sweep, moving: &[Expanded], choice: &Choice) -> Coordinates {
-    fn one<T: PartialEq + Copy>(values: impl IntoIterator<Item = T>) -> Option<T> {
-        let mut values = values.into_iter();
-        let first = values.next()?;
-        values.all(|value| value == first).then_some(first)
-    }
-    let layers_of = |edit: &Expanded| -> Vec<usize> {
-        let chosen = choice.layers.clone().unwrap_or(0..edit.layers.len());
-        edit.layers[chosen].iter().filter_map(|(layer, _)| *layer).collect()
-    };
-    let all = |list: &[usize], chosen: Option<usize>| match chosen {
-        Some(i) => vec![list[i]],
-        None => list.to_vec(),
-    };
-    let layer = match sweep.layers {
-        Some(LayerAxis::Cumulative) => one(moving.iter().filter_map(|edit| layers_of(edit).last().copied())),
-        _ => one(moving.iter().flat_map(layers_of)),
-    };
-    Coordinates {
-        site: one(moving.iter().map(|edit| edit.site)),
-        layer,
-        layers: moving.first().map(layers_of).unwrap_or_default(),
-        head: one(moving
-            .iter()
-            .flat_map(|edit| edit.heads.as_ref().map_or(Vec::new(), |heads| all(heads, choice.head)))),
-        position: one(moving.iter().flat_map(|edit| all(&edit.positions, choice.position))),
-        scale: one(moving.iter().filter_map(|edit| edit.scale(choice))),
-    }
 }
 
 impl<'a> Compiler<'a> {
@@ -349,7 +218,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// The plan's number of a version of a run; adds it, after the runs it takes from, if it is new.
-    fn version(&mut self, run: RunId, version: Version, choices: &[Option<Choice>]) -> Result<usize> {
+    fn version(&mut self, run: RunId, version: Version, choice: &Choice) -> Result<usize> {
         let version = self.simplest(run, version);
         if let Some(made) = self.made.get(&(run, version)) {
             return Ok(*made);
@@ -360,9 +229,9 @@ impl<'a> Compiler<'a> {
                 continue;
             }
             let source = self.expanded[index].source();
-            let source = source.map(|source| self.version(source, version, choices)).transpose()?;
-            let choice = choices.get(index).cloned().flatten().unwrap_or_default();
-            edits.extend(self.expanded[index].edits(&choice, source)?);
+            let source = source.map(|source| self.version(source, version, choice)).transpose()?;
+            let chosen = if self.swept[index] { choice } else { &Choice::default() };
+            edits.extend(self.expanded[index].edits(chosen, source)?);
         }
         let spec = &self.experiment.runs[run.0];
         self.plan.runs.push(Run { name: spec.name.clone(), ids: spec.ids.clone(), edits });

@@ -2,11 +2,12 @@
 
 use crate::execute::{Executor, Reference, collect};
 use crate::metric::{Distribution, Metric, Top};
-use crate::op::{Op, OpKind};
+use crate::op::{Op, OpKind, Value};
 use crate::plan::{Plan, Read, Reading};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use causalcone_model::{Model, Site, Target, nearest};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// A run of an experiment.
@@ -167,6 +168,13 @@ impl<'m> Experiment<'m> {
     }
 
     pub(crate) fn add_edit(&mut self, edit: EditSpec) -> Result<EditId> {
+        let source = match &edit.op.value {
+            Some(Value::Run(source)) => source.run,
+            _ => edit.run,
+        };
+        if edit.run.0.max(source.0) >= self.runs.len() {
+            return Err(Error::part("edit", "names a run of another experiment"));
+        }
         self.edits.push(edit);
         let id = EditId(self.edits.len() - 1);
         if let Err(e) = self.expand(id, None) {
@@ -189,13 +197,18 @@ impl<'m> Experiment<'m> {
     /// The tokens whose probabilities are recorded, by id.
     ///
     /// # Errors
-    /// When one is outside the vocabulary.
+    /// When one is outside the vocabulary or given twice.
     pub fn tokens(&mut self, ids: Vec<u32>) -> Result<()> {
         for id in &ids {
             self.model
                 .decoder()
                 .check(&[*id])
                 .map_err(|source| Error::Part { part: "read".into(), source })?;
+        }
+        let mut seen = HashSet::new();
+        if let Some(id) = ids.iter().find(|id| !seen.insert(**id)) {
+            let token = self.model.token_text(*id);
+            return Err(Error::part("read", format!("token {token:?} (id {id}) is listed twice")));
         }
         self.tokens = ids;
         Ok(())
@@ -344,11 +357,17 @@ impl Answer<'_> {
 
 impl Outcome<'_> {
     /// A run with none of the edits.
+    ///
+    /// # Panics
+    /// When the run is of another experiment, with more runs than this one.
     pub fn original(&self, run: RunId) -> Answer<'_> {
         Answer { model: self.model, distribution: &self.originals[run.0] }
     }
 
     /// A run with its edits.
+    ///
+    /// # Panics
+    /// When the run is of another experiment, with more runs than this one.
     pub fn counterfactual(&self, run: RunId) -> Answer<'_> {
         Answer { model: self.model, distribution: &self.counterfactuals[run.0] }
     }

@@ -24,7 +24,8 @@ pub struct Explanation {
     pub sites: BTreeMap<&'static str, String>,
     /// How many edits are made over all cells, each layer counted.
     pub edits: usize,
-    /// Rows (one position through one block) this executor computes, baselines included.
+    /// Rows (one position through one block) this executor computes for the cells; the baselines
+    /// they are compared with are counted on neither side.
     pub rows_computed: u64,
     /// Rows of every cell's own edited run and source runs in full.
     pub rows_naive: u64,
@@ -50,8 +51,7 @@ impl Explanation {
         let plan = if experiment.sweep.is_some() { experiment.plan()? } else { experiment.plan_single()? };
         let model = experiment.model();
         let layers = model.config().layers;
-        let baselines = [Some(&plan.baselines.original), plan.baselines.fixed.as_ref()];
-        let cells: Vec<&Cell> = plan.cells.iter().chain(baselines.into_iter().flatten()).collect();
+        let cells: Vec<&Cell> = plan.cells.iter().collect();
         let run = |spec: &crate::experiment::RunSpec| ExplainedRun {
             name: spec.name.to_string(),
             ids: spec.ids.to_vec(),

@@ -16,8 +16,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// Inline values make files large, but not larger than this.
-const MAX_FILE: u64 = 64 << 20;
+/// A prompt or inline values make a file long, but not longer than this.
+const MAX_FILE: u64 = 16 << 20;
+/// Values in a file: parsed, each takes up to some hundred bytes. More numbers belong in a
+/// safetensors file.
+const MAX_VALUES: usize = 1 << 18;
+/// The same for TOML, whose parser takes more.
+const MAX_TOML_VALUES: usize = 1 << 16;
+/// More runs or edits than anyone writes; their names are looked up in each other.
+const MAX_RUNS: usize = 1024;
+const MAX_EDITS: usize = 4096;
 
 /// An experiment as written.
 ///
@@ -302,7 +310,23 @@ impl ExperimentFile {
     /// # Errors
     /// When the text does not follow the schema.
     pub fn from_toml(text: &str) -> Result<Self> {
-        toml::from_str(text).map_err(|e| schema_error(e.to_string().trim_end(), e.message()))
+        // Each value but the first follows one of these, if not in a text.
+        let values = text.bytes().filter(|b| b",=[{\n".contains(b)).count();
+        if values > MAX_TOML_VALUES {
+            return Err(Error::hinted(
+                "experiment",
+                format!("{values} lines and values are more than the {MAX_TOML_VALUES} such a file may have"),
+                Some("put long lists of numbers into a safetensors file: value = { file = … }".into()),
+            ));
+        }
+        toml::from_str(text).map_err(|e| match e.span() {
+            // The parser would show the line.
+            Some(span) if line_around(text, span.start).len() > 200 => {
+                let line = text.bytes().take(span.start).filter(|b| *b == b'\n').count() + 1;
+                schema_error(&format!("TOML parse error at line {line}: {}", e.message()), e.message())
+            }
+            _ => schema_error(e.to_string().trim_end(), e.message()),
+        })
     }
 
     /// Reads JSON.
@@ -312,8 +336,8 @@ impl ExperimentFile {
     pub fn from_json(text: &str) -> Result<Self> {
         // Once for keys given twice, which serde would let pass inside maps; once for the schema,
         // whose errors then say where.
-        json::parse(text.as_bytes())
-            .and_then(|_| serde_json::from_str(text))
+        json::check(text.as_bytes(), MAX_VALUES)
+            .and_then(|()| serde_json::from_str(text))
             .map_err(|e| schema_error(&e.to_string(), &e.to_string()))
     }
 
@@ -322,6 +346,14 @@ impl ExperimentFile {
     /// # Errors
     /// When it does not fit the model or contradicts itself.
     pub fn experiment<'m>(&self, model: &'m Model) -> Result<Experiment<'m>> {
+        for (part, n, most) in [("runs", self.runs.len(), MAX_RUNS), ("edit", self.edit.len(), MAX_EDITS)] {
+            if n > most {
+                return Err(Error::part(
+                    part,
+                    format!("{n} are more than the {most} one experiment may have"),
+                ));
+            }
+        }
         let mut experiment = Experiment::new(model);
         for (name, run) in &self.runs {
             let part = || format!("run \"{name}\"");
@@ -452,14 +484,17 @@ impl ExperimentFile {
         let path = if beside.exists() { beside } else { PathBuf::from(file) };
         let within = |source: ModelError| Error::Part { part: part.into(), source };
         let weights = Weights::from_safetensors(&[path]).map_err(within)?;
-        let names: Vec<&str> = weights.entries().map(|entry| entry.name.as_str()).collect();
+        let mut names: Vec<&str> = weights.entries().map(|entry| entry.name.as_str()).collect();
         let Some(entry) = (match tensor {
             Some(name) => weights.entries().find(|entry| entry.name == name),
             None => weights.entries().next().filter(|_| names.len() == 1),
         }) else {
             let given =
                 tensor.map_or("no tensor is named".into(), |name| format!("there is no tensor \"{name}\""));
-            return Err(Error::part(part, format!("{given}; {file} holds {}", names.join(", "))));
+            names.sort_unstable();
+            let more = if names.len() > 20 { ", …" } else { "" };
+            names.truncate(20);
+            return Err(Error::part(part, format!("{given}; {file} holds {}{more}", names.join(", "))));
         };
         weights.take(&entry.name, &entry.shape).map_err(within)
     }
@@ -511,16 +546,17 @@ impl ExperimentFile {
         };
         let scales = match sweep.scales.as_deref() {
             Some([]) => return empty("scales"),
-            scales => scales.unwrap_or_default().to_vec(),
+            // As the same number: adding 0 makes 0 of −0.
+            scales => scales.unwrap_or_default().iter().map(|scale| scale + 0.0).collect(),
         };
         Ok(Sweep {
             edits,
             layers: sweep.layers.map(|axis| axis.0),
             positions: sweep.positions.is_some(),
             heads: sweep.heads.is_some(),
-            sites: distinct("sites", sites.collect::<Result<Vec<Site>>>()?)?,
-            scales: distinct("scales", scales)?,
-            metrics: distinct("metrics", metrics.collect::<Result<Vec<Metric>>>()?)?,
+            sites: sites.collect::<Result<Vec<Site>>>()?,
+            scales,
+            metrics: metrics.collect::<Result<Vec<Metric>>>()?,
         })
     }
 }
@@ -532,14 +568,6 @@ impl TokenFile {
             Self::Text(text) => model.token_id(text),
         };
         id.map_err(|source| Error::Part { part: part.into(), source })
-    }
-}
-
-/// A list without repetitions: two equal points of an axis would be two rows for one cell.
-fn distinct<T: PartialEq + fmt::Debug>(key: &str, list: Vec<T>) -> Result<Vec<T>> {
-    match (1..list.len()).find(|i| list[..*i].contains(&list[*i])) {
-        Some(i) => Err(Error::part("sweep", format!("{key} lists {:?} twice", list[i]))),
-        None => Ok(list),
     }
 }
 
@@ -572,6 +600,14 @@ fn metric(name: &str) -> Result<Metric> {
     })
 }
 
+/// The line that a byte of a text is in.
+fn line_around(text: &str, at: usize) -> &[u8] {
+    let (before, after) = text.as_bytes().split_at(at.min(text.len()));
+    let start = before.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
+    let end = after.iter().position(|b| *b == b'\n').unwrap_or(after.len());
+    &text.as_bytes()[start..before.len() + end]
+}
+
 /// An error of the schema; an unknown key gets the nearest known one as a hint.
 fn schema_error(problem: &str, message: &str) -> Error {
     let mut quoted = message.split('`').skip(1).step_by(2);
@@ -581,5 +617,10 @@ fn schema_error(problem: &str, message: &str) -> Error {
         }
         _ => None,
     };
-    Error::hinted("experiment", problem, hint)
+    // What is quoted in it may be long.
+    let mut short: String = problem.chars().take(1000).collect();
+    if short.len() < problem.len() {
+        short.push('…');
+    }
+    Error::hinted("experiment", short, hint)
 }

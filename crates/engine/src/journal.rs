@@ -9,11 +9,13 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Seek, SeekFrom, Write};
+use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-/// Longer lines are no lines of ours: a cell records a few numbers a token.
-const MAX_LINE: u64 = 64 << 20;
+/// How every line starts.
+const START: &[u8] = b"{\"cell\":";
+/// What a crash may leave behind the last whole line.
+const MAX_NULS: u64 = 1 << 20;
 
 /// The numbers of one cell, in the order of its metrics and tokens; `None` where not finite.
 pub type Values = Vec<Option<f64>>;
@@ -81,20 +83,16 @@ impl Journal {
         let mut done = BTreeMap::new();
         let mut whole = 0u64;
         let mut reader = BufReader::new(&mut file);
+        // A number takes at most 25 bytes with its comma, the rest of a line less than 100.
+        let longest = 100 + 32 * values as u64;
         for number in 1usize.. {
             let mut line = Vec::new();
-            let n = std::io::Read::take(&mut reader, MAX_LINE)
-                .read_until(b'\n', &mut line)
-                .map_err(io("read"))?;
-            if n == 0 {
+            let n = reader.by_ref().take(longest).read_until(b'\n', &mut line).map_err(io("read"))?;
+            if n == 0 || is_torn(&line, longest, !done.is_empty(), &mut reader).map_err(io("read"))? {
                 break;
             }
-            let torn = line.last() != Some(&b'\n') || line.contains(&0);
-            if torn && n as u64 == MAX_LINE {
+            if n as u64 == longest {
                 return Err(bad(path, format!("line {number} is longer than any line of a journal"), None));
-            }
-            if torn {
-                break;
             }
             let (cell, numbers) = journal.parse(&line, cells, values).map_err(|problem| {
                 bad(
@@ -149,6 +147,23 @@ impl Journal {
         let written = self.file.write_all(&text).and_then(|()| self.file.sync_data());
         written.map_err(|source| Error::io(&self.path, "write", source))
     }
+}
+
+/// Whether a line is what a crash leaves of one: its beginning, or NULs where its blocks were not
+/// written. A file that has no whole line of ours must hold nothing else: it may be another file.
+fn is_torn(line: &[u8], longest: u64, is_ours: bool, rest: &mut impl BufRead) -> std::io::Result<bool> {
+    let text = line.split(|b| *b == 0).next().unwrap_or_default();
+    let begins = text.starts_with(START) || START.starts_with(text);
+    if text.len() == line.len() {
+        return Ok(begins && line.last() != Some(&b'\n') && (line.len() as u64) < longest);
+    }
+    if is_ours {
+        return Ok(true);
+    }
+    let mut tail = Vec::new();
+    let n = rest.take(MAX_NULS).read_to_end(&mut tail)? as u64;
+    let nuls = line[text.len()..].iter().chain(&tail).all(|b| *b == 0);
+    Ok(begins && nuls && n < MAX_NULS)
 }
 
 fn bad(path: &Path, problem: String, hint: Option<&str>) -> Error {

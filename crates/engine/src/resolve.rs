@@ -125,7 +125,7 @@ impl Experiment<'_> {
         let part = || self.edit_name(id);
         let edit = &self.edits[id.0];
         let info = edit.op.kind.info();
-        if !edit.op.scale.is_finite() {
+        if !(edit.op.scale as f32).is_finite() {
             return Err(Error::part(part(), format!("scale {} is not a finite number", edit.op.scale)));
         }
         if info.takes_value != edit.op.value.is_some() {
@@ -181,7 +181,7 @@ impl Experiment<'_> {
         let may_mask =
             edit.site == Site::AttentionScore && matches!(edit.op.kind, OpKind::Swap | OpKind::Add);
         let numbers = value.flatten_all()?.to_vec1::<f32>()?;
-        if let Some(x) = numbers.iter().find(|x| !x.is_finite() && !(may_mask && **x == f32::NEG_INFINITY)) {
+        if let Some(x) = numbers.iter().find(|x| !(x.is_finite() || may_mask && **x == f32::NEG_INFINITY)) {
             let more = if edit.site == Site::AttentionScore { " or -inf" } else { "" };
             return Err(wrong(format!("holds {x}, where only finite numbers{more} fit")));
         }

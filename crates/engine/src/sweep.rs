@@ -5,7 +5,7 @@ use crate::execute::{Executor, collect};
 use crate::experiment::Experiment;
 use crate::journal::Values;
 use crate::metric::{Distribution, Metric};
-use crate::plan::{Cell, Coordinates, Plan, Reading};
+use crate::plan::{Cell, Coordinates, Plan, Read, Reading};
 use crate::{Error, Result};
 use causalcone_model::{Model, Progress, Report, Unit};
 use std::collections::BTreeMap;
@@ -149,9 +149,9 @@ impl<'m> PreparedSweep<'m> {
         let fixed =
             self.plan.baselines.fixed.as_ref().map(|cell| self.baseline(executor, cell)).transpose()?;
         // Where only single logits are read, a row holds them in the order of the tokens.
-        let tokens: Vec<u32> = match original.logits().len() {
-            n if n == self.model.config().vocab => self.tokens.clone(),
-            n => (0..).take(n).collect(),
+        let tokens: Vec<u32> = match self.plan.baselines.original.reads.first() {
+            Some(Read::Logits { tokens: Some(tokens), .. }) => (0..).take(tokens.len()).collect(),
+            _ => self.tokens.clone(),
         };
         let numbers = |row: &Distribution| -> Values {
             let all = self.metrics.iter().flat_map(|metric| metric.values(row, &original, &tokens));
@@ -173,7 +173,7 @@ impl<'m> PreparedSweep<'m> {
                 values.extend(pending.drain(..));
                 Ok(())
             };
-        let mut stop = tell(values.len()).is_break();
+        let mut stop = tell(values.len()).is_break() && !cells.is_empty();
         if !stop && !cells.is_empty() {
             let ran = executor.execute(self.model, &self.plan, &cells, &mut |cell, readings| {
                 let Some(Reading::Logits(row)) = readings.into_iter().next() else {

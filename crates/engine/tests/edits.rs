@@ -1,6 +1,8 @@
 //! Every op at every site against pyvene, or a PyTorch hook where pyvene lacks the site or is wrong
 //! (`fixtures/make_fixtures.py` says which). Cases are ordinary experiment files.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
 use candle_core::{Device, Tensor};
 use causalcone_engine::ExperimentFile;
 use causalcone_model::{Model, Site};

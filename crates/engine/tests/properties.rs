@@ -1,6 +1,12 @@
 //! What holds for every edit at every site of every family: it has an effect, an edit that changes
 //! nothing changes nothing, and the past never hears of it. Then, that a run's numbers do not hang on
 //! what else is run, nor on how long the prompt goes on, nor on the number of threads.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
 
 mod common;
 
@@ -256,10 +262,22 @@ fn a_prompt_going_on_changes_nothing_before() {
 fn runs_side_by_side_are_the_runs_alone() {
     let of = |run: &str, ids: &[u32], edits: Value| (run.to_owned(), json!({"ids": ids}), edits);
     let parts = [
-        of("base", &[49, 28, 31, 17], json!([{"site": "mlp_output", "layers": "all", "op": "scale", "scale": 2.0}])),
-        of("b", &[1, 2], json!([{"site": "attention_score", "layers": 0, "positions": 1, "dims": 0, "op": "zero"}])),
-        of("c", &[9], json!([{"site": "head_value_output", "layers": 1, "heads": 1, "op": "zero"},
-                             {"site": "embedding", "op": "add", "value": {"values": 0.5}}])),
+        of(
+            "base",
+            &[49, 28, 31, 17],
+            json!([{"site": "mlp_output", "layers": "all", "op": "scale", "scale": 2.0}]),
+        ),
+        of(
+            "b",
+            &[1, 2],
+            json!([{"site": "attention_score", "layers": 0, "positions": 1, "dims": 0, "op": "zero"}]),
+        ),
+        of(
+            "c",
+            &[9],
+            json!([{"site": "head_value_output", "layers": 1, "heads": 1, "op": "zero"},
+                             {"site": "embedding", "op": "add", "value": {"values": 0.5}}]),
+        ),
         of("d", &[49, 28, 31, 18, 3, 2, 1, 7], json!([])),
     ];
     for name in MODELS {

@@ -82,7 +82,7 @@ fn index(what: &'static str, given: i64, len: i64) -> Result<i64> {
         return Ok(from_start);
     }
     let last = len - 1;
-    Err(Error::address(what, given, format!("is out of range: there are {len}, numbered 0 to {last}")))
+    Err(Error::address(what, &given, format!("is out of range: there are {len}, numbered 0 to {last}")))
 }
 
 /// The bound of a range, which may also be one past the last index.

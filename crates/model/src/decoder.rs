@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::site::Site;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
-use causalcone_ops::{Linear, Rope, Rotation, layer_norm, rms_norm, softmax};
+use causalcone_ops::{Linear, Rope, Rotation, layer_norm, project, rms_norm, softmax};
 
 /// Sees, and may change, the tensor of every site of a forward pass.
 pub trait Tap {
@@ -226,7 +226,7 @@ impl Decoder {
     /// # Errors
     /// When `x` does not have the model's width.
     pub fn unembed(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.matmul(&self.unembedding.t()?)?)
+        Ok(project(x, &self.unembedding.t()?)?)
     }
 }
 
@@ -320,16 +320,22 @@ impl Causal {
     }
 }
 
-/// A row of scores that are all −inf has no softmax: only an edit can bring that about.
+/// Some rows of scores have no softmax: all −inf, or holding NaN or +inf. Only an edit can bring
+/// that about, unless the model's own numbers overflow.
 fn check_scores(scores: &Tensor, layer: usize) -> Result<()> {
-    let best = scores.max(candle_core::D::Minus1)?.to_vec2::<f32>()?;
-    for (head, rows) in best.iter().enumerate() {
-        if let Some(row) = rows.iter().position(|x| *x == f32::NEG_INFINITY) {
-            let problem = format!(
-                "of layer {layer}, head {head} has no key left to attend to: every score is -inf after the edits"
-            );
-            return Err(Error::address("query row", row, problem));
-        }
+    let (_, rows, keys) = scores.dims3()?;
+    let numbers = scores.flatten_all()?.to_vec1::<f32>()?;
+    for (i, row) in numbers.chunks(keys).enumerate() {
+        let problem = if row.iter().all(|x| *x == f32::NEG_INFINITY) {
+            "has no key left to attend to: every score is -inf"
+        } else if let Some(x) = row.iter().find(|x| x.is_nan() || **x == f32::INFINITY) {
+            if x.is_nan() { "has a score that is NaN" } else { "has a score that is +inf" }
+        } else {
+            continue;
+        };
+        let (head, row) = (i / rows, i % rows);
+        let place = format!("of layer {layer}, head {head} {problem} after the edits");
+        return Err(Error::address("query row", &row, place));
     }
     Ok(())
 }

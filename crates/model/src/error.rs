@@ -136,16 +136,55 @@ impl Error {
     }
 
     pub(crate) fn file(path: &Path, field: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self::File { path: path.into(), field: field.into(), problem: problem.into() }
+        Self::File {
+            path: path.into(),
+            field: printable(&field.into(), 120),
+            problem: printable(&problem.into(), 600),
+        }
+    }
+
+    pub(crate) fn unsupported(
+        path: &Path,
+        what: &'static str,
+        given: &str,
+        supported: impl Into<String>,
+    ) -> Self {
+        Self::Unsupported {
+            path: path.into(),
+            what,
+            given: printable(given, 120),
+            supported: supported.into(),
+        }
     }
 
     pub(crate) fn io(path: &Path, doing: &'static str, source: std::io::Error) -> Self {
         Self::Io { path: path.into(), doing, source }
     }
 
-    pub(crate) fn address(what: &'static str, given: impl ToString, problem: impl ToString) -> Self {
-        Self::Address { what, given: given.to_string(), problem: problem.to_string(), hint: None }
+    pub(crate) fn address(what: &'static str, given: &impl ToString, problem: impl Into<String>) -> Self {
+        Self::Address {
+            what,
+            given: printable(&given.to_string(), 120),
+            problem: printable(&problem.into(), 600),
+            hint: None,
+        }
     }
+}
+
+/// The start of a text from a file, without characters that would steer a terminal.
+pub(crate) fn printable(text: &str, most: usize) -> String {
+    let mut out = String::new();
+    for (n, c) in text.chars().enumerate() {
+        match c {
+            _ if n == most => {
+                out.push('…');
+                break;
+            }
+            c if c.is_control() => out.extend(c.escape_default()),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 /// `"a", "b"`: the pieces of a text, quoted so that spaces show.

@@ -191,13 +191,17 @@ fn load_gguf(path: PathBuf) -> Result<Parts> {
 
 fn load_directory(folder: &Path) -> Result<Parts> {
     let config_path = folder.join("config.json");
+    inside(folder, &config_path)?;
     let keys = Keys::from_json(&config_path, &DataFile::open(&config_path)?.read_all(4 << 20)?)?;
     let format = families::for_hugging_face(&keys)?;
     let config = (format.config)(&keys)?;
     let shards = weight_files(folder)?;
     let weights = Weights::from_safetensors(&shards)?;
     let tokenizer_path = folder.join("tokenizer.json");
-    let has_tokenizer = tokenizer_path.exists();
+    let has_tokenizer = is_there(&tokenizer_path);
+    if has_tokenizer {
+        inside(folder, &tokenizer_path)?;
+    }
     let (decoder, tokenizer) = rayon::join(
         || (format.load)(&config, &weights),
         || has_tokenizer.then(|| Tokenizer::from_json(&tokenizer_path)).transpose(),
@@ -211,11 +215,11 @@ fn load_directory(folder: &Path) -> Result<Parts> {
 /// model.safetensors, or the shards its index lists.
 fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let whole = folder.join("model.safetensors");
-    if whole.exists() {
+    if is_there(&whole) {
         return inside(folder, &whole).map(|()| vec![whole]);
     }
     let index_path = folder.join("model.safetensors.index.json");
-    if !index_path.exists() {
+    if !is_there(&index_path) {
         let has_pickle = folder.join("pytorch_model.bin").exists();
         let why = if has_pickle {
             "; pytorch_model.bin is a pickle, save the model as safetensors instead"
@@ -228,6 +232,7 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
             format!("is missing, and so is model.safetensors.index.json{why}"),
         ));
     }
+    inside(folder, &index_path)?;
     let bad = |field: &str, problem: &str| Error::file(&index_path, field, problem);
     let index = json::parse(&DataFile::open(&index_path)?.read_all(32 << 20)?);
     let index = index.map_err(|e| bad("document", &e.to_string()))?;
@@ -248,7 +253,7 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut shards = Vec::new();
     for name in names {
         let shard = folder.join(name);
-        if !shard.exists() {
+        if !is_there(&shard) {
             return Err(bad("weight_map", &format!("names {name}, which is missing")));
         }
         inside(folder, &shard)?;
@@ -264,7 +269,7 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
         }
         let listed: BTreeSet<&String> = listed.collect();
         if let Some(extra) = held.iter().find(|tensor| !listed.contains(tensor)) {
-            return Err(bad(extra, &format!("is in {name} but not in the index")));
+            return Err(bad(extra, &format!("is in {name}, where the index does not put it")));
         }
         shards.push(shard);
     }
@@ -272,6 +277,11 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
         return Err(bad("weight_map", "is empty"));
     }
     Ok(shards)
+}
+
+/// Whether there is something of that name, be it a link that leads nowhere.
+fn is_there(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
 }
 
 /// Checks that a file, links followed, stays in its folder, or in the blobs of the Hugging Face

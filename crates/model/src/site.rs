@@ -1,7 +1,7 @@
 //! The sites of a decoder: every place an activation can be read or edited, by its public name.
 
 use crate::config::Config;
-use crate::error::nearest;
+use crate::error::{nearest, printable};
 use crate::{Error, Result};
 
 /// A named activation of the decoder. Variants stand in the order of execution.
@@ -155,7 +155,8 @@ impl Site {
             let hint = nearest(name, names.clone()).map(|near| format!("did you mean \"{near}\"?"));
             let names: Vec<_> = names.collect();
             let problem = format!("is not a site; the sites are {}", names.join(", "));
-            Error::Address { what: "site", given: format!("\"{name}\""), problem, hint }
+            let given = format!("\"{}\"", printable(name, 120));
+            Error::Address { what: "site", given, problem, hint }
         })
     }
 

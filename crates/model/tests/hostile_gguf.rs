@@ -1,5 +1,13 @@
 //! GGUF files that lie: each is a valid one with one thing changed, and each must be refused with
 //! an error that names that thing, in a second, in little memory, without a panic.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::needless_pass_by_value,
+    reason = "a test that cannot go on has failed"
+)]
 
 mod common;
 
@@ -7,9 +15,7 @@ use causalcone_model::Site;
 use causalcone_model::decoder::Tap;
 use causalcone_model::file::{DataFile, Weights, gguf};
 use causalcone_model::{Error, Model};
-use common::gguf::{
-    Gguf, MERGES, TOKENS, f32v, f64v, integers, list, raw, string, text, texts, u32v, u64v,
-};
+use common::gguf::{Gguf, MERGES, TOKENS, f32v, f64v, integers, list, raw, string, text, texts, u32v, u64v};
 use common::{Random, Verdict, load};
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -35,7 +41,7 @@ impl Folder {
 /// Every case is refused for what it changes.
 fn refuse(cases: &[Case]) {
     let folder = Folder::new();
-    let mut verdict = Verdict::default();
+    let mut verdict = Verdict::new();
     for (name, field, change) in cases {
         let mut file = Gguf::valid();
         change(&mut file);
@@ -69,9 +75,9 @@ fn logits(model: &Model) -> Vec<f32> {
 fn the_unchanged_file_loads() {
     let folder = Folder::new();
     let bytes = Gguf::valid().bytes();
-    assert!((3000..6000).contains(&bytes.len()), "{} bytes", bytes.len());
+    assert!((3000..8000).contains(&bytes.len()), "{} bytes", bytes.len());
     let path = folder.write(&bytes);
-    let mut verdict = Verdict::default();
+    let mut verdict = Verdict::new();
     let model = verdict.accepted("valid", bytes.len() as u64, || load(&path)).unwrap();
     verdict.check();
     assert_eq!(model.config().layers, 2);
@@ -82,22 +88,27 @@ fn the_unchanged_file_loads() {
 
 #[test]
 fn what_must_still_load() {
-    let cases: &[Case] = &[
-        ("version 2", "", |f| f.version = 2),
-        ("padding after the last tensor", "", |f| f.tail = 32 - 8 * 4 % 32),
-        ("another alignment", "", |f| {
+    type Harmless = (&'static str, fn(&mut Gguf));
+    let cases: &[Harmless] = &[
+        ("version 2", |f| f.version = 2),
+        ("padding after the last tensor", |f| {
+            f.alignment = 64;
+            f.set("general.alignment", u32v(64));
+            f.tail = 32;
+        }),
+        ("another alignment", |f| {
             f.alignment = 64;
             f.set("general.alignment", u32v(64));
         }),
-        ("denormal weights", "", |f| {
+        ("denormal weights", |f| {
             f.tensor("blk.0.attn_q.weight").data = 1e-42f32.to_le_bytes().repeat(64);
         }),
         // A byte-level tokenizer has no use for scores, whatever they are.
-        ("scores as u8[]", "", |f| f.set("tokenizer.ggml.scores", list(0, 12, &[200; 12]))),
+        ("scores as u8[]", |f| f.set("tokenizer.ggml.scores", list(0, 12, &[200; 12]))),
     ];
     let folder = Folder::new();
-    let mut verdict = Verdict::default();
-    for (name, _, change) in cases {
+    let mut verdict = Verdict::new();
+    for (name, change) in cases {
         let mut file = Gguf::valid();
         change(&mut file);
         let bytes = file.bytes();
@@ -113,7 +124,7 @@ fn what_must_still_load() {
 #[test]
 fn magic_version_and_counts() {
     let folder = Folder::new();
-    let mut verdict = Verdict::default();
+    let mut verdict = Verdict::new();
     for (name, bytes) in [("empty", &b""[..]), ("magic only", b"GGUF"), ("half a magic", b"GG")] {
         let field = if bytes.len() < 4 { "magic: the file ends here" } else { "version: the file ends here" };
         let path = folder.write(bytes);
@@ -133,11 +144,11 @@ fn magic_version_and_counts() {
         ("file/24+1 tensors", "tensor count: ", |f| {
             f.n_tensors = Some(f.bytes().len() as u64 / 24 + 1);
         }),
-        ("a tensor more", "", |f| f.n_tensors = Some(f.tensors.len() as u64 + 1)),
+        ("a tensor more", "tensor name: \"\"", |f| f.n_tensors = Some(f.tensors.len() as u64 + 1)),
         ("2^64-1 keys", "key count: 18446744073709551615", |f| f.n_keys = Some(u64::MAX)),
         ("2^63 keys", "key count: ", |f| f.n_keys = Some(1 << 63)),
         ("file/13+1 keys", "key count: ", |f| f.n_keys = Some(f.bytes().len() as u64 / 13 + 1)),
-        ("a key more", "", |f| f.n_keys = Some(f.keys.len() as u64 + 1)),
+        ("a key more", "tensor name: ", |f| f.n_keys = Some(f.keys.len() as u64 + 1)),
     ]);
 }
 
@@ -145,7 +156,7 @@ fn magic_version_and_counts() {
 #[test]
 fn keys() {
     let folder = Folder::new();
-    let mut verdict = Verdict::default();
+    let mut verdict = Verdict::new();
     let valid = Gguf::valid().bytes();
     let remaining = valid.len() as u64 - 32;
     for length in [u64::MAX, 1 << 63, remaining + 1, remaining, 65_536] {
@@ -184,7 +195,9 @@ fn values() {
         ("type 2^31-1", "general.name: value type 2147483647", |f| {
             f.set("general.name", raw(0x7fff_ffff, &[0; 8]));
         }),
-        ("array of type 13", "general.name: array of type 13", |f| f.set("general.name", list(13, 1, &[0; 8]))),
+        ("array of type 13", "general.name: array of type 13", |f| {
+            f.set("general.name", list(13, 1, &[0; 8]));
+        }),
         ("boolean 2", "tokenizer.ggml.add_bos_token: boolean byte 2", |f| {
             f.set("tokenizer.ggml.add_bos_token", raw(7, &[2]));
         }),
@@ -198,7 +211,7 @@ fn values() {
             f.set("general.name", list(10, 1 << 61, &[]));
         }),
         ("2^60 texts", "general.name: ", |f| f.set("general.name", list(8, 1 << 60, &[]))),
-        ("an element too many", "", |f| f.set("general.name", list(4, 2, &[0; 4]))),
+        ("an element too many", "key: ", |f| f.set("general.name", list(4, 2, &[0; 4]))),
         ("text of 2^64-1", "general.name: ", |f| f.set("general.name", raw(8, &u64::MAX.to_le_bytes()))),
         ("text that is no UTF-8", "general.name: is not UTF-8", |f| {
             f.set("general.name", raw(8, &string(&[0xC0, 0x80])));
@@ -226,7 +239,7 @@ fn nested(depth: usize) -> Vec<u8> {
 #[test]
 fn long_lists_in_sparse_files() {
     let folder = Folder::new();
-    let mut verdict = Verdict::default();
+    let mut verdict = Verdict::new();
     let path = folder.0.path().join("model.gguf");
     // Keys of one list each; all elements are zero bytes.
     let mut sparse = |name: &str, kind: u32, size: u64, n: u64, lists: u64, field: &str| {
@@ -245,7 +258,7 @@ fn long_lists_in_sparse_files() {
     };
     sparse("10^9 empty texts", 8, 8, 1_000_000_000, 1, "general.list.0: 1000000000");
     sparse("10^9 bytes", 0, 1, 1_000_000_000, 1, "general.list.0: 1000000000");
-    sparse("2^20 empty texts four times", 8, 8, 1 << 20, 4, "general.list.");
+    sparse("2^20 empty texts five times", 8, 8, 1 << 20, 5, "general.list.4: with it");
     sparse("2^20 bytes 200 times", 0, 1, 1 << 20, 200, "general.list.");
     sparse("2^20 booleans 200 times", 7, 1, 1 << 20, 200, "general.list.");
     sparse("2^20 f64 40 times", 12, 8, 1 << 20, 40, "general.list.");
@@ -292,9 +305,13 @@ fn dimensions_and_types() {
             let tensor = f.tensor(Q);
             (tensor.kind, tensor.dims) = (8, vec![32, (1 << 59) + 1]);
         }),
-        ("a row of half a block", "blk.0.attn_q.weight: its rows of 8 numbers are not whole blocks of 32", |f| {
-            f.tensor(Q).kind = 8;
-        }),
+        (
+            "a row of half a block",
+            "blk.0.attn_q.weight: its rows of 8 numbers are not whole blocks of 32",
+            |f| {
+                f.tensor(Q).kind = 8;
+            },
+        ),
         ("rows that only together are blocks", "blk.0.attn_q.weight: its rows of 8", |f| {
             let tensor = f.tensor(Q);
             (tensor.kind, tensor.dims) = (2, vec![8, 8]);
@@ -307,7 +324,7 @@ fn dimensions_and_types() {
         ("one axis less", "blk.0.attn_q.weight: has shape", |f| f.tensor(Q).dims = vec![64]),
     ]);
     let folder = Folder::new();
-    let mut verdict = Verdict::default();
+    let mut verdict = Verdict::new();
     for kind in [4, 5, 16, 23, 24, 27, 29, 31, 32, 33, 36, 37, 38, 39, 40, 1 << 31, u32::MAX] {
         let mut file = Gguf::valid();
         file.tensor(Q).kind = kind;
@@ -355,7 +372,9 @@ fn places_and_names() {
             let tensor = f.tensor(K);
             tensor.offset = Some(u64::MAX - 127);
         }),
-        ("a name twice", "blk.0.attn_k.weight: is given twice", |f| f.tensor("blk.0.attn_v.weight").name = K.into()),
+        ("a name twice", "blk.0.attn_k.weight: is given twice", |f| {
+            f.tensor("blk.0.attn_v.weight").name = K.into();
+        }),
         ("a name of 65 bytes", "tensor name: 65", |f| f.tensor(K).name = vec![b'x'; 65]),
         ("an empty name", "tensor name: \"\"", |f| f.tensor(K).name.clear()),
         ("a path", "tensor name: \"../../evil\"", |f| f.tensor(K).name = b"../../evil".to_vec()),
@@ -385,7 +404,7 @@ fn a_name_of_a_gigabyte() {
     (file.n_keys, file.n_tensors) = (Some(0), Some(1));
     let path = folder.write(&[&file.header()[..], &(1u64 << 30).to_le_bytes()].concat());
     File::options().write(true).open(&path).unwrap().set_len((1 << 30) + 4096).unwrap();
-    let mut verdict = Verdict::default();
+    let mut verdict = Verdict::new();
     // The bound must not come from the file's size here.
     verdict.refused("name", 0, "tensor name: 1073741824", || load(&path));
     verdict.check();
@@ -396,7 +415,7 @@ fn a_name_of_a_gigabyte() {
 fn truncated_at_every_byte() {
     let folder = Folder::new();
     let bytes = Gguf::valid().bytes();
-    let mut verdict = Verdict::default();
+    let mut verdict = Verdict::new();
     for length in 0..bytes.len() {
         let path = folder.write(&bytes[..length]);
         let name = format!("{length} bytes");
@@ -427,15 +446,23 @@ fn configuration() {
         ("no block count", "llama.block_count: is missing", |f| f.remove("llama.block_count")),
         ("0 heads", "llama.attention.head_count: 0", |f| f.set("llama.attention.head_count", u32v(0))),
         ("3 heads", "llama.attention.head_count: ", |f| f.set("llama.attention.head_count", u32v(3))),
-        ("2^31 heads", "llama.attention.head_count: ", |f| f.set("llama.attention.head_count", u32v(1 << 31))),
+        ("2^31 heads", "llama.attention.head_count: ", |f| {
+            f.set("llama.attention.head_count", u32v(1 << 31));
+        }),
         ("8 heads", "llama.rope.dimension_count", |f| f.set("llama.attention.head_count", u32v(8))),
         ("heads of width 1", "llama.attention.head_count: ", |f| {
             f.set("llama.attention.head_count", u32v(8));
             f.remove("llama.rope.dimension_count");
         }),
-        ("0 key heads", "llama.attention.head_count_kv: 0", |f| f.set("llama.attention.head_count_kv", u32v(0))),
-        ("8 key heads", "llama.attention.head_count_kv: ", |f| f.set("llama.attention.head_count_kv", u32v(8))),
-        ("3 key heads", "llama.attention.head_count_kv: ", |f| f.set("llama.attention.head_count_kv", u32v(3))),
+        ("0 key heads", "llama.attention.head_count_kv: 0", |f| {
+            f.set("llama.attention.head_count_kv", u32v(0));
+        }),
+        ("8 key heads", "llama.attention.head_count_kv: ", |f| {
+            f.set("llama.attention.head_count_kv", u32v(8));
+        }),
+        ("3 key heads", "llama.attention.head_count_kv: ", |f| {
+            f.set("llama.attention.head_count_kv", u32v(3));
+        }),
         ("1 key head", "attn_k.weight: has shape", |f| f.set("llama.attention.head_count_kv", u32v(1))),
         ("a list of heads", "llama.attention.head_count: ", |f| {
             f.set("llama.attention.head_count", integers(&[4, 4, 4]));
@@ -471,7 +498,7 @@ fn configuration() {
         }),
         ("width 2^24", "llama.", |f| f.set("llama.embedding_length", u32v(1 << 24))),
         ("width 10", "llama.", |f| f.set("llama.embedding_length", u32v(10))),
-        ("width 16", "", |f| f.set("llama.embedding_length", u32v(16))),
+        ("width 16", "llama.rope.dimension_count", |f| f.set("llama.embedding_length", u32v(16))),
         ("mlp 2^24", "ffn_", |f| f.set("llama.feed_forward_length", u32v(1 << 24))),
         ("vocabulary 11", "tokenizer.ggml.tokens: 12 tokens", |f| {
             f.set("llama.vocab_size", u32v(11));
@@ -483,10 +510,12 @@ fn configuration() {
             f.tensor("token_embd.weight").dims = vec![8, 13];
             f.tensor("token_embd.weight").data.resize(13 * 32, 0);
         }),
-        ("vocabulary 2^24", "", |f| f.set("llama.vocab_size", u32v(1 << 24))),
+        ("vocabulary 2^24", "tokenizer.ggml.tokens: 12 tokens", |f| f.set("llama.vocab_size", u32v(1 << 24))),
         ("bos past the end", "bos: id 12", |f| f.set("tokenizer.ggml.bos_token_id", u32v(12))),
         ("eos 2^32-1", "eos: id 4294967295", |f| f.set("tokenizer.ggml.eos_token_id", u32v(u32::MAX))),
-        ("bos -1", "tokenizer.ggml.bos_token_id", |f| f.set("tokenizer.ggml.bos_token_id", raw(5, &[0xFF; 4]))),
+        ("bos -1", "tokenizer.ggml.bos_token_id", |f| {
+            f.set("tokenizer.ggml.bos_token_id", raw(5, &[0xFF; 4]));
+        }),
         ("bos as text", "tokenizer.ggml.bos_token_id", |f| f.set("tokenizer.ggml.bos_token_id", text("<s>"))),
         ("no architecture", "general.architecture: is missing", |f| f.remove("general.architecture")),
         ("architecture \"\"", "architecture \"\"", |f| f.set("general.architecture", text(""))),
@@ -535,7 +564,9 @@ fn tokenizer() {
         }),
         ("no types", "tokenizer.ggml.token_type: is missing", |f| f.remove(TYPES)),
         ("no tokens", "tokenizer.ggml.tokens: ", |f| f.remove("tokenizer.ggml.tokens")),
-        ("tokens as numbers", "tokenizer.ggml.tokens: ", |f| f.set("tokenizer.ggml.tokens", integers(&[1; 12]))),
+        ("tokens as numbers", "tokenizer.ggml.tokens: ", |f| {
+            f.set("tokenizer.ggml.tokens", integers(&[1; 12]));
+        }),
         ("a token twice", "tokenizer.ggml.tokens: ids 1 and 2", |f| {
             let mut tokens = TOKENS;
             tokens[2] = "a";
@@ -660,7 +691,7 @@ fn weights_that_are_no_numbers() {
 fn cut_while_loading() {
     let folder = Folder::new();
     let bytes = Gguf::valid().bytes();
-    let mut verdict = Verdict::default();
+    let mut verdict = Verdict::new();
     for keep in [0, 10, 500, bytes.len() - 1] {
         let path = folder.write(&bytes);
         let file = DataFile::open(&path).unwrap();
@@ -669,8 +700,9 @@ fn cut_while_loading() {
         let shrinking = DataFile::open(&path).unwrap();
         File::options().write(true).open(&path).unwrap().set_len(keep as u64).unwrap();
         let field = path.to_str().unwrap();
-        verdict
-            .refused(&format!("{keep} bytes of a tensor"), 4000, field, || weights.take("output_norm.weight", &[8]));
+        verdict.refused(&format!("{keep} bytes of a tensor"), 4000, field, || {
+            weights.take("output_norm.weight", &[8])
+        });
         if keep <= 500 {
             verdict.refused(&format!("{keep} bytes of a header"), 4000, field, || gguf::read(&shrinking));
         }
@@ -685,7 +717,7 @@ fn random_bytes() {
     let valid = Gguf::valid();
     let (header, bytes) = (valid.header().len(), valid.bytes());
     let mut random = Random(0x00C0_FFEE);
-    let mut verdict = Verdict::default();
+    let mut verdict = Verdict::new();
     let mut loaded = 0;
     for round in 0..4000 {
         let mut changed = bytes.clone();

@@ -257,3 +257,29 @@ fn token_ids_are_those_of_the_tokenizers_library_from_both_formats() {
         }
     }
 }
+
+/// Q8_1 and Q8_K are read by candle but not by the gguf Python package, so candle itself is the
+/// oracle: a file it writes widens here to what it widens it to.
+#[test]
+fn the_two_types_only_candle_reads_widen_as_candle_does() {
+    use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
+    use causalcone_model::file::{DataFile, Weights, gguf};
+    let x = Tensor::arange(0f32, 512.0, &Device::Cpu).unwrap();
+    let x = ((x * 0.37).unwrap().sin().unwrap() * 3.0).unwrap().reshape((2, 256)).unwrap();
+    for dtype in [GgmlDType::Q8_1, GgmlDType::Q8K] {
+        let quantised = QTensor::quantize(&x, dtype).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.gguf");
+        let mut out = std::fs::File::create(&path).unwrap();
+        let architecture = gguf_file::Value::String("x".into());
+        let metadata = [("general.architecture", &architecture)];
+        gguf_file::write(&mut out, &metadata, &[("x", &quantised)]).unwrap();
+        let file = DataFile::open(&path).unwrap();
+        let header = gguf::read(&file).unwrap();
+        let ours = Weights::from_gguf(file, &header).unwrap().take("x", &[2, 256]).unwrap();
+        let theirs = quantised.dequantize(&Device::Cpu).unwrap();
+        assert_eq!(ours.to_vec2::<f32>().unwrap(), theirs.to_vec2::<f32>().unwrap(), "{dtype:?}");
+        let apart = (ours - &x).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(apart < 0.03, "{dtype:?}: 8 bits of a range of 6 are off by at most 0.024, this by {apart}");
+    }
+}

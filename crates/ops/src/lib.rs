@@ -24,7 +24,7 @@ mod rope;
 mod rows;
 
 pub use activation::Activation;
-pub use linear::Linear;
+pub use linear::{Linear, project};
 pub use norm::{layer_norm, rms_norm};
 pub use rope::{Rope, Rotation};
 pub use rows::{replace, select};

@@ -67,6 +67,8 @@ pub(super) fn run(args: &FileArgs, terminal: &mut Terminal) -> Result<(), Failur
 pub(super) fn run_once(loaded: &Loaded) -> Result<RunResult, Failure> {
     let experiment = loaded.experiment()?;
     let read_run = experiment.reading_run()?;
+    // Compiled for what it refuses: an edit that nothing read could show.
+    experiment.plan_single()?;
     let outcome = experiment.execute()?;
     let answers = |answer: crate::Answer<'_>| Answers {
         top: answer.top(experiment.listed()).0,

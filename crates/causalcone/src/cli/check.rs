@@ -68,8 +68,7 @@ impl Check {
         let ours = ours.unwrap_or(f64::NAN);
         let off = (ours - theirs).abs();
         self.worst = self.worst.max(off);
-        // Written so that NaN is wrong.
-        if !(off <= tolerance) {
+        if off.is_nan() || off > tolerance {
             self.wrong.push(format!("{what}: {ours:.6}, published {theirs:.6}"));
         }
     }

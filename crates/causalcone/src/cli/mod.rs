@@ -13,6 +13,8 @@ mod terminal;
 mod tour;
 
 use crate::{Experiment, ExperimentFile, Explanation, Model, Reference};
+use causalcone_report::Format;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use failure::Failure;
 use std::path::{Path, PathBuf};
@@ -151,9 +153,9 @@ struct SweepArgs {
     /// Folder for the results
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Format of the table: csv, jsonl or parquet
-    #[arg(long, default_value = "csv")]
-    format: causalcone_report::Format,
+    /// Format of the table
+    #[arg(long, default_value = "csv", value_parser = formats())]
+    format: Format,
     #[command(flatten)]
     again: Again,
 }
@@ -172,6 +174,11 @@ enum ModelsAction {
         /// Alias, Hugging Face directory, .gguf file or owner/name
         model: String,
     },
+}
+
+/// The table formats, by name.
+fn formats() -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new(Format::ALL.map(Format::name)).try_map(|name| name.parse::<Format>())
 }
 
 /// Runs the command with the process's arguments.

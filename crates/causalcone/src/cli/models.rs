@@ -95,19 +95,20 @@ fn info(name: &str, terminal: &mut Terminal) -> Result<(), Failure> {
         (site.name().to_owned(), shape.into())
     });
     field("sites", Value::Object(sites.collect()));
-    terminal.result(&fields, |fields| fields.iter().map(|(key, value)| line(key, value)).collect())
+    terminal.result(&fields, |fields| fields.iter().map(|(key, value)| line(0, key, value)).collect())
 }
 
-/// One field for people: objects below their name, a field a line.
-fn line(key: &str, value: &Value) -> String {
+/// One field for people: what is inside an object below its name, indented.
+fn line(indent: usize, key: &str, value: &Value) -> String {
+    let name = format!("{:indent$}{key}", "");
     match value {
         Value::Object(object) => {
-            let lines = object.iter().map(|(key, value)| format!("  {}", line(key, value)));
-            format!("{key}\n{}", lines.collect::<String>())
+            let lines = object.iter().map(|(key, value)| line(indent + 2, key, value));
+            format!("{name}\n{}", lines.collect::<String>())
         }
-        Value::Array(items) => items.iter().map(|item| line(key, item)).collect(),
-        Value::String(text) => format!("{key:<16} {text}\n"),
-        Value::Null => format!("{key:<16} none\n"),
-        other => format!("{key:<16} {other}\n"),
+        Value::Array(items) => items.iter().map(|item| line(indent, key, item)).collect(),
+        Value::String(text) => format!("{name:<28} {text}\n"),
+        Value::Null => format!("{name:<28} none\n"),
+        other => format!("{name:<28} {other}\n"),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Learned positions, LayerNorm, fused QKV, weights stored in × out (its "Conv1D").
 
-use super::{Family, Format, check, even_head, inert};
+use super::{Family, Format, Sizes, check, even_head, inert};
 use crate::Result;
 use crate::config::{Bias, Config, Mlp, Norm, Positions};
 use crate::decoder::{Block, Decoder, Gate, NormWeights};
@@ -22,6 +22,8 @@ pub(super) const FAMILY: Family = Family {
 const OWN_INERT: &[&str] =
     &["attn_pdrop", "embd_pdrop", "resid_pdrop", "summary_*", "n_ctx", "reorder_and_upcast_attn"];
 
+const SIZES: Sizes = Sizes { layers: "n_layer", heads: "n_head", kv_heads: "n_head", head_dim: "n_head" };
+
 fn config(keys: &Keys) -> Result<Config> {
     let width = keys.size("n_embd")?;
     let heads = keys.size("n_head")?;
@@ -34,7 +36,7 @@ fn config(keys: &Keys) -> Result<Config> {
         width,
         heads,
         kv_heads: heads,
-        head_dim: even_head(keys, width, heads)?,
+        head_dim: even_head(keys, &SIZES, width, heads)?,
         // The format itself defines a missing or null n_inner as four times the width.
         mlp_width: keys.optional_size("n_inner")?.unwrap_or(4 * width),
         vocab: keys.size("vocab_size")?,
@@ -50,7 +52,7 @@ fn config(keys: &Keys) -> Result<Config> {
     keys.must_be("add_cross_attention", false)?;
     keys.must_be("pruned_heads", serde_json::json!({}))?;
     keys.finish(&inert(OWN_INERT))?;
-    check(keys, config)
+    check(keys, &SIZES, config)
 }
 
 fn load(config: &Config, weights: &Weights) -> Result<Decoder> {

@@ -3,7 +3,7 @@
 //! Rotary positions, RMSNorm, grouped-query attention, gated MLP, weights stored out × in. GGUF
 //! files hold the rows of the query and key projections in another order, undone here.
 
-use super::{Family, Format, check, even_head, inert};
+use super::{Family, Format, Sizes, check, even_head, inert};
 use crate::Result;
 use crate::config::{Bias, Config, Mlp, Norm, Positions};
 use crate::decoder::{Block, Decoder, Gate, NormWeights};
@@ -75,12 +75,26 @@ const GGUF: Names = Names {
 
 const OWN_INERT: &[&str] = &["attention_dropout", "is_llama_config", "pretraining_tp", "pruned_heads"];
 
+const HF_SIZES: Sizes = Sizes {
+    layers: "num_hidden_layers",
+    heads: "num_attention_heads",
+    kv_heads: "num_key_value_heads",
+    head_dim: "head_dim",
+};
+
+const GGUF_SIZES: Sizes = Sizes {
+    layers: "llama.block_count",
+    heads: "llama.attention.head_count",
+    kv_heads: "llama.attention.head_count_kv",
+    head_dim: "llama.attention.key_length",
+};
+
 fn config(keys: &Keys) -> Result<Config> {
     let width = keys.size("hidden_size")?;
     let heads = keys.size("num_attention_heads")?;
     let head_dim = match keys.optional_size("head_dim")? {
         Some(given) => given,
-        None => even_head(keys, width, heads)?,
+        None => even_head(keys, &HF_SIZES, width, heads)?,
     };
     let activation = keys.text("hidden_act")?;
     let activation = Activation::by_name(activation)
@@ -109,7 +123,7 @@ fn config(keys: &Keys) -> Result<Config> {
     keys.must_be("rope_scaling", serde_json::Value::Null)?;
     keys.must_be("rope_interleaved", false)?;
     keys.finish(&inert(OWN_INERT))?;
-    check(keys, config)
+    check(keys, &HF_SIZES, config)
 }
 
 fn gguf_config(keys: &Keys) -> Result<Config> {
@@ -117,7 +131,7 @@ fn gguf_config(keys: &Keys) -> Result<Config> {
     let heads = keys.size("llama.attention.head_count")?;
     let head_dim = match keys.optional_size("llama.attention.key_length")? {
         Some(given) => given,
-        None => even_head(keys, width, heads)?,
+        None => even_head(keys, &GGUF_SIZES, width, heads)?,
     };
     keys.must_be("llama.attention.value_length", head_dim)?;
     keys.must_be("llama.rope.dimension_count", head_dim)?;
@@ -144,7 +158,7 @@ fn gguf_config(keys: &Keys) -> Result<Config> {
     };
     // The tokenizer's keys are checked where the tokenizer is built.
     keys.finish(&["general.*", "tokenizer.*", "quantize.imatrix.*"])?;
-    check(keys, config)
+    check(keys, &GGUF_SIZES, config)
 }
 
 fn load(config: &Config, weights: &Weights, names: &Names) -> Result<Decoder> {

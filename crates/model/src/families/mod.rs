@@ -44,12 +44,7 @@ pub(crate) fn names() -> String {
 
 /// The format that fits a config.json.
 pub(crate) fn for_hugging_face(keys: &Keys) -> Result<&'static Format> {
-    let unsupported = |what, given: &str, supported| Error::Unsupported {
-        path: keys.path().into(),
-        what,
-        given: given.into(),
-        supported,
-    };
+    let unsupported = |what, given: &str, supported| Error::unsupported(keys.path(), what, given, supported);
     let name = keys.text("model_type")?;
     let family = FAMILIES.iter().find(|family| family.name == name);
     let family = family.ok_or_else(|| unsupported("architecture", name, names()))?;
@@ -67,12 +62,8 @@ pub(crate) fn for_gguf(keys: &Keys) -> Result<&'static Format> {
     let name = keys.text("general.architecture")?;
     let gguf = || FAMILIES.iter().filter_map(|family| family.gguf.as_ref());
     gguf().find(|(architecture, _)| *architecture == name).map(|(_, format)| format).ok_or_else(|| {
-        Error::Unsupported {
-            path: keys.path().into(),
-            what: "architecture",
-            given: name.chars().take(60).collect(),
-            supported: gguf().map(|(name, _)| *name).collect::<Vec<_>>().join(", "),
-        }
+        let supported = gguf().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+        Error::unsupported(keys.path(), "architecture", name, supported)
     })
 }
 
@@ -143,32 +134,45 @@ fn inert(own: &[&'static str]) -> Vec<&'static str> {
     [INERT, own].concat()
 }
 
+/// What a format calls the sizes that are checked against each other.
+struct Sizes {
+    layers: &'static str,
+    heads: &'static str,
+    kv_heads: &'static str,
+    head_dim: &'static str,
+}
+
 /// Checks that need more than one key.
-fn check(keys: &Keys, config: Config) -> Result<Config> {
+fn check(keys: &Keys, names: &Sizes, config: Config) -> Result<Config> {
     let bad = |key: &str, problem: String| Err(keys.bad(key, problem));
     if !config.heads.is_multiple_of(config.kv_heads) {
         return bad(
-            "heads",
+            names.kv_heads,
             format!("{} query heads cannot share {} key/value heads evenly", config.heads, config.kv_heads),
         );
     }
     if matches!(config.positions, crate::config::Positions::Rotary { .. })
         && !config.head_dim.is_multiple_of(2)
     {
-        return bad("head_dim", format!("{} is odd, which rotary positions cannot be", config.head_dim));
+        let key = if keys.get(names.head_dim).is_some() { names.head_dim } else { names.heads };
+        let odd = config.head_dim;
+        return bad(key, format!("heads of width {odd} are odd, which rotary positions cannot be"));
     }
     if config.layers > 4096 {
-        return bad("layers", format!("{} blocks are more than the 4096 a model may have", config.layers));
+        return bad(
+            names.layers,
+            format!("{} blocks are more than the 4096 a model may have", config.layers),
+        );
     }
     Ok(config)
 }
 
 /// The width of a head where it is not given: an even share of the model's width.
-fn even_head(keys: &Keys, width: usize, heads: usize) -> Result<usize> {
+fn even_head(keys: &Keys, names: &Sizes, width: usize, heads: usize) -> Result<usize> {
     if width.is_multiple_of(heads) {
         return Ok(width / heads);
     }
-    Err(keys.bad("heads", format!("width {width} cannot be shared evenly by {heads} heads")))
+    Err(keys.bad(names.heads, format!("width {width} cannot be shared evenly by {heads} heads")))
 }
 
 /// The unembedding: the token embedding itself where the two are tied.

@@ -17,6 +17,8 @@ const MAX_KEYS: u64 = 1 << 16;
 const MAX_TENSORS: u64 = 1 << 17;
 /// The longest lists are merges: half a million in the largest tokenizers.
 const MAX_ARRAY: u64 = 1 << 20;
+/// All lists of a header together; each element takes more memory than file.
+const MAX_ELEMENTS: u64 = 1 << 22;
 const MAX_STRING: u64 = 16 << 20;
 
 /// A metadata value.
@@ -145,6 +147,9 @@ fn tensor_info(reader: &mut Reader<'_>, alignment: u64) -> Result<Entry> {
     if offset % alignment != 0 {
         return Err(reader.bad(&name, format!("offset {offset} is not a multiple of {alignment}")));
     }
+    if offset.checked_add(bytes).is_none_or(|end| end > reader.file.len()) {
+        return Err(reader.bad(&name, format!("its {bytes} bytes at {offset} pass the end of the file")));
+    }
     // GGUF lists the fastest dimension first.
     let shape = dims.iter().rev().map(|&d| usize::try_from(d)).collect::<Result<_, _>>();
     let shape = shape.map_err(|_| reader.bad(&name, "its shape does not fit this machine".into()))?;
@@ -191,6 +196,8 @@ struct Reader<'a> {
     file: &'a DataFile,
     source: BufReader<Positioned<'a>>,
     position: u64,
+    /// How many more elements lists may have.
+    elements: u64,
 }
 
 /// A [`Read`] over a [`DataFile`], for the buffer above it.
@@ -208,7 +215,8 @@ impl Read for Positioned<'_> {
 
 impl<'a> Reader<'a> {
     fn new(file: &'a DataFile) -> Self {
-        Self { file, source: BufReader::with_capacity(1 << 16, Positioned(file, 0)), position: 0 }
+        let source = BufReader::with_capacity(1 << 16, Positioned(file, 0));
+        Self { file, source, position: 0, elements: MAX_ELEMENTS }
     }
 
     fn bad(&self, field: &str, problem: String) -> Error {
@@ -247,7 +255,8 @@ impl<'a> Reader<'a> {
         let n = self.u64(field)?;
         let most = cap.min(self.remaining() / least);
         if n > most {
-            return Err(self.bad(field, format!("{n} is more than the {most} this file could hold")));
+            let why = if most == cap { "there may be" } else { "this file could hold" };
+            return Err(self.bad(field, format!("{n} is more than the {most} {why}")));
         }
         Ok(n)
     }
@@ -303,11 +312,15 @@ impl<'a> Reader<'a> {
             }
         };
         let n = self.count(key, MAX_ARRAY, least)?;
+        self.elements = self.elements.checked_sub(n).ok_or_else(|| {
+            self.bad(key, format!("with it the lists of this header have more than {MAX_ELEMENTS} elements"))
+        })?;
+        let capacity = usize::try_from(n).unwrap_or(0);
         let mut list = match kind {
-            6 | 12 => Value::Floats(Vec::new()),
-            7 => Value::Bools(Vec::new()),
-            8 => Value::Texts(Vec::new()),
-            _ => Value::Integers(Vec::new()),
+            6 | 12 => Value::Floats(Vec::with_capacity(capacity)),
+            7 => Value::Bools(Vec::with_capacity(capacity)),
+            8 => Value::Texts(Vec::with_capacity(capacity)),
+            _ => Value::Integers(Vec::with_capacity(capacity)),
         };
         for _ in 0..n {
             match (&mut list, self.scalar(key, kind)?) {

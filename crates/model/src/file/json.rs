@@ -1,7 +1,13 @@
 //! JSON that means one thing: a key given twice is an error, not "the last one wins".
 
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::{Map, Number, Value};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+use std::cell::Cell;
+use std::collections::HashSet;
+
+/// A parsed value takes some hundred bytes, a written one as few as two: documents that are kept
+/// as [`Value`]s are held to this many.
+const MOST_VALUES: usize = 1 << 18;
 
 /// Parses a JSON document, refusing duplicate keys at every level.
 ///
@@ -12,73 +18,93 @@ use serde_json::{Map, Number, Value};
 /// ```
 ///
 /// # Errors
-/// When the text is no JSON (nesting deeper than 128 included) or has a duplicate key.
+/// When the text is no JSON (nesting deeper than 128 included), has a duplicate key, or more than
+/// 262 144 values.
 pub fn parse(text: &[u8]) -> serde_json::Result<Value> {
-    serde_json::from_slice::<Strict>(text).map(|strict| strict.0)
+    check(text, MOST_VALUES)?;
+    serde_json::from_slice(text)
 }
 
-struct Strict(Value);
+/// Checks that a text is JSON of at most so many values without duplicate keys, keeping none of it.
+///
+/// # Errors
+/// When it is not.
+pub fn check(text: &[u8], most_values: usize) -> serde_json::Result<()> {
+    let left = Cell::new(most_values);
+    let mut json = serde_json::Deserializer::from_slice(text);
+    Checked { left: &left, most: most_values }.deserialize(&mut json)?;
+    json.end()
+}
 
-impl<'de> Deserialize<'de> for Strict {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(StrictVisitor).map(Strict)
+/// Counts values down, and keeps only the keys of the objects it is in.
+#[derive(Clone, Copy)]
+struct Checked<'a> {
+    left: &'a Cell<usize>,
+    most: usize,
+}
+
+impl Checked<'_> {
+    fn count<E: Error>(self) -> Result<(), E> {
+        let left = self.left.get().checked_sub(1);
+        self.left.set(left.ok_or_else(|| E::custom(format!("more than {} values", self.most)))?);
+        Ok(())
     }
 }
 
-struct StrictVisitor;
+impl<'de> DeserializeSeed<'de> for Checked<'_> {
+    type Value = ();
 
-impl<'de> Visitor<'de> for StrictVisitor {
-    type Value = Value;
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        self.count()?;
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Checked<'_> {
+    type Value = ();
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("JSON")
     }
 
-    fn visit_bool<E>(self, v: bool) -> Result<Value, E> {
-        Ok(v.into())
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_i64<E>(self, v: i64) -> Result<Value, E> {
-        Ok(v.into())
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_u64<E>(self, v: u64) -> Result<Value, E> {
-        Ok(v.into())
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_f64<E: Error>(self, v: f64) -> Result<Value, E> {
-        Number::from_f64(v).map(Value::Number).ok_or_else(|| E::custom("number out of range"))
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_str<E>(self, v: &str) -> Result<Value, E> {
-        Ok(v.into())
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_string<E>(self, v: String) -> Result<Value, E> {
-        Ok(v.into())
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_unit<E>(self) -> Result<Value, E> {
-        Ok(Value::Null)
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element_seed(self)?.is_some() {}
+        Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        let mut items = Vec::new();
-        while let Some(Strict(item)) = seq.next_element()? {
-            items.push(item);
-        }
-        Ok(items.into())
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut object = Map::new();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let mut keys = HashSet::new();
         while let Some(key) = map.next_key::<String>()? {
-            if object.contains_key(&key) {
+            if keys.contains(&key) {
                 return Err(A::Error::custom(format!("duplicate key {key:?}")));
             }
-            let Strict(value) = map.next_value()?;
-            object.insert(key, value);
+            keys.insert(key);
+            map.next_value_seed(self)?;
         }
-        Ok(object.into())
+        Ok(())
     }
 }

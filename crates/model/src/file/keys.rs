@@ -39,19 +39,24 @@ impl Keys {
         }
     }
 
-    /// The scalar metadata of a GGUF header; lists are the tokenizer's and are left out.
+    /// The scalar metadata of a GGUF header. Lists of numbers are kept as far as they could be one
+    /// a block; longer ones and lists of texts are the tokenizer's, and count as empty here.
     pub fn from_gguf(path: &Path, metadata: &[(String, Gguf)]) -> Self {
+        const LONGEST: usize = 4096;
         let scalar = |(key, value): &(String, Gguf)| {
             let value = match value {
                 Gguf::Unsigned(n, _) => Json::from(*n),
                 Gguf::Signed(n, _) => Json::from(*n),
-                // A float stays a float, non-finite ones become null and are refused where read.
+                // JSON has no such number and would make it null, which means "not given".
+                Gguf::Float(x) if !x.is_finite() => Json::from(x.to_string()),
                 Gguf::Float(x) => Json::from(*x),
                 Gguf::Bool(b) => Json::from(*b),
                 Gguf::Text(text) => Json::from(text.as_str()),
-                Gguf::Integers(list) => Json::from(list.clone()),
-                Gguf::Floats(list) => Json::from(list.clone()),
-                Gguf::Texts(_) | Gguf::Bools(_) => Json::Array(Vec::new()),
+                Gguf::Integers(list) if list.len() <= LONGEST => Json::from(list.clone()),
+                Gguf::Floats(list) if list.len() <= LONGEST => Json::from(list.clone()),
+                Gguf::Integers(_) | Gguf::Floats(_) | Gguf::Texts(_) | Gguf::Bools(_) => {
+                    Json::Array(Vec::new())
+                }
             };
             (key.clone(), value)
         };
@@ -116,7 +121,7 @@ impl Keys {
         value
             .as_f64()
             .filter(|x| *x > 0.0 && *x < 1e30)
-            .ok_or_else(|| self.bad(key, format!("{value} is not a number above 0")))
+            .ok_or_else(|| self.bad(key, format!("{value} is not a number above 0 and below 1e30")))
     }
 
     /// A truth value, if it is given.
@@ -146,12 +151,12 @@ impl Keys {
     pub fn must_be(&self, key: &str, only: impl Into<Json>) -> Result<()> {
         let only = only.into();
         match self.get(key) {
-            Some(value) if *value != only => Err(Error::Unsupported {
-                path: self.path.clone(),
-                what: "setting",
-                given: format!("{key} = {value}"),
-                supported: format!("{key} = {only}"),
-            }),
+            Some(value) if *value != only => Err(Error::unsupported(
+                &self.path,
+                "setting",
+                &format!("{key} = {value}"),
+                format!("{key} = {only}"),
+            )),
             _ => Ok(()),
         }
     }

@@ -35,8 +35,12 @@ impl DataFile {
             return Err(Error::file(path, "type", "is not a regular file"));
         }
         let file = File::open(path).map_err(io)?;
-        let len = file.metadata().map_err(io)?.len();
-        Ok(Self { path: path.into(), file, len })
+        // Once more, of what was opened: the name may have come to mean something else.
+        let metadata = file.metadata().map_err(io)?;
+        if !metadata.is_file() {
+            return Err(Error::file(path, "type", "is not a regular file"));
+        }
+        Ok(Self { path: path.into(), file, len: metadata.len() })
     }
 
     /// The path it was opened by.

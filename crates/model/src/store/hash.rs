@@ -1,9 +1,9 @@
 //! SHA-256 of model files, remembered by path, size and modification time.
 
 use super::cache_dir;
-use crate::file::DataFile;
+use crate::file::{DataFile, json};
 use crate::{Error, Result};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::io::Write;
 use std::path::Path;
@@ -52,7 +52,7 @@ pub fn cached_sha256(path: &Path) -> Result<String> {
     }
     let hash = sha256(&path)?;
     if let Some(stamp) = stamp {
-        list.insert(key, json!({"stamp": stamp, "sha256": hash}));
+        list.insert(key, serde_json::json!({"stamp": stamp, "sha256": hash}));
         let _ = write_list(&list);
     }
     Ok(hash)
@@ -69,8 +69,11 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 }
 
 fn read_list() -> Map<String, Value> {
-    let text = DataFile::open(&cache_dir().join("hashes.json")).and_then(|file| file.read_all(16 << 20));
-    text.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
+    let text = DataFile::open(&cache_dir().join("hashes.json")).and_then(|file| file.read_all(1 << 20));
+    match text.ok().and_then(|text| json::parse(&text).ok()) {
+        Some(Value::Object(list)) => list,
+        _ => Map::new(),
+    }
 }
 
 fn write_list(list: &Map<String, Value>) -> std::io::Result<()> {

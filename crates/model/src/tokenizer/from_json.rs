@@ -1,13 +1,15 @@
 //! A tokenizer from Hugging Face's tokenizer.json.
 
-use super::recipe::Flags;
+use super::recipe::{Flags, MAX_ADDED, MAX_MERGES, MAX_VOCABULARY};
 use super::{Added, Recipe, Spelling, Tokenizer};
-use crate::file::DataFile;
+use crate::file::{DataFile, json};
 use crate::{Error, Result};
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use std::collections::HashMap;
+use std::marker::PhantomData;
 use std::path::Path;
 
 /// The largest in use (Gemma's) has 33 MB.
@@ -20,30 +22,39 @@ impl Tokenizer {
     /// When the file is broken, or describes a kind of tokenizer that is not supported.
     pub fn from_json(path: &Path) -> Result<Self> {
         let text = DataFile::open(path)?.read_all(MAX_FILE)?;
-        let file: File =
+        let file: File<'_> =
             serde_json::from_slice(&text).map_err(|e| Error::file(path, "document", e.to_string()))?;
+        let recipe = file.recipe();
         drop(text);
-        let recipe = file.recipe().and_then(Tokenizer::new);
-        recipe.map_err(|problem| Error::file(path, "tokenizer", problem))
+        recipe.and_then(Tokenizer::new).map_err(|problem| Error::file(path, "tokenizer", problem))
     }
 }
 
 #[derive(Deserialize)]
-struct File {
-    #[serde(default)]
-    added_tokens: Vec<AddedToken>,
-    #[serde(default)]
-    normalizer: Value,
-    #[serde(default)]
-    pre_tokenizer: Value,
-    #[serde(default)]
-    post_processor: Value,
-    #[serde(default)]
-    decoder: Value,
-    model: Model,
+#[serde(deny_unknown_fields)]
+struct File<'a> {
+    #[serde(rename = "version")]
+    _version: Option<IgnoredAny>,
+    #[serde(rename = "truncation")]
+    _truncation: Option<IgnoredAny>,
+    #[serde(rename = "padding")]
+    _padding: Option<IgnoredAny>,
+    #[serde(borrow)]
+    added_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    normalizer: Option<&'a RawValue>,
+    #[serde(borrow)]
+    pre_tokenizer: Option<&'a RawValue>,
+    #[serde(borrow)]
+    post_processor: Option<&'a RawValue>,
+    #[serde(borrow)]
+    decoder: Option<&'a RawValue>,
+    #[serde(borrow)]
+    model: &'a RawValue,
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct AddedToken {
     id: u32,
     content: String,
@@ -59,10 +70,18 @@ struct AddedToken {
     special: bool,
 }
 
+/// What kind of model it is; the others have fields of their own.
 #[derive(Deserialize)]
-struct Model {
+struct Kind {
     #[serde(rename = "type")]
     kind: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Model<'a> {
+    #[serde(rename = "type")]
+    _kind: Option<IgnoredAny>,
     #[serde(default)]
     dropout: Option<f64>,
     #[serde(default)]
@@ -78,8 +97,41 @@ struct Model {
     #[serde(default)]
     ignore_merges: bool,
     vocab: Vocabulary,
-    #[serde(default)]
-    merges: Vec<Merge>,
+    #[serde(borrow)]
+    merges: Option<&'a RawValue>,
+}
+
+/// The entries of a list, which are counted before any is kept.
+fn list<T: DeserializeOwned>(what: &str, part: Option<&RawValue>, most: usize) -> Result<Vec<T>, String> {
+    let Some(part) = part else { return Ok(Vec::new()) };
+    let bad = |e: serde_json::Error| format!("{what}: {e}");
+    let mut count = 0usize;
+    let text = || serde_json::Deserializer::from_str(part.get());
+    text().deserialize_seq(Entries(|_: IgnoredAny| count += 1, PhantomData)).map_err(bad)?;
+    if count > most {
+        return Err(format!("{what}: {count} entries are more than {most}"));
+    }
+    let mut items = Vec::with_capacity(count);
+    text().deserialize_seq(Entries(|item| items.push(item), PhantomData)).map_err(bad)?;
+    Ok(items)
+}
+
+/// Hands over the entries of a list one by one.
+struct Entries<F, T>(F, PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>, F: FnMut(T)> Visitor<'de> for Entries<F, T> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
+        while let Some(item) = seq.next_element()? {
+            (self.0)(item);
+        }
+        Ok(())
+    }
 }
 
 /// A vocabulary in which no token stands twice.
@@ -99,6 +151,10 @@ impl<'de> Deserialize<'de> for Vocabulary {
                     if let Some(_earlier) = entries.insert(token.clone(), id) {
                         return Err(A::Error::custom(format!("token {token:?} is given twice")));
                     }
+                    if entries.len() > MAX_VOCABULARY {
+                        let problem = format!("a vocabulary of more than {MAX_VOCABULARY} tokens");
+                        return Err(A::Error::custom(problem));
+                    }
                 }
                 Ok(Vocabulary(entries))
             }
@@ -115,12 +171,22 @@ enum Merge {
     Pair(String, String),
 }
 
-impl File {
+impl File<'_> {
     fn recipe(self) -> Result<Recipe, String> {
-        let model = self.model;
-        if let Some(kind) = model.kind.filter(|kind| kind != "BPE") {
+        let model = self.model.get();
+        let kind: Kind = serde_json::from_str(model).map_err(|e| format!("model.type: {e}"))?;
+        if let Some(kind) = kind.kind.filter(|kind| kind != "BPE") {
             return Err(format!("model.type: {kind:?} is not supported; supported: BPE"));
         }
+        let model: Model<'_> = serde_json::from_str(model).map_err(|e| format!("model: {e}"))?;
+        let parsed = |what: &str, part: Option<&RawValue>| {
+            let part = part.map(|part| json::parse(part.get().as_bytes())).transpose();
+            part.map(Option::unwrap_or_default).map_err(|e| format!("{what}: {e}"))
+        };
+        let normalizer = parsed("normalizer", self.normalizer)?;
+        let pre_tokenizer = parsed("pre_tokenizer", self.pre_tokenizer)?;
+        let post_processor = parsed("post_processor", self.post_processor)?;
+        let decoder = parsed("decoder", self.decoder)?;
         let affix = [model.continuing_subword_prefix, model.end_of_word_suffix];
         if affix.into_iter().flatten().any(|text| !text.is_empty()) {
             return Err("model: subword prefixes and suffixes are not supported".into());
@@ -128,15 +194,16 @@ impl File {
         if model.dropout.is_some_and(|p| p != 0.0) {
             return Err("model.dropout: a tokenizer that splits by chance is not supported".into());
         }
-        let merges = model.merges.into_iter().map(|merge| match merge {
+        let merges = list("model.merges", model.merges, MAX_MERGES)?.into_iter().map(|merge| match merge {
             Merge::Pair(left, right) => Ok((left, right)),
             Merge::Spaced(text) => {
                 split_merge(&text).ok_or_else(|| format!("model.merges: {text:?} is not two tokens"))
             }
         });
-        let byte_level = mentions(&self.pre_tokenizer, "ByteLevel") || mentions(&self.decoder, "ByteLevel");
-        let added = self.added_tokens.into_iter().map(AddedToken::described).collect::<Vec<_>>();
-        let bos = leading_token(&self.post_processor)?;
+        let byte_level = mentions(&pre_tokenizer, "ByteLevel") || mentions(&decoder, "ByteLevel");
+        let added = list("added_tokens", self.added_tokens, MAX_ADDED)?;
+        let added = added.into_iter().map(AddedToken::described).collect::<Vec<_>>();
+        let bos = leading_token(&post_processor)?;
         let id_of = |text: &str| {
             added
                 .iter()
@@ -152,8 +219,8 @@ impl File {
             merges: merges.collect::<Result<_, _>>()?,
             vocab: model.vocab.0,
             added,
-            normalizer: self.normalizer,
-            pre_tokenizer: self.pre_tokenizer,
+            normalizer,
+            pre_tokenizer,
             flags: Flags {
                 unknown: model.unk_token,
                 fuse_unknown: model.fuse_unk,

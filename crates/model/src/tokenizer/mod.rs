@@ -9,10 +9,15 @@ mod from_gguf;
 mod from_json;
 mod recipe;
 
-pub use recipe::{Added, Recipe, Spelling};
+pub use recipe::{Added, Recipe, Spelling, Stage};
 
 use crate::{Error, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+use tokenizers::{OffsetReferential, OffsetType, PreTokenizer};
+
+/// Splitting a prompt takes milliseconds; a pattern made to be slow may take this long.
+const MOST_TIME: Duration = Duration::from_millis(300);
 
 /// A tokenizer.
 ///
@@ -29,8 +34,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     spelling: Spelling,
-    /// Patterns the splitting runs: one that gives up is an error here, where the library goes on.
-    patterns: Vec<fancy_regex::Regex>,
+    /// The steps of splitting where one has a pattern: if that gives up it is an error here, where
+    /// the library goes on.
+    stages: Vec<Stage>,
     /// By id: the bytes of every token, and whether it is special.
     tokens: Vec<(Vec<u8>, bool)>,
     bos: Option<u32>,
@@ -46,11 +52,14 @@ impl Tokenizer {
     /// A text that says which part of the recipe is wrong.
     pub fn new(recipe: Recipe) -> Result<Self, String> {
         let tokens = recipe.check()?;
-        let patterns = recipe.patterns()?;
+        let mut stages = guarded(|| recipe.stages())?;
+        if stages.iter().all(|stage| stage.pattern.is_none()) {
+            stages.clear();
+        }
         let (spelling, bos, eos, adds_bos) = (recipe.spelling, recipe.bos, recipe.eos, recipe.adds_bos);
         let inner = guarded(|| recipe.build())?;
         let longest = tokens.iter().map(|(bytes, _)| bytes.len()).max().unwrap_or(1).max(1);
-        Ok(Self { inner, spelling, patterns, tokens, bos, eos, adds_bos, longest })
+        Ok(Self { inner, spelling, stages, tokens, bos, eos, adds_bos, longest })
     }
 
     /// Number of tokens, added ones included.
@@ -92,13 +101,41 @@ impl Tokenizer {
             return Err(Error::Prompt { problem });
         }
         let failed = |problem: String| Error::Tokenize { given: text.chars().take(40).collect(), problem };
-        for pattern in &self.patterns {
-            if let Some(e) = pattern.find_iter(text).find_map(std::result::Result::err) {
-                return Err(failed(format!("its pattern {:?} gives up: {e}", pattern.as_str())));
-            }
-        }
-        let encoding = guarded(|| self.inner.encode_fast(text, false).map_err(|e| e.to_string()));
+        let encoding = guarded(|| {
+            self.try_patterns(text)?;
+            self.inner.encode_fast(text, false).map_err(|e| e.to_string())
+        });
         Ok(encoding.map_err(failed)?.get_ids().to_vec())
+    }
+
+    /// Splits a text as the library is about to, and runs each pattern on just what it will see.
+    fn try_patterns(&self, text: &str) -> Result<(), String> {
+        if self.stages.is_empty() {
+            return Ok(());
+        }
+        let start = Instant::now();
+        let added = self.inner.get_added_vocabulary();
+        let mut split = added.extract_and_normalize(self.inner.get_normalizer(), text);
+        for Stage { pattern, step } in &self.stages {
+            if let Some(pattern) = pattern {
+                let pieces = split.get_splits(OffsetReferential::Normalized, OffsetType::None);
+                for (piece, _, tokens) in pieces {
+                    if tokens.is_some() {
+                        continue;
+                    }
+                    for found in pattern.find_iter(piece) {
+                        let given_up = match found {
+                            Err(e) => e.to_string(),
+                            Ok(_) if start.elapsed() > MOST_TIME => "it takes too long".into(),
+                            Ok(_) => continue,
+                        };
+                        return Err(format!("its pattern {:?} gives up: {given_up}", pattern.as_str()));
+                    }
+                }
+            }
+            step.pre_tokenize(&mut split).map_err(|e| e.to_string())?;
+        }
+        Ok(())
     }
 
     /// The ids of a prompt. `bos` says whether a start-of-text token comes first; `None` does as the

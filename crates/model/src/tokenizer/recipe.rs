@@ -7,9 +7,18 @@ use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 
 /// Real vocabularies stay below 300 000 entries, and merge lists below 600 000.
-const MAX_ENTRIES: usize = 1 << 20;
-const MAX_ADDED: usize = 1 << 16;
+pub(super) const MAX_VOCABULARY: usize = 1 << 19;
+pub(super) const MAX_MERGES: usize = 1 << 20;
+pub(super) const MAX_ADDED: usize = 1 << 16;
+/// The longest in use are runs of 128 spaces.
+const MAX_TOKEN: usize = 1024;
 const MAX_PATTERN: usize = 4096;
+/// Compiled, a pattern that counts far becomes much longer than written.
+const MAX_COMPILED: usize = 1 << 20;
+/// Steps of a normalizer or pre-tokenizer; the longest in use have five.
+const MAX_PARTS: usize = 16;
+/// How much longer a normalizer may make a text: Llama's makes three bytes of a space.
+const MAX_GROWTH: usize = 64;
 
 /// How a vocabulary writes the bytes of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,29 +83,20 @@ impl Recipe {
     /// # Errors
     /// A text naming the part that is wrong.
     pub fn check(&self) -> Result<Vec<(Vec<u8>, bool)>, String> {
-        if self.vocab.is_empty() || self.vocab.len() > MAX_ENTRIES {
+        if self.vocab.is_empty() || self.vocab.len() > MAX_VOCABULARY {
             return Err(format!(
-                "model.vocab: {} entries are not between 1 and {MAX_ENTRIES}",
+                "model.vocab: {} entries are not between 1 and {MAX_VOCABULARY}",
                 self.vocab.len()
             ));
         }
         if self.added.len() > MAX_ADDED {
             return Err(format!("added_tokens: {} are more than {MAX_ADDED}", self.added.len()));
         }
-        if self.merges.len() > MAX_ENTRIES {
-            return Err(format!("model.merges: {} are more than {MAX_ENTRIES}", self.merges.len()));
+        if self.merges.len() > MAX_MERGES {
+            return Err(format!("model.merges: {} are more than {MAX_MERGES}", self.merges.len()));
         }
         let tokens = self.tokens()?;
-        for (left, right) in &self.merges {
-            let whole = format!("{left}{right}");
-            let absent =
-                [left, right, &whole].into_iter().find(|part| !self.vocab.contains_key(part.as_str()));
-            if let Some(absent) = absent {
-                return Err(format!(
-                    "model.merges: {left:?} + {right:?} needs {absent:?}, which is not in the vocabulary"
-                ));
-            }
-        }
+        self.check_merges()?;
         for (name, id) in [("bos", self.bos), ("eos", self.eos)] {
             if let Some(id) = id.filter(|id| *id as usize >= tokens.len()) {
                 return Err(format!("{name}: id {id} is outside the vocabulary of {} tokens", tokens.len()));
@@ -105,26 +105,56 @@ impl Recipe {
         if let Some(unknown) = self.flags.unknown.as_ref().filter(|u| !self.vocab.contains_key(*u)) {
             return Err(format!("model.unk_token: {unknown:?} is not in the vocabulary"));
         }
-        allowed(
+        let parts = parts(
             "normalizer",
             &self.normalizer,
-            &["Sequence", "NFC", "NFKC", "NFD", "NFKD", "Lowercase", "Prepend", "Replace"],
-            0,
+            "normalizers",
+            &["NFC", "NFKC", "NFD", "NFKD", "Lowercase", "Prepend", "Replace"],
         )?;
-        allowed(
-            "pre_tokenizer",
-            &self.pre_tokenizer,
-            &["Sequence", "ByteLevel", "Digits", "Split", "Metaspace"],
-            0,
-        )?;
+        check_growth(&parts)?;
+        self.pre_tokenizer_parts()?;
         Ok(tokens)
+    }
+
+    /// The steps that split a text into words, in order.
+    fn pre_tokenizer_parts(&self) -> Result<Vec<&Value>, String> {
+        let known = ["ByteLevel", "Digits", "Split", "Metaspace"];
+        parts("pre_tokenizer", &self.pre_tokenizer, "pretokenizers", &known)
+    }
+
+    /// Every merge is of two tokens into a third, and stands once.
+    fn check_merges(&self) -> Result<(), String> {
+        let mut pairs = Vec::with_capacity(self.merges.len());
+        for (left, right) in &self.merges {
+            let id = |part: &str| {
+                self.vocab.get(part).copied().ok_or_else(|| {
+                    format!(
+                        "model.merges: {left:?} + {right:?} needs {part:?}, which is not in the vocabulary"
+                    )
+                })
+            };
+            pairs.push((id(left)?, id(right)?));
+            id(&format!("{left}{right}"))?;
+        }
+        pairs.sort_unstable();
+        let Some(twice) = pairs.array_windows().find(|[a, b]| a == b) else { return Ok(()) };
+        let name = |id: u32| self.vocab.iter().find(|(_, known)| **known == id).map_or("", |(text, _)| text);
+        Err(format!("model.merges: {:?} + {:?} is given twice", name(twice[0].0), name(twice[0].1)))
     }
 
     /// The bytes of every token by id: each id below the number of tokens exactly once.
     fn tokens(&self) -> Result<Vec<(Vec<u8>, bool)>, String> {
-        let mut by_id: HashMap<u32, (&str, bool, bool)> = HashMap::new();
+        // Text, whether it is added, whether it is special.
+        let mut by_id: Vec<Option<(&str, bool, bool)>> = vec![None; self.vocab.len() + self.added.len()];
+        let mut place = |id: u32, token| match by_id.get_mut(id as usize) {
+            Some(place) => Ok(place.replace(token)),
+            None => Err(format!("model.vocab: id {id} leaves smaller ones without a token")),
+        };
         for (text, id) in &self.vocab {
-            if let Some((other, ..)) = by_id.insert(*id, (text, false, false)) {
+            if text.len() > MAX_TOKEN {
+                return Err(format!("model.vocab: the token with id {id} is longer than {MAX_TOKEN} bytes"));
+            }
+            if let Some((other, ..)) = place(*id, (text.as_str(), false, false))? {
                 return Err(format!("model.vocab: id {id} is given to both {other:?} and {text:?}"));
             }
         }
@@ -134,11 +164,14 @@ impl Recipe {
             if text.is_empty() {
                 return Err(format!("added_tokens: the token with id {id} is empty"));
             }
+            if text.len() > MAX_TOKEN {
+                return Err(format!("added_tokens: the token with id {id} is longer than {MAX_TOKEN} bytes"));
+            }
             if !contents.insert(text) {
                 return Err(format!("added_tokens: {text:?} is given twice"));
             }
             if let Some((other, ..)) =
-                by_id.insert(*id, (text, true, token.special)).filter(|(other, ..)| *other != text)
+                place(*id, (text, true, token.special))?.filter(|(other, ..)| *other != text)
             {
                 return Err(format!("added_tokens: id {id} is given to both {other:?} and {text:?}"));
             }
@@ -148,37 +181,40 @@ impl Recipe {
                 ));
             }
         }
-        let count = u32::try_from(by_id.len()).unwrap_or(u32::MAX);
-        (0..count)
-            .map(|id| {
-                let (text, added, special) =
-                    by_id.get(&id).ok_or_else(|| format!("model.vocab: no token has id {id}"))?;
-                let bytes = if *added { text.as_bytes().to_vec() } else { self.spelling.bytes(text) };
-                Ok((bytes, *special))
-            })
-            .collect()
+        // Added tokens may stand in the vocabulary too, so there may be fewer ids than entries.
+        let count = by_id.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        let token = |(id, token): (usize, &Option<(&str, bool, bool)>)| {
+            let (text, added, special) = token.ok_or_else(|| format!("model.vocab: no token has id {id}"))?;
+            Ok((if added { text.as_bytes().to_vec() } else { self.spelling.bytes(text) }, special))
+        };
+        by_id[..count].iter().enumerate().map(token).collect()
     }
 
-    /// The regular expressions that splitting will run.
+    /// The steps that split a text into words, in order, each with the regular expression it runs
+    /// if it runs one of the file's.
     ///
     /// # Errors
-    /// When one does not compile.
-    pub fn patterns(&self) -> Result<Vec<fancy_regex::Regex>, String> {
-        let mut found = Vec::new();
-        collect_patterns(&self.normalizer, &mut found);
-        collect_patterns(&self.pre_tokenizer, &mut found);
-        found
-            .into_iter()
-            .map(|text| {
-                if text.len() > MAX_PATTERN {
-                    return Err(format!(
-                        "pre_tokenizer: a pattern of {} bytes is longer than {MAX_PATTERN}",
-                        text.len()
-                    ));
+    /// When one cannot be built.
+    pub fn stages(&self) -> Result<Vec<Stage>, String> {
+        let bad = |problem: String| format!("pre_tokenizer: {problem}");
+        let stage = |part: &Value| {
+            let pattern = match part.pointer("/pattern/Regex").and_then(Value::as_str) {
+                None => None,
+                Some(text) if text.len() > MAX_PATTERN => {
+                    let length = text.len();
+                    return Err(bad(format!("a pattern of {length} bytes is longer than {MAX_PATTERN}")));
                 }
-                fancy_regex::Regex::new(text).map_err(|e| format!("pre_tokenizer: pattern {text:?}: {e}"))
-            })
-            .collect()
+                Some(text) => Some(
+                    fancy_regex::RegexBuilder::new(text)
+                        .delegate_size_limit(MAX_COMPILED)
+                        .build()
+                        .map_err(|e| bad(format!("pattern {text:?}: {e}")))?,
+                ),
+            };
+            let step = serde_json::from_value(part.clone()).map_err(|e| bad(e.to_string()))?;
+            Ok(Stage { pattern, step })
+        };
+        self.pre_tokenizer_parts()?.into_iter().map(stage).collect()
     }
 
     /// Hands the checked parts to the library.
@@ -205,15 +241,25 @@ impl Recipe {
         // In order of id, since the library numbers what its vocabulary lacks as they come.
         let mut added = self.added;
         added.sort_by_key(|a| a.id);
+        // All at once: the library builds its matcher anew each time.
+        let tokens: Vec<_> = added.iter().map(|a| a.token.clone()).collect();
+        tokenizer.add_tokens(tokens).map_err(|e| format!("added_tokens: {e}"))?;
         for Added { id, token } in added {
-            let content = token.content.clone();
-            tokenizer.add_tokens([token]).map_err(|e| format!("added_tokens: {e}"))?;
-            if tokenizer.token_to_id(&content) != Some(id) {
-                return Err(format!("added_tokens: {content:?} cannot have id {id}"));
+            if tokenizer.token_to_id(&token.content) != Some(id) {
+                return Err(format!("added_tokens: {:?} cannot have id {id}", token.content));
             }
         }
         Ok(tokenizer)
     }
+}
+
+/// One step of splitting a text into words.
+#[derive(Debug)]
+pub struct Stage {
+    /// The file's own pattern it splits by.
+    pub pattern: Option<fancy_regex::Regex>,
+    /// The library's step.
+    pub step: PreTokenizerWrapper,
 }
 
 impl Spelling {
@@ -226,6 +272,8 @@ impl Spelling {
             Self::Metaspace => match text
                 .strip_prefix("<0x")
                 .and_then(|t| t.strip_suffix('>'))
+                // from_str_radix would take a sign.
+                .filter(|hex| hex.len() == 2 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
                 .map(|hex| u8::from_str_radix(hex, 16))
             {
                 Some(Ok(byte)) => vec![byte],
@@ -246,38 +294,57 @@ fn byte_of(c: char) -> Option<u8> {
     }
 }
 
-/// Checks that a pipeline is made of known parts, not nested deeper than any real one.
-fn allowed(what: &str, part: &Value, known: &[&str], depth: usize) -> Result<(), String> {
-    if part.is_null() {
-        return Ok(());
-    }
-    let kind = part.get("type").and_then(Value::as_str).ok_or_else(|| format!("{what}: has no type"))?;
-    if !known.contains(&kind) {
-        return Err(format!("{what}: {kind:?} is not supported; supported: {}", known.join(", ")));
-    }
-    let inner = ["normalizers", "pretokenizers"].iter().find_map(|key| part.get(*key)?.as_array());
-    for part in inner.into_iter().flatten() {
-        if depth == 4 {
-            return Err(format!("{what}: is nested deeper than any real one"));
-        }
-        allowed(what, part, known, depth + 1)?;
-    }
-    Ok(())
-}
-
-fn collect_patterns<'a>(part: &'a Value, found: &mut Vec<&'a str>) {
-    match part {
-        Value::Object(map) => {
-            for (key, value) in map {
-                match value {
-                    Value::String(pattern) if key == "Regex" => found.push(pattern),
-                    other => collect_patterns(other, found),
-                }
+/// The steps of a pipeline in order: a sequence's parts, or itself. Only known ones may be in it.
+fn parts<'a>(what: &str, whole: &'a Value, list: &str, known: &[&str]) -> Result<Vec<&'a Value>, String> {
+    let kind = |part: &'a Value| {
+        part.get("type").and_then(Value::as_str).ok_or_else(|| format!("{what}: has no type"))
+    };
+    let mut found = Vec::new();
+    let mut left = if whole.is_null() { Vec::new() } else { vec![whole] };
+    while let Some(part) = left.pop() {
+        match kind(part)? {
+            "Sequence" => {
+                let inner = part.get(list).and_then(Value::as_array);
+                let inner = inner.ok_or_else(|| format!("{what}: a sequence has no list {list:?}"))?;
+                left.extend(inner.iter().rev());
+            }
+            kind if known.contains(&kind) => found.push(part),
+            other => {
+                let known = known.join(", ");
+                return Err(format!("{what}: {other:?} is not supported; supported: Sequence, {known}"));
             }
         }
-        Value::Array(items) => items.iter().for_each(|item| collect_patterns(item, found)),
-        _ => {}
+        if found.len() + left.len() > MAX_PARTS {
+            return Err(format!("{what}: has more than {MAX_PARTS} parts"));
+        }
     }
+    Ok(found)
+}
+
+/// Checks that no text becomes much longer: a few replacements could multiply it without end.
+fn check_growth(normalizer: &[&Value]) -> Result<(), String> {
+    let mut growth = 1usize;
+    for part in normalizer {
+        let text = |at: &str| part.pointer(at).and_then(Value::as_str);
+        match part.get("type").and_then(Value::as_str) {
+            Some("Replace") => {
+                // The library takes a pattern that gives up for one that matches nothing.
+                let Some(pattern) = text("/pattern/String").filter(|pattern| !pattern.is_empty()) else {
+                    return Err(
+                        "normalizer: only Replace with a text is supported, not with a pattern".into()
+                    );
+                };
+                let longer = text("/content").map_or(0, str::len).div_ceil(pattern.len());
+                growth = growth.saturating_mul(longer.max(1));
+            }
+            Some("Prepend") => growth = growth.saturating_mul(1 + text("/prepend").map_or(0, str::len) / 8),
+            _ => {}
+        }
+    }
+    if growth > MAX_GROWTH {
+        return Err(format!("normalizer: it can make a text {growth} times as long, past {MAX_GROWTH}"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

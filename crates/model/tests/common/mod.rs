@@ -1,6 +1,7 @@
 //! Hostile files, and the watch that is kept over whoever reads them.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod folder;
 pub mod gguf;
 
 use causalcone_model::Model;
@@ -9,7 +10,7 @@ use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, Once, PoisonError};
+use std::sync::{Mutex, MutexGuard, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 #[global_allocator]
@@ -22,7 +23,7 @@ const MOST_TIME: Duration = Duration::from_secs(1);
 
 /// Panics so far, caught ones included, of every thread.
 static PANICS: AtomicUsize = AtomicUsize::new(0);
-/// One at a time: memory and panics are counted for the whole process.
+/// One test at a time: memory and panics are counted for the whole process.
 static WATCH: Mutex<()> = Mutex::new(());
 
 pub fn fixture(name: &str) -> PathBuf {
@@ -34,7 +35,7 @@ pub fn load(path: &Path) -> causalcone_model::Result<Model> {
 }
 
 /// What happened while something was tried.
-pub struct Seen<T> {
+struct Seen<T> {
     /// The error as its message.
     pub outcome: Result<T, String>,
     /// What else was wrong: a panic, too long, too much memory.
@@ -42,7 +43,7 @@ pub struct Seen<T> {
 }
 
 /// Does `work`, which reads `bytes` bytes of input, and watches what it costs.
-pub fn watch<T, E: Display>(bytes: u64, work: impl Fn() -> Result<T, E>) -> Seen<T> {
+fn watch<T, E: Display>(bytes: u64, work: impl Fn() -> Result<T, E>) -> Seen<T> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let usual = std::panic::take_hook();
@@ -51,7 +52,6 @@ pub fn watch<T, E: Display>(bytes: u64, work: impl Fn() -> Result<T, E>) -> Seen
             usual(info);
         }));
     });
-    let _one = WATCH.lock().unwrap_or_else(PoisonError::into_inner);
     let mut faults = Vec::new();
     // A busy machine may make anything slow once, but not three times.
     for attempt in 1..=3 {
@@ -81,10 +81,19 @@ pub fn watch<T, E: Display>(bytes: u64, work: impl Fn() -> Result<T, E>) -> Seen
 }
 
 /// Collects what went wrong over a table of cases, so that one run shows all of it.
-#[derive(Default)]
-pub struct Verdict(Vec<String>, usize);
+pub struct Verdict {
+    faults: Vec<String>,
+    cases: usize,
+    _one: MutexGuard<'static, ()>,
+}
 
 impl Verdict {
+    /// Waits until no other test is watching.
+    pub fn new() -> Self {
+        let _one = WATCH.lock().unwrap_or_else(PoisonError::into_inner);
+        Self { faults: Vec::new(), cases: 0, _one }
+    }
+
     /// `work` must be refused with a message that holds `field`.
     pub fn refused<T, E: Display>(
         &mut self,
@@ -93,7 +102,7 @@ impl Verdict {
         field: &str,
         work: impl Fn() -> Result<T, E>,
     ) {
-        self.1 += 1;
+        self.cases += 1;
         let seen = watch(bytes, work);
         let mut faults = seen.faults;
         match seen.outcome {
@@ -106,7 +115,7 @@ impl Verdict {
             }
             Err(_) => {}
         }
-        self.0.extend(faults.into_iter().map(|fault| format!("{name}: {fault}")));
+        self.faults.extend(faults.into_iter().map(|fault| format!("{name}: {fault}")));
     }
 
     /// `work` must succeed, within the same bounds.
@@ -116,11 +125,11 @@ impl Verdict {
         bytes: u64,
         work: impl Fn() -> Result<T, E>,
     ) -> Option<T> {
-        self.1 += 1;
+        self.cases += 1;
         let seen = watch(bytes, work);
         let mut faults = seen.faults;
         let value = seen.outcome.map_err(|message| faults.push(format!("refused: {message}"))).ok();
-        self.0.extend(faults.into_iter().map(|fault| format!("{name}: {fault}")));
+        self.faults.extend(faults.into_iter().map(|fault| format!("{name}: {fault}")));
         value
     }
 
@@ -131,15 +140,16 @@ impl Verdict {
         bytes: u64,
         work: impl Fn() -> Result<T, E>,
     ) -> Option<T> {
-        self.1 += 1;
+        self.cases += 1;
         let seen = watch(bytes, work);
-        self.0.extend(seen.faults.into_iter().map(|fault| format!("{name}: {fault}")));
+        self.faults.extend(seen.faults.into_iter().map(|fault| format!("{name}: {fault}")));
         seen.outcome.ok()
     }
 
     /// Fails the test if anything went wrong.
     pub fn check(self) {
-        let Self(faults, cases) = self;
+        // The guard lives on: a failing assertion is a panic too.
+        let Self { faults, cases, _one } = self;
         println!("{cases} cases");
         assert!(faults.is_empty(), "{} faults in {cases} cases:\n{}", faults.len(), faults.join("\n"));
     }

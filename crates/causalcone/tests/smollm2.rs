@@ -1,0 +1,121 @@
+//! The real model against pyvene's own answers on the same file: token ids equal, every probability
+//! within 1e-4 (ours and theirs are both f32 over 30 layers; measured they differ by 5e-6).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
+
+use causalcone::{Experiment, ExperimentFile, Last, Model, Op, PreparedSweep, Reference, Site, SweepResult};
+use serde_json::Value;
+use std::sync::OnceLock;
+
+const TOLERANCE: f64 = 1e-4;
+
+fn model() -> &'static Model {
+    static MODEL: OnceLock<Model> = OnceLock::new();
+    MODEL.get_or_init(|| Model::load("smollm2").expect("the default model can be fetched"))
+}
+
+fn published() -> &'static Value {
+    static PUBLISHED: OnceLock<Value> = OnceLock::new();
+    let text = include_str!("../fixtures/smollm2_spain_italy.json");
+    PUBLISHED.get_or_init(|| serde_json::from_str(text).unwrap())
+}
+
+fn shipped(name: &str) -> ExperimentFile {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
+    ExperimentFile::load(&std::path::Path::new(folder).join(name)).unwrap()
+}
+
+#[test]
+fn ids_and_likeliest_tokens_are_pyvenes() {
+    let model = model();
+    let mut exp = Experiment::new(model);
+    let rome = model.embedding(" Rome").unwrap();
+    let spain = exp.run("The capital of Spain is").unwrap();
+    let italy = exp.run("The capital of Italy is").unwrap();
+    exp.edit(spain, Site::MlpOutput.layers(..).at(Last), Op::add(rome)).unwrap();
+    let outcome = exp.execute().unwrap();
+    for (run, key) in [(spain, "base"), (italy, "source")] {
+        assert_eq!(serde_json::json!(exp.ids(run)), published()[key]["ids"], "{key}");
+    }
+    for (answer, expected) in [
+        (outcome.original(spain), &published()["base"]["top"]),
+        (outcome.original(italy), &published()["source"]["top"]),
+        (outcome.counterfactual(spain), &published()["add_all_mlp_last"]),
+        (outcome.counterfactual(italy), &published()["source"]["top"]),
+    ] {
+        let expected = expected.as_array().unwrap();
+        for (ours, theirs) in answer.top(expected.len()).0.iter().zip(expected) {
+            assert_eq!(
+                (ours.token.as_str(), u64::from(ours.id)),
+                (theirs["token"].as_str().unwrap(), theirs["id"].as_u64().unwrap())
+            );
+            assert!(
+                (ours.prob.unwrap() - theirs["prob"].as_f64().unwrap()).abs() <= TOLERANCE,
+                "{ours:?} {theirs}"
+            );
+        }
+    }
+}
+
+/// Compares every published cell of a sweep; returns how many there were.
+fn compare(result: &SweepResult, grid: &Value) -> usize {
+    let layers: Vec<usize> = serde_json::from_value(grid["layers"].clone()).unwrap();
+    let mut compared = 0;
+    for row in result.rows() {
+        let (layer, position) = (row.at.layer.unwrap(), row.at.position.unwrap());
+        let site = row.at.site.unwrap().name();
+        let token = model().token_text(row.token.unwrap());
+        let Some(index) = layers.iter().position(|l| *l == layer) else { continue };
+        let theirs = grid["prob"][site][&token][index][position].as_f64().unwrap();
+        let ours = row.value.unwrap();
+        assert!(
+            (ours - theirs).abs() <= TOLERANCE,
+            "{site} layer {layer} position {position} {token:?}: {ours} {theirs}"
+        );
+        compared += 1;
+    }
+    compared
+}
+
+fn sweep(file: &ExperimentFile) -> SweepResult {
+    PreparedSweep::new(&file.experiment(model()).unwrap()).unwrap().run(&Reference).unwrap()
+}
+
+#[test]
+fn the_cumulative_sweep_is_pyvenes() {
+    assert_eq!(compare(&sweep(&shipped("cumulative.toml")), &published()["cumulative"]), 600);
+}
+
+#[test]
+fn swaps_at_four_sites_are_pyvenes() {
+    let mut file = shipped("swap.toml");
+    let layers: Vec<usize> = serde_json::from_value(published()["swap"]["layers"].clone()).unwrap();
+    file.edit[0].layers = Some(layers.into());
+    let sites = ["block_output", "mlp_output", "attention_output", "mlp_activation"];
+    file.sweep.as_mut().unwrap().sites = Some(sites.map(String::from).to_vec());
+    assert_eq!(compare(&sweep(&file), &published()["swap"]), 400);
+}
+
+/// With the steering repository's copy beside the project, the committed one is checked to be it.
+#[test]
+fn the_committed_numbers_are_the_original_ones() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/oracle/smollm2_spain_italy.json");
+    let Ok(text) = std::fs::read_to_string(path) else {
+        println!("skipped: the original file is not beside the project");
+        return;
+    };
+    let original: Value = serde_json::from_str(&text).unwrap();
+    for (sweep, rows) in [("cumulative", 600), ("swap", 400)] {
+        let grid = &published()[sweep];
+        let layers: Vec<u64> = serde_json::from_value(grid["layers"].clone()).unwrap();
+        let cells = original[sweep].as_array().unwrap();
+        assert_eq!(cells.len(), rows);
+        for cell in cells {
+            let layer = layers.iter().position(|l| Some(*l) == cell["layer"].as_u64()).unwrap();
+            let (component, token) = (cell["component"].as_str().unwrap(), cell["token"].as_str().unwrap());
+            let position = usize::try_from(cell["position"].as_u64().unwrap()).unwrap();
+            let ours = grid["prob"][component][token][layer][position].as_f64().unwrap();
+            // Seven digits are kept.
+            assert!((ours - cell["prob"].as_f64().unwrap()).abs() < 1e-6);
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The axes of a sweep: which part of the swept edits each cell takes, and where it stands.
+
+use crate::experiment::{EditId, Experiment, LayerAxis, Sweep};
+use crate::plan::Coordinates;
+use crate::resolve::{Choice, Expanded};
+use crate::{Error, Result};
+use std::collections::HashSet;
+use std::fmt::Debug;
+use std::ops::Range;
+
+/// More cells than this are a mistake: refused with their number before any work.
+const MAX_CELLS: u128 = 4_000_000;
+
+/// The axes at one site. `None` on an axis is everything the edits list, together.
+pub(crate) struct Axes {
+    /// The swept edits at this site.
+    pub(crate) moving: Vec<Expanded>,
+    accumulates: bool,
+    layers: Vec<Option<Range<usize>>>,
+    heads: Vec<Option<usize>>,
+    positions: Vec<Option<usize>>,
+    scales: Vec<Option<f64>>,
+}
+
+impl Experiment<'_> {
+    /// The axes of a sweep, site by site, checked and counted.
+    pub(crate) fn axes(&self, sweep: &Sweep, edits: &[EditId], expanded: &[Expanded]) -> Result<Vec<Axes>> {
+        distinct("sites", &sweep.sites)?;
+        distinct("scales", &sweep.scales)?;
+        distinct("metrics", &sweep.metrics)?;
+        let at_sites: Vec<Vec<Expanded>> = if sweep.sites.is_empty() {
+            vec![edits.iter().map(|edit| expanded[edit.0].clone()).collect()]
+        } else {
+            let at = |site| edits.iter().map(|edit| self.expand(*edit, Some(site))).collect::<Result<_>>();
+            sweep.sites.iter().copied().map(at).collect::<Result<_>>()?
+        };
+        let axes: Vec<Axes> =
+            at_sites.into_iter().map(|moving| Axes::new(sweep, moving)).collect::<Result<_>>()?;
+        let cells: u128 = axes.iter().map(Axes::count).sum();
+        if cells > MAX_CELLS {
+            let problem = format!("has {cells} cells, which is past the {MAX_CELLS} one sweep may have");
+            let hint = Some("sweep fewer layers, positions, heads or scales".into());
+            return Err(Error::hinted("sweep", problem, hint));
+        }
+        Ok(axes)
+    }
+}
+
+impl Axes {
+    fn new(sweep: &Sweep, moving: Vec<Expanded>) -> Result<Self> {
+        let heads = choices("heads", sweep.heads, &moving, |edit| edit.heads.as_ref().map_or(0, Vec::len))?;
+        let positions = choices("positions", sweep.positions, &moving, |edit| edit.positions.len())?;
+        let layers = layer_choices(sweep.layers, &moving)?;
+        check_scales(&sweep.scales, &moving)?;
+        let scales = match sweep.scales.as_slice() {
+            [] => vec![None],
+            scales => scales.iter().copied().map(Some).collect(),
+        };
+        let accumulates = sweep.layers == Some(LayerAxis::Cumulative);
+        Ok(Self { moving, accumulates, layers, heads, positions, scales })
+    }
+
+    fn count(&self) -> u128 {
+        let lens = [self.layers.len(), self.heads.len(), self.positions.len(), self.scales.len()];
+        lens.iter().map(|n| *n as u128).product()
+    }
+
+    /// The cells: layers outermost, then heads, positions, scales.
+    pub(crate) fn choices(&self) -> impl Iterator<Item = Choice> + '_ {
+        self.layers.iter().flat_map(move |layers| {
+            self.heads.iter().flat_map(move |&head| {
+                self.positions.iter().flat_map(move |&position| {
+                    let at =
+                        move |&scale: &Option<f64>| Choice { layers: layers.clone(), position, head, scale };
+                    self.scales.iter().map(at)
+                })
+            })
+        })
+    }
+
+    /// Where a cell stands: a column holds a value only if it is the same for all that is edited.
+    pub(crate) fn coordinates(&self, choice: &Choice) -> Coordinates {
+        fn one<T: PartialEq + Copy>(values: impl IntoIterator<Item = T>) -> Option<T> {
+            let mut values = values.into_iter();
+            let first = values.next()?;
+            values.all(|value| value == first).then_some(first)
+        }
+        let layers_of = |edit: &Expanded| -> Vec<usize> {
+            let chosen = choice.layers.clone().unwrap_or(0..edit.layers.len());
+            edit.layers[chosen].iter().filter_map(|(layer, _)| *layer).collect()
+        };
+        let chosen = |list: &[usize], index: Option<usize>| match index {
+            Some(i) => vec![list[i]],
+            None => list.to_vec(),
+        };
+        let moving = &self.moving;
+        let heads =
+            |edit: &Expanded| edit.heads.as_ref().map_or(Vec::new(), |heads| chosen(heads, choice.head));
+        Coordinates {
+            site: one(moving.iter().map(|edit| edit.site)),
+            layer: if self.accumulates {
+                one(moving.iter().filter_map(|edit| layers_of(edit).last().copied()))
+            } else {
+                one(moving.iter().flat_map(layers_of))
+            },
+            layers: moving.first().map(layers_of).unwrap_or_default(),
+            head: one(moving.iter().flat_map(heads)),
+            position: one(moving.iter().flat_map(|edit| chosen(&edit.positions, choice.position))),
+            scale: one(moving.iter().filter_map(|edit| edit.scale(choice))),
+        }
+    }
+}
+
+/// Two equal points of an axis would be two rows for one cell.
+pub(crate) fn distinct<T: Debug>(key: &str, list: &[T]) -> Result<()> {
+    let mut seen = HashSet::new();
+    match list.iter().find(|item| !seen.insert(format!("{item:?}"))) {
+        Some(item) => Err(Error::part("sweep", format!("{key} lists {item:?} twice"))),
+        None => Ok(()),
+    }
+}
+
+fn check_scales(scales: &[f64], moving: &[Expanded]) -> Result<()> {
+    // Arithmetic is f32: a scale must be finite there.
+    if let Some(scale) = scales.iter().find(|scale| !(**scale as f32).is_finite()) {
+        return Err(Error::part("sweep", format!("scale {scale} is not a finite number")));
+    }
+    if !scales.is_empty() && moving.iter().all(|edit| edit.scale(&Choice::default()).is_none()) {
+        return Err(Error::part("sweep", "scales need an op with a scale: add, subtract or scale"));
+    }
+    Ok(())
+}
+
+/// The layers of each cell, as a stretch of the edits' lists.
+fn layer_choices(axis: Option<LayerAxis>, moving: &[Expanded]) -> Result<Vec<Option<Range<usize>>>> {
+    let Some(axis) = axis else { return Ok(vec![None]) };
+    if let Some(edit) = moving.iter().find(|edit| !edit.site.is_in_block()) {
+        return Err(Error::part("sweep", format!("{} has no layers to sweep", edit.site.name())));
+    }
+    let n = common("layers", moving, |edit| edit.layers.len())?;
+    Ok(match axis {
+        LayerAxis::Each => (0..n).map(|i| Some(i..i + 1)).collect(),
+        LayerAxis::Cumulative => (0..n).map(|i| Some(0..i + 1)).collect(),
+        LayerAxis::Window(width) if (1..=n).contains(&width) => {
+            (0..=n - width).map(|i| Some(i..i + width)).collect()
+        }
+        LayerAxis::Window(width) => {
+            let problem = format!("a window of {width} layers does not fit the {n} the edit lists");
+            return Err(Error::part("sweep", problem));
+        }
+    })
+}
+
+/// An axis over positions or heads: each in turn, or all together.
+fn choices(
+    what: &str,
+    each: bool,
+    moving: &[Expanded],
+    len: impl Fn(&Expanded) -> usize,
+) -> Result<Vec<Option<usize>>> {
+    if !each {
+        return Ok(vec![None]);
+    }
+    match common(what, moving, len)? {
+        0 => {
+            let problem =
+                format!("{what} = \"each\" needs an edit that lists {what}, such as {what} = \"all\"");
+            Err(Error::part("sweep", problem))
+        }
+        n => Ok((0..n).map(Some).collect()),
+    }
+}
+
+/// The length all moving edits' lists have.
+fn common(what: &str, moving: &[Expanded], len: impl Fn(&Expanded) -> usize) -> Result<usize> {
+    let lens: Vec<usize> = moving.iter().map(len).collect();
+    if lens.iter().all(|n| *n == lens[0]) {
+        return Ok(lens[0]);
+    }
+    let problem = format!("edits that move together must list as many {what}; these list {lens:?}");
+    Err(Error::part("sweep", problem))
+}

@@ -1,0 +1,599 @@
+//! tokenizer.json files that lie, and texts made to hurt. Every file is the fixture's own with one
+//! thing changed.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::needless_pass_by_value,
+    reason = "a test that cannot go on has failed"
+)]
+
+mod common;
+
+use causalcone_model::{Model, Tokenizer};
+use common::{Random, Verdict, fixture, load};
+use serde_json::{Value, json};
+use std::fs::File;
+use std::path::PathBuf;
+
+/// A name, part of the message, and what is changed.
+type Case = (&'static str, &'static str, fn(&mut Value));
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn write(&self, text: &[u8]) -> PathBuf {
+        let path = self.0.path().join("tokenizer.json");
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+fn valid() -> Value {
+    serde_json::from_slice(&std::fs::read(fixture("tiny-llama-tied/tokenizer.json")).unwrap()).unwrap()
+}
+
+fn refuse(cases: &[Case]) {
+    let folder = Folder::new();
+    let mut verdict = Verdict::new();
+    for (name, field, change) in cases {
+        let mut file = valid();
+        change(&mut file);
+        let text = file.to_string();
+        drop(file);
+        let path = folder.write(text.as_bytes());
+        verdict.refused(name, text.len() as u64, field, || Tokenizer::from_json(&path));
+    }
+    verdict.check();
+}
+
+/// The fixture's file with one thing changed, which must load.
+fn changed(change: impl FnOnce(&mut Value)) -> Tokenizer {
+    let mut file = valid();
+    change(&mut file);
+    let folder = Folder::new();
+    Tokenizer::from_json(&folder.write(file.to_string().as_bytes())).unwrap()
+}
+
+fn vocab(file: &mut Value) -> &mut serde_json::Map<String, Value> {
+    file["model"]["vocab"].as_object_mut().unwrap()
+}
+
+fn added(id: u32, content: &str) -> Value {
+    json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
+           "normalized": false, "special": true})
+}
+
+fn add(file: &mut Value, token: Value) {
+    file["added_tokens"].as_array_mut().unwrap().push(token);
+}
+
+fn split(pattern: &str) -> Value {
+    json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false})
+}
+
+fn byte_level() -> Value {
+    json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true})
+}
+
+#[test]
+fn the_unchanged_file_loads() {
+    let mut verdict = Verdict::new();
+    let path = fixture("tiny-llama-tied/tokenizer.json");
+    let tokenizer = verdict.accepted("valid", 8000, || Tokenizer::from_json(&path)).unwrap();
+    verdict.check();
+    assert_eq!(tokenizer.len(), 300);
+    // What the mutations below build on, unharmed.
+    let wider = changed(|f| {
+        add(f, added(300, "<|im_start|>"));
+        f["pre_tokenizer"] =
+            json!({"type": "Sequence", "pretokenizers": [split("\\p{N}|\\s+"), byte_level()]});
+        f["normalizer"] = json!({"type": "Sequence", "normalizers": [
+            {"type": "NFC"}, {"type": "Replace", "pattern": {"String": "~"}, "content": "-"}]});
+    });
+    assert_eq!(
+        wider.encode("<|im_start|>~", 32).unwrap(),
+        [vec![300], wider.encode("-", 32).unwrap()].concat()
+    );
+}
+
+/// Item 61: files the library below panics, aborts or hangs on when it is given them as they are.
+#[test]
+fn what_the_library_does_not_survive() {
+    refuse(&[
+        ("a merge into an absent token", "model.merges: ", |f| f["model"]["merges"] = json!([["a", "☃"]])),
+        ("a prefix longer than the token", "model: subword prefixes", |f| {
+            f["model"]["continuing_subword_prefix"] = "####".into();
+        }),
+        ("a suffix", "model: subword prefixes", |f| f["model"]["end_of_word_suffix"] = "</w>".into()),
+        ("an unknown token that is none", "model.unk_token: \"[UNK]\"", |f| {
+            f["model"]["unk_token"] = "[UNK]".into();
+        }),
+        ("an empty added token", "added_tokens: the token with id 300 is empty", |f| add(f, added(300, ""))),
+        ("Unigram with no piece", "model.type: \"Unigram\"", |f| {
+            f["model"] = json!({"type": "Unigram", "unk_id": 7, "vocab": []});
+        }),
+        ("Unigram with NaN and huge scores", "model.type: \"Unigram\"", |f| {
+            f["model"] = json!({"type": "Unigram", "unk_id": 0, "vocab": [["a", 1e308], ["b", -1e308]]});
+        }),
+        ("WordPiece", "model.type: \"WordPiece\"", |f| {
+            f["model"] = json!({"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                                "max_input_chars_per_word": 0, "vocab": {"a": 0}});
+        }),
+        ("WordLevel", "model.type: \"WordLevel\"", |f| {
+            f["model"] = json!({"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "b"});
+        }),
+        ("a precompiled map of garbage", "normalizer: \"Precompiled\"", |f| {
+            f["normalizer"] = json!({"type": "Precompiled", "precompiled_charsmap": "AAAA"});
+        }),
+        ("garbage hidden behind another list", "pre_tokenizer: ", |f| {
+            f["pre_tokenizer"] = json!({"type": "Sequence", "normalizers": [], "pretokenizers": [
+                {"type": "UnicodeScripts"}]});
+        }),
+        ("a template with a token that is none", "post_processor: \"[CLS]\"", |f| {
+            f["post_processor"] = json!({"type": "TemplateProcessing", "single": [
+                {"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+                "pair": [], "special_tokens": {}});
+        }),
+        ("a sequence nested 100 deep", "normalizer: ", |f| {
+            let mut inner = json!({"type": "NFC"});
+            for _ in 0..60 {
+                inner = json!({"type": "Sequence", "normalizers": [inner, {"type": "NFC"}]});
+            }
+            f["normalizer"] = inner;
+        }),
+        ("100 000 steps", "normalizer: ", |f| {
+            let parts = vec![json!({"type": "NFC"}); 30_000];
+            f["normalizer"] = json!({"type": "Sequence", "normalizers": parts});
+        }),
+        ("dropout", "model.dropout", |f| f["model"]["dropout"] = 0.5.into()),
+        ("dropout 1e308", "model.dropout", |f| f["model"]["dropout"] = 1e308.into()),
+    ]);
+}
+
+/// The document itself.
+#[test]
+fn documents() {
+    let folder = Folder::new();
+    let mut verdict = Verdict::new();
+    let text = valid().to_string();
+    let mut refused = |name: &str, field: &str, text: &[u8]| {
+        let path = folder.write(text);
+        verdict.refused(name, text.len() as u64, field, || Tokenizer::from_json(&path));
+    };
+    refused("empty", "document: ", b"");
+    refused("torn", "document: ", &text.as_bytes()[..text.len() / 2]);
+    refused("BOM", "document: ", format!("\u{feff}{text}").as_bytes());
+    refused(
+        "no UTF-8",
+        "document: ",
+        text.replace("Ġ", "\u{7f}")
+            .replace('\u{7f}', "§")
+            .as_bytes()
+            .iter()
+            .map(|b| if *b == 0xC2 { 0xFF } else { *b })
+            .collect::<Vec<u8>>()
+            .as_slice(),
+    );
+    refused("a list", "document: ", b"[]");
+    refused("no model", "document: missing field `model`", b"{}");
+    refused(
+        "an unknown part",
+        "document: unknown field `postnormalizer`",
+        text.replacen('{', "{\"postnormalizer\":1,", 1).as_bytes(),
+    );
+    refused(
+        "a part twice",
+        "document: duplicate field `normalizer`",
+        text.replacen('{', "{\"normalizer\":null,", 1).as_bytes(),
+    );
+    refused(
+        "a setting twice",
+        "model: duplicate field `vocab`",
+        text.replace("\"vocab\":{", "\"vocab\":{},\"vocab\":{").as_bytes(),
+    );
+    refused(
+        "an unknown setting",
+        "model: unknown field `fuse_all`",
+        text.replace("\"fuse_unk\"", "\"fuse_all\"").as_bytes(),
+    );
+    refused(
+        "a key twice inside a part",
+        "pre_tokenizer: duplicate key \"use_regex\"",
+        text.replacen("\"use_regex\":true", "\"use_regex\":true,\"use_regex\":false", 1).as_bytes(),
+    );
+    refused(
+        "a token twice",
+        "model: token \"a\" is given twice",
+        text.replace("\"a\":65", "\"a\":65,\"a\":66").as_bytes(),
+    );
+    refused("nested 10^5 deep", "document: ", "[".repeat(100_000).as_bytes());
+    let deep = "{\"a\":".repeat(100_000) + "1" + &"}".repeat(100_000);
+    for part in ["normalizer", "pre_tokenizer", "post_processor", "decoder"] {
+        let deep = format!("{{\"{part}\":{deep},\"model\":{}}}", valid()["model"]);
+        refused(&format!("{part} nested 10^5 deep"), &format!("{part}: recursion limit"), deep.as_bytes());
+    }
+    let deep_model = format!("{{\"model\":{{\"type\":\"BPE\",\"vocab\":{deep}}}}}");
+    refused("the vocabulary nested 10^5 deep", "model: ", deep_model.as_bytes());
+    drop(deep_model);
+    drop(deep);
+    for part in ["normalizer", "pre_tokenizer", "post_processor", "decoder"] {
+        let numbers = format!("\"{part}\":[0{}]", ",0".repeat(2_000_000));
+        let start = text.find(&format!("\"{part}\":")).unwrap();
+        let end = start + text[start..].find(",\"").unwrap();
+        let end = match part {
+            "pre_tokenizer" => text.find(",\"post_processor\"").unwrap(),
+            "decoder" => text.find(",\"model\"").unwrap(),
+            _ => end,
+        };
+        let bomb = [&text[..start], &numbers, &text[end..]].concat();
+        refused(&format!("2 million numbers as {part}"), &format!("{part}: more than"), bomb.as_bytes());
+    }
+    verdict.check();
+
+    // Larger than any real one.
+    let path = folder.write(b"{");
+    File::options().write(true).open(&path).unwrap().set_len((128 << 20) + 1).unwrap();
+    let mut verdict = Verdict::new();
+    verdict.refused("129 MB", 0, "tokenizer.json: size: ", || Tokenizer::from_json(&path));
+    verdict.check();
+}
+
+/// Item 62: patterns that take forever, or give up.
+#[test]
+fn patterns() {
+    refuse(&[
+        ("no pattern", "pre_tokenizer: pattern", |f| f["pre_tokenizer"] = split("(a")),
+        ("a pattern of 5000 bytes", "pre_tokenizer: a pattern of 5000 bytes", |f| {
+            f["pre_tokenizer"] = split(&"a".repeat(5000));
+        }),
+        ("2000 groups in each other", "pre_tokenizer: pattern", |f| {
+            f["pre_tokenizer"] = split(&("(".repeat(2000) + &")".repeat(2000)));
+        }),
+        ("2000 look-aheads in each other", "pre_tokenizer: pattern", |f| {
+            f["pre_tokenizer"] = split(&("(?=".repeat(1000) + "a" + &")".repeat(1000)));
+        }),
+        ("counted to a billion", "pre_tokenizer: pattern", |f| {
+            f["pre_tokenizer"] = split("((((((a{1000}){1000}){1000}){1000}){1000}){1000})");
+        }),
+        ("counted to a million with a look-ahead", "pre_tokenizer: pattern", |f| {
+            f["pre_tokenizer"] = split("(?:\\w{1000}){1000}(?=b)");
+        }),
+        ("17 patterns", "pre_tokenizer: has more than 16 parts", |f| {
+            f["pre_tokenizer"] = json!({"type": "Sequence", "pretokenizers": vec![split("\\w{50}"); 17]});
+        }),
+        ("a pattern in a normalizer", "normalizer: only Replace with a text", |f| {
+            f["normalizer"] = json!({"type": "Replace", "pattern": {"Regex": "(a+)+$"}, "content": ""});
+        }),
+        ("a replacement of nothing", "normalizer: only Replace with a text", |f| {
+            f["normalizer"] = json!({"type": "Replace", "pattern": {"String": ""}, "content": "x"});
+        }),
+        ("a replacement by a megabyte", "normalizer: it can make a text", |f| {
+            f["normalizer"] =
+                json!({"type": "Replace", "pattern": {"String": "a"}, "content": "a".repeat(1 << 20)});
+        }),
+        ("ten doublings of eight", "normalizer: it can make a text", |f| {
+            let eight = json!({"type": "Replace", "pattern": {"String": "a"}, "content": "aaaaaaaa"});
+            f["normalizer"] = json!({"type": "Sequence", "normalizers": vec![eight; 10]});
+        }),
+        ("a megabyte in front", "normalizer: it can make a text", |f| {
+            f["normalizer"] = json!({"type": "Prepend", "prepend": "a".repeat(1 << 20)});
+        }),
+    ]);
+
+    let catastrophic = ["(a|a)*(?=c)$", "(?:(a*)*)*\\1x", "(a|aa)+(?!a)b"];
+    let text = "a".repeat(2000);
+    let mut verdict = Verdict::new();
+    for pattern in catastrophic {
+        let tokenizer = changed(|f| f["pre_tokenizer"] = split(pattern));
+        let name = format!("{pattern:?}");
+        verdict.refused(&name, 2000, &format!("its pattern {pattern:?} gives up"), || {
+            tokenizer.encode(&text, 4000)
+        });
+        // The same where only an earlier step makes the text it fails on.
+        let hidden = changed(|f| {
+            f["normalizer"] = json!({"type": "Replace", "pattern": {"String": "~"}, "content": "aaaaaaaa"});
+            f["pre_tokenizer"] = split(pattern);
+        });
+        let name = format!("{pattern:?} behind a normalizer");
+        verdict.refused(&name, 2000, "gives up", || hidden.encode(&"~".repeat(1000), 4000));
+    }
+    // Slow at every place, but never past the limit of one.
+    let slow = changed(|f| f["pre_tokenizer"] = split("(?:(?=(?:a|a){1,14}b)b|a)"));
+    let _ = verdict.survived("slow at every place", 2000, || slow.encode(&"a".repeat(20_000), 40_000));
+
+    // The patterns of real tokenizers (GPT-4, Llama 3, o200k, DeepSeek) are none of these.
+    for pattern in [
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+        r"[!-/:-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
+    ] {
+        let tokenizer = changed(|f| f["pre_tokenizer"] = split(pattern));
+        let text = "Der schnelle Fuchs, 12345 Mal!\n\n".repeat(1000);
+        let _ = verdict.accepted(pattern, text.len() as u64, || tokenizer.encode(&text, 100_000));
+    }
+    verdict.check();
+
+    // A pattern that gives up on a whole text is fine where a step before it made words of the text.
+    let split_first = changed(|f| {
+        f["pre_tokenizer"] =
+            json!({"type": "Sequence", "pretokenizers": [split(" "), split("(a+)+(?=b)"), byte_level()]});
+    });
+    assert!(split_first.encode("aa aab aa", 32).is_ok());
+}
+
+/// Item 63.
+#[test]
+fn added_tokens() {
+    refuse(&[
+        ("id 2^32-1", "4294967295", |f| add(f, added(u32::MAX, "x1"))),
+        ("id 2^32", "added_tokens: invalid value: integer `4294967296`", |f| {
+            let mut token = added(0, "x1");
+            token["id"] = (1u64 << 32).into();
+            add(f, token);
+        }),
+        ("a negative id", "added_tokens: invalid value: integer `-1`", |f| {
+            let mut token = added(0, "x1");
+            token["id"] = (-1).into();
+            add(f, token);
+        }),
+        ("a gap", "no token has id 300", |f| add(f, added(301, "x1"))),
+        ("two ids for one text", "added_tokens: \"x1\" is given twice", |f| {
+            add(f, added(300, "x1"));
+            add(f, added(301, "x1"));
+        }),
+        ("one id for two texts", "added_tokens: id 300 is given to both", |f| {
+            add(f, added(300, "x1"));
+            add(f, added(300, "x2"));
+        }),
+        ("the id of another token", "added_tokens: id 65 is given to both", |f| add(f, added(65, "x1"))),
+        ("a token of the vocabulary by another id", "added_tokens: \"a\" has id 300 here", |f| {
+            add(f, added(300, "a"));
+        }),
+        ("a megabyte", "added_tokens: the token with id 300 is longer", |f| {
+            add(f, added(300, &"x".repeat(1 << 20)));
+        }),
+        ("an unknown flag", "added_tokens: unknown field `stem`", |f| {
+            let mut token = added(300, "x1");
+            token["stem"] = true.into();
+            add(f, token);
+        }),
+    ]);
+    let folder = Folder::new();
+    let mut verdict = Verdict::new();
+    let tokens = |n: u32| {
+        let mut text = valid().to_string();
+        let at = text.find("\"added_tokens\":[").unwrap() + 16;
+        let list: Vec<String> =
+            (300..300 + n).map(|id| format!(r#"{{"id":{id},"content":"<{id}>"}}"#)).collect();
+        text.insert_str(at, &format!("{},", list.join(",")));
+        text
+    };
+    let text = tokens(1_000_000);
+    let path = folder.write(text.as_bytes());
+    verdict.refused(
+        "a million",
+        text.len() as u64,
+        "added_tokens: 1000001 entries are more than 65536",
+        || Tokenizer::from_json(&path),
+    );
+    let text = tokens(20_000);
+    let path = folder.write(text.as_bytes());
+    if let Some(many) = verdict.accepted("20 000", text.len() as u64, || Tokenizer::from_json(&path)) {
+        assert_eq!(many.encode("<20299>", 32).unwrap(), [20_299]);
+    }
+    verdict.check();
+}
+
+/// Item 64.
+#[test]
+fn vocabularies_and_merges() {
+    refuse(&[
+        ("empty", "model.vocab: 0 entries", |f| {
+            f["added_tokens"] = json!([]);
+            f["model"]["merges"] = json!([]);
+            vocab(f).clear();
+        }),
+        ("a gap", "model.vocab: ", |f| {
+            vocab(f).insert("zz".into(), 301.into());
+        }),
+        ("a hole", "model.vocab: no token has id 20", |f| {
+            vocab(f).shift_remove("4");
+        }),
+        ("an id twice", "model.vocab: id 65 is given to both", |f| {
+            vocab(f).insert("zz".into(), 65.into());
+        }),
+        ("a negative id", "model: invalid value: integer `-1`", |f| {
+            vocab(f).insert("zz".into(), (-1).into());
+        }),
+        ("id 2^32-1", "model.vocab: id 4294967295", |f| {
+            vocab(f).insert("zz".into(), u32::MAX.into());
+        }),
+        ("id 2^32", "model: invalid value: integer `4294967296`", |f| {
+            vocab(f).insert("zz".into(), (1u64 << 32).into());
+        }),
+        ("id 1.5", "model: invalid type: floating point `1.5`", |f| {
+            vocab(f).insert("zz".into(), 1.5.into());
+        }),
+        ("id as text", "model: invalid type: string", |f| {
+            vocab(f).insert("zz".into(), "300".into());
+        }),
+        ("a token of a megabyte", "model.vocab: the token with id 300 is longer", |f| {
+            vocab(f).insert("z".repeat(1 << 20), 300.into());
+        }),
+        ("the vocabulary a list", "model: invalid type: sequence", |f| f["model"]["vocab"] = json!(["a"])),
+        ("a merge of absent tokens", "model.merges: \"q\" + \"zzz\" needs \"zzz\"", |f| {
+            f["model"]["merges"] = json!([["q", "zzz"]]);
+        }),
+        ("a merge of one", "model.merges: \"ab\" is not two tokens", |f| {
+            f["model"]["merges"] = json!(["ab"]);
+        }),
+        ("a merge of three", "model.merges: ", |f| f["model"]["merges"] = json!([["a", "b", "c"]])),
+        ("merges in a circle", "model.merges: \"\"", |f| {
+            vocab(f).insert("zz".into(), 300.into());
+            f["model"]["merges"] = json!([["", "zz"], ["zz", ""]]);
+        }),
+        ("a merge twice", "is given twice", |f| {
+            let first = f["model"]["merges"][0].clone();
+            f["model"]["merges"].as_array_mut().unwrap().push(first);
+        }),
+    ]);
+    let folder = Folder::new();
+    let mut verdict = Verdict::new();
+    let mut refused = |name: &str, field: &str, text: String| {
+        let path = folder.write(text.as_bytes());
+        verdict.refused(name, text.len() as u64, field, || Tokenizer::from_json(&path));
+    };
+    let many: String = (0..1_000_000).map(|id| format!("\"t{id}\":{id},")).collect();
+    let text = format!("{{\"model\":{{\"type\":\"BPE\",\"vocab\":{{{many}\"a\":0}},\"merges\":[]}}}}");
+    drop(many);
+    refused("a million tokens", "model: a vocabulary of more than 524288", text);
+    let merges = "\"a b\",".repeat(1_200_000);
+    let text = format!(
+        "{{\"model\":{{\"type\":\"BPE\",\"vocab\":{{\"a\":0,\"b\":1,\"ab\":2}},\"merges\":[{merges}\"a b\"]}}}}"
+    );
+    drop(merges);
+    refused("1.2 million merges", "model.merges: 1200001 entries are more than 1048576", text);
+    let text = format!(
+        "{{\"model\":{{\"type\":\"BPE\",\"vocab\":{{\"a\":0,\"b\":1,\"ab\":2}},\"merges\":[{}\"a b\"]}}}}",
+        "\"a b\",".repeat(400_000)
+    );
+    refused("400 000 times the same merge", "model.merges: \"a\" + \"b\" is given twice", text);
+    verdict.check();
+}
+
+/// `<0x..>` is a byte only with two digits: `from_str_radix` would also take a sign.
+#[test]
+fn byte_tokens_have_two_digits() {
+    let folder = Folder::new();
+    let text = json!({
+        "model": {"type": "BPE", "byte_fallback": true, "merges": [], "vocab": {
+            "<0x41>": 0, "<0x+1>": 1, "<0x-1>": 2, "<0xZZ>": 3, "<0x041>": 4, "<0x>": 5, "▁": 6}},
+    });
+    let tokenizer = Tokenizer::from_json(&folder.write(text.to_string().as_bytes())).unwrap();
+    let texts: Vec<String> = (0..7).map(|id| tokenizer.token(id)).collect();
+    assert_eq!(texts, ["A", "<0x+1>", "<0x-1>", "<0xZZ>", "<0x041>", "<0x>", " "]);
+}
+
+/// A tokenizer that does not fit its model, found by the model.
+#[test]
+fn more_tokens_than_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(fixture("tiny-llama-tied")).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    let mut file = valid();
+    add(&mut file, added(300, "<|extra|>"));
+    std::fs::write(folder.path().join("tokenizer.json"), file.to_string()).unwrap();
+    let mut verdict = Verdict::new();
+    verdict.refused(
+        "one more",
+        200_000,
+        "vocabulary: has 301 tokens, but the model's embedding only 300",
+        || load(folder.path()),
+    );
+    std::fs::write(folder.path().join("tokenizer.json"), "{").unwrap();
+    verdict.refused("broken", 200_000, "tokenizer.json: document: ", || load(folder.path()));
+    verdict.check();
+}
+
+/// Item 65: texts.
+#[test]
+fn texts() {
+    let model: Model = load(&fixture("tiny-llama-tied")).unwrap();
+    let tokenizer = model.tokenizer().unwrap();
+    let mut verdict = Verdict::new();
+    for (name, text) in [
+        ("10^7 times a", "a".repeat(10_000_000)),
+        ("10^6 combining marks", "\u{301}".repeat(1_000_000)),
+        ("10^6 spaces", " ".repeat(1_000_000)),
+        ("10^6 special tokens", "<|endoftext|>".repeat(1_000_000)),
+    ] {
+        let bytes = text.len() as u64;
+        let field = format!("the text has {bytes} bytes, which cannot fit the 32 tokens");
+        verdict.refused(name, bytes, &field, || model.prompt(&text, None));
+    }
+    // What may be long enough to be split first.
+    let text = "a".repeat(200);
+    verdict.refused("200 times a", 200, "tokens, and this model's context holds 32", || {
+        model.prompt(&text, None)
+    });
+    verdict.refused("nothing", 0, "the prompt is empty", || model.prompt("", None));
+    // A long context: nothing may take more than linear time.
+    for (name, text) in [
+        ("10^5 times a", "a".repeat(100_000)),
+        ("10^5 combining marks", "e".to_owned() + &"\u{301}".repeat(100_000)),
+        ("10^5 digits", "1".repeat(100_000)),
+        ("10^5 new lines", "\n".repeat(100_000)),
+        ("10^5 apostrophes", "'".repeat(100_000)),
+    ] {
+        let ids = verdict.accepted(name, text.len() as u64, || tokenizer.encode(&text, 10_000_000));
+        assert!(ids.is_none_or(|ids| tokenizer.decode(&ids) == text), "{name}");
+    }
+    // Every byte comes back.
+    for text in [
+        "\u{feff}a",
+        "a\u{feff}",
+        "\0",
+        "a\0b",
+        "\u{202e}abc\u{202c} \u{5d0}\u{5d1}",
+        "\u{85}",
+        "a\u{85}b",
+        "\u{2028}\u{2029}",
+        "e\u{301}\u{301}\u{301}",
+        "\u{fffd}\u{ffff}\u{10ffff}",
+        "\r\n\t\u{b}\u{c}",
+        "{{ }} {% x %} <bos> <s> <|im_end|",
+        "\u{1f468}\u{200d}\u{1f469}\u{200d}\u{1f467}",
+    ] {
+        let ids = verdict.accepted(&format!("{text:?}"), 100, || tokenizer.encode(text, 1000)).unwrap();
+        assert_eq!(tokenizer.decode(&ids), text, "{text:?}");
+        let _ = verdict.survived("one token", 100, || tokenizer.one_token(text));
+    }
+    // JSON cannot bring half a character in.
+    assert!(serde_json::from_str::<String>(r#""\ud800""#).is_err());
+    // The text of an unknown id, and of many.
+    assert_eq!(tokenizer.token(u32::MAX), "[4294967295]");
+    assert_eq!(tokenizer.decode(&[u32::MAX, 65]), "a");
+    verdict.check();
+}
+
+/// Any byte of the file may be anything. What the library still panics on is caught at its border,
+/// and must come out as an error.
+#[test]
+fn random_bytes() {
+    let folder = Folder::new();
+    let bytes = valid().to_string().into_bytes();
+    let model = bytes.windows(8).position(|w| w == b"\"model\":").unwrap();
+    let mut random = Random(0x7070_1234);
+    let mut verdict = Verdict::new();
+    let mut loaded = 0;
+    for round in 0..3000 {
+        let mut changed = bytes.clone();
+        for _ in 0..=random.below(3) {
+            // The small parts matter as much as the long lists.
+            let at = if round % 2 == 0 { random.below(model + 200) } else { random.below(bytes.len()) };
+            changed[at] = match random.below(3) {
+                0 => changed[at] ^ (1 << random.below(8)),
+                1 => b"0123456789{}[],:\"-e."[random.below(20)],
+                _ => u8::try_from(random.below(256)).unwrap(),
+            };
+        }
+        let path = folder.write(&changed);
+        let name = format!("round {round}");
+        if let Some(tokenizer) = verdict.survived(&name, bytes.len() as u64, || Tokenizer::from_json(&path)) {
+            loaded += 1;
+            let _ = verdict
+                .survived(&name, 1000, || tokenizer.encode("The capital of\u{301} 123 <|endoftext|>", 100));
+        }
+    }
+    println!("{loaded} of 3000 loaded");
+    assert!((1..2500).contains(&loaded), "{loaded} loaded");
+    verdict.check();
+}
