@@ -155,12 +155,16 @@ impl Experiment<'_> {
         for edit in self.collects() {
             matters[expanded[edit.0].run.0] = true;
         }
-        // Values come from earlier runs, so as many rounds as there are runs reach the first ones.
-        for _ in 0..self.runs.len() {
-            for edit in expanded.iter().filter(|edit| edit.source().is_some()) {
-                if let (true, Some(source)) = (matters[edit.run.0], edit.source()) {
+        // What a run that matters takes its values from matters too.
+        loop {
+            let before = matters.clone();
+            for edit in expanded.iter().filter(|edit| before[edit.run.0]) {
+                if let Some(source) = edit.source() {
                     matters[source.0] = true;
                 }
+            }
+            if matters == before {
+                break;
             }
         }
         match (0..expanded.len()).find(|i| !matters[expanded[*i].run.0]) {
@@ -257,13 +261,17 @@ impl<'a> Compiler<'a> {
 /// Values must not go round in circles.
 fn check_acyclic(experiment: &Experiment<'_>, expanded: &[Expanded]) -> Result<()> {
     let mut settled = vec![false; experiment.runs.len()];
-    for _ in 0..settled.len() {
-        for run in 0..settled.len() {
-            settled[run] = expanded
-                .iter()
-                .filter(|edit| edit.run.0 == run)
-                .all(|edit| edit.source().is_none_or(|source| settled[source.0]));
+    loop {
+        // A run is settled once every run it takes from is.
+        let mut waits = vec![false; settled.len()];
+        for edit in expanded {
+            waits[edit.run.0] |= edit.source().is_some_and(|source| !settled[source.0]);
         }
+        let next: Vec<bool> = waits.into_iter().map(|waits| !waits).collect();
+        if next == settled {
+            break;
+        }
+        settled = next;
     }
     let stuck: Vec<&str> =
         experiment.runs.iter().zip(&settled).filter(|(_, ok)| !**ok).map(|(run, _)| &*run.name).collect();

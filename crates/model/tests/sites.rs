@@ -1,5 +1,6 @@
 //! The oracle ladder: every site of tiny random models against tensors hooked out of transformers,
 //! computed in f64 (`fixtures/make_fixtures.py`), and every loader against the same.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
 use candle_core::{DType, Device, Tensor};
 use causalcone_model::decoder::Tap;
