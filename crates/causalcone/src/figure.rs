@@ -5,6 +5,7 @@ use causalcone_engine::plan::Coordinates;
 use causalcone_engine::{Metric, SweepResult};
 use causalcone_model::{Model, Site};
 use causalcone_report::{Axis, Facet, HeatMap, Scale, Tick, text};
+use std::collections::{HashMap, HashSet};
 
 /// What runs along x: the first of these that a sweep varies, positions if it varies none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,14 +15,37 @@ enum Across {
     Scale,
 }
 
-/// One coordinate along an axis, in a form that can be compared.
-#[derive(Debug, Clone, PartialEq)]
+/// One coordinate along an axis, in a form that can be compared: the scale by its bits.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 struct Point {
     layers: Vec<usize>,
     site: Option<Site>,
     head: Option<usize>,
     position: Option<usize>,
-    scale: Option<f64>,
+    scale: Option<u64>,
+}
+
+/// The points of an axis in order, and the place of each.
+struct Points {
+    list: Vec<Point>,
+    places: HashMap<Point, usize>,
+}
+
+impl Points {
+    fn new(points: impl Iterator<Item = Point>) -> Self {
+        let (mut list, mut seen) = (Vec::new(), HashSet::new());
+        for point in points {
+            if seen.insert(point.clone()) {
+                list.push(point);
+            }
+        }
+        Self::ordered(list)
+    }
+
+    fn ordered(list: Vec<Point>) -> Self {
+        let places = list.iter().cloned().zip(0..).collect();
+        Self { list, places }
+    }
 }
 
 /// The heat map of a sweep's first metric: positions (or heads, or scales) along x; layers upwards,
@@ -58,44 +82,36 @@ pub fn heat_map(result: &SweepResult, model: &Model, title: &str) -> HeatMap {
         _ => Across::Position,
     };
     let x_of = |at: &Coordinates| Point {
-        layers: Vec::new(),
-        site: None,
         head: at.head.filter(|_| across == Across::Head),
         position: at.position.filter(|_| across == Across::Position),
-        scale: at.scale.filter(|_| across == Across::Scale),
+        scale: at.scale.filter(|_| across == Across::Scale).map(f64::to_bits),
+        ..Point::default()
     };
-    let y_of = |at: &Coordinates| Point {
-        layers: at.layers.clone(),
-        site: at.site,
-        head: None,
-        position: None,
-        scale: None,
-    };
+    let y_of = |at: &Coordinates| Point { layers: at.layers.clone(), site: at.site, ..Point::default() };
     let facet_of = |at: &Coordinates| Point {
-        layers: Vec::new(),
-        site: None,
         head: at.head.filter(|_| across != Across::Head && heads),
-        position: None,
-        scale: at.scale.filter(|_| across != Across::Scale && scales),
+        scale: at.scale.filter(|_| across != Across::Scale && scales).map(f64::to_bits),
+        ..Point::default()
     };
-    let columns = distinct(result.cells.iter().map(x_of));
-    let mut rows = distinct(result.cells.iter().map(y_of));
+    let columns = Points::new(result.cells.iter().map(x_of));
+    let mut rows = Points::new(result.cells.iter().map(y_of)).list;
     rows.sort_by(|a, b| (a.layers.last(), a.site).cmp(&(b.layers.last(), b.site)));
-    let others = distinct(result.cells.iter().map(facet_of));
+    let rows = Points::ordered(rows);
+    let others = Points::new(result.cells.iter().map(facet_of));
 
     let metric = result.columns.first().map_or(Metric::Prob, |(metric, _)| *metric);
-    let shown = result.columns.iter().enumerate().filter(|(_, (m, _))| *m == metric);
-    let mut facets = Vec::new();
-    for (index, (_, token)) in shown {
-        for other in &others {
-            let mut values = vec![None; rows.len() * columns.len()];
-            for (at, numbers) in result.cells.iter().zip(&result.values) {
-                let place = (find(&rows, &y_of(at)), find(&columns, &x_of(at)), facet_of(at) == *other);
-                if let (Some(row), Some(column), true) = place {
-                    values[row * columns.len() + column] = numbers.get(index).copied().flatten();
-                }
-            }
-            facets.push(Facet { title: facet_title(model, *token, other), values });
+    let tokens: Vec<Option<u32>> =
+        result.columns.iter().filter(|(m, _)| *m == metric).map(|(_, token)| *token).collect();
+    let titles = tokens.iter().flat_map(|token| others.list.iter().map(|o| facet_title(model, *token, o)));
+    let empty = vec![None; rows.list.len() * columns.list.len()];
+    let mut facets: Vec<Facet> = titles.map(|title| Facet { title, values: empty.clone() }).collect();
+    for (at, numbers) in result.cells.iter().zip(&result.values) {
+        let place =
+            (rows.places.get(&y_of(at)), columns.places.get(&x_of(at)), others.places.get(&facet_of(at)));
+        let (Some(row), Some(column), Some(other)) = place else { continue };
+        // The first metric's columns come first, a token each.
+        for (token, number) in numbers.iter().enumerate().take(tokens.len()) {
+            facets[token * others.list.len() + other].values[row * columns.list.len() + column] = *number;
         }
     }
     let tick = |point: &Point| match (point.position, point.head, point.scale) {
@@ -104,17 +120,17 @@ pub fn heat_map(result: &SweepResult, model: &Model, title: &str) -> HeatMap {
             Tick::token(position.to_string(), token)
         }
         (_, Some(head), _) => Tick::new(head.to_string()),
-        (.., Some(scale)) => Tick::new(scale.to_string()),
+        (.., Some(scale)) => Tick::new(f64::from_bits(scale).to_string()),
         _ => Tick::new("all"),
     };
     let cumulative = result.cells.iter().any(|at| at.layers.len() > 1 && at.layer.is_some());
     HeatMap {
         title: title.into(),
         subtitle: None,
-        x: Axis { label: across.label().into(), ticks: columns.iter().map(tick).collect() },
+        x: Axis { label: across.label().into(), ticks: columns.list.iter().map(tick).collect() },
         y: Axis {
             label: if cumulative { "edited up to layer".into() } else { "edited layer".into() },
-            ticks: rows.iter().map(|point| Tick::new(row_label(point, cumulative))).collect(),
+            ticks: rows.list.iter().map(|point| Tick::new(row_label(point, cumulative))).collect(),
         },
         facets,
         value_label: value_label(metric).into(),
@@ -146,25 +162,14 @@ fn value_label(metric: Metric) -> &'static str {
     }
 }
 
-fn distinct(points: impl Iterator<Item = Point>) -> Vec<Point> {
-    let mut seen: Vec<Point> = Vec::new();
-    for point in points {
-        if !seen.contains(&point) {
-            seen.push(point);
-        }
-    }
-    seen
-}
-
-fn find(points: &[Point], point: &Point) -> Option<usize> {
-    points.iter().position(|other| other == point)
-}
-
 fn facet_title(model: &Model, token: Option<u32>, other: &Point) -> String {
     let parts = [
-        token.map(|id| text::token(&model.token_text(id))),
+        token.map(|id| match model.tokenizer() {
+            Some(tokenizer) => text::token(&tokenizer.token(id)),
+            None => format!("token {id}"),
+        }),
         other.head.map(|head| format!("head {head}")),
-        other.scale.map(|scale| format!("scale {scale}")),
+        other.scale.map(|scale| format!("scale {}", f64::from_bits(scale))),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }

@@ -161,10 +161,74 @@ fn results_are_never_mixed_or_overwritten_unasked() {
     place.json(&["sweep", &other, "--out", "out", "--force"]);
     assert_ne!(std::fs::read(place.path("out/cells.csv")).unwrap(), before);
 
+    // Results of unknown origin are nothing to go on from.
+    std::fs::create_dir(place.path("foreign")).unwrap();
+    std::fs::write(place.path("foreign/cells.csv"), "mine").unwrap();
+    assert!(place.refused(&["sweep", &file, "--out", "foreign", "--resume"]).contains("no sweep can go on"));
+    assert_eq!(std::fs::read(place.path("foreign/cells.csv")).unwrap(), b"mine");
+
+    // The model counts by what it is, not by what it is called.
+    let again = format!("{FIXTURES}/../fixtures/tiny-llama");
+    place.json(&["sweep", &other, "--out", "out", "--resume", "-m", &again]);
+    let said =
+        place.refused(&["sweep", &other, "--out", "out", "--resume", "-m", &format!("{FIXTURES}/tiny-gpt2")]);
+    assert!(said.contains("model differs"), "{said}");
+
     std::fs::write(place.path("a_file"), "mine").unwrap();
     assert!(place.refused(&["sweep", &file, "--out", "a_file"]).contains("not a folder"));
     assert!(place.refused(&["sweep", &file, "--out", "a_file/below"]).contains("cannot write"));
     assert_eq!(std::fs::read(place.path("a_file")).unwrap(), b"mine");
+}
+
+#[test]
+fn a_figure_too_large_to_draw_costs_no_results() {
+    let place = Place::new();
+    let scales: Vec<String> = (0..1200).map(|i| format!("{i}.5")).collect();
+    let rest = format!(
+        "[[edit]]\nsite = 'mlp_output'\nlayers = 'all'\npositions = 'last'\nop = 'scale'\n[read]\ntokens = [7]\n\
+         [[edit]]\nname = 'x'\nsite = 'attention_output'\nlayers = 0\npositions = [0, 1]\nop = 'add'\n\
+         value = {{ values = 0.1 }}\n[sweep]\nedit = 'x'\npositions = 'each'\nscales = [{}]\n",
+        scales.join(",")
+    );
+    let file = place.experiment("large.toml", &rest);
+    let summary = place.json(&["sweep", &file, "--out", "out"]);
+    assert_eq!(summary["cells"], 2400);
+    assert!(place.path("out/experiment.json").exists());
+    assert!(rows(&place.path("out/cells.csv"))[0].contains_key("fixed_value"));
+}
+
+#[test]
+fn minus_infinity_survives_its_record() {
+    let place = Place::new();
+    let rest = "[[edit]]\nsite = 'attention_score'\nlayers = 1\npositions = 3\ndims = [0, 1]\nop = 'swap'\n\
+                value = { values = -inf }\n[read]\ntokens = [7]\n[sweep]\nlayers = 'each'\n";
+    let file = place.experiment("masked.toml", rest);
+    place.json(&["sweep", &file, "--out", "out"]);
+    let record: Value =
+        serde_json::from_slice(&std::fs::read(place.path("out/experiment.json")).unwrap()).unwrap();
+    std::fs::write(place.path("again.json"), record["experiment"].to_string()).unwrap();
+    place.json(&["sweep", "again.json", "--out", "again"]);
+    assert_eq!(rows(&place.path("again/cells.csv")), rows(&place.path("out/cells.csv")));
+}
+
+#[test]
+fn a_cell_that_overflows_is_empty_and_the_others_go_on() {
+    let place = Place::new();
+    let rest = "[[edit]]\nsite = 'block_output'\nlayers = 0\nop = 'scale'\n[read]\ntokens = [7]\n\
+                [sweep]\nscales = [1, 3e38]\n";
+    let file = place.experiment("overflow.toml", rest);
+    place.json(&["sweep", &file, "--out", "out"]);
+    let table = rows(&place.path("out/cells.csv"));
+    assert!(!table[0]["value"].is_empty() && table[1]["value"].is_empty(), "{table:?}");
+}
+
+#[test]
+fn the_tour_does_not_overwrite_a_changed_file() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("mine")).unwrap();
+    std::fs::write(place.path("mine/add.toml"), "# my own").unwrap();
+    assert!(place.refused(&["tour", "--out", "mine"]).contains("add.toml"));
+    assert_eq!(std::fs::read(place.path("mine/add.toml")).unwrap(), b"# my own");
 }
 
 #[cfg(unix)]
@@ -301,7 +365,7 @@ fn bad_input_gets_one_clear_message_and_leaves_nothing() {
         for word in *words {
             assert!(said.contains(word), "{name}: no {word:?} in: {said}");
         }
-        assert_eq!(std::fs::read_dir(place.path("out")).map_or(0, Iterator::count), 0, "{name} leaves files");
+        assert!(!place.path("out").exists(), "{name} leaves a folder");
     }
 
     let tiny = format!("{FIXTURES}/tiny-llama");

@@ -48,7 +48,9 @@ impl Experiment<'_> {
 
 impl Axes {
     fn new(sweep: &Sweep, moving: Vec<Expanded>) -> Result<Self> {
-        let heads = choices("heads", sweep.heads, &moving, |edit| edit.heads.as_ref().map_or(0, Vec::len))?;
+        let heads = choices("heads", sweep.heads, &moving, |edit| {
+            edit.heads.as_ref().map_or(0, |heads| heads.len())
+        })?;
         let positions = choices("positions", sweep.positions, &moving, |edit| edit.positions.len())?;
         let layers = layer_choices(sweep.layers, &moving)?;
         check_scales(&sweep.scales, &moving)?;

@@ -84,10 +84,11 @@ impl Experiment<'_> {
                 compiler.version(RunId(run), Version::Fixed, &Choice::default())?;
             }
         }
+        let has_others = compiler.swept.contains(&false);
         compiler.plan.shared = compiler.plan.runs.len();
         compiler.plan.baselines = Baselines {
             original: Cell { reads: read(original), ..Cell::default() },
-            fixed: (fixed != original).then(|| Cell { reads: read(fixed), ..Cell::default() }),
+            fixed: has_others.then(|| Cell { reads: read(fixed), ..Cell::default() }),
         };
         let sites = self.axes(sweep, &edits, &compiler.expanded)?;
         for axes in &sites {
@@ -185,6 +186,9 @@ impl Experiment<'_> {
             return Err(Error::part("sweep", "there is no edit to sweep"));
         }
         let edits = if sweep.edits.is_empty() { vec![EditId(0)] } else { sweep.edits.clone() };
+        if edits.iter().any(|edit| edit.0 >= self.edits.len()) {
+            return Err(Error::part("sweep", "names an edit of another experiment"));
+        }
         let distinct: BTreeSet<_> = edits.iter().collect();
         if distinct.len() != edits.len() {
             return Err(Error::part("sweep", "names an edit twice"));

@@ -84,6 +84,8 @@ impl Error {
     pub fn is_bad_input(&self) -> bool {
         match self {
             Self::Model(source) | Self::Part { source, .. } => source.is_bad_input(),
+            // A disk that is full is no fault of the experiment.
+            Self::Io { doing, .. } => *doing != "write",
             Self::Interrupted | Self::Kernel(_) => false,
             _ => true,
         }

@@ -136,9 +136,9 @@ impl<'m> Experiment<'m> {
         Ok(RunId(self.runs.len() - 1))
     }
 
-    /// The token ids of a run.
+    /// The token ids of a run; none for a run of another experiment.
     pub fn ids(&self, run: RunId) -> &[u32] {
-        &self.runs[run.0].ids
+        self.runs.get(run.0).map_or(&[], |run| &run.ids)
     }
 
     /// The run of that name.
@@ -247,7 +247,13 @@ impl<'m> Experiment<'m> {
     /// # Errors
     /// As [`Experiment::default_run`].
     pub fn reading_run(&self) -> Result<RunId> {
-        self.read_run.map_or_else(|| self.default_run("read"), Ok)
+        match self.read_run {
+            Some(run) if run.0 >= self.runs.len() => {
+                Err(Error::part("read", "names a run of another experiment"))
+            }
+            Some(run) => Ok(run),
+            None => self.default_run("read"),
+        }
     }
 
     /// What an edit is called in messages.
@@ -286,7 +292,8 @@ impl<'m> Experiment<'m> {
         };
         let (originals, counterfactuals) = (logits(), logits());
         let collected = self.collected(&plan, readings.next().unwrap_or_default());
-        Ok(Outcome { model: self.model, originals, counterfactuals, collected })
+        let nothing = Distribution::new(Vec::new());
+        Ok(Outcome { model: self.model, originals, counterfactuals, collected, nothing })
     }
 
     /// Pairs the activations read for `collect` edits with where they stand.
@@ -318,6 +325,8 @@ pub struct Outcome<'m> {
     originals: Vec<Distribution>,
     counterfactuals: Vec<Distribution>,
     collected: Vec<Collected>,
+    /// The answer of runs that are not here.
+    nothing: Distribution,
 }
 
 /// Activations read by a `collect` edit.
@@ -357,19 +366,19 @@ impl Answer<'_> {
 
 impl Outcome<'_> {
     /// A run with none of the edits.
-    ///
-    /// # Panics
-    /// When the run is of another experiment, with more runs than this one.
+    /// For a run that is not of this experiment it is empty.
     pub fn original(&self, run: RunId) -> Answer<'_> {
-        Answer { model: self.model, distribution: &self.originals[run.0] }
+        self.answer(self.originals.get(run.0))
     }
 
     /// A run with its edits.
-    ///
-    /// # Panics
-    /// When the run is of another experiment, with more runs than this one.
+    /// For a run that is not of this experiment it is empty.
     pub fn counterfactual(&self, run: RunId) -> Answer<'_> {
-        Answer { model: self.model, distribution: &self.counterfactuals[run.0] }
+        self.answer(self.counterfactuals.get(run.0))
+    }
+
+    fn answer<'a>(&'a self, found: Option<&'a Distribution>) -> Answer<'a> {
+        Answer { model: self.model, distribution: found.unwrap_or(&self.nothing) }
     }
 
     /// What `collect` edits read, in file order, a layer each.

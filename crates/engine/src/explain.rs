@@ -3,8 +3,8 @@
 use crate::Result;
 use crate::execute::Executor;
 use crate::experiment::Experiment;
-use crate::plan::{Cell, Plan};
-use causalcone_model::{Layout, Site};
+use crate::plan::{Cell, Plan, Read};
+use causalcone_model::Site;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -49,6 +49,11 @@ impl Explanation {
     /// When the experiment contradicts itself; nothing is computed.
     pub fn new(experiment: &Experiment<'_>, executor: &dyn Executor) -> Result<Self> {
         let plan = if experiment.sweep.is_some() { experiment.plan()? } else { experiment.plan_single()? };
+        Ok(Self::of(experiment, &plan, executor))
+    }
+
+    /// Explains an experiment whose plan is made already.
+    pub fn of(experiment: &Experiment<'_>, plan: &Plan, executor: &dyn Executor) -> Self {
         let model = experiment.model();
         let layers = model.config().layers;
         let cells: Vec<&Cell> = plan.cells.iter().collect();
@@ -57,16 +62,16 @@ impl Explanation {
             ids: spec.ids.to_vec(),
             tokens: spec.ids.iter().map(|&id| model.token_text(id)).collect(),
         };
-        Ok(Self {
+        Self {
             model: model.name().into(),
             executor: executor.name(),
             runs: experiment.runs.iter().map(run).collect(),
             cells: plan.cells.len(),
-            sites: sites(experiment, &plan),
+            sites: sites(experiment, plan),
             edits: plan.runs.iter().map(|run| run.edits.len()).sum(),
-            rows_computed: executor.rows_computed(&plan, &cells, layers),
+            rows_computed: executor.rows_computed(plan, &cells, layers),
             rows_naive: plan.rows_naive(layers),
-        })
+        }
     }
 }
 
@@ -74,11 +79,7 @@ impl Explanation {
 fn sites(experiment: &Experiment<'_>, plan: &Plan) -> BTreeMap<&'static str, String> {
     let mut found = BTreeMap::new();
     let mut add = |site: Site, rows: usize| {
-        let shape = match site.layout(experiment.model().config()) {
-            Layout::Rows { width } => format!("{rows} × {width}"),
-            Layout::Heads { heads, width } => format!("{rows} × {heads} heads × {width}"),
-            Layout::Attention { heads } => format!("{heads} heads × {rows} × {rows}"),
-        };
+        let shape = site.layout(experiment.model().config()).shape(rows);
         found.insert(site.name(), shape);
     };
     for run in &plan.runs {
@@ -86,6 +87,13 @@ fn sites(experiment: &Experiment<'_>, plan: &Plan) -> BTreeMap<&'static str, Str
             add(edit.place.site, run.ids.len());
             if let Some(crate::plan::Taken::Run(source, place)) = &edit.value {
                 add(place.site, plan.runs[*source].ids.len());
+            }
+        }
+    }
+    for cell in &plan.cells {
+        for read in &cell.reads {
+            if let Read::Activation { run, place } = read {
+                add(place.site, plan.runs[*run].ids.len());
             }
         }
     }

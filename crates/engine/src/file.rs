@@ -155,11 +155,37 @@ pub struct ValueFile {
 #[serde(untagged, expecting = "a number, a list of numbers, or a list of equally long lists of numbers")]
 pub enum NumbersFile {
     /// One number.
-    One(f64),
+    One(NumberFile),
     /// A row.
-    Row(Vec<f64>),
+    Row(Vec<NumberFile>),
     /// A row a position.
-    Rows(Vec<Vec<f64>>),
+    Rows(Vec<Vec<NumberFile>>),
+}
+
+/// A number. JSON has no way to write the −inf that a score may be, so it may be the text "-inf".
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct NumberFile(pub f64);
+
+impl Serialize for NumberFile {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if self.0.is_finite() { serializer.serialize_f64(self.0) } else { serializer.collect_str(&self.0) }
+    }
+}
+
+impl<'de> Deserialize<'de> for NumberFile {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Number(f64),
+            Text(String),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Number(x) => Ok(Self(x)),
+            Written::Text(text) if text == "-inf" => Ok(Self(f64::NEG_INFINITY)),
+            Written::Text(_) => Err(de::Error::custom("the only number written as a text is \"-inf\"")),
+        }
+    }
 }
 
 /// A token, as a text or an id.
@@ -341,6 +367,12 @@ impl ExperimentFile {
             .map_err(|e| schema_error(&e.to_string(), &e.to_string()))
     }
 
+    /// Where a file that the experiment names is: beside the experiment file, else as it is written.
+    pub fn data_path(&self, name: &str) -> PathBuf {
+        let beside = self.folder.join(name);
+        if beside.exists() { beside } else { name.into() }
+    }
+
     /// The experiment this describes, for a loaded model.
     ///
     /// # Errors
@@ -465,23 +497,22 @@ impl ExperimentFile {
             }));
         }
         Ok(match value.values.as_ref() {
-            Some(NumbersFile::Row(row)) => Value::Tensor(Tensor::new(row.as_slice(), device)?),
+            Some(NumbersFile::Row(row)) => Value::Tensor(Tensor::new(plain(row), device)?),
             Some(NumbersFile::Rows(rows)) => {
                 let width = rows.first().map_or(0, Vec::len);
                 if width == 0 || rows.iter().any(|row| row.len() != width) {
                     return Err(Error::part(part, "the rows of values are empty or of different lengths"));
                 }
-                Value::Tensor(Tensor::from_vec(rows.concat(), (rows.len(), width), device)?)
+                Value::Tensor(Tensor::from_vec(plain(&rows.concat()), (rows.len(), width), device)?)
             }
-            Some(NumbersFile::One(number)) => Value::Number(*number),
+            Some(NumbersFile::One(number)) => Value::Number(number.0),
             None => return Err(Error::part(part, "value is empty")),
         })
     }
 
     /// A tensor of a safetensors file: by name, or the only one.
     fn tensor(&self, file: &str, tensor: Option<&str>, part: &str) -> Result<Tensor> {
-        let beside = self.folder.join(file);
-        let path = if beside.exists() { beside } else { PathBuf::from(file) };
+        let path = self.data_path(file);
         let within = |source: ModelError| Error::Part { part: part.into(), source };
         let weights = Weights::from_safetensors(&[path]).map_err(within)?;
         let mut names: Vec<&str> = weights.entries().map(|entry| entry.name.as_str()).collect();
@@ -569,6 +600,10 @@ impl TokenFile {
         };
         id.map_err(|source| Error::Part { part: part.into(), source })
     }
+}
+
+fn plain(numbers: &[NumberFile]) -> Vec<f64> {
+    numbers.iter().map(|number| number.0).collect()
 }
 
 fn site(name: &str, part: &str) -> Result<(Site, Option<usize>)> {

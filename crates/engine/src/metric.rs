@@ -28,7 +28,7 @@ impl Distribution {
     /// From logits, one a token.
     pub fn new(logits: Vec<f32>) -> Self {
         let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f64 = logits.iter().map(|x| f64::from(x - max).exp()).sum();
+        let sum: f64 = logits.iter().map(|x| (f64::from(*x) - f64::from(max)).exp()).sum();
         Self { log_sum: f64::from(max) + sum.ln(), logits }
     }
 
@@ -70,7 +70,9 @@ impl Distribution {
                 log_p.exp() * (log_p - (f64::from(*q) - other.log_sum))
             }
         };
-        self.logits.iter().zip(&other.logits).map(term).sum()
+        let sum: f64 = self.logits.iter().zip(&other.logits).map(term).sum();
+        // Never negative; rounding of the sum may leave −1e-17 where the two are equal.
+        if sum < 0.0 { 0.0 } else { sum }
     }
 
     /// The ids of the likeliest tokens, best first; equal ones by id.
@@ -128,7 +130,7 @@ impl fmt::Display for Top {
 ///
 /// ```
 /// assert_eq!(causalcone_engine::visible(" Madrid"), "_Madrid");
-/// assert_eq!(causalcone_engine::visible("\u{1b}[2J\n"), "\\u{1b}[2J\\n");
+/// assert_eq!(causalcone_engine::visible("\u{1b}[2J"), "\\u{1b}[2J");
 /// ```
 pub fn visible(token: &str) -> String {
     let (mark, rest) = match token.strip_prefix(' ') {
@@ -136,8 +138,14 @@ pub fn visible(token: &str) -> String {
         None => ("", token),
     };
     let shown =
-        rest.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() });
+        rest.chars().map(|c| if is_invisible(c) { c.escape_unicode().to_string() } else { c.to_string() });
     format!("{mark}{}", shown.collect::<String>())
+}
+
+/// Control characters, and those that are invisible or turn the direction of what follows.
+fn is_invisible(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
 /// A number recorded of every cell.

@@ -20,7 +20,7 @@ impl Place {
     }
 
     fn axes(&self, config: &Config) -> Vec<Axis<'_>> {
-        let positions = Some(self.positions.as_slice());
+        let positions = Some(&*self.positions);
         let (heads, dims) = (self.heads.as_deref(), self.dims.as_deref());
         match self.site.layout(config) {
             Layout::Rows { .. } => vec![(0, positions), (1, dims)],

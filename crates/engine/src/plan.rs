@@ -110,11 +110,11 @@ pub struct Place {
     /// The layer, for sites of a block.
     pub layer: Option<usize>,
     /// Positions (query rows of an attention matrix).
-    pub positions: Vec<usize>,
+    pub positions: Arc<[usize]>,
     /// Heads; `None` is all of them, or a site without.
-    pub heads: Option<Vec<usize>>,
+    pub heads: Option<Arc<[usize]>>,
     /// Dimensions (key columns of an attention matrix); `None` is all.
-    pub dims: Option<Vec<usize>>,
+    pub dims: Option<Arc<[usize]>>,
 }
 
 /// Something taken out of a run.

@@ -10,6 +10,9 @@ use causalcone_model::{Error as ModelError, Indices, Layout, Positions, Site, Wh
 use causalcone_ops::select;
 use std::sync::Arc;
 
+/// [`Indices::resolve`] or [`Indices::resolve_any`].
+type Resolve = fn(&Indices, &'static str, usize) -> Result<Vec<usize>, ModelError>;
+
 /// An edit with every list written out. A cell of a sweep takes some of each.
 #[derive(Debug, Clone)]
 pub(crate) struct Expanded {
@@ -17,10 +20,10 @@ pub(crate) struct Expanded {
     pub(crate) site: Site,
     /// Layers, each with the layer its value is taken from.
     pub(crate) layers: Vec<(Option<usize>, Option<usize>)>,
-    pub(crate) positions: Vec<usize>,
+    pub(crate) positions: Arc<[usize]>,
     /// Heads, where the edit names some.
-    pub(crate) heads: Option<Vec<usize>>,
-    dims: Option<Vec<usize>>,
+    pub(crate) heads: Option<Arc<[usize]>>,
+    dims: Option<Arc<[usize]>>,
     op: crate::op::Op,
     value: ExpandedValue,
 }
@@ -34,8 +37,8 @@ enum ExpandedValue {
     Run {
         run: RunId,
         site: Site,
-        positions: Vec<usize>,
-        heads: Option<Vec<usize>>,
+        positions: Arc<[usize]>,
+        heads: Option<Arc<[usize]>>,
     },
 }
 
@@ -100,7 +103,7 @@ impl Expanded {
     }
 
     /// What the edit names in one layer.
-    fn place(&self, layer: Option<usize>, positions: Vec<usize>, heads: Option<Vec<usize>>) -> Place {
+    fn place(&self, layer: Option<usize>, positions: Arc<[usize]>, heads: Option<Arc<[usize]>>) -> Place {
         Place { site: self.site, layer, positions, heads, dims: self.dims.clone() }
     }
 
@@ -112,10 +115,10 @@ impl Expanded {
 }
 
 /// The chosen one of a list (a list of one serves every choice), or all of it.
-fn pick(list: &[usize], choice: Option<usize>) -> Vec<usize> {
+fn pick(list: &Arc<[usize]>, choice: Option<usize>) -> Arc<[usize]> {
     match choice {
-        Some(i) if list.len() > 1 => vec![list[i]],
-        _ => list.to_vec(),
+        Some(i) if list.len() > 1 => [list[i]].into(),
+        _ => list.clone(),
     }
 }
 
@@ -134,9 +137,9 @@ impl Experiment<'_> {
         }
         let site = site.unwrap_or(edit.target.site);
         let ids = &self.runs[edit.run.0].ids;
-        let layers = self.layers(site, edit.target.layers.as_ref()).within(part)?;
+        let layers = self.layers(site, edit.target.layers.as_ref(), Indices::resolve).within(part)?;
         let positions = self.positions(&edit.target.positions, edit.run, edit.run).within(part)?;
-        let heads = self.heads(site, edit.target.heads.as_ref()).within(part)?;
+        let heads = self.heads(site, edit.target.heads.as_ref(), Indices::resolve).within(part)?;
         let dims = edit
             .target
             .dims
@@ -156,9 +159,9 @@ impl Experiment<'_> {
             run: edit.run,
             site,
             layers: layers.into_iter().map(|layer| (layer, None)).collect(),
-            positions,
+            positions: positions.into(),
             heads,
-            dims,
+            dims: dims.map(Into::into),
             op: edit.op.clone(),
             value: ExpandedValue::None,
         };
@@ -243,9 +246,11 @@ impl Experiment<'_> {
         };
         if !same {
             let problem = format!(
-                "a value from {} ({theirs:?}) does not fit {} ({ours:?})",
+                "a value from {} ({}) does not fit {} ({})",
                 site.name(),
-                edit.site.name()
+                theirs.shape("s"),
+                edit.site.name(),
+                ours.shape("s")
             );
             return Err(wrong(problem));
         }
@@ -268,7 +273,7 @@ impl Experiment<'_> {
         }
 
         let layers: Vec<Option<usize>> = match (&source.layers, site.is_in_block()) {
-            (Some(layers), true) => self.layers(site, Some(layers)).within(part)?,
+            (Some(layers), true) => self.layers(site, Some(layers), Indices::resolve_any).within(part)?,
             (None, true) if edit.site.is_in_block() => edit.layers.iter().map(|(layer, _)| *layer).collect(),
             (None, true) => {
                 return Err(wrong(format!("its value is from {}, so the value needs layers", site.name())));
@@ -286,16 +291,16 @@ impl Experiment<'_> {
         check_count("position", positions.len(), edit.positions.len()).map_err(wrong)?;
         let heads = match (&source.heads, &edit.heads) {
             (Some(heads), _) => {
-                let heads = self.heads(site, Some(heads)).within(part)?;
-                let all = self.heads(edit.site, Some(&Indices::All)).within(part)?;
-                let count = edit.heads.as_ref().or(all.as_ref()).map_or(0, Vec::len);
-                check_count("head", heads.as_ref().map_or(0, Vec::len), count).map_err(wrong)?;
+                let heads = self.heads(site, Some(heads), Indices::resolve_any).within(part)?;
+                let all = self.heads(edit.site, Some(&Indices::All), Indices::resolve).within(part)?;
+                let count = edit.heads.as_ref().or(all.as_ref()).map_or(0, |heads| heads.len());
+                check_count("head", heads.as_ref().map_or(0, |heads| heads.len()), count).map_err(wrong)?;
                 heads
             }
             // The same heads, which a site with fewer of them may lack.
             (None, Some(heads)) => {
-                let list = Indices::from(heads.clone());
-                self.heads(site, Some(&list)).within(part)?
+                let list = Indices::from(heads.to_vec());
+                self.heads(site, Some(&list), Indices::resolve).within(part)?
             }
             (None, None) => {
                 let count = |layout| match layout {
@@ -306,19 +311,21 @@ impl Experiment<'_> {
                 None
             }
         };
-        edit.value = ExpandedValue::Run { run: source.run, site, positions, heads };
+        edit.value = ExpandedValue::Run { run: source.run, site, positions: positions.into(), heads };
         Ok(())
     }
 
     /// The layers of a site; `[None]` outside the blocks.
-    fn layers(&self, site: Site, layers: Option<&Indices>) -> Result<Vec<Option<usize>>, ModelError> {
+    fn layers(
+        &self,
+        site: Site,
+        layers: Option<&Indices>,
+        resolve: Resolve,
+    ) -> Result<Vec<Option<usize>>, ModelError> {
         let problem = match (site.is_in_block(), layers) {
             (true, Some(layers)) => {
-                return Ok(layers
-                    .resolve("layer", self.model.config().layers)?
-                    .into_iter()
-                    .map(Some)
-                    .collect());
+                let found = resolve(layers, "layer", self.model.config().layers)?;
+                return Ok(found.into_iter().map(Some).collect());
             }
             (false, None) => return Ok(vec![None]),
             (true, None) => format!(
@@ -331,11 +338,16 @@ impl Experiment<'_> {
     }
 
     /// The heads named on a site; `None` where none are, or the site has no heads to name.
-    fn heads(&self, site: Site, heads: Option<&Indices>) -> Result<Option<Vec<usize>>, ModelError> {
+    fn heads(
+        &self,
+        site: Site,
+        heads: Option<&Indices>,
+        resolve: Resolve,
+    ) -> Result<Option<Arc<[usize]>>, ModelError> {
         let Some(heads) = heads else { return Ok(None) };
         match site.layout(self.model.config()) {
             Layout::Heads { heads: count, .. } | Layout::Attention { heads: count } => {
-                heads.resolve("head", count).map(Some)
+                Ok(Some(resolve(heads, "head", count)?.into()))
             }
             Layout::Rows { .. } => {
                 let view = Site::all().find(|view| *view != site && view.tensor() == site);
@@ -361,19 +373,22 @@ impl Experiment<'_> {
     /// looked for in the run itself, everything else means the indices of the edited run.
     fn positions(&self, positions: &Positions, run: RunId, edited: RunId) -> Result<Vec<usize>, ModelError> {
         let len = self.runs[run.0].ids.len();
+        // What is edited is edited once; a value may be taken several times.
+        let resolve: Resolve = if run == edited { Indices::resolve } else { Indices::resolve_any };
         let indices = match positions {
             Positions::Last => return Ok(vec![len - 1]),
             Positions::Token { text, which } => return self.token_positions(text, *which, run),
             Positions::Indices(indices) if indices.counts_from_end() => {
-                return indices.resolve("position", len);
+                return resolve(indices, "position", len);
             }
             Positions::Indices(indices) => indices,
         };
         if run == edited {
-            return indices.resolve("position", len);
+            return resolve(indices, "position", len);
         }
         let edited_len = self.runs[edited.0].ids.len();
-        let found = indices.resolve(
+        let found = resolve(
+            indices,
             "position",
             edited_len.max(match indices {
                 Indices::All | Indices::Range(_, None) => 0,
@@ -401,7 +416,7 @@ impl Experiment<'_> {
         let Some(tokenizer) = self.model.tokenizer() else {
             return Err(ModelError::NoTokenizer { given: text.into() });
         };
-        let wanted = tokenizer.encode(text, self.model.config().context)?;
+        let wanted = tokenizer.encode_inside(text, self.model.config().context)?;
         let starts: Vec<usize> = match wanted.len() {
             0 => Vec::new(),
             n => ids

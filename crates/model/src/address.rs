@@ -45,6 +45,19 @@ impl Indices {
     /// # Errors
     /// When one is out of range or given twice, or none is left.
     pub fn resolve(&self, what: &'static str, len: usize) -> Result<Vec<usize>> {
+        let found = self.resolve_any(what, len)?;
+        let mut seen = std::collections::HashSet::with_capacity(found.len());
+        match found.iter().find(|i| !seen.insert(**i)) {
+            Some(twice) => Err(Error::address(what, twice, "is given twice")),
+            None => Ok(found),
+        }
+    }
+
+    /// [`Indices::resolve`] where one may be meant several times: what values are taken from.
+    ///
+    /// # Errors
+    /// When one is out of range, or none is left.
+    pub fn resolve_any(&self, what: &'static str, len: usize) -> Result<Vec<usize>> {
         let signed_len = i64::try_from(len).unwrap_or(i64::MAX);
         let found: Vec<i64> = match self {
             Self::All => (0..signed_len).collect(),
@@ -57,10 +70,6 @@ impl Indices {
         };
         if found.is_empty() {
             return Err(Error::address(what, self, "names nothing: it is empty"));
-        }
-        let mut seen = std::collections::HashSet::with_capacity(found.len());
-        if let Some(twice) = found.iter().find(|i| !seen.insert(**i)) {
-            return Err(Error::address(what, twice, "is given twice"));
         }
         Ok(found.into_iter().filter_map(|i| usize::try_from(i).ok()).collect())
     }

@@ -130,8 +130,9 @@ impl Decoder {
             let key = at(Site::KeyOutput, block.key(&normed)?)?;
             let value = at(Site::ValueOutput, block.value(&normed)?)?;
             let scores = self.scores(layer, &query, &key, rotation.as_ref())?;
-            let scores = at(Site::AttentionScore, causal.mask(&scores)?)?;
-            check_scores(&scores, layer)?;
+            let own_scores = causal.mask(&scores)?;
+            let scores = at(Site::AttentionScore, own_scores.clone())?;
+            check_scores(&own_scores, &scores, layer)?;
             let weights = at(Site::AttentionWeight, softmax(&scores).map_err(Error::from)?)?;
             let mixed = at(Site::AttentionValueOutput, self.mix(&weights, &value)?)?;
             let attention = at(Site::AttentionOutput, block.attention_output(&mixed)?)?;
@@ -320,24 +321,35 @@ impl Causal {
     }
 }
 
-/// Some rows of scores have no softmax: all −inf, or holding NaN or +inf. Only an edit can bring
-/// that about, unless the model's own numbers overflow.
-fn check_scores(scores: &Tensor, layer: usize) -> Result<()> {
-    let (_, rows, keys) = scores.dims3()?;
-    let numbers = scores.flatten_all()?.to_vec1::<f32>()?;
-    for (i, row) in numbers.chunks(keys).enumerate() {
-        let problem = if row.iter().all(|x| *x == f32::NEG_INFINITY) {
-            "has no key left to attend to: every score is -inf"
-        } else if let Some(x) = row.iter().find(|x| x.is_nan() || **x == f32::INFINITY) {
-            if x.is_nan() { "has a score that is NaN" } else { "has a score that is +inf" }
-        } else {
-            continue;
-        };
-        let (head, row) = (i / rows, i % rows);
-        let place = format!("of layer {layer}, head {head} {problem} after the edits");
-        return Err(Error::address("query row", &row, place));
+/// Refuses edited scores that have no softmax: rows that are all −inf, or hold NaN or +inf. Where the
+/// model's own numbers overflow, the answer is not finite, and says so.
+fn check_scores(own: &Tensor, edited: &Tensor, layer: usize) -> Result<()> {
+    if own.id() == edited.id() {
+        return Ok(());
+    }
+    let (_, rows, keys) = edited.dims3()?;
+    let (own, edited) = (own.flatten_all()?.to_vec1::<f32>()?, edited.flatten_all()?.to_vec1::<f32>()?);
+    for (i, (own, edited)) in own.chunks(keys).zip(edited.chunks(keys)).enumerate() {
+        if let (None, Some(problem)) = (without_softmax(own), without_softmax(edited)) {
+            let (head, row) = (i / rows, i % rows);
+            let place = format!("of layer {layer}, head {head} {problem} after the edits");
+            return Err(Error::address("query row", &row, place));
+        }
     }
     Ok(())
+}
+
+/// Why a row of scores has no softmax, if it has none.
+fn without_softmax(row: &[f32]) -> Option<&'static str> {
+    if row.iter().all(|x| *x == f32::NEG_INFINITY) {
+        Some("has no key left to attend to: every score is -inf")
+    } else if row.iter().any(|x| x.is_nan()) {
+        Some("has a score that is NaN")
+    } else if row.contains(&f32::INFINITY) {
+        Some("has a score that is +inf")
+    } else {
+        None
+    }
 }
 
 fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {

@@ -11,7 +11,6 @@ use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use candle_core::Tensor;
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -109,7 +108,7 @@ impl Model {
                     lines.insert(name, store::cached_sha256(file)?);
                 }
                 let list: String = lines.iter().map(|(name, hash)| format!("{name} {hash}\n")).collect();
-                Sha256::digest(list).iter().map(|b| format!("{b:02x}")).collect()
+                store::sha256_of(list)
             }
         };
         Ok(self.hash.get_or_init(|| hash))

@@ -83,6 +83,17 @@ pub enum Layout {
     },
 }
 
+impl Layout {
+    /// The shape in words, for so many rows: `5 × 576`, `5 × 9 heads × 64`, `9 heads × 5 × 5`.
+    pub fn shape(self, rows: impl std::fmt::Display) -> String {
+        match self {
+            Self::Rows { width } => format!("{rows} × {width}"),
+            Self::Heads { heads, width } => format!("{rows} × {heads} heads × {width}"),
+            Self::Attention { heads } => format!("{heads} heads × {rows} × {rows}"),
+        }
+    }
+}
+
 /// One row of the table of sites.
 struct Row {
     site: Site,

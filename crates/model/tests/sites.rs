@@ -284,3 +284,69 @@ fn the_two_types_only_candle_reads_widen_as_candle_does() {
         assert!(apart < 0.03, "{dtype:?}: 8 bits of a range of 6 are off by at most 0.024, this by {apart}");
     }
 }
+
+/// A decoder that forgot something in its attention: scores come out otherwise in every layer.
+struct Forgets {
+    record: Record,
+    query_and_key: Vec<Tensor>,
+    what: Forgotten,
+    model: &'static Model,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Forgotten {
+    Nothing,
+    Scale,
+    Rope,
+}
+
+impl Tap for Forgets {
+    type Error = Error;
+
+    fn at(&mut self, site: Site, layer: Option<usize>, x: Tensor) -> Result<Tensor, Error> {
+        let config = self.model.config();
+        if matches!(site, Site::QueryOutput | Site::KeyOutput) {
+            self.query_and_key.push(x.clone());
+        }
+        let x = match (site, self.what) {
+            (Site::AttentionScore, Forgotten::Scale) => (x / config.score_scale(layer.unwrap()))?,
+            (Site::AttentionScore, Forgotten::Rope) => {
+                let (key, query) = (self.query_and_key.pop().unwrap(), self.query_and_key.pop().unwrap());
+                let rows = query.dim(0)?;
+                let heads = |x: Tensor| x.reshape((rows, (), config.head_dim))?.transpose(0, 1)?.contiguous();
+                let (query, key) = (heads(query)?, heads(key)?);
+                let group = config.heads / config.kv_heads;
+                let shared: Vec<u32> = (0..config.heads).map(|h| u32::try_from(h / group).unwrap()).collect();
+                let key = key.index_select(&Tensor::new(shared, &Device::Cpu)?, 0)?;
+                let scores = (query.matmul(&key.t()?)? * config.score_scale(layer.unwrap()))?;
+                let hidden = x.eq(f32::NEG_INFINITY)?;
+                hidden.where_cond(&x, &scores)?
+            }
+            _ => x,
+        };
+        self.record.at(site, layer, x)
+    }
+}
+
+#[test]
+fn forgetting_the_attention_scale_or_rope_is_seen() {
+    for name in ["tiny-gpt2", "tiny-llama"] {
+        let model: &'static Model = Box::leak(Box::new(load(name)));
+        let expected = expected(name);
+        let ids = &cases()[name]["length_5"];
+        let off = |what: Forgotten| {
+            let record = Record::default();
+            let mut tap = Forgets { record, query_and_key: Vec::new(), what, model };
+            let logits = model.decoder().forward(ids, &mut tap).unwrap();
+            distance(&logits, &expected["length_5/logits"])
+        };
+        assert!(off(Forgotten::Nothing) <= 1.0);
+        assert!(off(Forgotten::Scale) > 100.0, "{name}: no scale goes unnoticed");
+        // GPT-2 has no RoPE to forget: there the recomputed scores are the same.
+        let without_rope = off(Forgotten::Rope);
+        assert!(
+            if name == "tiny-gpt2" { without_rope <= 1.0 } else { without_rope > 100.0 },
+            "{without_rope}"
+        );
+    }
+}

@@ -79,9 +79,9 @@ pub(super) fn run_once(loaded: &Loaded) -> Result<RunResult, Failure> {
             run: collected.run.to_string(),
             site: collected.place.site.name(),
             layer: collected.place.layer,
-            positions: collected.place.positions.clone(),
-            heads: collected.place.heads.clone(),
-            dims: collected.place.dims.clone(),
+            positions: collected.place.positions.to_vec(),
+            heads: collected.place.heads.as_deref().map(<[usize]>::to_vec),
+            dims: collected.place.dims.as_deref().map(<[usize]>::to_vec),
             shape: collected.tensor.dims().to_vec(),
             values: nested(&collected.tensor)?,
         })

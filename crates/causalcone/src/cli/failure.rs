@@ -57,8 +57,7 @@ impl From<crate::ModelError> for Failure {
 
 impl From<causalcone_report::Error> for Failure {
     fn from(error: causalcone_report::Error) -> Self {
-        // Paths and sizes are the user's; that a picture cannot be drawn is not.
-        let bad_input = matches!(error, causalcone_report::Error::File { .. });
-        Self { message: error.to_string(), hint: error.hint(), bad_input }
+        // The folder was tried before any work: what fails now is the run.
+        Self { message: error.to_string(), hint: error.hint(), bad_input: false }
     }
 }

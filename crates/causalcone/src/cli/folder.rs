@@ -2,10 +2,10 @@
 
 use super::Again;
 use super::failure::Failure;
+use crate::store::sha256_of;
 use crate::{Journal, Values};
 use causalcone_report::atomic::write_whole;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -53,7 +53,7 @@ impl Identity {
 
     fn hash(&self) -> String {
         let text = format!("{}\n{}\n{}\n{:?}", self.file, self.model, self.version, self.seed);
-        Sha256::digest(text).iter().map(|b| format!("{b:02x}")).collect()
+        sha256_of(text)
     }
 }
 
@@ -64,8 +64,7 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Checks, before any work, that results can go to this folder; creates it, and changes nothing
-    /// in it.
+    /// Checks, before any work, that results can go to this folder; leaves nothing behind.
     pub(super) fn claim(path: &Path, again: Again) -> Result<Self, Failure> {
         let shown = path.display();
         let cannot = |e: std::io::Error| Failure::input(format!("cannot write to {shown}: {e}"));
@@ -85,9 +84,14 @@ impl Folder {
                 Failure::input(format!("{shown} already holds results: {}", held.join(", "))).hint(hint)
             );
         }
-        std::fs::create_dir_all(path).map_err(cannot)?;
-        // Only an attempt tells whether a folder can be written to.
-        let probe = path.join(format!(".causalcone-{}", std::process::id()));
+        let lost = !held.is_empty() && !held.contains(&IDENTITY);
+        if again.resume && lost {
+            let message = format!("{shown} holds results that no sweep can go on from: {}", held.join(", "));
+            return Err(Failure::input(message).hint("--force replaces them, or give another --out"));
+        }
+        // Only an attempt tells whether a folder can be written to, or made in the first one there is.
+        let existing = path.ancestors().find(|p| p.exists()).filter(|p| !p.as_os_str().is_empty());
+        let probe = existing.unwrap_or(Path::new(".")).join(format!(".causalcone-{}", std::process::id()));
         std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe)).map_err(cannot)?;
         Ok(Self { path: path.into(), again })
     }
@@ -106,6 +110,8 @@ impl Folder {
         values: usize,
     ) -> Result<(Journal, BTreeMap<usize, Values>), Failure> {
         let identity_path = self.file(IDENTITY);
+        std::fs::create_dir_all(&self.path)
+            .map_err(|e| Failure::input(format!("cannot create {}: {e}", self.path.display())))?;
         if self.again.force {
             for name in OURS {
                 let file = self.file(name);

@@ -207,13 +207,15 @@ fn dispatch(command: Command, terminal: &mut Terminal) -> Result<(), Failure> {
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "causalcone", &mut script);
-            terminal.text(&String::from_utf8_lossy(&script))
+            let script = String::from_utf8_lossy(&script).into_owned();
+            terminal.result(&serde_json::json!({"completions": script}), |_| script)
         }
         Command::Man => {
             let mut page = Vec::new();
             let rendered = clap_mangen::Man::new(Cli::command()).render(&mut page);
             rendered.map_err(|e| Failure::run(format!("cannot render the man page: {e}")))?;
-            terminal.text(&String::from_utf8_lossy(&page))
+            let page = String::from_utf8_lossy(&page).into_owned();
+            terminal.result(&serde_json::json!({"man": page}), |_| page)
         }
     }
 }
@@ -245,13 +247,10 @@ impl Loaded {
                 path.display()
             )));
         };
-        // A model's path may also be written relative to the file that names it.
-        let beside = file.folder.join(name);
-        let name = if !Path::new(name).exists() && beside.exists() {
-            beside.to_string_lossy().into_owned()
-        } else {
-            name.clone()
-        };
+        // An alias is no path, but a path may be relative to the file that names it.
+        let path = file.data_path(name);
+        let name =
+            if model.is_none() && path.exists() { path.to_string_lossy().into_owned() } else { name.clone() };
         let model = terminal.load(&name)?;
         Ok(Self { file, model })
     }

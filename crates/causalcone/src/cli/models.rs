@@ -3,8 +3,8 @@
 use super::ModelsAction;
 use super::failure::Failure;
 use super::terminal::Terminal;
+use crate::Site;
 use crate::store::{self, Origin};
-use crate::{Layout, Site};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -48,7 +48,9 @@ fn list(terminal: &mut Terminal) -> Result<(), Failure> {
 fn pull(name: &str, terminal: &mut Terminal) -> Result<(), Failure> {
     let Some(known) = store::known(name) else {
         let names = store::CATALOG.map(|known| known.alias).join(", ");
-        return Err(Failure::input(format!("no model is called \"{name}\"; there are {names}")));
+        let near = causalcone_model::nearest(name, store::CATALOG.map(|known| known.alias));
+        let failure = Failure::input(format!("no model is called \"{name}\"; there are {names}"));
+        return Err(near.into_iter().fold(failure, |f, near| f.hint(format!("did you mean \"{near}\"?"))));
     };
     let located = store::fetch(known, &|progress| terminal.progress(progress));
     terminal.clear();
@@ -87,11 +89,7 @@ fn info(name: &str, terminal: &mut Terminal) -> Result<(), Failure> {
     field("sha256", model.sha256()?.into());
     field("files", model.files().iter().map(|file| file.to_string_lossy().into_owned()).collect());
     let sites = Site::all().map(|site| {
-        let shape = match site.layout(config) {
-            Layout::Rows { width } => format!("s × {width}"),
-            Layout::Heads { heads, width } => format!("s × {width} for each of {heads} heads"),
-            Layout::Attention { heads } => format!("{heads} × s × s"),
-        };
+        let shape = site.layout(config).shape("s");
         (site.name().to_owned(), shape.into())
     });
     field("sites", Value::Object(sites.collect()));

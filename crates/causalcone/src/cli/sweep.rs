@@ -4,15 +4,17 @@ use super::failure::Failure;
 use super::folder::{Folder, Identity};
 use super::terminal::Terminal;
 use super::{Loaded, SweepArgs};
-use crate::{Error, Explanation, PreparedSweep, Reference, SweepResult, heat_map, store, table};
+use crate::{
+    Error, ExperimentFile, Explanation, PreparedSweep, Reference, SweepResult, heat_map, store, table,
+};
+use causalcone_engine::file::{EditRefFile, EditsFile, RunFile, TokenFile};
 use causalcone_report::{Format, HeatMap, text};
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// PNG figures are drawn at twice the size of the SVG, for screens that show it so.
-const PNG_SCALE: f32 = 2.0;
+/// PNG figures are drawn at twice the size of the SVG, for screens that show it so; large ones smaller.
+const PNG_SCALES: [f32; 3] = [2.0, 1.0, 0.5];
 
 /// Seconds each part took.
 #[derive(Debug, Clone, Copy, Serialize)]
@@ -68,7 +70,7 @@ pub(super) fn command(args: &SweepArgs, terminal: &mut Terminal) -> Result<(), F
     let again =
         format!("causalcone sweep {} --out {} --resume", args.file.file.display(), args.out.display());
     let swept = sweep(&loaded, &folder, args.format, load, &again, terminal)?;
-    let drawn = causalcone_report::terminal::render(&swept.map, &terminal.style())?;
+    let drawn = causalcone_report::terminal::render(&swept.map, &terminal.style()).unwrap_or_default();
     terminal.result(&swept.summary, |summary| {
         let files: String = summary.files.iter().map(|file| format!("  {}\n", file.display())).collect();
         let (cells, seconds) = (summary.cells, summary.seconds.sweep);
@@ -94,7 +96,7 @@ pub(super) fn sweep(
     let model = &loaded.model;
     let experiment = loaded.experiment()?;
     let prepared = PreparedSweep::new(&experiment)?;
-    let plan = Explanation::new(&experiment, &Reference)?;
+    let plan = Explanation::of(&experiment, prepared.plan(), &Reference);
     let identity = identity(loaded)?;
     let cells = prepared.plan().cells.len();
     let (mut journal, done) = folder.journal(&identity, cells, prepared.columns().len())?;
@@ -116,10 +118,7 @@ pub(super) fn sweep(
 
     let started = Instant::now();
     let map = titled(heat_map(&result, model, ""), loaded);
-    let svg = map.to_svg()?;
-    folder.write("heatmap.svg", |w| w.write_all(svg.as_bytes()))?;
-    let png = map.to_png(PNG_SCALE)?;
-    folder.write("heatmap.png", |w| w.write_all(&png))?;
+    let figures = draw(&map, folder, terminal)?;
     let seconds = Seconds { load, sweep, figure: started.elapsed().as_secs_f64() };
 
     let record = Record {
@@ -131,24 +130,43 @@ pub(super) fn sweep(
         seconds,
     };
     folder.write("experiment.json", |w| Ok(serde_json::to_writer_pretty(w, &record)?))?;
-    let files = [name.as_str(), "heatmap.svg", "heatmap.png", "experiment.json"]
-        .map(|name| folder.file(name))
-        .to_vec();
+    let names = [name.as_str()].into_iter().chain(figures).chain(["experiment.json"]);
+    let files = names.map(|name| folder.file(name)).collect();
     let out = folder.file("");
     let summary = Summary { model: model.name().into(), out, cells, resumed, files, seconds };
     Ok(Swept { summary, result, map })
 }
 
-/// What this sweep is, for a later --resume to compare.
+/// Draws the figures there is room for. What is too large to draw is no reason to lose a table.
+fn draw(map: &HeatMap, folder: &Folder, terminal: &Terminal) -> Result<Vec<&'static str>, Failure> {
+    let mut drawn = Vec::new();
+    match map.to_svg() {
+        Ok(svg) => {
+            folder.write("heatmap.svg", |w| w.write_all(svg.as_bytes()))?;
+            drawn.push("heatmap.svg");
+        }
+        Err(e) => terminal.note(&format!("no heatmap.svg: {e}")),
+    }
+    match PNG_SCALES.iter().find_map(|scale| map.to_png(*scale).ok()) {
+        Some(png) => {
+            folder.write("heatmap.png", |w| w.write_all(&png))?;
+            drawn.push("heatmap.png");
+        }
+        None => terminal.note("no heatmap.png: the figure is too large for a picture"),
+    }
+    Ok(drawn)
+}
+
+/// What this sweep is, for a later --resume to compare. The model counts by its hash, whatever it
+/// was called.
 fn identity(loaded: &Loaded) -> Result<Identity, Failure> {
-    let mut content = serde_json::to_string(&loaded.file).map_err(|e| Failure::run(e.to_string()))?;
-    for file in loaded.file.edit.iter().filter_map(|edit| edit.value.as_ref()?.file.as_ref()) {
-        let beside = loaded.file.folder.join(file);
-        let path = if beside.exists() { beside.as_path() } else { Path::new(file) };
-        content += &store::cached_sha256(path)?;
+    let file = ExperimentFile { model: None, ..loaded.file.clone() };
+    let mut content = serde_json::to_string(&file).map_err(|e| Failure::run(e.to_string()))?;
+    for name in file.edit.iter().filter_map(|edit| edit.value.as_ref()?.file.as_ref()) {
+        content += &store::cached_sha256(&file.data_path(name))?;
     }
     Ok(Identity {
-        file: Sha256::digest(content).iter().map(|b| format!("{b:02x}")).collect(),
+        file: store::sha256_of(content),
         model: loaded.model.sha256()?.into(),
         version: env!("CARGO_PKG_VERSION").into(),
         seed: None,
@@ -158,30 +176,41 @@ fn identity(loaded: &Loaded) -> Result<Identity, Failure> {
 /// Says on the figure what was done to what.
 fn titled(mut map: HeatMap, loaded: &Loaded) -> HeatMap {
     let file = &loaded.file;
-    let swept = match file.sweep.as_ref().and_then(|sweep| sweep.edit.as_ref()) {
-        Some(causalcone_engine::file::EditsFile::One(causalcone_engine::file::EditRefFile::Name(name))) => {
-            file.edit.iter().find(|edit| edit.name.as_ref() == Some(name))
-        }
-        Some(causalcone_engine::file::EditsFile::One(causalcone_engine::file::EditRefFile::Index(i))) => {
-            file.edit.get(*i)
-        }
-        _ => file.edit.first(),
+    let sweep = file.sweep.as_ref();
+    let first = match sweep.and_then(|sweep| sweep.edit.as_ref()) {
+        Some(EditsFile::One(one)) => Some(one),
+        Some(EditsFile::Many(many)) => many.first(),
+        None => None,
     };
-    if let Some(edit) = swept {
-        let value = edit.value.as_ref().map_or(String::new(), |value| {
-            use causalcone_engine::file::TokenFile;
-            match (&value.embedding, &value.run, &value.file) {
-                (Some(TokenFile::Text(text)), ..) => format!(" embedding of {}", text::token(text)),
-                (Some(TokenFile::Id(id)), ..) => format!(" embedding of token {id}"),
-                (_, Some(run), _) => format!(" from run {}", text::prose(run)),
-                (.., Some(file)) => format!(" {}", text::prose(file)),
-                _ => " constant".into(),
-            }
-        });
-        map.title = format!("{}{value}", edit.op);
+    let edit = match first {
+        Some(EditRefFile::Name(name)) => file.edit.iter().find(|edit| edit.name.as_ref() == Some(name)),
+        Some(EditRefFile::Index(index)) => file.edit.get(*index),
+        None => file.edit.first(),
+    };
+    let Some(edit) = edit else { return map };
+    let value = edit.value.as_ref().map(|value| match (&value.embedding, &value.run, &value.file) {
+        (Some(TokenFile::Text(word)), ..) => format!("embedding of {}", text::token(word)),
+        (Some(TokenFile::Id(id)), ..) => format!("embedding of token {id}"),
+        (_, Some(run), _) => format!("from run {}", text::prose(run)),
+        (.., Some(file)) => text::prose(file),
+        _ => "a constant".into(),
+    });
+    let sites = sweep.and_then(|sweep| sweep.sites.clone()).unwrap_or_else(|| vec![edit.site.clone()]);
+    let parts = [Some(edit.op.clone()), value, Some(format!("at {}", sites.join(", ")))];
+    map.title = parts.into_iter().flatten().collect::<Vec<_>>().join(" ");
+
+    let run = edit.run.as_ref().and_then(|name| file.runs.get(name));
+    let run = run.or_else(|| file.runs.get("base")).or_else(|| file.runs.values().next());
+    let prompt = match run {
+        Some(RunFile { prompt: Some(prompt), .. }) => text::prose(prompt),
+        Some(RunFile { ids: Some(ids), .. }) => format!("{} token ids", ids.len()),
+        _ => String::new(),
+    };
+    let name = Path::new(loaded.model.name()).file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut subtitle = format!("{name}: {prompt}");
+    if sweep.and_then(|sweep| sweep.metrics.as_ref()).is_some_and(|metrics| metrics.len() > 1) {
+        subtitle += " (the other metrics are in the table)";
     }
-    let run = file.runs.get("base").or_else(|| file.runs.values().next());
-    let prompt = run.and_then(|run| run.prompt.as_deref()).unwrap_or_default();
-    map.subtitle = Some(text::shorten(&format!("{}: {}", loaded.model.name(), text::prose(prompt)), 90));
+    map.subtitle = Some(text::shorten(&subtitle, 90));
     map
 }

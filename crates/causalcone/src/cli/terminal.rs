@@ -14,6 +14,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Set by Ctrl-C. Work in hand looks at it between two steps.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
+/// Whether there is work that looks at [`INTERRUPTED`]; without, Ctrl-C ends the command at once.
+static LISTENING: AtomicBool = AtomicBool::new(false);
+
 /// The user's end of the command.
 pub(super) struct Terminal {
     json: bool,
@@ -28,8 +31,8 @@ impl Terminal {
     /// Makes Ctrl-C (and SIGTERM) end long work cleanly; a second one ends it at once.
     pub(super) fn listen_for_interrupts(&self) {
         let handler = || {
-            if INTERRUPTED.swap(true, Ordering::SeqCst) {
-                #[allow(clippy::exit, reason = "the user asked twice")]
+            if !LISTENING.load(Ordering::SeqCst) || INTERRUPTED.swap(true, Ordering::SeqCst) {
+                #[allow(clippy::exit, reason = "nothing is in hand, or the user asked twice")]
                 std::process::exit(1);
             }
         };
@@ -52,6 +55,7 @@ impl Terminal {
 
     /// Shows where long work stands; says whether to go on.
     pub(super) fn progress(&self, progress: Progress<'_>) -> ControlFlow<()> {
+        LISTENING.store(true, Ordering::SeqCst);
         if std::io::stderr().is_terminal() {
             let mut bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
             let bar = bar.get_or_insert_with(|| new_bar(&progress));
@@ -63,6 +67,7 @@ impl Terminal {
 
     /// Takes the progress bar away.
     pub(super) fn clear(&self) {
+        LISTENING.store(false, Ordering::SeqCst);
         if let Some(bar) = self.bar.lock().unwrap_or_else(PoisonError::into_inner).take() {
             bar.finish_and_clear();
         }
@@ -141,5 +146,8 @@ fn new_bar(progress: &Progress<'_>) -> ProgressBar {
     let bar =
         ProgressBar::with_draw_target(Some(progress.total), ProgressDrawTarget::stderr()).with_style(style);
     bar.set_message(progress.what.to_owned());
+    // What a journal held already says nothing about the rate.
+    bar.set_position(progress.done);
+    bar.reset_eta();
     bar
 }

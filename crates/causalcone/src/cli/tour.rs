@@ -6,7 +6,7 @@ use super::failure::Failure;
 use super::folder::Folder;
 use super::sweep::{Summary, sweep};
 use super::terminal::Terminal;
-use super::{Again, Loaded, TourArgs};
+use super::{Loaded, TourArgs};
 use crate::{Experiment, ExperimentFile, Model, Record, Top};
 use causalcone_report::Format;
 use causalcone_report::atomic::write_whole;
@@ -69,7 +69,7 @@ struct SweepStep {
 
 /// `causalcone tour`.
 pub(super) fn tour(args: &TourArgs, terminal: &mut Terminal) -> Result<(), Failure> {
-    let folders = claim(&args.out, args.again)?;
+    let folders = claim(args)?;
     let published = if args.check { Some(Published::for_model(&args.model)?) } else { None };
     let started = Instant::now();
     let model = terminal.load(&args.model)?;
@@ -140,9 +140,19 @@ pub(super) fn tour(args: &TourArgs, terminal: &mut Terminal) -> Result<(), Failu
     failed.map_or(Ok(()), Err)
 }
 
-/// The folders of the sweeps, all of them checked before any work.
-fn claim(out: &Path, again: Again) -> Result<Vec<Folder>, Failure> {
-    SWEEPS.iter().map(|(shipped, _)| Folder::claim(&out.join(shipped.name), again)).collect()
+/// The folders of the sweeps, all of them checked before any work, as are the experiment files: one
+/// that the reader has changed is not overwritten unasked.
+fn claim(args: &TourArgs) -> Result<Vec<Folder>, Failure> {
+    for shipped in [&ADD].into_iter().chain(SWEEPS.iter().map(|(shipped, _)| shipped)) {
+        let path = shipped.path(&args.out);
+        let is_changed =
+            std::fs::read(&path).is_ok_and(|text| text != shipped.for_model(&args.model).as_bytes());
+        if is_changed && !args.again.force {
+            let message = format!("{} is not the tour's own file any more", path.display());
+            return Err(Failure::input(message).hint("--force replaces it, or give another --out"));
+        }
+    }
+    SWEEPS.iter().map(|(shipped, _)| Folder::claim(&args.out.join(shipped.name), args.again)).collect()
 }
 
 /// The ten likeliest next tokens of a prompt.
@@ -154,11 +164,24 @@ fn answer(model: &Model, text: &str, terminal: &mut Terminal) -> Result<Answer, 
     Ok(Answer { text: text.into(), ids: experiment.ids(run).to_vec(), top })
 }
 
-/// Writes an experiment file of the tour, for this model, where the reader will find it.
+impl Shipped {
+    fn path(&self, out: &Path) -> PathBuf {
+        out.join(format!("{}.toml", self.name))
+    }
+
+    /// The file's text with this model in it.
+    fn for_model(&self, model: &str) -> String {
+        // A JSON text is a TOML text too.
+        let model = serde_json::Value::from(model).to_string();
+        self.text.replace("model = \"smollm2\"", &format!("model = {model}"))
+    }
+}
+
+/// Writes an experiment file of the tour where the reader will find it.
 fn ship(out: &Path, shipped: &Shipped, model: &str) -> Result<PathBuf, Failure> {
-    let path = out.join(format!("{}.toml", shipped.name));
-    let model = serde_json::to_string(model).map_err(|e| Failure::run(e.to_string()))?;
-    let text = shipped.text.replace("model = \"smollm2\"", &format!("model = {model}"));
-    write_whole(&path, |w| w.write_all(text.as_bytes()))?;
+    let path = shipped.path(out);
+    std::fs::create_dir_all(out)
+        .map_err(|e| Failure::input(format!("cannot create {}: {e}", out.display())))?;
+    write_whole(&path, |w| w.write_all(shipped.for_model(model).as_bytes()))?;
     Ok(path)
 }

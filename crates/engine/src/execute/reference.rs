@@ -86,7 +86,13 @@ fn forward(
         edits.entry((edit.place.site.tensor(), edit.place.layer)).or_default().push(edit);
     }
     let mut pass = Pass { model, run, edits, wanted, kept, tensors: HashMap::new() };
-    model.decoder().forward(&plan.runs[run].ids, &mut pass)?;
+    // What can only be found while running is told with the run it was found in.
+    model.decoder().forward(&plan.runs[run].ids, &mut pass).map_err(|e| match e {
+        Error::Model(source) if source.is_bad_input() => {
+            Error::Part { part: format!("run \"{}\"", plan.runs[run].name), source }
+        }
+        other => other,
+    })?;
     Ok(pass.tensors)
 }
 

@@ -101,7 +101,12 @@ fn pip_download(folder: &Path, requirement: &str, going: impl Fn(u64) -> bool) -
             return Ok(());
         }
         let said = std::fs::read_to_string(&log).unwrap_or_default();
-        if said.contains("No module named pip") {
+        // Ctrl-C reaches pip as well, and it may be gone before we look.
+        if !going(size_of(folder, 4)) {
+            return Err(Stop::Cancelled);
+        }
+        let cannot_run = matches!(status.code(), Some(126 | 127));
+        if cannot_run || said.contains("No module named pip") {
             continue;
         }
         let last = said.lines().rev().find(|line| line.contains("ERROR")).or(said.lines().last());
@@ -129,8 +134,8 @@ fn start(pip: &[&str], folder: &Path, requirement: &str, log: &Path) -> std::io:
         .spawn();
     match child {
         Ok(child) => Ok(Some(child)),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(e) => Err(e),
+        // Not there, or not a program: the next name may be.
+        Err(_) => Ok(None),
     }
 }
 

@@ -7,7 +7,7 @@ mod hash;
 mod hub;
 
 pub use catalog::{CATALOG, Known, Origin};
-pub use hash::{cached_sha256, sha256};
+pub use hash::{cached_sha256, sha256, sha256_of};
 
 use crate::error::printable;
 use crate::progress::Report;
@@ -54,7 +54,9 @@ pub fn find(name: &str, report: Report<'_>) -> Result<Located> {
 pub fn find_local(name: &str) -> Result<Option<Located>> {
     let path = Path::new(name);
     // A link that leads nowhere is there too, and says so when it is opened.
-    if !name.is_empty() && path.symlink_metadata().is_ok() {
+    let is_there = !name.is_empty() && path.symlink_metadata().is_ok();
+    // A folder of results may be called like an alias; it is not a model for that.
+    if is_there && !(known(name).is_some() && path.is_dir() && !path.join("config.json").exists()) {
         return at_path(path).map(Some);
     }
     match known(name) {

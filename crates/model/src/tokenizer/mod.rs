@@ -138,6 +138,24 @@ impl Tokenizer {
         Ok(())
     }
 
+    /// The ids of a text as it stands inside another one. Tokenizers that put a space before every
+    /// text (Llama 2's) would put a second one before `" Rome"`; here they do not.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_inside(&self, text: &str, most: usize) -> Result<Vec<u32>> {
+        match text.strip_prefix(' ') {
+            Some(rest) if self.adds_space()? => self.encode(rest, most),
+            _ => self.encode(text, most),
+        }
+    }
+
+    /// Whether the first token of a text without a leading space has one.
+    fn adds_space(&self) -> Result<bool> {
+        let first = self.encode("a", 16)?.first().map(|&id| self.token(id));
+        Ok(first.is_some_and(|text| text.starts_with(' ')))
+    }
+
     /// The ids of a prompt. `bos` says whether a start-of-text token comes first; `None` does as the
     /// model was trained. A text that already starts with it does not get a second one.
     ///
@@ -185,7 +203,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::NotOneToken`] with the pieces otherwise.
     pub fn one_token(&self, text: &str) -> Result<u32> {
-        let ids = self.encode(text, 4096)?;
+        let ids = self.encode_inside(text, 4096)?;
         match ids.as_slice() {
             [id] => Ok(*id),
             _ => Err(Error::NotOneToken {
