@@ -77,7 +77,7 @@ pub(crate) fn terminal_columns(text: &str) -> usize {
     text.chars().map(terminal_width).sum()
 }
 
-/// About how wide DejaVu Sans of `size` pixels draws a text: exact for ASCII.
+/// How wide DejaVu Sans of `size` pixels draws a text: exact for ASCII, no more than this for the rest.
 pub(crate) fn pixels(text: &str, size: f64) -> f64 {
     text.chars().map(advance).sum::<f64>() * size
 }
@@ -163,15 +163,19 @@ fn terminal_width(c: char) -> usize {
     }
 }
 
-/// The advance width of a character of DejaVu Sans, in font sizes.
+/// The advance width of a character of DejaVu Sans, in font sizes; beyond ASCII the widest of its kind.
 fn advance(c: char) -> f64 {
     let code = usize::try_from(u32::from(c)).unwrap_or(0);
     match code.checked_sub(32).and_then(|index| ASCII_THOUSANDTHS.get(index)) {
         Some(width) => f64::from(*width) / 1000.0,
-        None => match terminal_width(c) {
-            0 => 0.0,
-            1 if code < 0x600 => 0.7, // Latin, Greek, Cyrillic
-            _ => 1.0,
+        // No more than these: labels must never run into each other, and room to spare does no harm.
+        None => match code {
+            _ if terminal_width(c) == 0 => 0.61, // a mark that the font lacks is drawn as a box
+            0xb7 => 0.32,                        // · for a space
+            0x2026 => 1.0,                       // … where a label is cut
+            0x1c4..=0x1f3 => 1.43,               // letters that are two, such as Ǆ
+            0..0x600 => 1.19,                    // Latin, Greek, Cyrillic
+            _ => 1.74,
         },
     }
 }

@@ -295,6 +295,22 @@ fn shape() -> impl Strategy<Value = HeatMap> {
     )
 }
 
+/// Wide letters, and marks the font lacks, once ran into the axis's name.
+#[test]
+fn wide_letters_get_their_room() {
+    let label = "#\u{5a6}\u{468}=&`\"{0Y0H\u{1c4}\u{2031}";
+    let map = HeatMap {
+        title: String::new(),
+        subtitle: None,
+        x: Axis { label: "position".into(), ticks: vec![Tick::token(label, label)] },
+        y: Axis { label: "edited layer".into(), ticks: vec![Tick::new(label)] },
+        facets: vec![Facet { title: label.into(), values: vec![Some(0.0)] }],
+        value_label: "probability".into(),
+        scale: Scale::FromZero,
+    };
+    assert_nothing_overlaps_or_is_clipped(&map);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
