@@ -114,7 +114,7 @@ impl Axes {
 }
 
 /// Two equal points of an axis would be two rows for one cell.
-pub(crate) fn distinct<T: Debug>(key: &str, list: &[T]) -> Result<()> {
+fn distinct<T: Debug>(key: &str, list: &[T]) -> Result<()> {
     let mut seen = HashSet::new();
     match list.iter().find(|item| !seen.insert(format!("{item:?}"))) {
         Some(item) => Err(Error::part("sweep", format!("{key} lists {item:?} twice"))),

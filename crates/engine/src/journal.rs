@@ -5,8 +5,8 @@
 //! changed ones are told apart. A cell is reported as finished only after its line is on disk.
 
 use crate::{Error, Result};
+use causalcone_model::store::sha256_of;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
@@ -128,8 +128,9 @@ impl Journal {
     fn sum(&self, cell: usize, values: &Values) -> String {
         let values: Vec<String> =
             values.iter().map(|v| v.map_or("-".into(), |v| format!("{:016x}", v.to_bits()))).collect();
-        let digest = Sha256::digest(format!("{} {cell} {}", self.experiment, values.join(" ")));
-        digest[..8].iter().map(|b| format!("{b:02x}")).collect()
+        let mut sum = sha256_of(format!("{} {cell} {}", self.experiment, values.join(" ")));
+        sum.truncate(16);
+        sum
     }
 
     /// Writes finished cells and waits until they are on disk.
