@@ -45,7 +45,7 @@ const COLUMNS: [(&str, Kind); 11] = [
 /// Never for a result of this library; the table checks its own rows.
 pub fn table(result: &SweepResult, model: &Model) -> Result<Table, Error> {
     let mut columns = COLUMNS.to_vec();
-    if result.fixed.is_some() {
+    if result.has_fixed() {
         columns.push(("fixed_value", Kind::Number));
     }
     columns.push(("layers", Kind::Text));
@@ -65,7 +65,7 @@ pub fn table(result: &SweepResult, model: &Model) -> Result<Table, Error> {
             row.value.into(),
             row.base.into(),
         ];
-        if result.fixed.is_some() {
+        if result.has_fixed() {
             cells.push(row.fixed.into());
         }
         cells.push(span(&at.layers).into());

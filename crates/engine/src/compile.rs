@@ -86,10 +86,10 @@ impl Experiment<'_> {
         }
         let has_others = compiler.swept.contains(&false);
         compiler.plan.shared = compiler.plan.runs.len();
-        compiler.plan.baselines = Baselines {
+        compiler.plan.baselines = vec![Baselines {
             original: Cell { reads: read(original), ..Cell::default() },
             fixed: has_others.then(|| Cell { reads: read(fixed), ..Cell::default() }),
-        };
+        }];
         let sites = self.axes(sweep, &edits, &compiler.expanded)?;
         for axes in &sites {
             for (edit, expanded) in edits.iter().zip(&axes.moving) {
@@ -100,7 +100,8 @@ impl Experiment<'_> {
                 compiler.made.retain(|(_, version), _| *version != Version::Edited);
                 let run = compiler.version(read_run, Version::Edited, &choice)?;
                 let runs = start..compiler.plan.runs.len();
-                compiler.plan.cells.push(Cell { runs, reads: read(run), at: axes.coordinates(&choice) });
+                let at = axes.coordinates(&choice);
+                compiler.plan.cells.push(Cell { runs, reads: read(run), baseline: 0, at });
             }
         }
         Ok(compiler.plan)
@@ -144,7 +145,8 @@ impl Experiment<'_> {
         let original = compiler.version(read_run, Version::Original, &Choice::default())?;
         let edited = compiler.version(read_run, Version::Fixed, &Choice::default())?;
         compiler.plan.shared = compiler.plan.runs.len();
-        compiler.plan.baselines.original = Cell { reads: read(original), ..Cell::default() };
+        let original = Cell { reads: read(original), ..Cell::default() };
+        compiler.plan.baselines = vec![Baselines { original, fixed: None }];
         compiler.plan.cells = vec![Cell { reads: read(edited), ..Cell::default() }];
         Ok(compiler.plan)
     }

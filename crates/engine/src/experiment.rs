@@ -280,17 +280,11 @@ impl<'m> Experiment<'m> {
         let plan = self.plan_once()?;
         let cells: Vec<_> = plan.cells.iter().collect();
         let mut readings = collect(executor, self.model, &plan, &cells)?.into_iter();
-        let mut logits = || -> Vec<Distribution> {
+        let mut logits = || -> Result<Vec<Distribution>> {
             let of_cell = readings.next().unwrap_or_default();
-            of_cell
-                .into_iter()
-                .filter_map(|reading| match reading {
-                    Reading::Logits(row) => Some(Distribution::new(row)),
-                    Reading::Activation(_) => None,
-                })
-                .collect()
+            of_cell.iter().map(Distribution::read).collect()
         };
-        let (originals, counterfactuals) = (logits(), logits());
+        let (originals, counterfactuals) = (logits()?, logits()?);
         let collected = self.collected(&plan, readings.next().unwrap_or_default());
         let nothing = Distribution::new(Vec::new());
         Ok(Outcome { model: self.model, originals, counterfactuals, collected, nothing })

@@ -1,5 +1,7 @@
 //! Next-token distributions, and the numbers a sweep records of them.
 
+use crate::plan::Reading;
+use crate::{Error, Result};
 use causalcone_model::Model;
 use serde::Serialize;
 use std::fmt;
@@ -30,6 +32,17 @@ impl Distribution {
         let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let sum: f64 = logits.iter().map(|x| (f64::from(*x) - f64::from(max)).exp()).sum();
         Self { log_sum: f64::from(max) + sum.ln(), logits }
+    }
+
+    /// From what a read of logits gave.
+    ///
+    /// # Errors
+    /// When it is not one.
+    pub(crate) fn read(reading: &Reading) -> Result<Self> {
+        match reading {
+            Reading::Logits(row) => Ok(Self::new(row.to_vec1()?)),
+            Reading::Activation(_) => Err(Error::part("read", "gave activations in place of logits")),
+        }
     }
 
     /// The logits.

@@ -20,8 +20,8 @@ pub struct Plan {
     pub shared: usize,
     /// The cells, in order.
     pub cells: Vec<Cell>,
-    /// The baselines every cell is compared with.
-    pub baselines: Baselines,
+    /// The baselines that cells are compared with.
+    pub baselines: Vec<Baselines>,
 }
 
 /// The cells without edits, or without those that are swept.
@@ -40,6 +40,8 @@ pub struct Cell {
     pub runs: Range<usize>,
     /// What is read, in order.
     pub reads: Vec<Read>,
+    /// Which of the plan's baselines it is compared with.
+    pub baseline: usize,
     /// Where it stands in the sweep.
     pub at: Coordinates,
 }
@@ -96,10 +98,32 @@ impl std::fmt::Debug for Edit {
 /// A value, ready to be taken.
 #[derive(Debug, Clone)]
 pub enum Taken {
-    /// Numbers, of a shape that broadcasts to the place's block.
-    Constant(Tensor),
+    /// Numbers given.
+    Constant(Constant),
     /// Activations of an earlier run of the plan.
     Run(usize, Place),
+}
+
+/// Numbers given: what cells share is one tensor, of which a cell of one position may mean one row.
+#[derive(Debug, Clone)]
+pub struct Constant {
+    /// One number; one row; or one row a position (with an axis for heads between, on head sites).
+    pub rows: Tensor,
+    /// Only this row of it.
+    pub row: Option<usize>,
+}
+
+impl Constant {
+    /// What is meant, of a shape that broadcasts to the place's block.
+    ///
+    /// # Errors
+    /// When the row is not there.
+    pub fn tensor(&self) -> candle_core::Result<Tensor> {
+        match self.row {
+            Some(row) => self.rows.narrow(0, row, 1),
+            None => Ok(self.rows.clone()),
+        }
+    }
 }
 
 /// A block of one tensor: which positions, heads and dimensions of it.
@@ -151,7 +175,7 @@ impl Read {
 #[derive(Debug, Clone)]
 pub enum Reading {
     /// One number a token.
-    Logits(Vec<f32>),
+    Logits(Tensor),
     /// The block's numbers: positions × width, positions × heads × width on head sites, heads ×
     /// query rows × key columns on attention matrices.
     Activation(Tensor),

@@ -3,7 +3,7 @@
 use crate::error::Within;
 use crate::experiment::{EditId, EditSpec, Experiment, RunId, RunSpec};
 use crate::op::{OpKind, Source, Value};
-use crate::plan::{Edit, Place, Taken};
+use crate::plan::{Constant, Edit, Place, Taken};
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 use causalcone_model::{Error as ModelError, Indices, Layout, Positions, Site, Which};
@@ -75,9 +75,9 @@ impl Expanded {
             .iter()
             .map(|&(layer, source_layer)| {
                 let value = match (&self.value, source) {
-                    (ExpandedValue::Constant(rows), _) => Some(Taken::Constant(match choice.position {
-                        Some(i) if rows.rank() > 0 && rows.dim(0)? > 1 => rows.narrow(0, i, 1)?,
-                        _ => rows.clone(),
+                    (ExpandedValue::Constant(rows), _) => Some(Taken::Constant(Constant {
+                        rows: rows.clone(),
+                        row: choice.position.filter(|_| rows.rank() > 0 && rows.dims()[0] > 1),
                     })),
                     (ExpandedValue::Run { site, positions, heads, .. }, Some(run)) => {
                         let place = Place {

@@ -1,11 +1,11 @@
 //! Running a sweep: every cell once, its numbers recorded as they come.
 
 use crate::compile::metrics;
-use crate::execute::{Executor, collect};
+use crate::execute::Executor;
 use crate::experiment::Experiment;
 use crate::journal::Values;
 use crate::metric::{Distribution, Metric};
-use crate::plan::{Cell, Coordinates, Plan, Read, Reading};
+use crate::plan::{Cell, Coordinates, Plan, Read};
 use crate::{Error, Result};
 use causalcone_model::{Model, Progress, Report, Unit};
 use std::collections::BTreeMap;
@@ -54,10 +54,12 @@ pub struct SweepResult {
     pub values: Vec<Values>,
     /// What the numbers are: a metric, and the token it is of where it is of one.
     pub columns: Vec<(Metric, Option<u32>)>,
-    /// The same numbers without any edit.
-    pub base: Values,
-    /// The same numbers with all edits but the swept ones, where there are others.
-    pub fixed: Option<Values>,
+    /// By cell, which of the baselines it is compared with.
+    pub baseline_of: Vec<usize>,
+    /// By baseline, the same numbers without any edit.
+    pub base: Vec<Values>,
+    /// By baseline, the same numbers with all edits but the swept ones, where there are others.
+    pub fixed: Vec<Option<Values>>,
 }
 
 /// One row of the tidy table: a cell, a metric, a token.
@@ -78,16 +80,22 @@ pub struct Row<'a> {
 }
 
 impl SweepResult {
+    /// Whether there are edits besides the swept ones.
+    pub fn has_fixed(&self) -> bool {
+        self.fixed.iter().any(Option::is_some)
+    }
+
     /// All rows: cell by cell, metric by metric, token by token.
     pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
-        self.cells.iter().zip(&self.values).flat_map(move |(at, values)| {
+        (0..self.cells.len()).flat_map(move |cell| {
+            let baseline = self.baseline_of[cell];
             self.columns.iter().enumerate().map(move |(i, &(metric, token))| Row {
-                at,
+                at: &self.cells[cell],
                 metric,
                 token,
-                value: values.get(i).copied().flatten(),
-                base: self.base.get(i).copied().flatten(),
-                fixed: self.fixed.as_ref().and_then(|fixed| fixed.get(i).copied().flatten()),
+                value: self.values[cell].get(i).copied().flatten(),
+                base: self.base[baseline].get(i).copied().flatten(),
+                fixed: self.fixed[baseline].as_ref().and_then(|fixed| fixed.get(i).copied().flatten()),
             })
         })
     }
@@ -145,41 +153,58 @@ impl<'m> PreparedSweep<'m> {
         report: Report<'_>,
         mut record: impl FnMut(&[(usize, Values)]) -> Result<()>,
     ) -> Result<SweepResult> {
-        let original = self.baseline(executor, &self.plan.baselines.original)?;
-        let fixed =
-            self.plan.baselines.fixed.as_ref().map(|cell| self.baseline(executor, cell)).transpose()?;
-        // Where only single logits are read, a row holds them in the order of the tokens.
-        let tokens: Vec<u32> = match self.plan.baselines.original.reads.first() {
-            Some(Read::Logits { tokens: Some(tokens), .. }) => (0..).take(tokens.len()).collect(),
-            _ => self.tokens.clone(),
-        };
-        let numbers = |row: &Distribution| -> Values {
-            let all = self.metrics.iter().flat_map(|metric| metric.values(row, &original, &tokens));
-            all.map(|x| x.is_finite().then_some(x)).collect()
-        };
         let missing: Vec<usize> =
             (0..self.plan.cells.len()).filter(|cell| !done.contains_key(cell)).collect();
-        let cells: Vec<&Cell> = missing.iter().map(|cell| &self.plan.cells[*cell]).collect();
+        // Baselines go with the cells, since they share rows; the originals first.
+        let baselines = &self.plan.baselines;
+        let originals = baselines.len();
+        let fixed: Vec<usize> = (0..originals).filter(|i| baselines[*i].fixed.is_some()).collect();
+        let first_cell = originals + fixed.len();
+        let mut cells: Vec<&Cell> = baselines.iter().map(|b| &b.original).collect();
+        cells.extend(baselines.iter().filter_map(|b| b.fixed.as_ref()));
+        cells.extend(missing.iter().map(|cell| &self.plan.cells[*cell]));
         let total = self.plan.cells.len() as u64;
         let tell =
             |done: usize| report(Progress { what: "sweeping", done: done as u64, total, unit: Unit::Cells });
 
+        let mut base: Vec<Option<Distribution>> = vec![None; originals];
+        let mut base_values = vec![Values::new(); originals];
+        let mut fixed_values = vec![None; originals];
         let mut values = done;
         let mut pending: Vec<(usize, Values)> = Vec::new();
         let mut recorded = Instant::now();
         let mut flush =
             |pending: &mut Vec<(usize, Values)>, values: &mut BTreeMap<usize, Values>| -> Result<()> {
+                if pending.is_empty() {
+                    return Ok(());
+                }
                 record(pending)?;
                 values.extend(pending.drain(..));
                 Ok(())
             };
-        let mut stop = tell(values.len()).is_break() && !cells.is_empty();
-        if !stop && !cells.is_empty() {
-            let ran = executor.execute(self.model, &self.plan, &cells, &mut |cell, readings| {
-                let Some(Reading::Logits(row)) = readings.into_iter().next() else {
-                    return Err(Error::part("sweep", "a cell gave no logits"));
+        let mut stop = tell(values.len()).is_break() && !missing.is_empty();
+        if !stop {
+            let ran = executor.execute(self.model, &self.plan, &cells, &mut |index, readings| {
+                let row = readings.first().ok_or_else(|| Error::part("sweep", "a cell gave no logits"))?;
+                let row = Distribution::read(row)?;
+                if index < originals {
+                    base_values[index] = self.numbers(&row, &row);
+                    base[index] = Some(row);
+                    return Ok(ControlFlow::Continue(()));
+                }
+                let baseline = match index.checked_sub(first_cell) {
+                    Some(cell) => self.plan.cells[missing[cell]].baseline,
+                    None => fixed[index - originals],
                 };
-                pending.push((missing[cell], numbers(&Distribution::new(row))));
+                let original = base.get(baseline).and_then(Option::as_ref);
+                let original =
+                    original.ok_or_else(|| Error::part("sweep", "a cell came before its baseline"))?;
+                let numbers = self.numbers(&row, original);
+                let Some(cell) = index.checked_sub(first_cell) else {
+                    fixed_values[baseline] = Some(numbers);
+                    return Ok(ControlFlow::Continue(()));
+                };
+                pending.push((missing[cell], numbers));
                 if recorded.elapsed() >= RECORD_EVERY {
                     flush(&mut pending, &mut values)?;
                     recorded = Instant::now();
@@ -202,18 +227,26 @@ impl<'m> PreparedSweep<'m> {
         Ok(SweepResult {
             prompt: self.prompt.clone(),
             cells: self.plan.cells.iter().map(|cell| cell.at.clone()).collect(),
+            baseline_of: self.plan.cells.iter().map(|cell| cell.baseline).collect(),
             values: values.into_values().collect(),
             columns: self.columns(),
-            base: numbers(&original),
-            fixed: fixed.as_ref().map(numbers),
+            base: base_values,
+            fixed: fixed_values,
         })
     }
 
-    fn baseline(&self, executor: &dyn Executor, cell: &Cell) -> Result<Distribution> {
-        let readings = collect(executor, self.model, &self.plan, &[cell])?;
-        match readings.into_iter().flatten().next() {
-            Some(Reading::Logits(row)) => Ok(Distribution::new(row)),
-            _ => Err(Error::part("sweep", "a baseline gave no logits")),
-        }
+    /// What is recorded of a cell whose logits are `row`.
+    fn numbers(&self, row: &Distribution, original: &Distribution) -> Values {
+        // Where only single logits are read, a row holds them in the order of the tokens.
+        let single: Vec<u32>;
+        let tokens = match self.plan.baselines.first().and_then(|b| b.original.reads.first()) {
+            Some(Read::Logits { tokens: Some(tokens), .. }) => {
+                single = (0..).take(tokens.len()).collect();
+                &single
+            }
+            _ => &self.tokens,
+        };
+        let all = self.metrics.iter().flat_map(|metric| metric.values(row, original, tokens));
+        all.map(|x| x.is_finite().then_some(x)).collect()
     }
 }

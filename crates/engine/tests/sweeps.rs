@@ -85,7 +85,7 @@ fn check(edits: Value, sweep: Value, cells: Vec<(Value, Value)>) {
         let original = last_logits(model, &json!([]));
         assert_eq!(result.cells.len(), cells.len(), "{sweep}");
         assert_eq!(result.rows().count(), cells.len() * (3 * TOKENS.len() + 2));
-        check_values(&result.base, &ALL_METRICS, &original, &original, "base");
+        check_values(&result.base[0], &ALL_METRICS, &original, &original, "base");
         let mut distinct = Vec::new();
         for (i, (edits, at)) in cells.iter().enumerate() {
             let say = format!("cell {i} of {name}, {edits}");
@@ -374,15 +374,15 @@ fn what_is_not_swept_stays_and_is_the_fixed_value() {
         };
         let result = sweep(&json!([fixed, swept]), "swept");
         let held = last_logits(model, &json!([fixed]));
-        check_values(result.fixed.as_ref().unwrap(), &ALL_METRICS, &held, &original, "fixed");
+        check_values(result.fixed[0].as_ref().unwrap(), &ALL_METRICS, &held, &original, "fixed");
         let row = result.rows().next().unwrap();
         assert_eq!(
             (row.value, row.base, row.fixed),
-            (result.values[0][0], result.base[0], result.fixed.as_ref().unwrap()[0])
+            (result.values[0][0], result.base[0][0], result.fixed[0].as_ref().unwrap()[0])
         );
         assert!(row.value != row.base && row.base != row.fixed);
         // No other edit: no fixed value.
-        assert_eq!(sweep(&json!([swept]), "swept").fixed, None);
+        assert_eq!(sweep(&json!([swept]), "swept").fixed, [None]);
         // One that does not reach the run read could not be seen in any result: it is refused.
         let aside = with(&fixed, &json!({"run": "third"}));
         let written = file(&json!([aside, swept]), &json!({"edit": "swept", "layers": "each"}));
@@ -423,7 +423,7 @@ fn a_source_may_differ_by_cell() {
     let result = run(model, &file(&json!([swept, give, take]), &json!({"metrics": ALL_METRICS})));
     let original = last_logits(model, &json!([]));
     let held = last_logits(model, &json!([give, take]));
-    check_values(result.fixed.as_ref().unwrap(), &ALL_METRICS, &held, &original, "fixed");
+    check_values(result.fixed[0].as_ref().unwrap(), &ALL_METRICS, &held, &original, "fixed");
 }
 
 #[test]
@@ -445,7 +445,7 @@ fn metrics_come_in_the_order_asked_and_only_those() {
         ] {
             let result = run(model, &file(&edit, &json!({"metrics": metrics})));
             check_values(&result.values[0], metrics, &edited, &original, &format!("{metrics:?}"));
-            check_values(&result.base, metrics, &original, &original, &format!("{metrics:?}"));
+            check_values(&result.base[0], metrics, &original, &original, &format!("{metrics:?}"));
             let mut columns = Vec::new();
             for name in metrics {
                 let (_, metric) = Metric::ALL.into_iter().find(|(known, _)| known == name).unwrap();
@@ -463,7 +463,7 @@ fn metrics_come_in_the_order_asked_and_only_those() {
         // kl needs no tokens, and is 0 where nothing changes.
         let same = json!([{"run": "base", "site": "mlp_output", "layers": 0, "op": "scale"}]);
         let result = run(model, &with(&file(&same, &json!({"metrics": ["kl"]})), &json!({"read": null})));
-        assert_eq!((result.base, result.values), (vec![Some(0.0)], vec![vec![Some(0.0)]]));
+        assert_eq!((result.base, result.values), (vec![vec![Some(0.0)]], vec![vec![Some(0.0)]]));
     }
 }
 
@@ -526,7 +526,7 @@ fn long_sweep() -> Value {
 }
 
 fn bits(result: &SweepResult) -> Vec<Vec<Option<u64>>> {
-    let all = result.values.iter().chain([&result.base]).chain(&result.fixed);
+    let all = result.values.iter().chain(&result.base).chain(result.fixed.iter().flatten());
     all.map(|values| values.iter().map(|value| value.map(f64::to_bits)).collect()).collect()
 }
 

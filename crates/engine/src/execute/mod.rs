@@ -15,7 +15,7 @@ pub type Sink<'a> = &'a mut dyn FnMut(usize, Vec<Reading>) -> Result<ControlFlow
 /// Something that runs plans. All executors give the same readings.
 pub trait Executor {
     /// Runs `cells` of a plan and hands the readings of each, by its place in `cells`, to `sink`,
-    /// each once and in any order.
+    /// each once: cells of runs without edits first, all others in any order.
     ///
     /// # Errors
     /// What the sink returns, [`Error::Interrupted`] if it stops the work, or a failed computation.

@@ -114,7 +114,7 @@ impl Tap for Pass<'_> {
         let config = self.model.config();
         for edit in self.edits.get(&key).into_iter().flatten() {
             let value = match &edit.value {
-                Some(Taken::Constant(tensor)) => Some(tensor.clone()),
+                Some(Taken::Constant(constant)) => Some(constant.tensor()?),
                 Some(Taken::Run(run, place)) => {
                     Some(place.take(tensor(self.kept, *run, (place.site.tensor(), place.layer))?, config)?)
                 }
@@ -134,9 +134,9 @@ impl Tap for Pass<'_> {
 fn reading(model: &Model, read: &Read, kept: &Kept) -> Result<Reading> {
     Ok(match read {
         Read::Logits { run, position, tokens } => {
-            let row: Vec<f32> = tensor(kept, *run, (Site::Logits, None))?.get(*position)?.to_vec1()?;
+            let row = tensor(kept, *run, (Site::Logits, None))?.get(*position)?;
             Reading::Logits(match tokens {
-                Some(tokens) => tokens.iter().filter_map(|id| row.get(*id as usize).copied()).collect(),
+                Some(tokens) => row.index_select(&Tensor::new(&**tokens, row.device())?, 0)?,
                 None => row,
             })
         }
