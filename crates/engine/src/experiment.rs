@@ -1,6 +1,6 @@
 //! The builder: runs, edits, reads, and axes to sweep.
 
-use crate::execute::{Executor, Reference, collect};
+use crate::execute::{Cone, Executor, collect};
 use crate::metric::{Distribution, Metric, Top};
 use crate::op::{Op, OpKind, Value};
 use crate::plan::{Plan, Read, Reading};
@@ -269,7 +269,7 @@ impl<'m> Experiment<'m> {
     /// # Errors
     /// When the experiment contradicts itself or a computation fails.
     pub fn execute(&self) -> Result<Outcome<'m>> {
-        self.execute_with(&Reference)
+        self.execute_with(&Cone::default())
     }
 
     /// [`Experiment::execute`] with an executor of one's choice.

@@ -22,6 +22,7 @@
 
 mod axes;
 mod compile;
+pub mod cone;
 mod error;
 mod execute;
 mod experiment;
@@ -36,7 +37,7 @@ mod resolve;
 mod sweep;
 
 pub use error::{Error, Result};
-pub use execute::{Executor, Reference, Sink, collect};
+pub use execute::{Cone, Executor, Reference, Sink, collect};
 pub use experiment::{Answer, Collected, EditId, Experiment, LayerAxis, Outcome, RunId, Sweep};
 pub use explain::{ExplainedRun, Explanation};
 pub use file::ExperimentFile;

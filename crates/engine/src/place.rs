@@ -19,8 +19,7 @@ impl Place {
         }
     }
 
-    fn axes(&self, config: &Config) -> Vec<Axis<'_>> {
-        let positions = Some(&*self.positions);
+    fn axes<'a>(&'a self, positions: Option<&'a [usize]>, config: &Config) -> Vec<Axis<'a>> {
         let (heads, dims) = (self.heads.as_deref(), self.dims.as_deref());
         match self.site.layout(config) {
             Layout::Rows { .. } => vec![(0, positions), (1, dims)],
@@ -34,8 +33,20 @@ impl Place {
     /// # Errors
     /// When `x` does not have such a block.
     pub fn take(&self, x: &Tensor, config: &Config) -> Result<Tensor> {
+        self.block(x, Some(&self.positions), config)
+    }
+
+    /// The block of rows already taken: `x` has those of the place's positions and no others.
+    ///
+    /// # Errors
+    /// When `x` does not have such a block.
+    pub fn take_of_rows(&self, x: &Tensor, config: &Config) -> Result<Tensor> {
+        self.block(x, None, config)
+    }
+
+    fn block(&self, x: &Tensor, positions: Option<&[usize]>, config: &Config) -> Result<Tensor> {
         let mut block = self.view(x, config)?;
-        for (axis, indices) in self.axes(config) {
+        for (axis, indices) in self.axes(positions, config) {
             if let Some(indices) = indices {
                 block = select(&block, axis, indices)?;
             }
@@ -54,10 +65,38 @@ impl Place {
         config: &Config,
         f: impl FnOnce(&Tensor) -> Result<Tensor>,
     ) -> Result<Tensor> {
-        let edited = edit(&self.view(x, config)?, &self.axes(config), f)?.reshape(x.shape())?;
+        let rows: Vec<usize> =
+            if self.site.is_attention_matrix() { (0..x.dim(1)?).collect() } else { vec![] };
+        self.edit_block(x, Some(&self.positions), &rows, config, f)
+    }
+
+    /// [`Place::edit`] of rows already taken: `x` has those at `rows` and no others, and all of them
+    /// are edited.
+    ///
+    /// # Errors
+    /// As [`Place::edit`].
+    pub fn edit_of_rows(
+        &self,
+        x: &Tensor,
+        rows: &[usize],
+        config: &Config,
+        f: impl FnOnce(&Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        self.edit_block(x, None, rows, config, f)
+    }
+
+    fn edit_block(
+        &self,
+        x: &Tensor,
+        positions: Option<&[usize]>,
+        rows: &[usize],
+        config: &Config,
+        f: impl FnOnce(&Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let edited = edit(&self.view(x, config)?, &self.axes(positions, config), f)?.reshape(x.shape())?;
         if self.site.is_attention_matrix() {
             // An edit may change what a query sees of the past, never let it see the future.
-            return Ok(Causal::new(x.dim(1)?)?.visible(&edited, x)?);
+            return Ok(Causal::new(rows, x.dim(2)?)?.visible(&edited, x)?);
         }
         Ok(edited)
     }

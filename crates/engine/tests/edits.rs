@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use candle_core::{Device, Tensor};
-use causalcone_engine::ExperimentFile;
+use causalcone_engine::{Cone, Executor, ExperimentFile, Reference};
 use causalcone_model::{Model, Site};
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap};
@@ -15,12 +15,12 @@ fn fixtures() -> PathBuf {
 }
 
 /// The logits of run base at all positions after the edits.
-fn logits(model: &Model, experiment: &Value) -> Tensor {
+fn logits(executor: &dyn Executor, model: &Model, experiment: &Value) -> Tensor {
     let mut experiment = experiment.clone();
     let read = json!({"run": "base", "site": "logits", "op": "collect"});
     experiment["edit"].as_array_mut().unwrap().push(read);
     let file = ExperimentFile::from_json(&experiment.to_string()).unwrap();
-    let outcome = file.experiment(model).unwrap().execute().unwrap();
+    let outcome = file.experiment(model).unwrap().execute_with(executor).unwrap();
     outcome.collected()[0].tensor.clone()
 }
 
@@ -50,10 +50,13 @@ fn check(name: &str) {
         for edit in case["experiment"]["edit"].as_array().unwrap() {
             seen.insert((edit["site"].as_str().unwrap().to_owned(), edit["op"].as_str().unwrap().to_owned()));
         }
-        let distance = distance(&logits(&model, &case["experiment"]), &expected[name]);
-        worst = worst.max(distance);
-        if distance > 1.0 {
-            wrong.push(format!("{name} ({}): {distance:.2} tolerances off", case["by"]));
+        for executor in [&Reference as &dyn Executor, &Cone::default()] {
+            let distance = distance(&logits(executor, &model, &case["experiment"]), &expected[name]);
+            worst = worst.max(distance);
+            if distance > 1.0 {
+                let (by, executor) = (&case["by"], executor.name());
+                wrong.push(format!("{name} ({by}): {distance:.2} tolerances off by {executor}"));
+            }
         }
     }
     println!("{name}: {} cases, worst {worst:.3} of the tolerance", cases.len());

@@ -80,7 +80,7 @@ fn tokens_are_found_in_the_run() {
     let of = |run: &str, prompt: &str, positions: &Value| {
         let mut written = json!({"edit": [{"site": "embedding", "op": "collect", "positions": positions}]});
         written["runs"][run] = json!({"prompt": prompt});
-        let outcome = experiment(model, &written).unwrap().execute().unwrap();
+        let outcome = experiment(model, &written).unwrap().execute_with(&causalcone_engine::Reference).unwrap();
         json!(outcome.collected()[0].place.positions)
     };
     for (form, expected) in [
@@ -335,7 +335,7 @@ fn transformer_lens_names_are_the_sites() {
 fn collected(model: &Model, written: &Value, read: &Value) -> Value {
     let mut written = written.clone();
     written["edit"].as_array_mut().unwrap().push(with(read, &json!({"op": "collect"})));
-    let outcome = experiment(model, &written).unwrap().execute().unwrap();
+    let outcome = experiment(model, &written).unwrap().execute_with(&causalcone_engine::Reference).unwrap();
     let read = &outcome.collected()[0];
     // Of a head site: positions × 1 × width.
     json!(rows(&if read.place.heads.is_some() {

@@ -10,6 +10,7 @@
 
 mod common;
 
+use causalcone_engine::Executor;
 use causalcone_model::{Layout, Model, Site};
 use common::*;
 use serde_json::{Value, json};
@@ -39,15 +40,15 @@ fn reached(model: &Model, (site, layer): (Site, Option<usize>), position: usize)
 /// Runs an edit of one place and one position, and checks what changes and what does not, in every
 /// tensor of the run. `heads` and `dims` are what the edit names, all where `None`.
 fn check_reach(
+    executor: &dyn Executor,
     model: &Model,
-    clean: &Activations,
     place: (Site, Option<usize>),
     position: usize,
     op: &Value,
     (heads, dims): (Option<usize>, Option<usize>),
 ) {
     let (site, layer) = place;
-    let mut written = edit(site, layer, &json!({"positions": position}));
+    let mut written = edit(site, layer, &json!({"run": "base", "positions": position}));
     if let Some(head) = heads {
         written["heads"] = json!(head);
     }
@@ -55,12 +56,13 @@ fn check_reach(
         written["dims"] = json!(dim);
     }
     let written = with(&written, op);
-    let edited = everything(model, &runs(&json!([written])), "base");
+    let [edited, clean] = edited_and_not(executor, model, &runs(&json!([written])), "base");
     let here = Moment::of(site, layer);
     let width = shape(model, site, IDS.len()).1;
     for (moment, rows) in &edited {
         for (row, (new, old)) in rows.iter().zip(&clean[moment]).enumerate() {
-            let say = || format!("{} at {moment:?}, row {row}, by {written}", model.name());
+            let say =
+                || format!("{} by {}, at {moment:?}, row {row}, by {written}", model.name(), executor.name());
             if *moment < here || row < position || (*moment == here && row != position) {
                 assert_eq!(new, old, "changed the past: {}", say());
             }
@@ -81,20 +83,25 @@ fn check_reach(
         if expected.contains(&row) {
             assert!(change > 1e-4 && change.is_finite(), "logits {row} off by {change} only: {written}");
         } else {
-            assert_eq!(change, 0.0, "logits {row}: {written}");
+            assert!(change <= rounding(executor), "logits {row} off by {change}: {written}");
         }
     }
 }
 
+/// How far numbers may be apart that are equal but computed in another company: the cone executor
+/// multiplies all live rows together, and a product is rounded by the shape it is computed in.
+fn rounding(executor: &dyn Executor) -> f32 {
+    if executor.name() == "reference" { 0.0 } else { 1e-5 }
+}
+
 /// Everything an edit of `op` can reach, at every place and position.
 fn check_effects(op: impl Fn(usize) -> Value) {
-    for name in MODELS {
+    for (executor, name) in EXECUTORS.iter().flat_map(|e| MODELS.map(|name| (*e, name))) {
         let model = model(name);
-        let clean = everything(model, &runs(&json!([])), "base");
         for (site, layer) in places(model) {
             for position in 0..IDS.len() {
                 let (_, width) = shape(model, site, IDS.len());
-                check_reach(model, &clean, (site, layer), position, &op(width), (None, None));
+                check_reach(executor, model, (site, layer), position, &op(width), (None, None));
             }
         }
     }
@@ -123,9 +130,8 @@ fn silence_reaches_its_cone_and_nothing_else() {
 #[test]
 fn one_head_or_one_dimension_changes_alone() {
     let op = json!({"op": "add", "value": {"values": 30.0}});
-    for name in MODELS {
+    for (executor, name) in EXECUTORS.iter().flat_map(|e| MODELS.map(|name| (*e, name))) {
         let model = model(name);
-        let clean = everything(model, &runs(&json!([])), "base");
         for (site, layer) in places(model) {
             let (heads, width) = shape(model, site, IDS.len());
             let has_heads = !matches!(site.layout(model.config()), Layout::Rows { .. });
@@ -139,7 +145,7 @@ fn one_head_or_one_dimension_changes_alone() {
                 cases.push((Some(heads - 1), None));
             }
             for case in cases {
-                check_reach(model, &clean, (site, layer), 2, &op, case);
+                check_reach(executor, model, (site, layer), 2, &op, case);
             }
         }
     }
@@ -177,20 +183,28 @@ fn an_edit_that_gives_back_what_it_took_changes_nothing() {
         json!({"op": "subtract", "value": {"values": 0.0}, "positions": "1.."}),
         json!({"op": "collect"}),
     ];
-    for name in MODELS {
+    let check = |executor: &dyn Executor, model: &Model, edit: &Value| {
+        let written = runs(&json!([edit]));
+        let [edited, clean] = edited_and_not(executor, model, &written, "base");
+        for (moment, rows) in &edited {
+            for (new, old) in rows.iter().zip(&clean[moment]) {
+                let size = old.iter().filter(|x| x.is_finite()).fold(1.0f32, |size, x| size.max(x.abs()));
+                let say = || format!("{} by {}, {moment:?}: {written}", model.name(), executor.name());
+                assert!(distance(new, old) <= rounding(executor) * size, "{}", say());
+            }
+        }
+    };
+    for (executor, name) in EXECUTORS.iter().flat_map(|e| MODELS.map(|name| (*e, name))) {
         let model = model(name);
-        let clean = everything(model, &runs(&json!([])), "base");
         for (site, layer) in places(model) {
             let zeros = json!({"op": "add", "value": {"values": vec![0.0; shape(model, site, IDS.len()).1]}});
             for op in ops.iter().chain([&zeros]) {
-                let written = runs(&json!([edit(site, layer, &with(&json!({"run": "base"}), op))]));
-                assert!(everything(model, &written, "base") == clean, "{name}: {written}");
+                check(executor, model, &edit(site, layer, &with(&json!({"run": "base"}), op)));
             }
             // Added times 0; scores hold -inf beyond the diagonal, and nothing times 0 is that.
             if site != Site::AttentionScore {
                 let op = json!({"run": "base", "op": "add", "value": {"run": "twin"}, "scale": 0.0});
-                let written = runs(&json!([edit(site, layer, &op)]));
-                assert!(everything(model, &written, "base") == clean, "{name}: {written}");
+                check(executor, model, &edit(site, layer, &op));
             }
         }
     }

@@ -119,26 +119,27 @@ impl Decoder {
         self.check(ids)?;
         let positions: Vec<usize> = (0..ids.len()).collect();
         let rotation = self.rotation(&positions)?;
-        let causal = Causal::new(ids.len())?;
+        let causal = Causal::new(&positions, ids.len())?;
         let mut x = tap.at(Site::Embedding, None, self.embed(ids, &positions)?)?;
         for (layer, block) in self.blocks.iter().enumerate() {
             let mut at = |site, x| tap.at(site, Some(layer), x);
             x = at(Site::BlockInput, x)?;
 
-            let normed = at(Site::AttentionInput, block.attention_norm.forward(&x)?)?;
+            let normed = at(Site::AttentionInput, block.attention_input(&x)?)?;
             let query = at(Site::QueryOutput, block.query(&normed)?)?;
             let key = at(Site::KeyOutput, block.key(&normed)?)?;
             let value = at(Site::ValueOutput, block.value(&normed)?)?;
-            let scores = self.scores(layer, &query, &key, rotation.as_ref())?;
-            let own_scores = causal.mask(&scores)?;
+            let turn = |x: &Tensor, heads| turned(x, heads, rotation.as_ref());
+            let (query, key) = (turn(&query, self.config.heads)?, turn(&key, self.config.kv_heads)?);
+            let own_scores = causal.mask(&self.scores(layer, &query, &key)?)?;
             let scores = at(Site::AttentionScore, own_scores.clone())?;
-            check_scores(&own_scores, &scores, layer)?;
+            causal.check(&own_scores, &scores, layer)?;
             let weights = at(Site::AttentionWeight, softmax(&scores).map_err(Error::from)?)?;
             let mixed = at(Site::AttentionValueOutput, self.mix(&weights, &value)?)?;
             let attention = at(Site::AttentionOutput, block.attention_output(&mixed)?)?;
             x = at(Site::BlockMiddle, add(&x, &attention)?)?;
 
-            let normed = at(Site::MlpInput, block.mlp_norm.forward(&x)?)?;
+            let normed = at(Site::MlpInput, block.mlp_input(&x)?)?;
             let activated = at(Site::MlpActivation, block.activate(&normed, &self.config)?)?;
             let hidden = at(Site::MlpHidden, block.gated(&normed, activated)?)?;
             let mlp = at(Site::MlpOutput, block.mlp_output(&hidden)?)?;
@@ -187,29 +188,22 @@ impl Decoder {
         Ok(self.rope.as_ref().map(at).transpose()?)
     }
 
-    /// Scaled scores, H × queries × keys, before any mask. Query head h reads key head h·K/H.
-    fn scores(
-        &self,
-        layer: usize,
-        query: &Tensor,
-        key: &Tensor,
-        rotation: Option<&Rotation>,
-    ) -> Result<Tensor> {
-        let config = &self.config;
-        let rotated = |x: &Tensor, heads| -> Result<Tensor> {
-            let x = by_head(x, heads)?;
-            Ok(match rotation {
-                Some(rotation) => rotation.forward(&x)?,
-                None => x,
-            })
-        };
-        let (query, key) = (rotated(query, config.heads)?, rotated(key, config.kv_heads)?);
+    /// Scaled scores, H × queries × keys, before any mask, of rows already turned to their positions
+    /// ([`turned`]). Query head h reads key head h·K/H.
+    ///
+    /// # Errors
+    /// When the rows do not have the widths of this model's queries and keys.
+    pub fn scores(&self, layer: usize, query: &Tensor, key: &Tensor) -> Result<Tensor> {
+        let (query, key) = (by_head(query, self.config.heads)?, by_head(key, self.config.kv_heads)?);
         let scores = grouped_matmul(&query, &key.t()?)?;
-        Ok((scores * config.score_scale(layer))?)
+        Ok((scores * self.config.score_scale(layer))?)
     }
 
-    /// The heads' weighted values side by side, queries × H·D.
-    fn mix(&self, weights: &Tensor, value: &Tensor) -> Result<Tensor> {
+    /// The heads' weighted values side by side, queries × H·D, of weights H × queries × keys.
+    ///
+    /// # Errors
+    /// When there are not as many value rows as keys.
+    pub fn mix(&self, weights: &Tensor, value: &Tensor) -> Result<Tensor> {
         let mixed = grouped_matmul(weights, &by_head(value, self.config.kv_heads)?)?;
         Ok(mixed.transpose(0, 1)?.flatten_from(1)?)
     }
@@ -231,7 +225,39 @@ impl Decoder {
     }
 }
 
+impl Decoder {
+    /// [`Decoder::unembed`] for some tokens only, rows × tokens; `None` is all.
+    ///
+    /// # Errors
+    /// When `x` does not have the model's width, or a token is outside the vocabulary.
+    pub fn unembed_tokens(&self, x: &Tensor, tokens: Option<&[u32]>) -> Result<Tensor> {
+        match tokens {
+            None => self.unembed(x),
+            Some(tokens) => {
+                let rows = self.unembedding.index_select(&Tensor::new(tokens, x.device())?, 0)?;
+                Ok(project(x, &rows.t()?)?)
+            }
+        }
+    }
+}
+
 impl Block {
+    /// The first norm, rows × d.
+    ///
+    /// # Errors
+    /// See [`Block::query`].
+    pub fn attention_input(&self, x: &Tensor) -> Result<Tensor> {
+        self.attention_norm.forward(x)
+    }
+
+    /// The second norm, rows × d.
+    ///
+    /// # Errors
+    /// See [`Block::query`].
+    pub fn mlp_input(&self, x: &Tensor) -> Result<Tensor> {
+        self.mlp_norm.forward(x)
+    }
+
     /// Queries of normed rows, rows × H·D.
     ///
     /// # Errors
@@ -292,51 +318,73 @@ impl Block {
     }
 }
 
-/// Which keys each query of a whole prompt may see: those at its own position and before.
+/// Queries or keys (rows × heads·D) turned to the positions of their rows, on families that rotate.
+///
+/// # Errors
+/// When the rows are not those the rotation was made for.
+pub fn turned(x: &Tensor, heads: usize, rotation: Option<&Rotation>) -> Result<Tensor> {
+    Ok(match rotation {
+        Some(rotation) => rotation.rows(x, heads)?,
+        None => x.clone(),
+    })
+}
+
+/// Which keys some queries may see: those at their own position and before.
 #[derive(Debug)]
 pub struct Causal {
+    queries: Vec<usize>,
     visible: Tensor,
 }
 
 impl Causal {
-    /// The triangle of a prompt of so many rows.
+    /// For queries at these positions, and so many keys from position 0 on.
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn new(rows: usize) -> Result<Self> {
-        let visible: Vec<u8> = (0..rows * rows).map(|i| u8::from(i % rows <= i / rows)).collect();
-        Ok(Self { visible: Tensor::from_vec(visible, (rows, rows), &Device::Cpu)? })
+    pub fn new(queries: &[usize], keys: usize) -> Result<Self> {
+        let visible: Vec<u8> =
+            queries.iter().flat_map(|query| (0..keys).map(move |key| u8::from(key <= *query))).collect();
+        let visible = Tensor::from_vec(visible, (queries.len(), keys), &Device::Cpu)?;
+        Ok(Self { queries: queries.to_vec(), visible })
     }
 
-    /// `x` (H × s × s) with everything a query may not see taken from `hidden`, of the same shape.
+    /// `x` (H × queries × keys) with everything a query may not see taken from `hidden`, of the same
+    /// shape.
     ///
     /// # Errors
-    /// When the two do not have the triangle's shape.
+    /// When the two do not have that shape.
     pub fn visible(&self, x: &Tensor, hidden: &Tensor) -> Result<Tensor> {
         Ok(self.visible.broadcast_as(x.shape())?.where_cond(x, hidden)?)
     }
 
-    fn mask(&self, scores: &Tensor) -> Result<Tensor> {
+    /// Scores with −inf for everything a query may not see.
+    ///
+    /// # Errors
+    /// When they do not have the shape H × queries × keys.
+    pub fn mask(&self, scores: &Tensor) -> Result<Tensor> {
         self.visible(scores, &Tensor::new(f32::NEG_INFINITY, scores.device())?.broadcast_as(scores.shape())?)
     }
-}
 
-/// Refuses edited scores that have no softmax: rows that are all −inf, or hold NaN or +inf. Where the
-/// model's own numbers overflow, the answer is not finite, and says so.
-fn check_scores(own: &Tensor, edited: &Tensor, layer: usize) -> Result<()> {
-    if own.id() == edited.id() {
-        return Ok(());
-    }
-    let (_, rows, keys) = edited.dims3()?;
-    let (own, edited) = (own.flatten_all()?.to_vec1::<f32>()?, edited.flatten_all()?.to_vec1::<f32>()?);
-    for (i, (own, edited)) in own.chunks(keys).zip(edited.chunks(keys)).enumerate() {
-        if let (None, Some(problem)) = (without_softmax(own), without_softmax(edited)) {
-            let (head, row) = (i / rows, i % rows);
-            let place = format!("of layer {layer}, head {head} {problem} after the edits");
-            return Err(Error::address("query row", &row, place));
+    /// Refuses edited scores that have no softmax: rows that are all −inf, or hold NaN or +inf. Where
+    /// the model's own numbers overflow, the answer is not finite, and says so.
+    ///
+    /// # Errors
+    /// [`Error::Address`], naming the query row.
+    pub fn check(&self, own: &Tensor, edited: &Tensor, layer: usize) -> Result<()> {
+        if own.id() == edited.id() {
+            return Ok(());
         }
+        let (_, rows, keys) = edited.dims3()?;
+        let (own, edited) = (own.flatten_all()?.to_vec1::<f32>()?, edited.flatten_all()?.to_vec1::<f32>()?);
+        for (i, (own, edited)) in own.chunks(keys).zip(edited.chunks(keys)).enumerate() {
+            if let (None, Some(problem)) = (without_softmax(own), without_softmax(edited)) {
+                let (head, row) = (i / rows, self.queries[i % rows]);
+                let place = format!("of layer {layer}, head {head} {problem} after the edits");
+                return Err(Error::address("query row", &row, place));
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// Why a row of scores has no softmax, if it has none.

@@ -18,12 +18,14 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod activation;
+mod attention;
 mod linear;
 mod norm;
 mod rope;
 mod rows;
 
 pub use activation::Activation;
+pub use attention::{Query, Ragged, Stretch, add_rows, gather_rows};
 pub use linear::{Linear, project};
 pub use norm::{layer_norm, rms_norm};
 pub use rope::{Rope, Rotation};

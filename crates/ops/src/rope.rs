@@ -67,4 +67,13 @@ impl Rotation {
         let rotated_high = (high.broadcast_mul(&self.cos)? + low.broadcast_mul(&self.sin)?)?;
         Tensor::cat(&[rotated_low, rotated_high], D::Minus1)
     }
+
+    /// Rotates `x` (rows × heads·head_dim), every head of a row alike.
+    ///
+    /// # Errors
+    /// When `x` has another number of rows or another width.
+    pub fn rows(&self, x: &Tensor, heads: usize) -> Result<Tensor> {
+        let by_head = x.reshape((x.dim(0)?, heads, ()))?.transpose(0, 1)?.contiguous()?;
+        self.forward(&by_head)?.transpose(0, 1)?.contiguous()?.reshape(x.shape())
+    }
 }

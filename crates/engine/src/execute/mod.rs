@@ -1,7 +1,9 @@
 //! Executors: from a plan to readings.
 
+mod cone;
 mod reference;
 
+pub use cone::Cone;
 pub use reference::Reference;
 
 use crate::plan::{Cell, Plan, Reading};

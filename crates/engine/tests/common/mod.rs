@@ -2,7 +2,7 @@
 //! of a run at once.
 #![allow(dead_code, reason = "no test file uses all of it")]
 
-use causalcone_engine::{Error, Experiment, ExperimentFile};
+use causalcone_engine::{Cone, Error, Executor, Experiment, ExperimentFile, Reference};
 use causalcone_model::{Layout, Model, Site};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -47,27 +47,61 @@ pub type Rows = Vec<Vec<f32>>;
 /// Every tensor of one run, as it is after the run's edits.
 pub type Activations = BTreeMap<Moment, Rows>;
 
-/// All activations of a run, by `collect` edits behind the experiment's own.
+/// Both executors.
+pub const EXECUTORS: [&dyn Executor; 2] = [&Reference, &Cone { memory: None }];
+
+/// All activations of a run, by `collect` edits behind the experiment's own, by the executor whose
+/// numbers are the same to the bit whatever else is run.
 pub fn everything(model: &Model, written: &Value, run: &str) -> Activations {
     try_everything(model, written, run).unwrap_or_else(|e| panic!("{e}\n{written}"))
 }
 
 pub fn try_everything(model: &Model, written: &Value, run: &str) -> Result<Activations, Error> {
+    Ok(collected(&Reference, model, written, &[run])?.remove(0))
+}
+
+/// The activations of a run with its edits, and of one with the same prompt and none: what the two
+/// have in common is the same to the bit, by either executor.
+pub fn edited_and_not(
+    executor: &dyn Executor,
+    model: &Model,
+    written: &Value,
+    run: &str,
+) -> [Activations; 2] {
+    let mut written = written.clone();
+    written["runs"]["unedited"] = written["runs"][run].clone();
+    written["read"] = json!({"run": run});
+    let both = collected(executor, model, &written, &[run, "unedited"]);
+    both.unwrap_or_else(|e| panic!("{e}\n{written}")).try_into().unwrap()
+}
+
+/// The activations of some runs.
+pub fn collected(
+    executor: &dyn Executor,
+    model: &Model,
+    written: &Value,
+    runs: &[&str],
+) -> Result<Vec<Activations>, Error> {
     let mut written = written.clone();
     if written["edit"].is_null() {
         written["edit"] = json!([]);
     }
     let edits = written["edit"].as_array_mut().unwrap();
-    for site in Site::all().filter(|site| site.tensor() == *site) {
-        let mut read = json!({"run": run, "site": site.name(), "op": "collect"});
-        if site.is_in_block() {
-            read["layers"] = json!("all");
+    for run in runs {
+        for site in Site::all().filter(|site| site.tensor() == *site) {
+            let mut read = json!({"run": run, "site": site.name(), "op": "collect"});
+            if site.is_in_block() {
+                read["layers"] = json!("all");
+            }
+            edits.push(read);
         }
-        edits.push(read);
     }
-    let outcome = experiment(model, &written)?.execute()?;
-    let all = outcome.collected().iter();
-    Ok(all.map(|c| (Moment::of(c.place.site, c.place.layer), rows(&c.tensor))).collect())
+    let outcome = experiment(model, &written)?.execute_with(executor)?;
+    let of = |run: &&str| {
+        let all = outcome.collected().iter().filter(|c| *c.run == **run);
+        all.map(|c| (Moment::of(c.place.site, c.place.layer), rows(&c.tensor))).collect()
+    };
+    Ok(runs.iter().map(of).collect())
 }
 
 /// The rows of positions × width, or of heads × queries × keys.

@@ -1,0 +1,305 @@
+//! Runs as paths in a forest, so that what two runs have in common is there once.
+//!
+//! A row of a run is known by what it depends on: the token ids up to its position, and the edits
+//! in its past. A [`Node`] is a run as far as some edit: it has the rows that this edit makes new,
+//! and every other row is its parent's. Runs that begin with the same tokens, or make the same edits
+//! first, share the nodes of that beginning. Whose a row is, [`Forest::owner`] says in closed form:
+//! nothing is stored by row.
+
+use super::point::{Point, Reach, reach};
+use super::rows::Rows;
+use crate::op::OpKind;
+use crate::plan::{Edit, Place, Plan, Taken};
+use causalcone_model::Site;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// A node's number. Parents, and runs that values come from, have smaller ones.
+pub type NodeId = usize;
+
+/// A run as far as one edit, or a prompt without any.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// The run without that edit, or one whose prompt begins alike.
+    pub parent: Option<NodeId>,
+    /// The first run of the plan that has it, for messages.
+    pub run: usize,
+    /// Positions of the run.
+    pub len: usize,
+    /// Its token ids.
+    pub ids: Arc<[u32]>,
+    /// The tensor in which it begins to differ from its parent.
+    pub start: Point,
+    /// The rows of that tensor that differ.
+    pub rows: Rows,
+    /// The edit; a prompt has none.
+    pub edit: Option<Step>,
+}
+
+/// The edit of a node.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// What is done.
+    pub edit: Arc<Edit>,
+    /// Which of the edit's positions are meant, by their place in its list: those whose value is
+    /// what stands there already are left out.
+    pub picked: Arc<[usize]>,
+    /// The node its value comes from.
+    pub source: Option<NodeId>,
+}
+
+/// All nodes of a plan's runs.
+#[derive(Debug, Default)]
+pub struct Forest {
+    nodes: Vec<Node>,
+    layers: usize,
+    /// Prompts without edits, by their ids: neighbours in this order share the longest beginnings.
+    prompts: BTreeMap<Arc<[u32]>, NodeId>,
+    edited: HashMap<(NodeId, Key), NodeId>,
+}
+
+/// What makes two edits of one node the same.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Key {
+    op: OpKind,
+    scale: u64,
+    /// A closure is equal to itself only.
+    custom: Option<usize>,
+    at: Point,
+    positions: Arc<[usize]>,
+    heads: Option<Arc<[usize]>>,
+    dims: Option<Arc<[usize]>>,
+    value: ValueKey,
+}
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+enum ValueKey {
+    None,
+    Constant(candle_core::TensorId, Option<usize>),
+    /// Of which node, at which point, which rows, heads and dimensions of them.
+    Rows(NodeId, Point, Arc<[usize]>, Option<Arc<[usize]>>, Option<Arc<[usize]>>),
+}
+
+impl Node {
+    /// The first position that differs from the parent anywhere.
+    fn first(&self) -> usize {
+        self.rows.first().unwrap_or(self.len)
+    }
+
+    /// How the node's edit reaches a tensor.
+    fn reach(&self, at: Point) -> Reach {
+        if at.block < self.start.block {
+            return Reach::Nothing;
+        }
+        if at.block == self.start.block {
+            return reach(self.start.site, at.site);
+        }
+        // Past its block, what left it differing goes on row by row until attention spreads it.
+        let spread = at.block > self.start.block + 1
+            || (Site::AttentionScore..Site::FinalNorm).contains(&at.site)
+            || reach(self.start.site, Site::BlockOutput) == Reach::Later;
+        if spread { Reach::Later } else { Reach::Same }
+    }
+
+    /// Whether the node's edit stands at a site or after it, in that block: what comes before is not
+    /// its own.
+    pub(crate) fn is_past(&self, block: usize, site: Site) -> bool {
+        self.start.block == block && self.start.site >= site
+    }
+
+    /// Whether its rows of a block attend, rather than start after attention.
+    pub(crate) fn attends(&self, block: usize) -> bool {
+        !self.is_past(block, Site::AttentionValueOutput)
+    }
+
+    /// The rows of a tensor that are the node's own.
+    pub fn own(&self, at: Point) -> Rows {
+        match self.reach(at) {
+            Reach::Nothing => Rows::default(),
+            Reach::Same => self.rows.clone(),
+            Reach::Later => (self.first()..self.len).into(),
+        }
+    }
+
+    /// Whether a row of a tensor is the node's own.
+    fn owns(&self, at: Point, row: usize) -> bool {
+        match self.reach(at) {
+            Reach::Nothing => false,
+            Reach::Same => self.rows.contains(row),
+            Reach::Later => (self.first()..self.len).contains(&row),
+        }
+    }
+}
+
+impl Step {
+    /// Whether the edit leaves something of what it edits, so that this must be there.
+    pub(crate) fn keeps_some(&self) -> bool {
+        let is_whole = self.edit.place.heads.is_none() && self.edit.place.dims.is_none();
+        !(is_whole && matches!(self.edit.op, OpKind::Swap | OpKind::Zero))
+    }
+
+    /// Where the value is taken from.
+    pub(crate) fn source_place(&self) -> Option<(NodeId, &Place)> {
+        match &self.edit.value {
+            Some(Taken::Run(_, place)) => self.source.map(|source| (source, place)),
+            _ => None,
+        }
+    }
+
+    /// The places in the edit's list of positions of those among `rows`.
+    pub(crate) fn indices(&self, rows: &Rows) -> Vec<usize> {
+        let positions = &self.edit.place.positions;
+        self.picked.iter().copied().filter(|i| rows.contains(positions[*i])).collect()
+    }
+}
+
+impl Forest {
+    /// An empty forest for a model of so many layers.
+    pub fn new(layers: usize) -> Self {
+        Self { layers, ..Self::default() }
+    }
+
+    /// The nodes; each comes after its parent and after the nodes its value comes from.
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// How many layers the model has.
+    pub fn layers(&self) -> usize {
+        self.layers
+    }
+
+    /// Whose a row of a run is.
+    pub fn owner(&self, node: NodeId, at: Point, row: usize) -> NodeId {
+        let mut id = node;
+        while let Some(parent) = self.nodes[id].parent {
+            if self.nodes[id].owns(at, row) {
+                break;
+            }
+            id = parent;
+        }
+        id
+    }
+
+    /// Rows of a run parted by whose they are, nearest first.
+    pub fn owners(&self, node: NodeId, at: Point, rows: Rows) -> Vec<(NodeId, Rows)> {
+        let (mut id, mut rest) = (node, rows);
+        let mut parts = Vec::new();
+        while !rest.is_empty() {
+            let node = &self.nodes[id];
+            let Some(parent) = node.parent else {
+                parts.push((id, rest));
+                break;
+            };
+            let own = rest.and(&node.own(at));
+            if !own.is_empty() {
+                rest = rest.minus(&own);
+                parts.push((id, own));
+            }
+            id = parent;
+        }
+        parts
+    }
+
+    /// Adds a run of the plan and gives its node. `nodes` are those of the runs before it.
+    pub fn insert(&mut self, plan: &Plan, run: usize, nodes: &[NodeId]) -> NodeId {
+        let mut edits: Vec<&Arc<Edit>> = plan.runs[run].edits.iter().collect();
+        // Edits of one tensor stay in file order.
+        edits.sort_by_key(|edit| Point::of(&edit.place, self.layers));
+        let mut node = self.prompt(run, &plan.runs[run].ids);
+        for edit in edits {
+            node = self.edited(run, node, edit, nodes);
+        }
+        node
+    }
+
+    fn push(&mut self, node: Node) -> NodeId {
+        self.nodes.push(node);
+        self.nodes.len() - 1
+    }
+
+    /// The node of a prompt without edits.
+    fn prompt(&mut self, run: usize, ids: &Arc<[u32]>) -> NodeId {
+        if let Some(node) = self.prompts.get(ids) {
+            return *node;
+        }
+        let common = |other: &[u32]| ids.iter().zip(other).take_while(|(a, b)| a == b).count();
+        let before = self.prompts.range::<Arc<[u32]>, _>(..ids).next_back();
+        let after = self.prompts.range::<Arc<[u32]>, _>(ids..).next();
+        let near = before.into_iter().chain(after).map(|(other, node)| (common(other), *node));
+        let start = Point { block: 0, site: Site::Embedding };
+        // The parent is whoever has the last common row, so that paths stay short.
+        let near = near.filter(|(common, _)| *common > 0).max_by_key(|(common, _)| *common);
+        let (common, parent) = match near {
+            Some((common, near)) => (common, Some(self.owner(near, start, common - 1))),
+            None => (0, None),
+        };
+        let len = ids.len();
+        let node = self.push(Node {
+            parent,
+            run,
+            len,
+            ids: ids.clone(),
+            start,
+            rows: (common..len).into(),
+            edit: None,
+        });
+        self.prompts.insert(ids.clone(), node);
+        node
+    }
+
+    /// The node of a run with one edit more: itself where the edit puts back what is there.
+    fn edited(&mut self, run: usize, parent: NodeId, edit: &Arc<Edit>, nodes: &[NodeId]) -> NodeId {
+        let start = Point::of(&edit.place, self.layers);
+        let positions = &edit.place.positions;
+        let mut picked: Vec<usize> = (0..positions.len()).collect();
+        let (value, source) = match &edit.value {
+            None => (ValueKey::None, None),
+            Some(Taken::Constant(constant)) => (ValueKey::Constant(constant.rows.id(), constant.row), None),
+            Some(Taken::Run(run, place)) => {
+                let (source, at) = (nodes[*run], Point::of(place, self.layers));
+                let theirs: Vec<(NodeId, usize)> =
+                    place.positions.iter().map(|row| (self.owner(source, at, *row), *row)).collect();
+                // A value from the very row it would replace is no edit.
+                let same = at == start && place.heads == edit.place.heads && place.dims == edit.place.dims;
+                if edit.op == OpKind::Swap && same && theirs.len() == positions.len() {
+                    let ours = |i: usize| (self.owner(parent, start, positions[i]), positions[i]);
+                    picked.retain(|&i| theirs[i] != ours(i));
+                }
+                // The last of the owners has the same rows there as the run that was named.
+                let source = theirs.iter().map(|(owner, _)| *owner).max().unwrap_or(source);
+                let (heads, dims) = (place.heads.clone(), place.dims.clone());
+                (ValueKey::Rows(source, at, place.positions.clone(), heads, dims), Some(source))
+            }
+        };
+        if picked.is_empty() {
+            return parent;
+        }
+        let key = Key {
+            op: edit.op,
+            scale: edit.scale.to_bits(),
+            custom: edit.custom.as_ref().map(|f| Arc::as_ptr(f).cast::<()>() as usize),
+            at: start,
+            positions: positions.clone(),
+            heads: edit.place.heads.clone(),
+            dims: edit.place.dims.clone(),
+            value,
+        };
+        let key = (parent, key);
+        if let Some(node) = self.edited.get(&key) {
+            return *node;
+        }
+        let Node { len, ids, .. } = &self.nodes[parent];
+        let node = self.push(Node {
+            parent: Some(parent),
+            run,
+            len: *len,
+            ids: ids.clone(),
+            start,
+            rows: picked.iter().map(|i| positions[*i]).collect(),
+            edit: Some(Step { edit: edit.clone(), picked: picked.into(), source }),
+        });
+        self.edited.insert(key, node);
+        node
+    }
+}

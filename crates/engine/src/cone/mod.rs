@@ -1,0 +1,142 @@
+//! Plans of the cone executor: which rows live at which stage of which layer, what is shared, what
+//! is read, in which batches.
+//!
+//! A [`ConePlan`] is pure data, compiled from a [`Plan`] and the shape of a model before anything
+//! runs. [`Forest`] gives every row one owner, so that rows that depend on the same are the same;
+//! [`Slice`] works back from the reads and drops every row that none needs; [`Schedule`] cuts the
+//! rest into batches that fit into memory. Sets of rows are ranges ([`Rows`]).
+//!
+//! ```
+//! use causalcone_engine::cone::ConePlan;
+//! use causalcone_engine::{Experiment, LayerAxis, Op, Sweep};
+//! use causalcone_model::{Model, Site};
+//!
+//! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-gpt2");
+//! let model = Model::load(path)?;
+//! let mut exp = Experiment::new(&model);
+//! let base = exp.run_ids("base", vec![3, 1, 4, 1, 5])?;
+//! exp.edit(base, Site::BlockOutput.layers(..), Op::zero())?;
+//! exp.tokens(vec![9, 2])?;
+//! exp.sweep(Sweep { layers: Some(LayerAxis::Each), positions: true, ..Sweep::default() });
+//! let plan = exp.plan()?;
+//! let cells: Vec<_> = plan.cells.iter().collect();
+//! let cone = ConePlan::new(&plan, &cells, model.config(), None)?;
+//! assert!(cone.work().rows < plan.rows_naive(model.config().layers) / 2);
+//! # Ok::<(), causalcone_engine::Error>(())
+//! ```
+
+mod forest;
+mod point;
+mod rows;
+mod schedule;
+mod slice;
+mod work;
+
+pub use forest::{Forest, Node, NodeId, Step};
+pub use point::{Point, Reach, reach};
+pub use rows::Rows;
+pub(crate) use schedule::LOGIT_ROWS;
+pub use schedule::{Batch, Kept, Schedule};
+pub use slice::{Need, Slice, Use};
+pub use work::Work;
+
+use crate::Result;
+use crate::plan::{Cell, Plan, Read};
+use causalcone_model::{Config, Site};
+use std::sync::Arc;
+
+/// What the cone executor will do for some cells of a plan.
+#[derive(Debug)]
+pub struct ConePlan {
+    /// Who owns which rows.
+    pub forest: Forest,
+    /// What is computed.
+    pub slice: Slice,
+    /// When.
+    pub schedule: Schedule,
+    /// What each cell reads, in order.
+    pub reads: Vec<Vec<NodeRead>>,
+    work: Work,
+}
+
+/// A read of a cell, resolved to nodes.
+#[derive(Debug, Clone)]
+pub enum NodeRead {
+    /// Logits of one row.
+    Logits {
+        /// Whose row.
+        owner: NodeId,
+        /// Its position.
+        row: usize,
+        /// Of these tokens only.
+        tokens: Option<Arc<[u32]>>,
+    },
+    /// A place of a node's run.
+    Activation {
+        /// The run.
+        node: NodeId,
+        /// The place.
+        place: crate::plan::Place,
+    },
+}
+
+impl ConePlan {
+    /// Plans some cells of a plan for a model of that shape. `memory` bounds the working set, in bytes.
+    ///
+    /// # Errors
+    /// When a single cell needs more memory than that; says how much.
+    pub fn new(plan: &Plan, cells: &[&Cell], config: &Config, memory: Option<u64>) -> Result<Self> {
+        let layers = config.layers;
+        let mut forest = Forest::new(layers);
+        let mut wanted = vec![false; plan.runs.len()];
+        for run in cells.iter().flat_map(|cell| plan.needed(cell)) {
+            wanted[run] = true;
+        }
+        // A run takes values from runs before it, so their nodes are there.
+        let mut nodes = vec![0; plan.runs.len()];
+        for run in (0..plan.runs.len()).filter(|run| wanted[*run]) {
+            nodes[run] = forest.insert(plan, run, &nodes);
+        }
+        let read = |read: &Read| match read {
+            Read::Logits { run, position, tokens } => {
+                let at = Point { block: layers, site: Site::Logits };
+                let owner = forest.owner(nodes[*run], at, *position);
+                NodeRead::Logits { owner, row: *position, tokens: tokens.clone() }
+            }
+            Read::Activation { run, place } => {
+                NodeRead::Activation { node: nodes[*run], place: place.clone() }
+            }
+        };
+        let reads: Vec<Vec<NodeRead>> =
+            cells.iter().map(|cell| cell.reads.iter().map(read).collect()).collect();
+        let asked: Vec<_> = reads.iter().flatten().flat_map(|read| read.asks(&forest)).collect();
+        let slice = Slice::new(&forest, asked.into_iter());
+        let schedule = Schedule::new(&forest, &slice, &reads, config, memory)?;
+        let work = Work::of(&forest, &slice, &schedule, &reads, config);
+        Ok(Self { forest, slice, schedule, reads, work })
+    }
+
+    /// What it costs.
+    pub fn work(&self) -> &Work {
+        &self.work
+    }
+}
+
+impl NodeRead {
+    /// The rows it needs: whose, of which tensor.
+    pub(crate) fn asks(&self, forest: &Forest) -> Vec<(NodeId, Point, Rows)> {
+        match self {
+            Self::Logits { owner, row, .. } => {
+                let start = forest.nodes()[*owner].start;
+                // Logits come from the last norm, unless an edit has made them.
+                let site = if start.site == Site::Logits { Site::Logits } else { Site::FinalNorm };
+                vec![(*owner, Point { block: forest.layers(), site }, Rows::from(*row..row + 1))]
+            }
+            Self::Activation { node, place } => {
+                let at = Point::of(place, forest.layers());
+                let owners = forest.owners(*node, at, place.positions.iter().copied().collect());
+                owners.into_iter().map(|(owner, rows)| (owner, at, rows)).collect()
+            }
+        }
+    }
+}

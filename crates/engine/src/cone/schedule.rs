@@ -1,0 +1,274 @@
+//! When each node is computed: batches that fit into memory, and what is kept between them.
+
+use super::NodeRead;
+use super::forest::{Forest, NodeId};
+use super::point::Point;
+use super::rows::Rows;
+use super::slice::{Need, Slice, Use};
+use crate::{Error, Result};
+use causalcone_model::Config;
+use std::collections::{BTreeMap, HashMap};
+
+/// Rows of a batch in its fullest block: enough that the weights are read from memory once for much
+/// work, few enough that a sweep can be watched and stopped.
+const MOST_ROWS: usize = 2048;
+
+/// Rows whose logits over the whole vocabulary are held at once.
+pub(crate) const LOGIT_ROWS: usize = 128;
+
+/// Nodes in the order they are computed.
+#[derive(Debug, Default)]
+pub struct Schedule {
+    /// The batches, in order.
+    pub batches: Vec<Batch>,
+    /// By node, its batch; nodes of which nothing is needed have none.
+    batch_of: Vec<Option<usize>>,
+    /// The most bytes held at once, weights apart.
+    pub peak: u64,
+}
+
+/// Nodes computed together, block by block.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// The nodes, each after those it depends on.
+    pub nodes: Vec<NodeId>,
+    /// The cells whose reads are then complete.
+    pub cells: Vec<usize>,
+    /// Rows that a later edit, a later batch or a read takes, by tensor.
+    pub keeps: BTreeMap<Point, Vec<Kept>>,
+}
+
+/// Rows of a node that are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// Whose.
+    pub node: NodeId,
+    /// Which.
+    pub rows: Rows,
+    /// The last batch that needs them.
+    pub until: usize,
+}
+
+impl Schedule {
+    pub(super) fn new(
+        forest: &Forest,
+        slice: &Slice,
+        reads: &[Vec<NodeRead>],
+        config: &Config,
+        memory: Option<u64>,
+    ) -> Result<Self> {
+        let order = order(forest, slice);
+        let sizes = Sizes::new(config);
+        // What is kept if everything that can be is: an upper bound that holds for any cut.
+        let kept = sizes.kept(forest, slice, &order, reads) + logits(reads, config);
+        let room = memory.map(|memory| memory.saturating_sub(kept));
+        let mut schedule = Self { batch_of: vec![None; forest.nodes().len()], ..Self::default() };
+        let mut load = Load::new(config);
+        let mut peak = 0;
+        let mut last_wave = None;
+        for (wave, id) in order {
+            let alone = Load::of(config, &sizes, slice, id);
+            if room.is_some_and(|room| alone.bytes > room) {
+                return Err(too_small(memory.unwrap_or_default(), kept + alone.bytes));
+            }
+            let grown = load.with(&alone);
+            let fits = grown.rows <= MOST_ROWS && room.is_none_or(|room| grown.bytes <= room);
+            if last_wave.replace(wave) != Some(wave) || !fits {
+                schedule.batches.push(Batch::default());
+                load = alone;
+            } else {
+                load = grown;
+            }
+            peak = peak.max(load.bytes);
+            let number = schedule.batches.len() - 1;
+            schedule.batch_of[id] = Some(number);
+            schedule.batches[number].nodes.push(id);
+        }
+        schedule.keep(forest, slice, reads);
+        schedule.peak = kept + peak;
+        Ok(schedule)
+    }
+
+    /// The batch of a node of which something is needed.
+    pub fn batch_of(&self, node: NodeId) -> Option<usize> {
+        self.batch_of[node]
+    }
+
+    /// Finds what must be kept, and when each cell is complete.
+    fn keep(&mut self, forest: &Forest, slice: &Slice, reads: &[Vec<NodeRead>]) {
+        let mut kept: HashMap<(NodeId, Point), (Rows, usize)> = HashMap::new();
+        let mut keep = |node: NodeId, at: Point, rows: &Rows, until: usize| {
+            let entry = kept.entry((node, at)).or_default();
+            *entry = (entry.0.union(rows), entry.1.max(until));
+        };
+        for (number, batch) in self.batches.iter().enumerate() {
+            for &id in &batch.nodes {
+                let start = forest.nodes()[id].start;
+                slice.outside(forest, id, |owner, at, rows, kind| {
+                    // Within a batch, blocks are computed side by side: only values from before last.
+                    let passed = kind == Use::Value && at != start;
+                    if passed || self.batch_of[owner] != Some(number) {
+                        keep(owner, at, &rows, number);
+                    }
+                });
+            }
+        }
+        for (cell, reads) in reads.iter().enumerate() {
+            let asked: Vec<_> = reads.iter().flat_map(|read| read.asks(forest)).collect();
+            let ready = asked.iter().filter_map(|(owner, ..)| self.batch_of[*owner]).max().unwrap_or(0);
+            for (owner, at, rows) in asked {
+                keep(owner, at, &rows, ready);
+            }
+            if let Some(batch) = self.batches.get_mut(ready) {
+                batch.cells.push(cell);
+            }
+        }
+        let mut kept: Vec<_> = kept.into_iter().collect();
+        kept.sort_unstable_by_key(|((node, at), _)| (*at, *node));
+        for ((node, at), (rows, until)) in kept {
+            if let Some(batch) = self.batch_of[node].and_then(|number| self.batches.get_mut(number)) {
+                batch.keeps.entry(at).or_default().push(Kept { node, rows, until });
+            }
+        }
+    }
+}
+
+/// All needed nodes by wave: each can be computed beside those of its own wave it depends on, and
+/// after those of earlier ones.
+fn order(forest: &Forest, slice: &Slice) -> Vec<(usize, NodeId)> {
+    let mut waves = vec![0usize; forest.nodes().len()];
+    let mut order = Vec::new();
+    for (id, node) in forest.nodes().iter().enumerate() {
+        let mut wave = node.parent.map_or(0, |parent| waves[parent]);
+        if let Some((source, place)) = node.edit.as_ref().and_then(|step| step.source_place()) {
+            // A value from a tensor past the edited one is not there when blocks go side by side.
+            let is_ahead = Point::of(place, forest.layers()) > node.start;
+            wave = wave.max(waves[source] + usize::from(is_ahead));
+        }
+        waves[id] = wave;
+        if slice.is_needed(id) {
+            order.push((wave, id));
+        }
+    }
+    order.sort_unstable();
+    order
+}
+
+/// Bytes of the logits over the whole vocabulary that are held at once.
+fn logits(reads: &[Vec<NodeRead>], config: &Config) -> u64 {
+    let is_whole = |read: &&NodeRead| matches!(read, NodeRead::Logits { tokens: None, .. });
+    let rows = |reads: &Vec<NodeRead>| reads.iter().filter(is_whole).count();
+    // Cells are handed on together up to so many rows; one cell may read more.
+    let most = reads.iter().map(rows).max().unwrap_or(0);
+    let all: usize = reads.iter().map(rows).sum();
+    (all.min(LOGIT_ROWS).max(most) * config.vocab) as u64 * 4
+}
+
+fn too_small(given: u64, needed: u64) -> Error {
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    let problem =
+        format!("{} MiB is too little for even one cell, which needs {} MiB", mib(given), mib(needed));
+    Error::hinted("memory", problem, Some(format!("give at least {}MB", needed.div_ceil(1_000_000))))
+}
+
+/// Bytes a row takes.
+struct Sizes {
+    input: u64,
+    query: u64,
+    keys: u64,
+    middle: u64,
+    output: u64,
+    widths: Box<dyn Fn(&Point, &Rows, usize) -> u64>,
+}
+
+impl Sizes {
+    fn new(config: &Config) -> Self {
+        let bytes = |numbers: usize| numbers as u64 * 4;
+        let (d, q, kv, m) = (
+            config.width,
+            config.heads * config.head_dim,
+            config.kv_heads * config.head_dim,
+            config.mlp_width,
+        );
+        let hidden = if config.mlp.gated { 3 * m } else { 2 * m };
+        let config = config.clone();
+        let widths = move |at: &Point, rows: &Rows, len: usize| {
+            let width = match at.site.layout(&config) {
+                causalcone_model::Layout::Rows { width } => width,
+                causalcone_model::Layout::Heads { heads, width } => heads * width,
+                causalcone_model::Layout::Attention { heads } => heads * len,
+            };
+            (rows.len() * width) as u64 * 4
+        };
+        Self {
+            input: bytes(3 * d),
+            query: bytes(2 * q),
+            keys: bytes(4 * kv),
+            middle: bytes(q + 2 * d),
+            output: bytes(3 * d + hidden),
+            widths: Box::new(widths),
+        }
+    }
+
+    /// Bytes of all rows that anyone takes from another node, or reads.
+    fn kept(
+        &self,
+        forest: &Forest,
+        slice: &Slice,
+        order: &[(usize, NodeId)],
+        reads: &[Vec<NodeRead>],
+    ) -> u64 {
+        let mut kept: HashMap<(NodeId, Point), Rows> = HashMap::new();
+        let mut keep = |node: NodeId, at: Point, rows: &Rows| {
+            let entry = kept.entry((node, at)).or_default();
+            *entry = entry.union(rows);
+        };
+        for (_, id) in order {
+            slice.outside(forest, *id, |owner, at, rows, _| keep(owner, at, &rows));
+        }
+        for (owner, at, rows) in reads.iter().flatten().flat_map(|read| read.asks(forest)) {
+            keep(owner, at, &rows);
+        }
+        kept.iter().map(|((node, at), rows)| (self.widths)(at, rows, forest.nodes()[*node].len)).sum()
+    }
+}
+
+/// What some nodes take, block by block.
+struct Load {
+    bytes: u64,
+    rows: usize,
+    blocks: Vec<(u64, usize)>,
+}
+
+impl Load {
+    fn new(config: &Config) -> Self {
+        Self { bytes: 0, rows: 0, blocks: vec![(0, 0); config.layers] }
+    }
+
+    fn of(config: &Config, sizes: &Sizes, slice: &Slice, id: NodeId) -> Self {
+        let mut load = Self::new(config);
+        for (blocks, need) in slice.blocks(id) {
+            let Need { input, query, keys, middle, output } = need;
+            let len = |rows: &Rows| rows.len() as u64;
+            let bytes = len(input) * sizes.input
+                + len(query) * sizes.query
+                + len(keys) * sizes.keys
+                + len(middle) * sizes.middle
+                + len(output) * sizes.output;
+            let rows = input.len().max(middle.len()).max(output.len());
+            load.blocks[blocks.clone()].fill((bytes, rows));
+        }
+        load.sum_up()
+    }
+
+    fn with(&self, other: &Self) -> Self {
+        let both = |(a, b): (&(u64, usize), &(u64, usize))| (a.0 + b.0, a.1 + b.1);
+        Self { blocks: self.blocks.iter().zip(&other.blocks).map(both).collect(), ..*self }.sum_up()
+    }
+
+    fn sum_up(mut self) -> Self {
+        self.bytes = self.blocks.iter().map(|(bytes, _)| *bytes).max().unwrap_or(0);
+        self.rows = self.blocks.iter().map(|(_, rows)| *rows).max().unwrap_or(0);
+        self
+    }
+}

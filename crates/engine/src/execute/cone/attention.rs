@@ -1,0 +1,286 @@
+//! Attention over rows that stand anywhere: every query sees, by index, the keys of its own run.
+
+use super::pass::{Pass, lacking};
+use super::start::ascending;
+use super::table::{Index, Table, fit};
+use crate::cone::{NodeId, Point, Rows};
+use crate::op::apply;
+use crate::{Error, Result};
+use candle_core::{D, Tensor};
+use causalcone_model::Site;
+use causalcone_model::decoder::{Causal, turned};
+use causalcone_ops::{Query, Ragged, Stretch, select, softmax};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// The queries, keys and values of a block, as far as its batch sees them.
+#[derive(Debug, Default)]
+pub(super) struct Sight {
+    layer: usize,
+    /// Queries, not yet turned.
+    query: Table,
+    /// Keys, turned to their positions, of the batch and of earlier ones.
+    key: Table,
+    /// The values of the same rows.
+    value: Option<Tensor>,
+}
+
+impl Pass<'_> {
+    /// The weighted values of all rows of the batch that attend.
+    pub(super) fn attend(&mut self, layer: usize, query: Table, key: Table, value: &Table) -> Result<Table> {
+        let at = |site| Point { block: layer, site };
+        let (forest, batch) = (&self.cone.forest, &self.cone.schedule.batches[self.batch]);
+        let attends = |id: &NodeId| {
+            let need = self.need(*id, layer).filter(|_| forest.nodes()[*id].attends(layer));
+            need.filter(|need| !need.middle.is_empty()).map(|need| (*id, need.middle.clone()))
+        };
+        let nodes: Vec<(NodeId, Rows)> = batch.nodes.iter().filter_map(attends).collect();
+        let seen: Vec<Vec<(NodeId, Rows)>> = nodes
+            .iter()
+            .map(|(id, rows)| forest.owners(*id, at(Site::KeyOutput), Rows::from(0..rows.end())))
+            .collect();
+        self.sight = self.look(layer, query, key, value, &seen)?;
+
+        let is_matrix = |id: NodeId| {
+            let start = forest.nodes()[id].start;
+            start.block == layer && start.site.is_attention_matrix()
+        };
+        let plain = |(id, rows): &(NodeId, Rows)| (!is_matrix(*id)).then(|| (*id, rows.clone()));
+        let queries: Vec<(NodeId, Rows)> = nodes.iter().filter_map(plain).collect();
+        let of_plain = nodes.iter().zip(&seen).filter(|((id, _), _)| !is_matrix(*id)).map(|(_, seen)| seen);
+        let mut mixed = self.mix_plain(layer, queries, of_plain)?;
+        for site in [Site::AttentionScore, Site::AttentionWeight] {
+            for id in self.starting(at(site)) {
+                mixed.append(self.mix_edited(id, at(site))?.into_iter().collect())?;
+            }
+            self.keep_matrices(at(site))?;
+        }
+        self.sight = Sight::default();
+        Ok(mixed)
+    }
+
+    /// Brings together what the batch has of keys and values with what earlier ones left.
+    fn look(
+        &self,
+        layer: usize,
+        query: Table,
+        key: Table,
+        value: &Table,
+        seen: &[Vec<(NodeId, Rows)>],
+    ) -> Result<Sight> {
+        let at = |site| Point { block: layer, site };
+        let mut outside: BTreeMap<NodeId, Rows> = BTreeMap::new();
+        for (owner, rows) in seen.iter().flatten() {
+            if rows.first().is_some_and(|row| key.find(*owner, row).is_none()) {
+                let entry = outside.entry(*owner).or_default();
+                *entry = entry.union(rows);
+            }
+        }
+        let stored = |site: Site| -> Result<Option<Tensor>> {
+            let mut index = Index::new(self.store.tables(at(site)));
+            for (owner, rows) in &outside {
+                for row in rows.iter() {
+                    if !index.push(*owner, row) {
+                        return Err(lacking(*owner, at(site), row));
+                    }
+                }
+            }
+            index.gather()
+        };
+        let joined = |own: Option<&Tensor>, stored: Option<Tensor>| -> Result<Option<Tensor>> {
+            Ok(match (own, stored) {
+                (Some(own), Some(stored)) => Some(Tensor::cat(&[own, &stored], 0)?),
+                (own, stored) => own.cloned().or(stored),
+            })
+        };
+        let keys = joined(key.rows(), stored(Site::KeyOutput)?)?;
+        let value = joined(value.rows(), stored(Site::ValueOutput)?)?;
+        let nodes = key.nodes().iter().cloned().chain(outside.clone()).collect();
+        let key = Table::new(nodes, keys);
+        let rotation = self.model.decoder().rotation(&key.positions())?;
+        let key = key.map(|x| Ok(turned(x, self.model.config().kv_heads, rotation.as_ref())?))?;
+        Ok(Sight { layer, query, key, value })
+    }
+
+    /// Attention where no edit stands between queries and weighted values.
+    fn mix_plain<'s>(
+        &self,
+        layer: usize,
+        nodes: Vec<(NodeId, Rows)>,
+        seen: impl Iterator<Item = &'s Vec<(NodeId, Rows)>>,
+    ) -> Result<Table> {
+        let config = self.model.config();
+        let (Some(key), Some(value)) = (self.sight.key.rows(), &self.sight.value) else {
+            return Ok(Table::default());
+        };
+        if nodes.is_empty() {
+            return Ok(Table::default());
+        }
+        let mut ragged = Ragged {
+            queries: Vec::new(),
+            stretches: Vec::new(),
+            heads: config.heads,
+            kv_heads: config.kv_heads,
+            scale: config.score_scale(layer) as f32,
+        };
+        for ((_, rows), seen) in nodes.iter().zip(seen) {
+            let mut ranges: Vec<_> = seen
+                .iter()
+                .flat_map(|(owner, rows)| rows.ranges().iter().map(|range| (range.clone(), *owner)))
+                .collect();
+            ranges.sort_unstable_by_key(|(range, _)| range.start);
+            let first = number(ragged.stretches.len());
+            for (range, owner) in ranges {
+                let start = self.key_row(owner, range.start)?;
+                ragged.stretches.push(Stretch { start, len: number(range.len()) });
+            }
+            let stretches = first..number(ragged.stretches.len());
+            for row in rows.iter() {
+                let query = number(ragged.queries.len());
+                ragged.queries.push(Query {
+                    row: query,
+                    stretches: stretches.clone(),
+                    keys: number(row + 1),
+                });
+            }
+        }
+        let table = Table::new(nodes, None);
+        let query = self.queries(layer, table.nodes())?;
+        let mixed = Arc::new(ragged).attend(&query, key, value)?;
+        Ok(Table::new(table.nodes().to_vec(), Some(mixed)))
+    }
+
+    fn key_row(&self, owner: NodeId, row: usize) -> Result<u32> {
+        let found = self.sight.key.find(owner, row);
+        found.ok_or_else(|| lacking(owner, Point { block: self.sight.layer, site: Site::KeyOutput }, row))
+    }
+
+    /// Queries of rows of runs, turned to their positions.
+    fn queries(&self, layer: usize, nodes: &[(NodeId, Rows)]) -> Result<Tensor> {
+        let at = Point { block: layer, site: Site::QueryOutput };
+        let mut index = Index::new([&self.sight.query].into_iter().chain(self.store.tables(at)));
+        let mut positions = Vec::new();
+        for (node, rows) in nodes {
+            self.add_to_index(&mut index, at, *node, rows.iter())?;
+            positions.extend(rows.iter());
+        }
+        let rotation = self.model.decoder().rotation(&positions)?;
+        let query = index.gather()?.ok_or_else(|| lacking(0, at, 0))?;
+        Ok(turned(&query, self.model.config().heads, rotation.as_ref())?)
+    }
+
+    /// The weighted values of a node that starts at scores or weights.
+    fn mix_edited(&mut self, id: NodeId, at: Point) -> Result<Option<(NodeId, Rows, Tensor)>> {
+        let node = &self.cone.forest.nodes()[id];
+        let rows = self.cone.slice.start(id).clone();
+        let Some(step) = node.edit.as_ref().filter(|_| !rows.is_empty()) else { return Ok(None) };
+        let parent = node.parent.unwrap_or(id);
+        let picked = step.indices(&rows);
+        let positions: Vec<usize> = picked.iter().map(|i| step.edit.place.positions[*i]).collect();
+        let base = self.matrix(parent, at, &positions)?;
+        let value = self.value(step, &picked, at, &Table::default())?;
+        let edit = &step.edit;
+        let new = edit.place.edit_of_rows(&base, &positions, self.model.config(), |block| {
+            apply(edit.op, edit.scale, edit.custom.as_ref(), block, value.as_ref())
+        })?;
+        if at.site == Site::AttentionScore {
+            Causal::new(&positions, node.len)?.check(&base, &new, at.block).map_err(|source| {
+                let run = &self.plan.runs[node.run].name;
+                Error::Part { part: format!("run \"{run}\""), source }
+            })?;
+        }
+        let new = ascending(&new, 1, &positions)?;
+        let weights = if at.site == Site::AttentionScore { softmax(&new)? } else { new.clone() };
+        self.matrices.insert((id, at.site), (rows.clone(), new));
+        let seen = rows.end();
+        let value = select(&self.values(id, at.block, seen)?, 0, &(0..seen).collect::<Vec<_>>())?;
+        let mixed = self.model.decoder().mix(&weights.narrow(D::Minus1, 0, seen)?, &value)?;
+        Ok(Some((id, rows, mixed)))
+    }
+
+    /// The first so many values of a run.
+    fn values(&self, node: NodeId, layer: usize, count: usize) -> Result<Tensor> {
+        let rows = self.key_rows(node, layer, Site::ValueOutput, count)?;
+        let value = self
+            .sight
+            .value
+            .as_ref()
+            .ok_or_else(|| lacking(node, Point { block: layer, site: Site::ValueOutput }, 0))?;
+        Ok(causalcone_ops::gather_rows(value, &rows)?)
+    }
+
+    /// Where the first so many keys or values of a run stand.
+    fn key_rows(&self, node: NodeId, layer: usize, site: Site, count: usize) -> Result<Vec<u32>> {
+        let at = Point { block: layer, site };
+        (0..count).map(|row| self.key_row(self.cone.forest.owner(node, at, row), row)).collect()
+    }
+
+    /// Rows of scores or weights as a run has them, H × rows × n.
+    pub(super) fn matrix(&self, node: NodeId, at: Point, rows: &[usize]) -> Result<Tensor> {
+        let len = self.cone.forest.nodes()[node].len;
+        let edited = |row: usize| {
+            let owner = self.cone.forest.owner(node, at, row);
+            let here = self.matrices.get(&(owner, at.site)).filter(|_| at.block == self.sight.layer);
+            here.or_else(|| self.store.matrix(at, owner)).filter(|(rows, _)| rows.contains(row))
+        };
+        let computed: Vec<usize> = rows.iter().copied().filter(|row| edited(*row).is_none()).collect();
+        let computed_rows = match computed.as_slice() {
+            [] => None,
+            computed if at.site == Site::AttentionWeight => {
+                let scores = Point { site: Site::AttentionScore, ..at };
+                Some(softmax(&self.matrix(node, scores, computed)?)?)
+            }
+            computed => Some(self.scores(node, at.block, computed)?),
+        };
+        if let (Some(all), true) = (&computed_rows, computed.len() == rows.len()) {
+            return Ok(all.clone());
+        }
+        let mut parts = Vec::with_capacity(rows.len());
+        for row in rows {
+            parts.push(match (edited(*row), &computed_rows) {
+                (Some((rows, tensor)), _) => fit(&tensor.narrow(1, rows.rank(*row), 1)?, len, at.site)?,
+                (None, Some(all)) => {
+                    let index = computed.iter().position(|other| other == row).unwrap_or(0);
+                    all.narrow(1, index, 1)?
+                }
+                (None, None) => return Err(lacking(node, at, *row)),
+            });
+        }
+        Ok(Tensor::cat(&parts, 1)?)
+    }
+
+    /// Scores computed from queries and keys, H × rows × n.
+    fn scores(&self, node: NodeId, layer: usize, rows: &[usize]) -> Result<Tensor> {
+        let sorted: Rows = rows.iter().copied().collect();
+        let query = self.queries(layer, &[(node, sorted.clone())])?;
+        let order: Vec<usize> = rows.iter().map(|row| sorted.rank(*row)).collect();
+        let query = select(&query, 0, &order)?;
+        let keys = self.key_rows(node, layer, Site::KeyOutput, sorted.end())?;
+        let key = self
+            .sight
+            .key
+            .rows()
+            .ok_or_else(|| lacking(node, Point { block: layer, site: Site::KeyOutput }, 0))?;
+        let scores = self.model.decoder().scores(layer, &query, &causalcone_ops::gather_rows(key, &keys)?)?;
+        let masked = Causal::new(rows, sorted.end())?.mask(&scores)?;
+        fit(&masked, self.cone.forest.nodes()[node].len, Site::AttentionScore)
+    }
+
+    fn keep_matrices(&mut self, at: Point) -> Result<()> {
+        let kept = self.cone.schedule.batches[self.batch].keeps.get(&at);
+        let mut matrices: HashMap<NodeId, (Rows, Tensor, usize)> = HashMap::new();
+        for kept in kept.into_iter().flatten() {
+            let rows: Vec<usize> = kept.rows.iter().collect();
+            let tensor = self.matrix(kept.node, at, &rows)?;
+            matrices.insert(kept.node, (kept.rows.clone(), tensor, kept.until));
+        }
+        for (node, (rows, tensor, until)) in matrices {
+            self.store.keep_matrix(at, node, (rows, tensor), until);
+        }
+        Ok(())
+    }
+}
+
+fn number(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
+}

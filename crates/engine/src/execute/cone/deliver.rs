@@ -1,0 +1,123 @@
+//! From the rows of a batch to the readings of the cells it completes.
+
+use super::super::{Sink, go_on};
+use super::pass::lacking;
+use super::table::{Index, Store, Table};
+use crate::Result;
+use crate::cone::{ConePlan, LOGIT_ROWS, NodeId, NodeRead, Point};
+use crate::plan::{Place, Reading};
+use candle_core::Tensor;
+use causalcone_model::{Model, Site};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// What readings are made from.
+pub(super) struct Delivery<'a> {
+    pub(super) model: &'a Model,
+    pub(super) cone: &'a ConePlan,
+    /// The rows of the batch that went through the last norm.
+    pub(super) normed: &'a Table,
+    pub(super) store: &'a Store,
+}
+
+/// Rows to be unembedded together: those that ask for the same tokens.
+type Asked = HashMap<Option<Arc<[u32]>>, Vec<(NodeId, usize)>>;
+
+/// Their logits, by what was asked.
+type Logits = HashMap<(Option<Arc<[u32]>>, NodeId, usize), Tensor>;
+
+impl Delivery<'_> {
+    /// Hands on complete cells, a few at a time: logits over a vocabulary are large.
+    pub(super) fn deliver(&self, cells: &[usize], sink: Sink<'_>) -> Result<()> {
+        let mut open = cells;
+        while !open.is_empty() {
+            let mut rows = 0;
+            let fits = |cell: &&usize| {
+                rows += self.cone.reads[**cell].len();
+                rows <= LOGIT_ROWS
+            };
+            let count = open.iter().take_while(fits).count().max(1);
+            let (now, later) = open.split_at(count);
+            open = later;
+            let logits = self.logits(now)?;
+            for cell in now {
+                let reads = self.cone.reads[*cell].iter();
+                let readings = reads.map(|read| self.reading(read, &logits)).collect::<Result<_>>()?;
+                go_on(sink(*cell, readings)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The logits these cells read, each row once.
+    fn logits(&self, cells: &[usize]) -> Result<Logits> {
+        let last = Point { block: self.cone.forest.layers(), site: Site::FinalNorm };
+        let edited = Point { site: Site::Logits, ..last };
+        let mut asked = Asked::new();
+        let mut logits = Logits::new();
+        for read in cells.iter().flat_map(|cell| &self.cone.reads[*cell]) {
+            let NodeRead::Logits { owner, row, tokens } = read else { continue };
+            let key = (tokens.clone(), *owner, *row);
+            if self.cone.forest.nodes()[*owner].start.site == Site::Logits {
+                let mut index = Index::new(self.store.tables(edited));
+                let found = index.push(*owner, *row).then(|| index.gather()).transpose()?.flatten();
+                let whole = found.ok_or_else(|| lacking(*owner, edited, *row))?.get(0)?;
+                logits.insert(
+                    key,
+                    match tokens {
+                        Some(tokens) => whole.index_select(&Tensor::new(&**tokens, whole.device())?, 0)?,
+                        None => whole,
+                    },
+                );
+            } else {
+                let rows = asked.entry(tokens.clone()).or_default();
+                if !rows.contains(&(*owner, *row)) {
+                    rows.push((*owner, *row));
+                }
+            }
+        }
+        for (tokens, rows) in asked {
+            let mut index = Index::new([self.normed].into_iter().chain(self.store.tables(last)));
+            for (owner, row) in &rows {
+                if !index.push(*owner, *row) {
+                    return Err(lacking(*owner, last, *row));
+                }
+            }
+            let Some(normed) = index.gather()? else { continue };
+            let computed = self.model.decoder().unembed_tokens(&normed, tokens.as_deref())?;
+            for (i, (owner, row)) in rows.into_iter().enumerate() {
+                logits.insert((tokens.clone(), owner, row), computed.get(i)?);
+            }
+        }
+        Ok(logits)
+    }
+
+    fn reading(&self, read: &NodeRead, logits: &Logits) -> Result<Reading> {
+        Ok(match read {
+            NodeRead::Logits { owner, row, tokens } => {
+                let found = logits.get(&(tokens.clone(), *owner, *row));
+                let at = Point { block: self.cone.forest.layers(), site: Site::Logits };
+                Reading::Logits(found.ok_or_else(|| lacking(*owner, at, *row))?.clone())
+            }
+            NodeRead::Activation { node, place } => Reading::Activation(self.activation(*node, place)?),
+        })
+    }
+
+    fn activation(&self, node: NodeId, place: &Place) -> Result<Tensor> {
+        let forest = &self.cone.forest;
+        let at = Point::of(place, forest.layers());
+        if place.site.is_attention_matrix() {
+            let rows = self.store.matrix_rows(forest, node, at, &place.positions)?;
+            return place.take_of_rows(&rows, self.model.config());
+        }
+        let mut index = Index::new(self.store.tables(at));
+        for row in place.positions.iter() {
+            let owner = forest.owner(node, at, *row);
+            if !index.push(owner, *row) {
+                return Err(lacking(owner, at, *row));
+            }
+        }
+        let rows = index.gather()?.ok_or_else(|| lacking(node, at, 0))?;
+        place.take_of_rows(&rows, self.model.config())
+    }
+}

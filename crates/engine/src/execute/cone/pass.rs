@@ -1,0 +1,235 @@
+//! One batch through the model: block by block, the live rows of all its nodes in one matrix.
+
+use super::attention::Sight;
+use super::table::{Index, Store, Table};
+use crate::cone::{ConePlan, Need, NodeId, Point, Rows};
+use crate::plan::Plan;
+use crate::{Error, Result};
+use candle_core::Tensor;
+use causalcone_model::decoder::Block;
+use causalcone_model::{Model, Site};
+use std::collections::{BTreeMap, HashMap};
+
+/// A batch on its way through the model.
+pub(super) struct Pass<'a> {
+    pub(super) model: &'a Model,
+    pub(super) plan: &'a Plan,
+    pub(super) cone: &'a ConePlan,
+    pub(super) batch: usize,
+    /// What earlier batches and earlier points left.
+    pub(super) store: &'a mut Store,
+    /// The nodes that start at each point, in order.
+    starts: BTreeMap<Point, Vec<NodeId>>,
+    /// Edited scores and weights of the block at hand, H × rows × n.
+    pub(super) matrices: HashMap<(NodeId, Site), (Rows, Tensor)>,
+    /// What the block at hand attends to.
+    pub(super) sight: Sight,
+    /// How often each block's weights were visited.
+    pub(super) visits: Vec<usize>,
+}
+
+impl<'a> Pass<'a> {
+    pub(super) fn new(
+        model: &'a Model,
+        plan: &'a Plan,
+        cone: &'a ConePlan,
+        batch: usize,
+        store: &'a mut Store,
+    ) -> Self {
+        let mut starts: BTreeMap<Point, Vec<NodeId>> = BTreeMap::new();
+        for &id in &cone.schedule.batches[batch].nodes {
+            let start = cone.forest.nodes()[id].start;
+            let mut add = |site| starts.entry(Point { site, ..start }).or_default().push(id);
+            match start.site {
+                // Keys and values are rows of one table: an edit of one takes the other along.
+                Site::KeyOutput | Site::ValueOutput => {
+                    add(Site::KeyOutput);
+                    add(Site::ValueOutput);
+                }
+                site => add(site),
+            }
+        }
+        let visits = vec![0; cone.forest.layers()];
+        Self {
+            model,
+            plan,
+            cone,
+            batch,
+            store,
+            starts,
+            matrices: HashMap::new(),
+            sight: Sight::default(),
+            visits,
+        }
+    }
+
+    /// Runs the batch and gives the rows that went through the last norm.
+    pub(super) fn run(&mut self) -> Result<Table> {
+        let decoder = self.model.decoder();
+        let at = Point { block: 0, site: Site::Embedding };
+        let mut residual = self.stage(at, Table::default())?;
+        for (layer, block) in decoder.blocks().iter().enumerate() {
+            if self.is_idle(layer) && residual.nodes().is_empty() {
+                continue;
+            }
+            self.visits[layer] += 1;
+            residual = self.block(layer, block, &residual)?;
+        }
+        let layers = decoder.blocks().len();
+        let last = residual.select(|node, _| self.cone.slice.last(node).clone())?;
+        let normed = last.map(|x| Ok(decoder.final_norm(x)?))?;
+        let normed = self.stage(Point { block: layers, site: Site::FinalNorm }, normed)?;
+        self.logits(layers, &normed)?;
+        Ok(normed)
+    }
+
+    /// Logits as a tensor that others take from or edit; what cells read of them is computed apart.
+    fn logits(&mut self, layers: usize, normed: &Table) -> Result<()> {
+        let at = Point { block: layers, site: Site::Logits };
+        let keeps = self.cone.schedule.batches[self.batch].keeps.get(&at);
+        if keeps.is_none() && !self.starts.contains_key(&at) {
+            return Ok(());
+        }
+        // Those asked for here, or by nodes that start here.
+        let mut asked: HashMap<NodeId, Rows> = HashMap::new();
+        for kept in keeps.into_iter().flatten() {
+            asked.insert(kept.node, kept.rows.clone());
+        }
+        for id in self.starting(at) {
+            self.cone.slice.outside(&self.cone.forest, id, |owner, point, rows, _| {
+                if point == at {
+                    let entry = asked.entry(owner).or_default();
+                    *entry = entry.union(&rows);
+                }
+            });
+        }
+        let rows = normed.select(|node, _| asked.get(&node).cloned().unwrap_or_default())?;
+        let logits = rows.map(|x| Ok(self.model.decoder().unembed(x)?))?;
+        self.stage(at, logits).map(drop)
+    }
+
+    /// The nodes that start at a point, in order.
+    pub(super) fn starting(&self, at: Point) -> Vec<NodeId> {
+        self.starts.get(&at).cloned().unwrap_or_default()
+    }
+
+    /// Whether no node starts in a block.
+    fn is_idle(&self, block: usize) -> bool {
+        let range = Point { block, site: Site::Embedding }..=Point { block, site: Site::BlockOutput };
+        self.starts.range(range).next().is_none()
+    }
+
+    pub(super) fn need(&self, node: NodeId, block: usize) -> Option<&'a Need> {
+        self.cone.slice.need(node, block)
+    }
+
+    /// The rows `f` picks of what a node needs in a block.
+    fn pick(&self, block: usize, f: fn(&Need) -> &Rows) -> impl Fn(NodeId, &Rows) -> Rows + '_ {
+        move |node, _| self.need(node, block).map_or_else(Rows::default, |need| f(need).clone())
+    }
+
+    fn block(&mut self, layer: usize, block: &Block, residual: &Table) -> Result<Table> {
+        let config = self.model.config();
+        let at = |site| Point { block: layer, site };
+        self.matrices.clear();
+
+        let input = residual.select(self.pick(layer, |need| &need.input))?;
+        let input = self.stage(at(Site::BlockInput), input)?;
+        let normed = self.stage(at(Site::AttentionInput), input.like(|x| Ok(block.attention_input(x)?))?)?;
+
+        let query = normed.select(self.pick(layer, |need| &need.query))?.map(|x| Ok(block.query(x)?))?;
+        let query = self.stage(at(Site::QueryOutput), query)?;
+        let seen = normed.select(self.pick(layer, |need| &need.keys))?;
+        let key = self.stage(at(Site::KeyOutput), seen.like(|x| Ok(block.key(x)?))?)?;
+        let value = self.stage(at(Site::ValueOutput), seen.map(|x| Ok(block.value(x)?))?)?;
+
+        let mixed = self.attend(layer, query, key, &value)?;
+        let mixed = self.stage(at(Site::AttentionValueOutput), mixed)?;
+        let attention = mixed.map(|x| Ok(block.attention_output(x)?))?;
+        let attention = self.stage(at(Site::AttentionOutput), attention)?;
+        let middle = self.add_residual(at(Site::BlockInput), attention, &input)?;
+        let middle = self.stage(at(Site::BlockMiddle), middle)?;
+
+        let normed = middle.select(self.pick(layer, |need| &need.output))?;
+        let normed = self.stage(at(Site::MlpInput), normed.map(|x| Ok(block.mlp_input(x)?))?)?;
+        let activated = normed.like(|x| Ok(block.activate(x, config)?))?;
+        let activated = self.stage(at(Site::MlpActivation), activated)?;
+        // Beside the activation a gated MLP has the same rows' input, which an edit of the former lacks.
+        let beside = self.index(at(Site::MlpInput), &activated, &normed)?.gather()?;
+        let hidden = match beside {
+            Some(beside) => activated.map(|x| Ok(block.gated(&beside, x.clone())?))?,
+            None => activated,
+        };
+        let hidden = self.stage(at(Site::MlpHidden), hidden)?;
+        let mlp = self.stage(at(Site::MlpOutput), hidden.map(|x| Ok(block.mlp_output(x)?))?)?;
+        let output = self.add_residual(at(Site::BlockMiddle), mlp, &middle)?;
+        self.stage(at(Site::BlockOutput), output)
+    }
+
+    /// Where the rows of `of` stand in another tensor, whoever owns them there.
+    fn index<'t>(&'t self, at: Point, of: &Table, table: &'t Table) -> Result<Index<'t>> {
+        let mut index = Index::new([table].into_iter().chain(self.store.tables(at)));
+        for (node, rows) in of.nodes() {
+            self.add_to_index(&mut index, at, *node, rows.iter())?;
+        }
+        Ok(index)
+    }
+
+    /// Adds rows of a run, whoever owns them.
+    pub(super) fn add_to_index(
+        &self,
+        index: &mut Index<'_>,
+        at: Point,
+        node: NodeId,
+        rows: impl Iterator<Item = usize>,
+    ) -> Result<()> {
+        for row in rows {
+            let owner = self.cone.forest.owner(node, at, row);
+            if !index.push(owner, row) {
+                return Err(lacking(owner, at, row));
+            }
+        }
+        Ok(())
+    }
+
+    fn add_residual(&self, at: Point, table: Table, residual: &Table) -> Result<Table> {
+        let index = self.index(at, &table, residual)?;
+        let sum = table.rows().map(|x| index.add_to(x)).transpose()?;
+        Ok(Table::new(table.nodes().to_vec(), sum))
+    }
+
+    /// Adds to computed rows those of the nodes that start here, and keeps what is taken later.
+    fn stage(&mut self, at: Point, mut table: Table) -> Result<Table> {
+        let mut pending: Vec<(NodeId, Rows, Tensor)> = Vec::new();
+        for id in self.starting(at) {
+            // An edit of an edit of the same tensor needs the first one's rows.
+            let needs_pending = |node: Option<NodeId>| pending.iter().any(|(id, ..)| Some(*id) == node);
+            let node = &self.cone.forest.nodes()[id];
+            let source = node.edit.as_ref().and_then(|step| step.source);
+            if needs_pending(node.parent) || needs_pending(source) {
+                table.append(std::mem::take(&mut pending))?;
+            }
+            if let Some((rows, new)) = self.started(id, at, &table)? {
+                pending.push((id, rows, new));
+            }
+        }
+        table.append(pending)?;
+        self.keep(at, &table)?;
+        Ok(table)
+    }
+
+    fn keep(&mut self, at: Point, table: &Table) -> Result<()> {
+        let Some(kept) = self.cone.schedule.batches[self.batch].keeps.get(&at) else { return Ok(()) };
+        let wanted: HashMap<NodeId, &Rows> = kept.iter().map(|kept| (kept.node, &kept.rows)).collect();
+        let until = kept.iter().map(|kept| kept.until).max().unwrap_or(0);
+        let rows =
+            table.select(|node, _| wanted.get(&node).map_or_else(Rows::default, |rows| (*rows).clone()))?;
+        self.store.keep(at, rows, until);
+        Ok(())
+    }
+}
+
+/// A row that the plan said would be there.
+pub(super) fn lacking(node: NodeId, at: Point, row: usize) -> Error {
+    Error::part("plan", format!("row {row} of node {node} is needed at {at:?} and was not computed"))
+}
