@@ -24,11 +24,18 @@ pub struct Explanation {
     pub sites: BTreeMap<&'static str, String>,
     /// How many edits are made over all cells, each layer counted.
     pub edits: usize,
-    /// Rows (one position through one block) this executor computes for the cells; the baselines
-    /// they are compared with are counted on neither side.
+    /// Rows (one position through one block) this executor computes for the cells.
     pub rows_computed: u64,
+    /// Rows more for the runs without edits, or without the swept ones, that cells are compared with.
+    pub rows_baselines: u64,
     /// Rows of every cell's own edited run and source runs in full.
     pub rows_naive: u64,
+    /// Multiplications and additions of all matrix products and of attention, baselines included.
+    pub flops: u64,
+    /// In how many batches.
+    pub batches: u64,
+    /// The most bytes held at once beside the weights; 0 where the executor cannot tell.
+    pub peak_bytes: u64,
 }
 
 /// A prompt in figures.
@@ -49,29 +56,39 @@ impl Explanation {
     /// When the experiment contradicts itself; nothing is computed.
     pub fn new(experiment: &Experiment<'_>, executor: &dyn Executor) -> Result<Self> {
         let plan = if experiment.sweep.is_some() { experiment.plan()? } else { experiment.plan_single()? };
-        Ok(Self::of(experiment, &plan, executor))
+        Self::of(experiment, &plan, executor)
     }
 
     /// Explains an experiment whose plan is made already.
-    pub fn of(experiment: &Experiment<'_>, plan: &Plan, executor: &dyn Executor) -> Self {
+    ///
+    /// # Errors
+    /// When it cannot be run in the memory there is.
+    pub fn of(experiment: &Experiment<'_>, plan: &Plan, executor: &dyn Executor) -> Result<Self> {
         let model = experiment.model();
-        let layers = model.config().layers;
+        let config = model.config();
         let cells: Vec<&Cell> = plan.cells.iter().collect();
+        let for_cells = executor.estimate(plan, &cells, config)?;
+        let all: Vec<&Cell> = plan.baselines().chain(&plan.cells).collect();
+        let whole = executor.estimate(plan, &all, config)?;
         let run = |spec: &crate::experiment::RunSpec| ExplainedRun {
             name: spec.name.to_string(),
             ids: spec.ids.to_vec(),
             tokens: spec.ids.iter().map(|&id| model.token_text(id)).collect(),
         };
-        Self {
+        Ok(Self {
             model: model.name().into(),
             executor: executor.name(),
             runs: experiment.runs.iter().map(run).collect(),
             cells: plan.cells.len(),
             sites: sites(experiment, plan),
             edits: plan.runs.iter().map(|run| run.edits.len()).sum(),
-            rows_computed: executor.rows_computed(plan, &cells, layers),
-            rows_naive: plan.rows_naive(layers),
-        }
+            rows_computed: for_cells.rows,
+            rows_baselines: whole.rows - for_cells.rows,
+            rows_naive: plan.rows_naive(config.layers),
+            flops: whole.flops,
+            batches: whole.batches,
+            peak_bytes: whole.peak_bytes,
+        })
     }
 }
 
@@ -113,7 +130,15 @@ impl fmt::Display for Explanation {
         writeln!(f, "cells          {}", self.cells)?;
         writeln!(f, "edits          {}", self.edits)?;
         writeln!(f, "executor       {}", self.executor)?;
-        writeln!(f, "rows computed  {}", self.rows_computed)?;
-        write!(f, "rows naive     {}", self.rows_naive)
+        let times = |n: u64| self.rows_naive as f64 / n.max(1) as f64;
+        let (rows, naive) = (self.rows_computed, self.rows_naive);
+        writeln!(f, "rows computed  {rows}, and {} for baselines", self.rows_baselines)?;
+        writeln!(f, "rows naive     {naive}, {:.1} times as many", times(rows))?;
+        writeln!(f, "operations     {:.3} GFLOP", self.flops as f64 / 1e9)?;
+        write!(f, "batches        {}", self.batches)?;
+        if self.peak_bytes > 0 {
+            write!(f, ", at most {:.0} MiB beside the weights", self.peak_bytes as f64 / f64::from(1 << 20))?;
+        }
+        Ok(())
     }
 }

@@ -203,6 +203,12 @@ impl Plan {
         })
     }
 
+    /// The cells that others are compared with: those without edits first.
+    pub fn baselines(&self) -> impl Iterator<Item = &Cell> {
+        let originals = self.baselines.iter().map(|baseline| &baseline.original);
+        originals.chain(self.baselines.iter().filter_map(|baseline| baseline.fixed.as_ref()))
+    }
+
     /// Rows (one position through one block) of every cell's own runs and source runs in full.
     pub fn rows_naive(&self, layers: usize) -> u64 {
         let rows = |cell: &Cell| self.needed(cell).into_iter().map(|run| self.rows(run, layers)).sum::<u64>();

@@ -1,6 +1,7 @@
 //! Running a sweep: every cell once, its numbers recorded as they come.
 
 use crate::compile::metrics;
+use crate::cone::Work;
 use crate::execute::Executor;
 use crate::experiment::Experiment;
 use crate::journal::Values;
@@ -60,6 +61,8 @@ pub struct SweepResult {
     pub base: Vec<Values>,
     /// By baseline, the same numbers with all edits but the swept ones, where there are others.
     pub fixed: Vec<Option<Values>>,
+    /// What was done to get them.
+    pub work: Work,
 }
 
 /// One row of the tidy table: a cell, a metric, a token.
@@ -160,8 +163,7 @@ impl<'m> PreparedSweep<'m> {
         let originals = baselines.len();
         let fixed: Vec<usize> = (0..originals).filter(|i| baselines[*i].fixed.is_some()).collect();
         let first_cell = originals + fixed.len();
-        let mut cells: Vec<&Cell> = baselines.iter().map(|b| &b.original).collect();
-        cells.extend(baselines.iter().filter_map(|b| b.fixed.as_ref()));
+        let mut cells: Vec<&Cell> = self.plan.baselines().collect();
         cells.extend(missing.iter().map(|cell| &self.plan.cells[*cell]));
         let total = self.plan.cells.len() as u64;
         let tell =
@@ -182,6 +184,7 @@ impl<'m> PreparedSweep<'m> {
                 values.extend(pending.drain(..));
                 Ok(())
             };
+        let mut work = Work::default();
         let mut stop = tell(values.len()).is_break() && !missing.is_empty();
         if !stop {
             let ran = executor.execute(self.model, &self.plan, &cells, &mut |index, readings| {
@@ -214,7 +217,7 @@ impl<'m> PreparedSweep<'m> {
             });
             match ran {
                 Err(Error::Interrupted) => stop = true,
-                other => other?,
+                other => work = other?,
             }
             flush(&mut pending, &mut values)?;
             // The last cells may come between two reports: a wish to stop then has nothing to stop.
@@ -232,6 +235,7 @@ impl<'m> PreparedSweep<'m> {
             columns: self.columns(),
             base: base_values,
             fixed: fixed_values,
+            work,
         })
     }
 

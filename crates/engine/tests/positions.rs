@@ -80,7 +80,8 @@ fn tokens_are_found_in_the_run() {
     let of = |run: &str, prompt: &str, positions: &Value| {
         let mut written = json!({"edit": [{"site": "embedding", "op": "collect", "positions": positions}]});
         written["runs"][run] = json!({"prompt": prompt});
-        let outcome = experiment(model, &written).unwrap().execute_with(&causalcone_engine::Reference).unwrap();
+        let outcome =
+            experiment(model, &written).unwrap().execute_with(&causalcone_engine::Reference).unwrap();
         json!(outcome.collected()[0].place.positions)
     };
     for (form, expected) in [

@@ -39,6 +39,7 @@ pub(crate) use schedule::LOGIT_ROWS;
 pub use schedule::{Batch, Kept, Schedule};
 pub use slice::{Need, Slice, Use};
 pub use work::Work;
+pub(crate) use work::{Continued, Flops};
 
 use crate::Result;
 use crate::plan::{Cell, Plan, Read};
@@ -57,6 +58,7 @@ pub struct ConePlan {
     /// What each cell reads, in order.
     pub reads: Vec<Vec<NodeRead>>,
     work: Work,
+    continued: Continued,
 }
 
 /// A read of a cell, resolved to nodes.
@@ -112,17 +114,30 @@ impl ConePlan {
         let asked: Vec<_> = reads.iter().flatten().flat_map(|read| read.asks(&forest)).collect();
         let slice = Slice::new(&forest, asked.into_iter());
         let schedule = Schedule::new(&forest, &slice, &reads, config, memory)?;
-        let work = Work::of(&forest, &slice, &schedule, &reads, config);
-        Ok(Self { forest, slice, schedule, reads, work })
+        let continued = Continued::new(&forest, &slice);
+        let work = Work::of(&forest, &slice, &schedule, &reads, (&continued, config));
+        Ok(Self { forest, slice, schedule, reads, work, continued })
     }
 
     /// What it costs.
     pub fn work(&self) -> &Work {
         &self.work
     }
+
+    pub(crate) fn continued(&self) -> &Continued {
+        &self.continued
+    }
 }
 
 impl NodeRead {
+    /// Whose logits it reads, where, of which tokens; nothing if it reads activations.
+    pub(crate) fn logits(&self) -> Option<(NodeId, usize, Option<&[u32]>)> {
+        match self {
+            Self::Logits { owner, row, tokens } => Some((*owner, *row, tokens.as_deref())),
+            Self::Activation { .. } => None,
+        }
+    }
+
     /// The rows it needs: whose, of which tensor.
     pub(crate) fn asks(&self, forest: &Forest) -> Vec<(NodeId, Point, Rows)> {
         match self {

@@ -1,13 +1,13 @@
 //! What a plan costs, counted from the plan alone.
 
 use super::NodeRead;
-use super::forest::{Forest, NodeId};
+use super::forest::{Forest, Node, NodeId};
 use super::rows::Rows;
 use super::schedule::Schedule;
 use super::slice::{Need, Slice, Use};
 use causalcone_model::{Config, Site};
 use serde::Serialize;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::AddAssign;
 
 /// Rows, operations and memory of some work; what is planned and what was done are told alike.
@@ -35,14 +35,14 @@ impl AddAssign for Work {
 /// Operations of one row through each part of a block.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Flops {
-    query: u64,
-    keys: u64,
+    pub(crate) query: u64,
+    pub(crate) keys: u64,
     /// For each key that is seen.
     see: u64,
-    attention_output: u64,
-    into: u64,
-    up: u64,
-    down: u64,
+    pub(crate) attention_output: u64,
+    pub(crate) into: u64,
+    pub(crate) up: u64,
+    pub(crate) down: u64,
     /// For each logit.
     logit: u64,
 }
@@ -64,8 +64,65 @@ impl Flops {
         }
     }
 
-    fn logits(&self, tokens: usize) -> u64 {
+    /// Of a whole run of so many positions, every logit of every position included.
+    pub(crate) fn run(&self, config: &Config, positions: usize) -> Work {
+        let (n, layers) = (positions as u64, config.layers as u64);
+        let row = self.query + self.keys + self.attention_output + self.into + self.up + self.down;
+        // A query sees itself and what comes before.
+        let flops = layers * (n * row + self.see * n * (n + 1) / 2) + n * self.logits(config.vocab);
+        Work { rows: n * layers, flops, batches: 1, peak_bytes: 0 }
+    }
+
+    /// Of a node's own rows in one block: what its edit puts there is not computed.
+    fn of_node(&self, node: &Node, block: usize, need: &Need) -> u64 {
+        let Need { query, keys, middle, output, .. } = need;
+        let of = |start: Site, rows: &Rows, each: u64| {
+            if node.is_past(block, start) { 0 } else { rows.len() as u64 * each }
+        };
+        let seen = if node.attends(block) { self.seen(middle) } else { 0 };
+        of(Site::QueryOutput, query, self.query)
+            + of(Site::KeyOutput, keys, self.keys)
+            + seen
+            + of(Site::AttentionOutput, middle, self.attention_output)
+            + of(Site::MlpActivation, output, self.into)
+            + of(Site::MlpHidden, output, self.up)
+            + of(Site::MlpOutput, output, self.down)
+    }
+
+    /// Of rows that see all before them and themselves.
+    pub(crate) fn seen(&self, rows: &Rows) -> u64 {
+        self.see * rows.iter().map(|row| row as u64 + 1).sum::<u64>()
+    }
+
+    pub(crate) fn logits(&self, tokens: usize) -> u64 {
         self.logit * tokens as u64
+    }
+}
+
+/// Rows of a node in a block that are not finished there, but that another node goes on from: the
+/// two parts are one row, counted with the other.
+#[derive(Debug, Default)]
+pub(crate) struct Continued(HashMap<(NodeId, usize), Rows>);
+
+impl Continued {
+    pub(super) fn new(forest: &Forest, slice: &Slice) -> Self {
+        let mut continued: HashMap<(NodeId, usize), Rows> = HashMap::new();
+        for id in 0..forest.nodes().len() {
+            slice.outside(forest, id, |owner, at, rows, kind| {
+                if let (Use::Row, Some(need)) = (kind, slice.need(id, at.block)) {
+                    let entry = continued.entry((owner, at.block)).or_default();
+                    *entry = entry.union(&rows.and(&need.any()));
+                }
+            });
+        }
+        Self(continued)
+    }
+
+    /// How many of a node's rows count, of `any` that are touched and `output` that are finished.
+    pub(crate) fn count(&self, node: NodeId, block: usize, any: &Rows, output: &Rows) -> u64 {
+        let unfinished = any.minus(output);
+        let elsewhere = self.0.get(&(node, block)).map_or(0, |rows| rows.and(&unfinished).len());
+        (output.len() + unfinished.len() - elsewhere) as u64
     }
 }
 
@@ -75,58 +132,29 @@ impl Work {
         slice: &Slice,
         schedule: &Schedule,
         reads: &[Vec<NodeRead>],
-        config: &Config,
+        (continued, config): (&Continued, &Config),
     ) -> Self {
         let flops = Flops::new(config);
         let mut work =
             Self { batches: schedule.batches.len() as u64, peak_bytes: schedule.peak, ..Self::default() };
-        let continued = continued(forest, slice);
         for (id, node) in forest.nodes().iter().enumerate() {
             for (blocks, need) in slice.blocks(id) {
                 for block in blocks.clone() {
-                    let Need { query, keys, middle, output, .. } = need;
-                    let unfinished = need.any().minus(output);
-                    let elsewhere = continued.get(&(id, block)).map_or(0, |rows| rows.and(&unfinished).len());
-                    work.rows += (output.len() + unfinished.len() - elsewhere) as u64;
-                    let of = |is_past: bool, rows: &Rows, each: u64| {
-                        if is_past { 0 } else { rows.len() as u64 * each }
-                    };
-                    let past = |site: Site| node.is_past(block, site);
-                    let starts_with_keys = past(Site::KeyOutput) && !past(Site::AttentionScore);
-                    work.flops += of(past(Site::QueryOutput), query, flops.query)
-                        + of(starts_with_keys || past(Site::AttentionScore), keys, flops.keys)
-                        + of(past(Site::AttentionOutput), middle, flops.attention_output)
-                        + of(past(Site::MlpActivation), output, flops.into)
-                        + of(past(Site::MlpHidden), output, flops.up)
-                        + of(past(Site::MlpOutput), output, flops.down);
-                    if node.attends(block) {
-                        work.flops += middle.iter().map(|row| flops.see * (row as u64 + 1)).sum::<u64>();
+                    let mut any = need.any();
+                    if block == node.start.block {
+                        any = any.union(slice.start(id));
                     }
+                    work.rows += continued.count(id, block, &any, &need.output);
+                    work.flops += flops.of_node(node, block, need);
                 }
             }
         }
-        let logits = |read: &NodeRead| match read {
-            NodeRead::Logits { tokens, .. } => {
-                flops.logits(tokens.as_ref().map_or(config.vocab, |tokens| tokens.len()))
-            }
-            NodeRead::Activation { .. } => 0,
-        };
-        work.flops += reads.iter().flatten().map(logits).sum::<u64>();
+        let distinct: HashSet<_> = reads.iter().flatten().filter_map(NodeRead::logits).collect();
+        work.flops += distinct
+            .into_iter()
+            .filter(|(owner, ..)| forest.nodes()[*owner].start.site != Site::Logits)
+            .map(|(_, _, tokens)| flops.logits(tokens.map_or(config.vocab, <[u32]>::len)))
+            .sum::<u64>();
         work
     }
-}
-
-/// Rows of a node that are not finished, but that another node goes on from: one row, counted there.
-fn continued(forest: &Forest, slice: &Slice) -> HashMap<(NodeId, usize), Rows> {
-    let mut continued: HashMap<(NodeId, usize), Rows> = HashMap::new();
-    for id in 0..forest.nodes().len() {
-        slice.outside(forest, id, |owner, at, rows, kind| {
-            if let (Use::Row, Some(need)) = (kind, slice.need(id, at.block)) {
-                let goes_on = rows.and(&need.any());
-                let entry = continued.entry((owner, at.block)).or_default();
-                *entry = entry.union(&goes_on);
-            }
-        });
-    }
-    continued
 }

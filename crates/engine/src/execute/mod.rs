@@ -6,9 +6,10 @@ mod reference;
 pub use cone::Cone;
 pub use reference::Reference;
 
+use crate::cone::Work;
 use crate::plan::{Cell, Plan, Reading};
 use crate::{Error, Result};
-use causalcone_model::Model;
+use causalcone_model::{Config, Model};
 use std::ops::ControlFlow;
 
 /// Hears the readings of a finished cell, in the order of its reads; can stop the rest.
@@ -16,15 +17,18 @@ pub type Sink<'a> = &'a mut dyn FnMut(usize, Vec<Reading>) -> Result<ControlFlow
 
 /// Something that runs plans. All executors give the same readings.
 pub trait Executor {
-    /// Runs `cells` of a plan and hands the readings of each, by its place in `cells`, to `sink`,
-    /// each once: cells of runs without edits first, all others in any order.
+    /// Runs `cells` of a plan, hands the readings of each, by its place in `cells`, to `sink`,
+    /// each once (cells of runs without edits first, all others in any order), and tells what was done.
     ///
     /// # Errors
     /// What the sink returns, [`Error::Interrupted`] if it stops the work, or a failed computation.
-    fn execute(&self, model: &Model, plan: &Plan, cells: &[&Cell], sink: Sink<'_>) -> Result<()>;
+    fn execute(&self, model: &Model, plan: &Plan, cells: &[&Cell], sink: Sink<'_>) -> Result<Work>;
 
-    /// How many rows (one position through one block) running these cells computes.
-    fn rows_computed(&self, plan: &Plan, cells: &[&Cell], layers: usize) -> u64;
+    /// What running these cells takes, told before it is done.
+    ///
+    /// # Errors
+    /// When it cannot be done in the memory there is.
+    fn estimate(&self, plan: &Plan, cells: &[&Cell], config: &Config) -> Result<Work>;
 
     /// Its name, as results record it.
     fn name(&self) -> &'static str;

@@ -2,12 +2,13 @@
 //! they stand. Short and obviously right; it is the oracle of every other one and stays for good.
 
 use super::{Executor, Sink, go_on};
+use crate::cone::{Flops, Work};
 use crate::op::apply;
 use crate::plan::{Cell, Edit, Plan, Read, Reading, Taken};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use causalcone_model::decoder::Tap;
-use causalcone_model::{Model, Site};
+use causalcone_model::{Config, Model, Site};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 /// The executor that takes no short cut but one: a shared run is run once.
@@ -21,17 +22,22 @@ type Key = (Site, Option<usize>);
 type Kept = HashMap<usize, HashMap<Key, Tensor>>;
 
 impl Executor for Reference {
-    fn execute(&self, model: &Model, plan: &Plan, cells: &[&Cell], sink: Sink<'_>) -> Result<()> {
+    fn execute(&self, model: &Model, plan: &Plan, cells: &[&Cell], sink: Sink<'_>) -> Result<Work> {
+        let flops = Flops::new(model.config());
+        let mut work = Work::default();
+        let mut note = |run: usize| work += flops.run(model.config(), plan.runs[run].ids.len());
         let shared: BTreeSet<usize> =
             cells.iter().flat_map(|cell| plan.needed(cell)).filter(|run| *run < plan.shared).collect();
         let wanted = wanted(plan, cells);
         let mut kept = Kept::new();
         for run in shared {
+            note(run);
             let tensors = forward(model, plan, run, &wanted, &kept)?;
             kept.insert(run, tensors);
         }
         for (index, cell) in cells.iter().enumerate() {
             for run in plan.needed(cell).into_iter().filter(|run| *run >= plan.shared) {
+                note(run);
                 let tensors = forward(model, plan, run, &wanted, &kept)?;
                 kept.insert(run, tensors);
             }
@@ -40,13 +46,18 @@ impl Executor for Reference {
             kept.retain(|run, _| *run < plan.shared);
             go_on(sink(index, readings)?)?;
         }
-        Ok(())
+        Ok(work)
     }
 
-    fn rows_computed(&self, plan: &Plan, cells: &[&Cell], layers: usize) -> u64 {
-        let needed: Vec<usize> = cells.iter().flat_map(|cell| plan.needed(cell)).collect();
-        let distinct: HashSet<usize> = needed.into_iter().collect();
-        distinct.into_iter().map(|run| plan.rows(run, layers)).sum()
+    fn estimate(&self, plan: &Plan, cells: &[&Cell], config: &Config) -> Result<Work> {
+        // A cell's own runs are its own; what all share is run once.
+        let needed: HashSet<usize> = cells.iter().flat_map(|cell| plan.needed(cell)).collect();
+        let flops = Flops::new(config);
+        let mut work = Work::default();
+        for run in needed {
+            work += flops.run(config, plan.runs[run].ids.len());
+        }
+        Ok(work)
     }
 
     fn name(&self) -> &'static str {

@@ -4,7 +4,7 @@ use super::super::{Sink, go_on};
 use super::pass::lacking;
 use super::table::{Index, Store, Table};
 use crate::Result;
-use crate::cone::{ConePlan, LOGIT_ROWS, NodeId, NodeRead, Point};
+use crate::cone::{ConePlan, Flops, LOGIT_ROWS, NodeId, NodeRead, Point};
 use crate::plan::{Place, Reading};
 use candle_core::Tensor;
 use causalcone_model::{Model, Site};
@@ -27,9 +27,10 @@ type Asked = HashMap<Option<Arc<[u32]>>, Vec<(NodeId, usize)>>;
 type Logits = HashMap<(Option<Arc<[u32]>>, NodeId, usize), Tensor>;
 
 impl Delivery<'_> {
-    /// Hands on complete cells, a few at a time: logits over a vocabulary are large.
-    pub(super) fn deliver(&self, cells: &[usize], sink: Sink<'_>) -> Result<()> {
-        let mut open = cells;
+    /// Hands on complete cells, a few at a time, since logits over a vocabulary are large. Tells how
+    /// many operations these took.
+    pub(super) fn deliver(&self, cells: &[usize], sink: Sink<'_>) -> Result<u64> {
+        let (mut open, mut flops) = (cells, 0);
         while !open.is_empty() {
             let mut rows = 0;
             let fits = |cell: &&usize| {
@@ -39,18 +40,19 @@ impl Delivery<'_> {
             let count = open.iter().take_while(fits).count().max(1);
             let (now, later) = open.split_at(count);
             open = later;
-            let logits = self.logits(now)?;
+            let logits = self.logits(now, &mut flops)?;
             for cell in now {
                 let reads = self.cone.reads[*cell].iter();
                 let readings = reads.map(|read| self.reading(read, &logits)).collect::<Result<_>>()?;
                 go_on(sink(*cell, readings)?)?;
             }
         }
-        Ok(())
+        Ok(flops)
     }
 
     /// The logits these cells read, each row once.
-    fn logits(&self, cells: &[usize]) -> Result<Logits> {
+    fn logits(&self, cells: &[usize], flops: &mut u64) -> Result<Logits> {
+        let config = self.model.config();
         let last = Point { block: self.cone.forest.layers(), site: Site::FinalNorm };
         let edited = Point { site: Site::Logits, ..last };
         let mut asked = Asked::new();
@@ -85,6 +87,8 @@ impl Delivery<'_> {
             }
             let Some(normed) = index.gather()? else { continue };
             let computed = self.model.decoder().unembed_tokens(&normed, tokens.as_deref())?;
+            let each = Flops::new(config).logits(tokens.as_ref().map_or(config.vocab, |tokens| tokens.len()));
+            *flops += rows.len() as u64 * each;
             for (i, (owner, row)) in rows.into_iter().enumerate() {
                 logits.insert((tokens.clone(), owner, row), computed.get(i)?);
             }

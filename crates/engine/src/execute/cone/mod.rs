@@ -12,9 +12,9 @@ mod table;
 
 use super::{Executor, Sink};
 use crate::Result;
-use crate::cone::ConePlan;
+use crate::cone::{ConePlan, Work};
 use crate::plan::{Cell, Plan};
-use causalcone_model::Model;
+use causalcone_model::{Config, Model};
 use deliver::Delivery;
 use pass::Pass;
 use table::Store;
@@ -27,21 +27,23 @@ pub struct Cone {
 }
 
 impl Executor for Cone {
-    fn execute(&self, model: &Model, plan: &Plan, cells: &[&Cell], sink: Sink<'_>) -> Result<()> {
+    fn execute(&self, model: &Model, plan: &Plan, cells: &[&Cell], sink: Sink<'_>) -> Result<Work> {
         let cone = ConePlan::new(plan, cells, model.config(), self.memory)?;
         let mut store = Store::default();
+        let mut work = Work { peak_bytes: cone.work().peak_bytes, ..Work::default() };
         for (number, batch) in cone.schedule.batches.iter().enumerate() {
-            let normed = Pass::new(model, plan, &cone, number, &mut store).run()?;
+            let mut pass = Pass::new(model, plan, &cone, number, &mut store);
+            let normed = pass.run()?;
+            work += pass.done();
             let delivery = Delivery { model, cone: &cone, normed: &normed, store: &store };
-            delivery.deliver(&batch.cells, sink)?;
+            work.flops += delivery.deliver(&batch.cells, sink)?;
             store.drop_before(number + 1);
         }
-        Ok(())
+        Ok(work)
     }
 
-    fn rows_computed(&self, plan: &Plan, cells: &[&Cell], layers: usize) -> u64 {
-        let _ = (plan, cells, layers);
-        0
+    fn estimate(&self, plan: &Plan, cells: &[&Cell], config: &Config) -> Result<Work> {
+        Ok(*ConePlan::new(plan, cells, config, self.memory)?.work())
     }
 
     fn name(&self) -> &'static str {

@@ -2,7 +2,7 @@
 
 use super::attention::Sight;
 use super::table::{Index, Store, Table};
-use crate::cone::{ConePlan, Need, NodeId, Point, Rows};
+use crate::cone::{ConePlan, Flops, Need, NodeId, Point, Rows, Work};
 use crate::plan::Plan;
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -24,8 +24,10 @@ pub(super) struct Pass<'a> {
     pub(super) matrices: HashMap<(NodeId, Site), (Rows, Tensor)>,
     /// What the block at hand attends to.
     pub(super) sight: Sight,
-    /// How often each block's weights were visited.
-    pub(super) visits: Vec<usize>,
+    flops: Flops,
+    work: Work,
+    /// Rows touched, and finished, by node and block.
+    touched: HashMap<(NodeId, usize), (Rows, Rows)>,
 }
 
 impl<'a> Pass<'a> {
@@ -49,7 +51,6 @@ impl<'a> Pass<'a> {
                 site => add(site),
             }
         }
-        let visits = vec![0; cone.forest.layers()];
         Self {
             model,
             plan,
@@ -59,7 +60,9 @@ impl<'a> Pass<'a> {
             starts,
             matrices: HashMap::new(),
             sight: Sight::default(),
-            visits,
+            flops: Flops::new(model.config()),
+            work: Work { batches: 1, ..Work::default() },
+            touched: HashMap::new(),
         }
     }
 
@@ -72,7 +75,6 @@ impl<'a> Pass<'a> {
             if self.is_idle(layer) && residual.nodes().is_empty() {
                 continue;
             }
-            self.visits[layer] += 1;
             residual = self.block(layer, block, &residual)?;
         }
         let layers = decoder.blocks().len();
@@ -137,33 +139,64 @@ impl<'a> Pass<'a> {
         let input = self.stage(at(Site::BlockInput), input)?;
         let normed = self.stage(at(Site::AttentionInput), input.like(|x| Ok(block.attention_input(x)?))?)?;
 
-        let query = normed.select(self.pick(layer, |need| &need.query))?.map(|x| Ok(block.query(x)?))?;
-        let query = self.stage(at(Site::QueryOutput), query)?;
+        let asks = normed.select(self.pick(layer, |need| &need.query))?;
+        self.work.flops += asks.len() * self.flops.query;
+        let query = self.stage(at(Site::QueryOutput), asks.map(|x| Ok(block.query(x)?))?)?;
         let seen = normed.select(self.pick(layer, |need| &need.keys))?;
+        self.work.flops += seen.len() * self.flops.keys;
         let key = self.stage(at(Site::KeyOutput), seen.like(|x| Ok(block.key(x)?))?)?;
         let value = self.stage(at(Site::ValueOutput), seen.map(|x| Ok(block.value(x)?))?)?;
+        [&normed, &query, &key].into_iter().for_each(|table| self.touch(layer, table));
 
         let mixed = self.attend(layer, query, key, &value)?;
+        self.work.flops += mixed.nodes().iter().map(|(_, rows)| self.flops.seen(rows)).sum::<u64>();
         let mixed = self.stage(at(Site::AttentionValueOutput), mixed)?;
+        self.work.flops += mixed.len() * self.flops.attention_output;
         let attention = mixed.map(|x| Ok(block.attention_output(x)?))?;
         let attention = self.stage(at(Site::AttentionOutput), attention)?;
         let middle = self.add_residual(at(Site::BlockInput), attention, &input)?;
         let middle = self.stage(at(Site::BlockMiddle), middle)?;
 
+        self.touch(layer, &middle);
+
         let normed = middle.select(self.pick(layer, |need| &need.output))?;
         let normed = self.stage(at(Site::MlpInput), normed.map(|x| Ok(block.mlp_input(x)?))?)?;
+        self.work.flops += normed.len() * self.flops.into;
         let activated = normed.like(|x| Ok(block.activate(x, config)?))?;
         let activated = self.stage(at(Site::MlpActivation), activated)?;
         // Beside the activation a gated MLP has the same rows' input, which an edit of the former lacks.
         let beside = self.index(at(Site::MlpInput), &activated, &normed)?.gather()?;
+        self.work.flops += activated.len() * self.flops.up;
         let hidden = match beside {
             Some(beside) => activated.map(|x| Ok(block.gated(&beside, x.clone())?))?,
             None => activated,
         };
         let hidden = self.stage(at(Site::MlpHidden), hidden)?;
+        self.work.flops += hidden.len() * self.flops.down;
         let mlp = self.stage(at(Site::MlpOutput), hidden.map(|x| Ok(block.mlp_output(x)?))?)?;
         let output = self.add_residual(at(Site::BlockMiddle), mlp, &middle)?;
-        self.stage(at(Site::BlockOutput), output)
+        let output = self.stage(at(Site::BlockOutput), output)?;
+        self.touch(layer, &output);
+        for (node, rows) in output.nodes() {
+            self.touched.entry((*node, layer)).or_default().1 = rows.clone();
+        }
+        Ok(output)
+    }
+
+    /// Notes rows of which something was computed.
+    fn touch(&mut self, block: usize, table: &Table) {
+        for (node, rows) in table.nodes() {
+            let entry = self.touched.entry((*node, block)).or_default();
+            entry.0 = entry.0.union(rows);
+        }
+    }
+
+    /// What was really done.
+    pub(super) fn done(&self) -> Work {
+        let count = |(&(node, block), (any, output)): (&(NodeId, usize), &(Rows, Rows))| {
+            self.cone.continued().count(node, block, any, output)
+        };
+        Work { rows: self.touched.iter().map(count).sum(), ..self.work }
     }
 
     /// Where the rows of `of` stand in another tensor, whoever owns them there.

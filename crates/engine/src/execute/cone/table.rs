@@ -34,6 +34,11 @@ impl Table {
         self.nodes.push((node, rows));
     }
 
+    /// How many rows there are.
+    pub(super) fn len(&self) -> u64 {
+        u64::from(self.len)
+    }
+
     /// The nodes and their rows, in order.
     pub(super) fn nodes(&self) -> &[(NodeId, Rows)] {
         &self.nodes
