@@ -18,6 +18,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod activation;
+mod attention;
 mod elementwise;
 mod kernel;
 mod linear;
@@ -30,6 +31,7 @@ mod softmax;
 mod testing;
 
 pub use activation::Activation;
+pub use attention::{Query, Ragged, Stretch};
 pub use elementwise::{add, multiply};
 pub use linear::{Linear, project};
 pub use norm::{layer_norm, rms_norm};

@@ -81,7 +81,6 @@ pub(crate) fn update<S: Simd>(simd: S, out: &mut [f32], f: impl Fn(S::f32s) -> S
 
 /// Sets `out` to out + a·x.
 #[inline(always)]
-#[allow(dead_code)]
 pub(crate) fn axpy<S: Simd>(simd: S, out: &mut [f32], a: f32, x: &[f32]) {
     let a = simd.splat_f32s(a);
     update2(simd, out, x, x, |out, x, _| simd.mul_add_e_f32s(a, x, out));
