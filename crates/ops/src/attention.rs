@@ -1,86 +1,206 @@
-//! Placeholder for ragged attention; composed.
-use candle_core::{Result, Tensor};
+//! Attention of queries that each see rows of their own choice in one table of keys and values.
+
+mod kernel;
+
+use crate::kernel::{Held, is_fast};
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use std::ops::Range;
 use std::sync::Arc;
 
-/// One query.
-#[derive(Debug, Clone)]
+/// One query: which row of the query table it is, and the keys it sees.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
-    /// Row of the query table.
+    /// Its row of the query table.
     pub row: u32,
-    /// Its stretches.
+    /// Its stretches, as a range of [`Ragged::stretches`].
     pub stretches: Range<u32>,
-    /// How many keys it sees.
+    /// How many keys it sees: the first so many rows of its stretches, laid end to end.
     pub keys: u32,
 }
 
-/// Rows of the key/value table.
-#[derive(Debug, Clone, Copy)]
+/// Consecutive rows of the key and value tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stretch {
-    /// First.
+    /// The first row.
     pub start: u32,
-    /// How many.
+    /// How many rows.
     pub len: u32,
 }
 
-/// Queries and the keys each sees.
-#[derive(Debug)]
+/// Which query sees which keys, in one layer of many runs: nothing is padded and no prefix is copied.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use causalcone_ops::{Query, Ragged, Stretch};
+/// use std::sync::Arc;
+///
+/// // Two rows of one run: the second sees both, the first itself only.
+/// let seen = |row, keys| Query { row, stretches: 0..1, keys };
+/// let causal = Arc::new(Ragged {
+///     queries: vec![seen(0, 1), seen(1, 2)],
+///     stretches: vec![Stretch { start: 0, len: 2 }],
+///     heads: 1,
+///     kv_heads: 1,
+///     scale: 1.0,
+/// });
+/// let query = Tensor::new(&[[1f32, 0.0], [0.0, 0.0]], &Device::Cpu)?;
+/// let value = Tensor::new(&[[1f32, 2.0], [3.0, 6.0]], &Device::Cpu)?;
+/// let mixed = causal.attend(&query, &query, &value)?;
+/// assert_eq!(mixed.to_vec2::<f32>()?, [[1.0, 2.0], [2.0, 4.0]]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+#[derive(Debug, Clone)]
 pub struct Ragged {
-    /// Queries.
+    /// The queries, in the order of the result's rows. Neighbours with the same stretches share the
+    /// work of fetching keys.
     pub queries: Vec<Query>,
-    /// Stretches.
+    /// What the queries' ranges point into.
     pub stretches: Vec<Stretch>,
-    /// K.
+    /// K, the number of key and value heads.
     pub kv_heads: usize,
-    /// H.
+    /// H, the number of query heads, a multiple of K: head h reads key and value head h·K/H.
     pub heads: usize,
-    /// Scale.
+    /// What scores are multiplied with before the softmax.
     pub scale: f32,
 }
 
 impl Ragged {
-    /// Mixes.
+    /// `softmax(scale·q·kᵀ)·v` for every head of every query, over exactly the keys it lists.
+    ///
+    /// `query` is Rq × H·D, `key` and `value` are R × K·D, and the result has a row of H·D for each of
+    /// [`queries`](Self::queries). All three get their gradient.
     ///
     /// # Errors
-    /// Shapes.
+    /// When a shape does not fit, H is no multiple of K, an index is out of range, or a query sees no
+    /// key or more keys than its stretches hold.
     pub fn attend(self: &Arc<Self>, query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Tensor> {
-        let mut out = Vec::new();
-        for q in &self.queries {
-            let mut rows = Vec::new();
-            for s in &self.stretches[q.stretches.start as usize..q.stretches.end as usize] {
-                rows.extend(s.start..s.start + s.len);
-            }
-            rows.truncate(q.keys as usize);
-            let n = rows.len();
-            let by = |x: &Tensor| {
-                gather_rows(x, &rows)?.reshape((n, self.kv_heads, ()))?.transpose(0, 1)?.contiguous()
-            };
-            let (k, v) = (by(key)?, by(value)?);
-            let x = query.narrow(0, q.row as usize, 1)?.reshape((
-                self.kv_heads,
-                self.heads / self.kv_heads,
-                (),
-            ))?;
-            let w =
-                crate::softmax(&(x.contiguous()?.matmul(&k.t()?.contiguous()?)? * f64::from(self.scale))?)?;
-            out.push(w.matmul(&v)?.reshape((1, ()))?);
+        self.check(query, key, value)?;
+        if !is_fast([query, key, value]) || self.queries.is_empty() || query.elem_count() == 0 {
+            return self.composed(query, key, value);
         }
-        Tensor::cat(&out, 0)
+        query.contiguous()?.apply_op3(&key.contiguous()?, &value.contiguous()?, Attend(self.clone()))
+    }
+
+    fn check(&self, query: &Tensor, key: &Tensor, value: &Tensor) -> Result<()> {
+        let ((query_rows, width), (rows, kv_width)) = (query.dims2()?, key.dims2()?);
+        let (heads, kv_heads) = (self.heads, self.kv_heads);
+        if kv_heads == 0 || heads == 0 || heads % kv_heads != 0 {
+            bail!("{heads} heads cannot share {kv_heads} key and value heads evenly");
+        }
+        if width % heads != 0 || kv_width != width / heads * kv_heads || value.dims() != key.dims() {
+            let (q, k, v) = (query.shape(), key.shape(), value.shape());
+            bail!("queries {q:?}, keys {k:?}, values {v:?} do not fit {heads} heads over {kv_heads}");
+        }
+        for stretch in &self.stretches {
+            if u64::from(stretch.start) + u64::from(stretch.len) > rows as u64 {
+                bail!("{stretch:?} ends outside a table of {rows} rows");
+            }
+        }
+        for (i, query) in self.queries.iter().enumerate() {
+            let Some(stretches) = self.stretches_of(query) else {
+                bail!("query {i} names stretches {:?} of {}", query.stretches, self.stretches.len());
+            };
+            let held: u64 = stretches.iter().map(|stretch| u64::from(stretch.len)).sum();
+            if query.keys == 0 || u64::from(query.keys) > held {
+                bail!("query {i} cannot see {} keys of the {held} in its stretches", query.keys);
+            }
+            if query.row as usize >= query_rows {
+                bail!("query {i} is row {} of a table of {query_rows}", query.row);
+            }
+        }
+        Ok(())
+    }
+
+    fn stretches_of(&self, query: &Query) -> Option<&[Stretch]> {
+        self.stretches.get(query.stretches.start as usize..query.stretches.end as usize)
+    }
+
+    /// Puts the first `count` rows of the query's stretches in `rows`.
+    fn list_rows(&self, query: &Query, count: u32, rows: &mut Vec<u32>) {
+        rows.clear();
+        let stretches = self.stretches_of(query).unwrap_or_default();
+        rows.extend(stretches.iter().flat_map(|s| s.start..s.start + s.len).take(count as usize));
+    }
+
+    /// The same of candle's operations, a query at a time.
+    fn composed(&self, query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Tensor> {
+        let width = query.dim(1)?;
+        let (groups, head_dim) = (self.kv_heads, width / self.heads);
+        let (key, value) = (key.contiguous()?, value.contiguous()?);
+        let mut rows = Vec::new();
+        let mut mixed = Vec::with_capacity(self.queries.len());
+        for one in &self.queries {
+            self.list_rows(one, one.keys, &mut rows);
+            let index = Tensor::new(&rows[..], query.device())?;
+            let by_head = |table: &Tensor| {
+                table
+                    .index_select(&index, 0)?
+                    .reshape((rows.len(), groups, head_dim))?
+                    .transpose(0, 1)?
+                    .contiguous()
+            };
+            let q = query.narrow(0, one.row as usize, 1)?.reshape((groups, self.heads / groups, head_dim))?;
+            let scores = (q.matmul(&by_head(&key)?.t()?)? * f64::from(self.scale))?;
+            mixed.push(crate::softmax(&scores)?.matmul(&by_head(&value)?)?.reshape((1, width))?);
+        }
+        if mixed.is_empty() {
+            return query.narrow(0, 0, 0)?.contiguous();
+        }
+        Tensor::cat(&mixed, 0)
     }
 }
 
-/// Rows.
-///
-/// # Errors
-/// Range.
-pub fn gather_rows(table: &Tensor, rows: &[u32]) -> Result<Tensor> {
-    table.index_select(&Tensor::new(rows, table.device())?, 0)
+struct Attend(Arc<Ragged>);
+
+impl CustomOp3 for Attend {
+    fn name(&self) -> &'static str {
+        "ragged-attention"
+    }
+
+    fn cpu_fwd(
+        &self,
+        query: &CpuStorage,
+        query_layout: &Layout,
+        key: &CpuStorage,
+        key_layout: &Layout,
+        value: &CpuStorage,
+        value_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        use crate::kernel::floats;
+        let (_, width) = query_layout.shape().dims2()?;
+        let tables = kernel::Tables {
+            query: floats(query, query_layout)?,
+            key: floats(key, key_layout)?,
+            value: floats(value, value_layout)?,
+            head_dim: width / self.0.heads,
+        };
+        let out = kernel::forward(&self.0, &tables);
+        Ok((CpuStorage::F32(out), Shape::from((self.0.queries.len(), width))))
+    }
+
+    fn bwd(
+        &self,
+        query: &Tensor,
+        key: &Tensor,
+        value: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let grad = grad.contiguous()?;
+        let [held_query, held_key, held_value, grad] = [query, key, value, &grad].map(Held::new);
+        let tables = kernel::Tables {
+            query: held_query.floats()?,
+            key: held_key.floats()?,
+            value: held_value.floats()?,
+            head_dim: query.dim(1)? / self.0.heads,
+        };
+        let slopes = kernel::backward(&self.0, &tables, grad.floats()?);
+        let like = |slope: Vec<f32>, table: &Tensor| {
+            table.track_op().then(|| Tensor::from_vec(slope, table.shape(), table.device())).transpose()
+        };
+        Ok((like(slopes.query, query)?, like(slopes.key, key)?, like(slopes.value, value)?))
+    }
 }
 
-/// x + table[rows].
-///
-/// # Errors
-/// Range.
-pub fn add_rows(x: &Tensor, table: &Tensor, rows: &[u32]) -> Result<Tensor> {
-    x + gather_rows(table, rows)?
-}
+#[cfg(test)]
+mod tests;

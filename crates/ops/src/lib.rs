@@ -19,31 +19,22 @@
 
 mod activation;
 mod attention;
+mod elementwise;
+mod kernel;
 mod linear;
 mod norm;
 mod rope;
 mod rows;
+mod simd;
+mod softmax;
+#[cfg(test)]
+mod testing;
 
 pub use activation::Activation;
-pub use attention::{Query, Ragged, Stretch, add_rows, gather_rows};
+pub use attention::{Query, Ragged, Stretch};
+pub use elementwise::{add, multiply};
 pub use linear::{Linear, project};
 pub use norm::{layer_norm, rms_norm};
 pub use rope::{Rope, Rotation};
-pub use rows::{replace, select};
-
-use candle_core::{D, Result, Tensor};
-
-/// Softmax over the last axis: `exp(x − max) / Σ exp(x − max)`.
-///
-/// `−inf` entries get weight zero. A row of nothing but `−inf` has no softmax and comes out as NaN;
-/// callers who can meet one check for it first.
-///
-/// # Errors
-/// When the tensor has no axis.
-pub fn softmax(x: &Tensor) -> Result<Tensor> {
-    // The maximum only shifts the exponent: it cancels in the quotient, so it carries no gradient.
-    let max = x.max_keepdim(D::Minus1)?.detach();
-    let exp = x.broadcast_sub(&max)?.exp()?;
-    let sum = exp.sum_keepdim(D::Minus1)?;
-    exp.broadcast_div(&sum)
-}
+pub use rows::{add_rows, gather_rows, replace, select};
+pub use softmax::softmax;

@@ -1,6 +1,10 @@
 //! Rotary position embedding, in the rotate-half form of Hugging Face checkpoints.
 
-use candle_core::{D, DType, Device, Result, Tensor};
+use crate::kernel::{Held, by_rows, floats, is_fast};
+use crate::simd;
+use candle_core::{CpuStorage, CustomOp1, D, DType, Device, Layout, Result, Shape, Tensor, bail};
+use pulp::{Simd, WithSimd};
+use std::collections::HashMap;
 
 /// The angular frequencies `theta^(−2i/D)` of heads of width D.
 ///
@@ -30,20 +34,35 @@ impl Rope {
     /// The rotation of rows that stand at `positions`.
     ///
     /// Angles are computed in f64 and only their cosines and sines are rounded, so far positions
-    /// keep their precision.
+    /// keep their precision. Positions that come again cost a copy.
     ///
     /// # Errors
     /// When the tables cannot be put on the device.
     pub fn at(&self, positions: &[usize], dtype: DType, device: &Device) -> Result<Rotation> {
-        let table = |f: fn(f64) -> f64| {
-            let values: Vec<f64> = positions
-                .iter()
-                .flat_map(|&p| self.frequencies.iter().map(move |w| f(p as f64 * w)))
-                .collect();
-            let shape = (positions.len(), self.frequencies.len());
-            Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
+        let half = self.frequencies.len();
+        let (mut cos, mut sin) = (Vec::new(), Vec::new());
+        cos.reserve_exact(positions.len() * half);
+        sin.reserve_exact(positions.len() * half);
+        let mut first_row: HashMap<usize, usize> = HashMap::new();
+        for (row, &position) in positions.iter().enumerate() {
+            let first = *first_row.entry(position).or_insert(row);
+            if first < row {
+                cos.extend_from_within(first * half..(first + 1) * half);
+                sin.extend_from_within(first * half..(first + 1) * half);
+                continue;
+            }
+            for frequency in &self.frequencies {
+                let (s, c) = (position as f64 * frequency).sin_cos();
+                cos.push(c);
+                sin.push(s);
+            }
+        }
+        let table = |values: Vec<f64>| {
+            Tensor::from_vec(values, (positions.len(), half), &Device::Cpu)?
+                .to_dtype(dtype)?
+                .to_device(device)
         };
-        Ok(Rotation { cos: table(f64::cos)?, sin: table(f64::sin)? })
+        Ok(Rotation { cos: table(cos)?, sin: table(sin)? })
     }
 }
 
@@ -60,6 +79,45 @@ impl Rotation {
     /// # Errors
     /// When `x` has another number of rows or another width.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (rows, half) = self.cos.dims2()?;
+        let fits = x.dim(D::Minus1)? == 2 * half && x.dim(D::Minus2)? == rows;
+        if !fits || !is_fast([x, &self.cos]) || x.elem_count() == 0 {
+            return self.composed(x);
+        }
+        x.contiguous()?.apply_op1(Turn { rotation: self.clone(), order: Order::HeadsFirst, sign: 1.0 })
+    }
+
+    /// Rotates every head of `x` (rows × heads·D), row i standing at the rotation's i-th position: the
+    /// numbers of [`forward`](Self::forward) without its change of layout.
+    ///
+    /// ```
+    /// use candle_core::{DType, Device, Tensor};
+    /// use causalcone_ops::Rope;
+    ///
+    /// let rotation = Rope::new(2, 10_000.0).at(&[0, 1], DType::F32, &Device::Cpu)?;
+    /// let x = Tensor::new(&[[1f32, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 1.0]], &Device::Cpu)?; // 2 heads
+    /// let y = rotation.rows(&x, 2)?.to_vec2::<f32>()?;
+    /// let (sin, cos) = 1f32.sin_cos();
+    /// assert_eq!(y, [[1.0, 0.0, 0.0, 1.0], [cos, sin, -sin, cos]]);
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When `x` has another number of rows, or its width is not that of so many heads.
+    pub fn rows(&self, x: &Tensor, heads: usize) -> Result<Tensor> {
+        let (rows, half) = self.cos.dims2()?;
+        let (given, width) = x.dims2()?;
+        if given != rows || width != heads * 2 * half {
+            bail!("{given} rows of width {width} are not {rows} rows of {heads} heads of {}", 2 * half);
+        }
+        if !is_fast([x, &self.cos]) || x.elem_count() == 0 {
+            let by_head = x.reshape((rows, heads, 2 * half))?.transpose(0, 1)?;
+            return self.composed(&by_head)?.transpose(0, 1)?.contiguous()?.reshape((rows, width));
+        }
+        x.contiguous()?.apply_op1(Turn { rotation: self.clone(), order: Order::RowsFirst, sign: 1.0 })
+    }
+
+    fn composed(&self, x: &Tensor) -> Result<Tensor> {
         let half = x.dim(D::Minus1)? / 2;
         let low = x.narrow(D::Minus1, 0, half)?;
         let high = x.narrow(D::Minus1, half, half)?;
@@ -67,13 +125,142 @@ impl Rotation {
         let rotated_high = (high.broadcast_mul(&self.cos)? + low.broadcast_mul(&self.sin)?)?;
         Tensor::cat(&[rotated_low, rotated_high], D::Minus1)
     }
+}
 
-    /// Rotates `x` (rows × heads·head_dim), every head of a row alike.
-    ///
-    /// # Errors
-    /// When `x` has another number of rows or another width.
-    pub fn rows(&self, x: &Tensor, heads: usize) -> Result<Tensor> {
-        let by_head = x.reshape((x.dim(0)?, heads, ()))?.transpose(0, 1)?.contiguous()?;
-        self.forward(&by_head)?.transpose(0, 1)?.contiguous()?.reshape(x.shape())
+/// How the heads of one tensor lie in memory.
+#[derive(Clone, Copy)]
+enum Order {
+    /// heads × rows × D
+    HeadsFirst,
+    /// rows × heads × D
+    RowsFirst,
+}
+
+/// The rotation as a kernel. Its inverse turns the other way, and so does its gradient.
+struct Turn {
+    rotation: Rotation,
+    order: Order,
+    sign: f32,
+}
+
+impl CustomOp1 for Turn {
+    fn name(&self) -> &'static str {
+        "rope"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = floats(x, layout)?;
+        let (rows, half) = self.rotation.cos.dims2()?;
+        let (cos, sin) = (Held::new(&self.rotation.cos), Held::new(&self.rotation.sin));
+        let (cos, sin) = (cos.floats()?, sin.floats()?);
+        let vectors = x.len() / (2 * half);
+        let heads = vectors / rows;
+        let out = by_rows(vectors, 2 * half, |first, out| {
+            let row_of = |vector: usize| match self.order {
+                Order::HeadsFirst => vector % rows,
+                Order::RowsFirst => vector / heads,
+            };
+            simd::dispatch(Vectors {
+                x: &x[first * 2 * half..],
+                cos,
+                sin,
+                half,
+                sign: self.sign,
+                first,
+                row_of,
+                out,
+            });
+        });
+        Ok((CpuStorage::F32(out), layout.shape().clone()))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let back = Self { rotation: self.rotation.clone(), order: self.order, sign: -self.sign };
+        Ok(Some(grad.contiguous()?.apply_op1(back)?))
+    }
+}
+
+/// Consecutive vectors of width 2·half; `row_of` says where the angles of the n-th of all vectors are.
+struct Vectors<'a, F> {
+    x: &'a [f32],
+    cos: &'a [f32],
+    sin: &'a [f32],
+    half: usize,
+    sign: f32,
+    first: usize,
+    row_of: F,
+    out: &'a mut [f32],
+}
+
+impl<F: Fn(usize) -> usize> WithSimd for Vectors<'_, F> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { x, cos, sin, half, sign, first, row_of, out } = self;
+        let sign = simd.splat_f32s(sign);
+        let vectors = out.chunks_exact_mut(2 * half).zip(x.chunks_exact(2 * half));
+        for (i, (out, x)) in vectors.enumerate() {
+            let row = row_of(first + i) * half;
+            let (cos, sin) = (&cos[row..][..half], &sin[row..][..half]);
+            let ((out_low, out_high), (low, high)) = (out.split_at_mut(half), x.split_at(half));
+            simd::map2(simd, out_low, high, sin, |x, sin| simd.mul_f32s(x, simd.mul_f32s(sin, sign)));
+            simd::update2(simd, out_low, low, cos, |turned, x, cos| {
+                simd.sub_f32s(simd.mul_f32s(x, cos), turned)
+            });
+            simd::map2(simd, out_high, low, sin, |x, sin| simd.mul_f32s(x, simd.mul_f32s(sin, sign)));
+            simd::update2(simd, out_high, high, cos, |turned, x, cos| {
+                simd.add_f32s(simd.mul_f32s(x, cos), turned)
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{assert_same_on_any_threads, check, noise, numbers};
+
+    fn rotation(positions: &[usize], head_dim: usize, dtype: DType) -> Rotation {
+        Rope::new(head_dim, 100.0).at(positions, dtype, &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn values_and_slopes_are_those_of_the_formula() {
+        // Half a head of 6 is no vector, of 22 one and a rest. One product and one sum are rounded.
+        for head_dim in [2, 6, 16, 22] {
+            let positions = [0, 7, 7, 3];
+            let at = |x: &Tensor| rotation(&positions, head_dim, x.dtype());
+            check(&[noise((2, 4, head_dim), 1)], 3e-7, |x| at(&x[0]).forward(&x[0]));
+            check(&[noise((4, 3 * head_dim), 2)], 3e-7, |x| at(&x[0]).rows(&x[0], 3));
+        }
+    }
+
+    #[test]
+    fn rows_and_forward_give_the_same_numbers() {
+        let positions: Vec<usize> = (0..50).map(|i| i * i % 17).collect();
+        let rotation = rotation(&positions, 22, DType::F32);
+        let x = noise((50, 9 * 22), 1);
+        let by_head = x.reshape((50, 9, 22)).unwrap().transpose(0, 1).unwrap();
+        let turned = rotation.forward(&by_head).unwrap().transpose(0, 1).unwrap();
+        assert_eq!(numbers(&rotation.rows(&x, 9).unwrap()), numbers(&turned));
+    }
+
+    #[test]
+    fn a_repeated_position_has_the_angles_of_its_first() {
+        let often = rotation(&[5, 900, 5, 900, 0], 6, DType::F64);
+        let once = |position| rotation(&[position], 6, DType::F64).sin.to_vec2::<f64>().unwrap().remove(0);
+        let expected = [5, 900, 5, 900, 0].map(once);
+        assert_eq!(often.sin.to_vec2::<f64>().unwrap(), expected);
+    }
+
+    #[test]
+    fn shapes_and_threads_do_not_matter() {
+        let turn = rotation(&(0..200).collect::<Vec<_>>(), 20, DType::F32);
+        assert_same_on_any_threads(&noise((200, 100), 2), |x| turn.rows(x, 5));
+        assert!(turn.rows(&noise((200, 100), 2), 4).is_err());
+        assert!(turn.rows(&noise((199, 100), 2), 5).is_err());
+        assert!(turn.forward(&noise((5, 199, 20), 2)).is_err());
+        let none = rotation(&[], 20, DType::F32);
+        assert_eq!(none.rows(&noise((0, 100), 2), 5).unwrap().dims(), [0, 100]);
     }
 }

@@ -1,6 +1,8 @@
-//! Taking out and putting back slices of a tensor along one axis, exactly.
+//! Taking out and putting back slices of a tensor along one axis, exactly, and rows of a table.
 
-use candle_core::{Result, Tensor};
+use crate::kernel::{Held, by_rows, floats, is_fast};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Device, Layout, Result, Shape, Tensor, bail};
+use std::sync::Arc;
 
 /// The slices of `x` at `indices` along `axis`, in that order.
 ///
@@ -69,9 +71,149 @@ fn runs(indices: &[usize]) -> Vec<std::ops::Range<usize>> {
     runs
 }
 
+/// The rows of a table (R × width) at `rows`, in that order: rows.len() × width.
+///
+/// The gradient of a table row is the sum over all its copies, in their order.
+///
+/// ```
+/// use candle_core::{Device, Tensor};
+/// use causalcone_ops::{add_rows, gather_rows};
+///
+/// let table = Tensor::new(&[[1f32, 2.0], [3.0, 4.0]], &Device::Cpu)?;
+/// let taken = gather_rows(&table, &[1, 0, 1])?;
+/// assert_eq!(taken.to_vec2::<f32>()?, [[3.0, 4.0], [1.0, 2.0], [3.0, 4.0]]);
+/// let sum = add_rows(&taken, &table, &[0, 0, 1])?;
+/// assert_eq!(sum.to_vec2::<f32>()?, [[4.0, 6.0], [2.0, 4.0], [6.0, 8.0]]);
+/// # Ok::<(), candle_core::Error>(())
+/// ```
+///
+/// # Errors
+/// When a row is outside the table.
+pub fn gather_rows(table: &Tensor, rows: &[u32]) -> Result<Tensor> {
+    check_rows(table, rows)?;
+    if !is_fast([table]) || rows.is_empty() {
+        return composed_gather(table, rows);
+    }
+    table.contiguous()?.apply_op1(Gather { rows: rows.into() })
+}
+
+/// `x + table[rows]`: to row i of x (n × width) is added the row of the table (R × width) that `rows[i]`
+/// names.
+///
+/// # Errors
+/// When a row is outside the table, or the shapes do not fit.
+pub fn add_rows(x: &Tensor, table: &Tensor, rows: &[u32]) -> Result<Tensor> {
+    check_rows(table, rows)?;
+    if x.dims() != [rows.len(), table.dim(1)?] {
+        bail!("{} rows of a table {:?} do not fit rows {:?}", rows.len(), table.shape(), x.shape());
+    }
+    if !is_fast([x, table]) || rows.is_empty() {
+        return x.add(&composed_gather(table, rows)?);
+    }
+    x.contiguous()?.apply_op2(&table.contiguous()?, Gather { rows: rows.into() })
+}
+
+fn composed_gather(table: &Tensor, rows: &[u32]) -> Result<Tensor> {
+    if rows.is_empty() {
+        return table.narrow(0, 0, 0)?.contiguous();
+    }
+    table.contiguous()?.index_select(&Tensor::new(rows, table.device())?, 0)
+}
+
+fn check_rows(table: &Tensor, rows: &[u32]) -> Result<()> {
+    let (height, _) = table.dims2()?;
+    match rows.iter().find(|row| **row as usize >= height) {
+        Some(row) => bail!("row {row} is outside a table of {height} rows"),
+        None => Ok(()),
+    }
+}
+
+/// Rows of a table: alone as an op of one argument, added to x as an op of two.
+struct Gather {
+    rows: Arc<[u32]>,
+}
+
+impl Gather {
+    /// The table's gradient: row r is the sum of the gradient's rows whose index is r.
+    fn scatter(&self, grad: &Tensor, table: &Tensor) -> Result<Tensor> {
+        let ((height, width), grad) = (table.dims2()?, grad.contiguous()?);
+        let (held, rows) = (Held::new(&grad), &self.rows);
+        let from = held.floats()?;
+        // Sorted by target, in their order among equals: each target is summed by one thread, in order.
+        let mut order: Vec<usize> = (0..rows.len()).collect();
+        order.sort_by_key(|&i| rows[i]);
+        let out = by_rows(height, width, |first, out| {
+            let end = first + out.len() / width;
+            let start = order.partition_point(|&i| (rows[i] as usize) < first);
+            for &i in order[start..].iter().take_while(|&&i| (rows[i] as usize) < end) {
+                let target = &mut out[(rows[i] as usize - first) * width..][..width];
+                target.iter_mut().zip(&from[i * width..][..width]).for_each(|(out, g)| *out += g);
+            }
+        });
+        Tensor::from_vec(out, table.shape(), &Device::Cpu)
+    }
+}
+
+impl CustomOp1 for Gather {
+    fn name(&self) -> &'static str {
+        "gather-rows"
+    }
+
+    fn cpu_fwd(&self, table: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (table, (_, width)) = (floats(table, layout)?, layout.shape().dims2()?);
+        let out = by_rows(self.rows.len(), width, |first, out| {
+            for (out, row) in out.chunks_exact_mut(width).zip(&self.rows[first..]) {
+                out.copy_from_slice(&table[*row as usize * width..][..width]);
+            }
+        });
+        Ok((CpuStorage::F32(out), Shape::from((self.rows.len(), width))))
+    }
+
+    fn bwd(&self, table: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        self.scatter(grad, table).map(Some)
+    }
+}
+
+impl CustomOp2 for Gather {
+    fn name(&self) -> &'static str {
+        "add-rows"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        table: &CpuStorage,
+        table_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (x, table, (_, width)) =
+            (floats(x, x_layout)?, floats(table, table_layout)?, x_layout.shape().dims2()?);
+        let out = by_rows(self.rows.len(), width, |first, out| {
+            let rows = x[first * width..].chunks_exact(width).zip(&self.rows[first..]);
+            for (out, (x, row)) in out.chunks_exact_mut(width).zip(rows) {
+                let added = &table[*row as usize * width..][..width];
+                out.iter_mut().zip(x).zip(added).for_each(|((out, x), added)| *out = x + added);
+            }
+        });
+        Ok((CpuStorage::F32(out), x_layout.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        table: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let to_table = if table.track_op() { Some(self.scatter(grad, table)?) } else { None };
+        Ok((x.track_op().then(|| grad.clone()), to_table))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::{assert_same_on_any_threads, check, noise, numbers};
     use candle_core::Device;
 
     fn counting(n: u32) -> Tensor {
@@ -98,5 +240,39 @@ mod tests {
         assert!(replace(&x, 0, &[1, 1], &counting(2)).is_err());
         assert!(replace(&x, 0, &[1, 2], &counting(1)).is_err());
         assert!(select(&x, 0, &[4]).is_err());
+    }
+
+    #[test]
+    fn gathered_rows_and_their_slopes_are_exact() {
+        for width in [1, 5, 16] {
+            let rows = [3, 0, 3, 3, 1];
+            let (x, table) = (noise((5, width), 1), noise((4, width), 2));
+            // Copies, one sum, and three terms of a gradient.
+            check(&[table.clone()], 3e-7, |t| gather_rows(&t[0], &rows));
+            check(&[x, table], 3e-7, |t| add_rows(&t[0], &t[1], &rows));
+        }
+    }
+
+    #[test]
+    fn gathering_refuses_what_does_not_fit() {
+        let table = noise((4, 3), 1);
+        assert!(gather_rows(&table, &[4]).is_err());
+        assert!(add_rows(&noise((1, 3), 1), &table, &[4]).is_err());
+        assert!(add_rows(&noise((2, 3), 1), &table, &[1]).is_err());
+        assert!(add_rows(&noise((1, 2), 1), &table, &[1]).is_err());
+        assert_eq!(gather_rows(&table, &[]).unwrap().dims(), [0, 3]);
+        assert_eq!(add_rows(&noise((0, 3), 1), &table, &[]).unwrap().dims(), [0, 3]);
+    }
+
+    #[test]
+    fn gathering_is_the_same_on_any_threads() {
+        let rows: Vec<u32> = (0..400).map(|i| i * i % 97).collect();
+        let x = noise((400, 101), 1);
+        assert_same_on_any_threads(&noise((97, 101), 2), |table| {
+            add_rows(&gather_rows(table, &rows)?, table, &rows)
+        });
+        let sum = add_rows(&x, &x, &rows).unwrap();
+        let plain = (&x + gather_rows(&x, &rows).unwrap()).unwrap();
+        assert_eq!(numbers(&sum), numbers(&plain));
     }
 }

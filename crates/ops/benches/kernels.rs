@@ -1,0 +1,205 @@
+//! Every kernel beside the candle operations it replaces, at the sizes of GPT-2 small.
+//!
+//! `cargo bench -p causalcone-ops --bench kernels`; `ours` and `candle` take the same inputs.
+#![allow(missing_docs, clippy::unwrap_used)]
+
+use candle_core::{D, DType, Device, Result, Tensor};
+use causalcone_ops::{Activation, Linear, Rope};
+use divan::Bencher;
+
+const ROWS: usize = 512;
+const WIDTH: usize = 768;
+const WIDE: usize = 3072;
+
+fn main() {
+    divan::main();
+}
+
+fn random(rows: usize, width: usize) -> Tensor {
+    Tensor::randn(0f32, 1.0, (rows, width), &Device::Cpu).unwrap()
+}
+
+fn vector(width: usize) -> Tensor {
+    Tensor::randn(0f32, 1.0, width, &Device::Cpu).unwrap()
+}
+
+fn run(bencher: Bencher<'_, '_>, f: impl Fn() -> Result<Tensor> + Sync) {
+    bencher.bench_local(|| f().unwrap());
+}
+
+mod activation {
+    use super::*;
+
+    #[divan::bench(args = [Activation::GeluTanh, Activation::GeluErf, Activation::Silu, Activation::Relu])]
+    fn ours(bencher: Bencher<'_, '_>, activation: Activation) {
+        let x = random(ROWS, WIDE);
+        run(bencher, || activation.forward(&x));
+    }
+
+    #[divan::bench(args = [Activation::GeluTanh, Activation::GeluErf, Activation::Silu, Activation::Relu])]
+    fn candle(bencher: Bencher<'_, '_>, activation: Activation) {
+        let x = random(ROWS, WIDE);
+        run(bencher, || match activation {
+            Activation::GeluTanh => x.gelu(),
+            Activation::GeluErf => x.gelu_erf(),
+            Activation::Silu => x.silu(),
+            Activation::Relu => x.relu(),
+        });
+    }
+}
+
+mod layer_norm {
+    use super::*;
+
+    #[divan::bench]
+    fn ours(bencher: Bencher<'_, '_>) {
+        let (x, weight, bias) = (random(ROWS, WIDTH), vector(WIDTH), vector(WIDTH));
+        run(bencher, || causalcone_ops::layer_norm(&x, &weight, &bias, 1e-5));
+    }
+
+    #[divan::bench]
+    fn candle(bencher: Bencher<'_, '_>) {
+        let (x, weight, bias) = (random(ROWS, WIDTH), vector(WIDTH), vector(WIDTH));
+        run(bencher, || {
+            let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+            let deviation = (centred.sqr()?.mean_keepdim(D::Minus1)? + 1e-5)?.sqrt()?;
+            centred.broadcast_div(&deviation)?.broadcast_mul(&weight)?.broadcast_add(&bias)
+        });
+    }
+}
+
+mod rms_norm {
+    use super::*;
+
+    #[divan::bench]
+    fn ours(bencher: Bencher<'_, '_>) {
+        let (x, weight) = (random(ROWS, WIDTH), vector(WIDTH));
+        run(bencher, || causalcone_ops::rms_norm(&x, &weight, 1e-5));
+    }
+
+    #[divan::bench]
+    fn candle(bencher: Bencher<'_, '_>) {
+        let (x, weight) = (random(ROWS, WIDTH), vector(WIDTH));
+        run(bencher, || {
+            let rms = (x.sqr()?.mean_keepdim(D::Minus1)? + 1e-5)?.sqrt()?;
+            x.broadcast_div(&rms)?.broadcast_mul(&weight)
+        });
+    }
+}
+
+mod softmax {
+    use super::*;
+
+    #[divan::bench]
+    fn ours(bencher: Bencher<'_, '_>) {
+        let x = random(12 * ROWS, ROWS);
+        run(bencher, || causalcone_ops::softmax(&x));
+    }
+
+    #[divan::bench]
+    fn candle(bencher: Bencher<'_, '_>) {
+        let x = random(12 * ROWS, ROWS);
+        run(bencher, || {
+            let exp = x.broadcast_sub(&x.max_keepdim(D::Minus1)?)?.exp()?;
+            exp.broadcast_div(&exp.sum_keepdim(D::Minus1)?)
+        });
+    }
+}
+
+mod add {
+    use super::*;
+
+    #[divan::bench]
+    fn ours(bencher: Bencher<'_, '_>) {
+        let (x, y) = (random(ROWS, WIDE), random(ROWS, WIDE));
+        run(bencher, || causalcone_ops::add(&x, &y));
+    }
+
+    #[divan::bench]
+    fn candle(bencher: Bencher<'_, '_>) {
+        let (x, y) = (random(ROWS, WIDE), random(ROWS, WIDE));
+        run(bencher, || x.add(&y));
+    }
+}
+
+mod add_rows {
+    use super::*;
+
+    fn rows() -> Vec<u32> {
+        (0..ROWS as u32).map(|i| i * 7 % 256).collect()
+    }
+
+    #[divan::bench]
+    fn ours(bencher: Bencher<'_, '_>) {
+        let (x, table, rows) = (random(ROWS, WIDTH), random(256, WIDTH), rows());
+        run(bencher, || causalcone_ops::add_rows(&x, &table, &rows));
+    }
+
+    #[divan::bench]
+    fn candle(bencher: Bencher<'_, '_>) {
+        let (x, table, rows) = (random(ROWS, WIDTH), random(256, WIDTH), rows());
+        run(bencher, || x.add(&table.index_select(&Tensor::new(&rows[..], &Device::Cpu)?, 0)?));
+    }
+}
+
+mod rope {
+    use super::*;
+
+    #[divan::bench]
+    fn table(bencher: Bencher<'_, '_>) {
+        let positions: Vec<usize> = (0..4096).map(|i| i % 64).collect();
+        let rope = Rope::new(64, 1e4);
+        bencher.bench_local(|| rope.at(&positions, DType::F32, &Device::Cpu).unwrap());
+    }
+
+    #[divan::bench]
+    fn ours(bencher: Bencher<'_, '_>) {
+        let positions: Vec<usize> = (0..ROWS).collect();
+        let rotation = Rope::new(64, 1e4).at(&positions, DType::F32, &Device::Cpu).unwrap();
+        let x = random(ROWS, WIDTH);
+        run(bencher, || rotation.rows(&x, 12));
+    }
+
+    #[divan::bench]
+    fn candle(bencher: Bencher<'_, '_>) {
+        let angles = random(ROWS, 32);
+        let (cos, sin) = (angles.cos().unwrap(), angles.sin().unwrap());
+        let x = random(ROWS, WIDTH);
+        run(bencher, || {
+            let x = x.reshape((ROWS, 12, 64))?.transpose(0, 1)?.contiguous()?;
+            let (low, high) = (x.narrow(2, 0, 32)?, x.narrow(2, 32, 32)?);
+            let rotated_low = (low.broadcast_mul(&cos)? - high.broadcast_mul(&sin)?)?;
+            let rotated_high = (high.broadcast_mul(&cos)? + low.broadcast_mul(&sin)?)?;
+            Tensor::cat(&[rotated_low, rotated_high], 2)?.transpose(0, 1)?.contiguous()
+        });
+    }
+}
+
+/// Rows × 768 → 3072, with bias; the weight as GPT-2 stores it (in × out), or as most do (out × in).
+mod linear {
+    use super::*;
+
+    const CASES: [(usize, bool); 4] = [(ROWS, false), (ROWS, true), (16, false), (16, true)];
+
+    fn weight(is_out_in: bool) -> Tensor {
+        if is_out_in { random(WIDE, WIDTH).t().unwrap() } else { random(WIDTH, WIDE) }
+    }
+
+    #[divan::bench(args = CASES)]
+    fn ours(bencher: Bencher<'_, '_>, (rows, is_out_in): (usize, bool)) {
+        let (x, linear) = (random(rows, WIDTH), Linear::new(weight(is_out_in), Some(vector(WIDE))));
+        run(bencher, || linear.forward(&x));
+    }
+
+    #[divan::bench(args = CASES)]
+    fn candle(bencher: Bencher<'_, '_>, (rows, is_out_in): (usize, bool)) {
+        let (x, weight, bias) = (random(rows, WIDTH), weight(is_out_in), vector(WIDE));
+        run(bencher, || {
+            if is_out_in && rows <= 32 {
+                weight.t()?.matmul(&x.t()?)?.t()?.contiguous()?.broadcast_add(&bias)
+            } else {
+                x.matmul(&weight)?.broadcast_add(&bias)
+            }
+        });
+    }
+}

@@ -1,0 +1,111 @@
+use super::*;
+use crate::testing::{assert_close, assert_same_on_any_threads, check, noise, numbers};
+use candle_core::DType;
+
+/// Three prefixes, shared and not: whole, cut short, of several stretches, with a row that comes twice.
+fn ragged(heads: usize, kv_heads: usize) -> Arc<Ragged> {
+    let stretch = |start, len| Stretch { start, len };
+    let query = |row, stretches, keys| Query { row, stretches, keys };
+    let stretches = vec![stretch(0, 5), stretch(7, 4), stretch(3, 37), stretch(2, 0), stretch(9, 1)];
+    let queries = vec![
+        query(0, 0..2, 9),
+        query(3, 0..2, 1),
+        query(1, 0..2, 6),
+        query(2, 2..5, 38),
+        query(2, 1..3, 40),
+        query(0, 4..5, 1),
+    ];
+    Arc::new(Ragged { queries, stretches, kv_heads, heads, scale: 0.3 })
+}
+
+#[test]
+fn values_and_slopes_are_those_of_the_formula() {
+    for (heads, kv_heads, head_dim) in [(1, 1, 1), (2, 2, 3), (6, 2, 13), (2, 1, 8), (1, 1, 108)] {
+        let inputs = [
+            noise((4, heads * head_dim), 1),
+            (noise((40, kv_heads * head_dim), 2) * 3.0).unwrap(),
+            noise((40, kv_heads * head_dim), 3),
+        ];
+        let ragged = ragged(heads, kv_heads);
+        // Scores below 30 from up to 108 products; an absolute 3e-6 in a score is a relative one after.
+        check(&inputs, 1e-5, |x| ragged.attend(&x[0], &x[1], &x[2]));
+    }
+}
+
+#[test]
+fn a_thousand_keys_and_far_scores_are_right() {
+    let (heads, kv_heads, head_dim, rows) = (4, 2, 64, 1100);
+    let stretches = vec![Stretch { start: 50, len: 1000 }, Stretch { start: 0, len: 30 }];
+    let queries = (0..20).map(|row| Query { row, stretches: 0..2, keys: 1 + 54 * row }).collect();
+    let ragged = Arc::new(Ragged { queries, stretches, kv_heads, heads, scale: 1.0 });
+    for scale in [1.0, 30.0] {
+        let query = (noise((20, heads * head_dim), 1) * scale).unwrap();
+        let (key, value) = (noise((rows, kv_heads * head_dim), 2), noise((rows, kv_heads * head_dim), 3));
+        let [wide_query, wide_key, wide_value] =
+            [&query, &key, &value].map(|x| x.to_dtype(DType::F64).unwrap());
+        let exact = ragged.attend(&wide_query, &wide_key, &wide_value).unwrap();
+        // Scores reach 300 at the larger scale, where an f32 is good to 3e-5.
+        assert_close(&ragged.attend(&query, &key, &value).unwrap(), &exact, 2e-6 * scale);
+    }
+}
+
+#[test]
+fn threads_do_not_matter() {
+    let (rows, width) = (300, 4 * 24);
+    let stretches = vec![Stretch { start: 0, len: 200 }, Stretch { start: 150, len: 150 }];
+    let queries = (0..rows).map(|row| Query { row, stretches: row / 170..2, keys: 1 + row / 2 }).collect();
+    let ragged = Arc::new(Ragged { queries, stretches, kv_heads: 4, heads: 4, scale: 0.2 });
+    let x = noise((rows as usize, width), 1);
+    assert_same_on_any_threads(&x, |x| ragged.attend(x, x, x));
+}
+
+#[test]
+fn neighbours_do_not_matter() {
+    let (query, table) = (noise((4, 2 * 13), 1), noise((40, 2 * 13), 2));
+    let all = ragged(2, 2);
+    let together = all.attend(&query, &table, &table).unwrap();
+    for (i, one) in all.queries.iter().enumerate() {
+        let alone = Arc::new(Ragged { queries: vec![one.clone()], ..(*all).clone() });
+        let alone = alone.attend(&query, &table, &table).unwrap();
+        assert_eq!(numbers(&alone), numbers(&together.narrow(0, i, 1).unwrap()));
+    }
+}
+
+#[test]
+fn what_is_frozen_gets_no_gradient() {
+    let (query, key, value) = (noise((4, 6), 1), noise((40, 6), 2), noise((40, 6), 3));
+    let query = candle_core::Var::from_tensor(&query).unwrap();
+    let mixed = ragged(2, 2).attend(&query, &key, &value).unwrap();
+    let grads = mixed.sum_all().unwrap().backward().unwrap();
+    assert!(grads.get(&query).is_some() && grads.get(&key).is_none() && grads.get(&value).is_none());
+}
+
+#[test]
+fn no_queries_are_no_rows() {
+    let none = Arc::new(Ragged { queries: vec![], ..(*ragged(2, 2)).clone() });
+    let mixed = none.attend(&noise((4, 6), 1), &noise((40, 6), 2), &noise((40, 6), 3)).unwrap();
+    assert_eq!(mixed.dims(), [0, 6]);
+}
+
+#[test]
+fn refuses_what_does_not_fit() {
+    let good = ragged(2, 2);
+    let (query, table) = (noise((4, 6), 1), noise((40, 6), 2));
+    let refused = |change: fn(&mut Ragged)| {
+        let mut bad = (*good).clone();
+        change(&mut bad);
+        Arc::new(bad).attend(&query, &table, &table).is_err()
+    };
+    assert!(!refused(|_| ()));
+    assert!(refused(|bad| bad.queries[1].row = 4));
+    assert!(refused(|bad| bad.queries[1].keys = 0));
+    assert!(refused(|bad| bad.queries[1].keys = 10));
+    assert!(refused(|bad| bad.queries[1].stretches = 4..6));
+    assert!(refused(|bad| bad.queries[1].stretches = Range { start: 3, end: 2 }));
+    assert!(refused(|bad| bad.stretches[2].len = 38));
+    assert!(refused(|bad| bad.stretches[2].start = u32::MAX));
+    assert!(refused(|bad| bad.kv_heads = 0));
+    assert!(refused(|bad| bad.heads = 3));
+    assert!(refused(|bad| bad.kv_heads = 1));
+    assert!(good.attend(&query, &table, &noise((39, 6), 1)).is_err());
+}
