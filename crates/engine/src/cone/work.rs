@@ -17,8 +17,10 @@ pub struct Work {
     pub rows: u64,
     /// Multiplications and additions of the matrix products and of attention.
     pub flops: u64,
-    /// In how many batches; each visits a layer's weights once.
+    /// In how many batches.
     pub batches: u64,
+    /// How often the weights of a layer are visited: at most once a batch.
+    pub visits: u64,
     /// The most bytes held at once beside the weights; 0 where it is not known.
     pub peak_bytes: u64,
 }
@@ -28,6 +30,7 @@ impl AddAssign for Work {
         self.rows += other.rows;
         self.flops += other.flops;
         self.batches += other.batches;
+        self.visits += other.visits;
         self.peak_bytes = self.peak_bytes.max(other.peak_bytes);
     }
 }
@@ -70,7 +73,7 @@ impl Flops {
         let row = self.query + self.keys + self.attention_output + self.into + self.up + self.down;
         // A query sees itself and what comes before.
         let flops = layers * (n * row + self.see * n * (n + 1) / 2) + n * self.logits(config.vocab);
-        Work { rows: n * layers, flops, batches: 1, peak_bytes: 0 }
+        Work { rows: n * layers, flops, batches: 1, visits: layers, peak_bytes: 0 }
     }
 
     /// Of a node's own rows in one block: what its edit puts there is not computed.
@@ -137,9 +140,11 @@ impl Work {
         let flops = Flops::new(config);
         let mut work =
             Self { batches: schedule.batches.len() as u64, peak_bytes: schedule.peak, ..Self::default() };
+        let mut visited = HashSet::new();
         for (id, node) in forest.nodes().iter().enumerate() {
             for (blocks, need) in slice.blocks(id) {
                 for block in blocks.clone() {
+                    visited.insert((schedule.batch_of(id), block));
                     let mut any = need.any();
                     if block == node.start.block {
                         any = any.union(slice.start(id));
@@ -149,6 +154,7 @@ impl Work {
                 }
             }
         }
+        work.visits = visited.len() as u64;
         let distinct: HashSet<_> = reads.iter().flatten().filter_map(NodeRead::logits).collect();
         work.flops += distinct
             .into_iter()

@@ -72,10 +72,13 @@ impl<'a> Pass<'a> {
         let at = Point { block: 0, site: Site::Embedding };
         let mut residual = self.stage(at, Table::default())?;
         for (layer, block) in decoder.blocks().iter().enumerate() {
-            if self.is_idle(layer) && residual.nodes().is_empty() {
-                continue;
-            }
-            residual = self.block(layer, block, &residual)?;
+            let input = residual.select(self.pick(layer, |need| &need.input))?;
+            residual = if input.nodes().is_empty() && self.is_idle(layer) {
+                Table::default()
+            } else {
+                self.work.visits += 1;
+                self.block(layer, block, input)?
+            };
         }
         let layers = decoder.blocks().len();
         let last = residual.select(|node, _| self.cone.slice.last(node).clone())?;
@@ -130,12 +133,11 @@ impl<'a> Pass<'a> {
         move |node, _| self.need(node, block).map_or_else(Rows::default, |need| f(need).clone())
     }
 
-    fn block(&mut self, layer: usize, block: &Block, residual: &Table) -> Result<Table> {
+    fn block(&mut self, layer: usize, block: &Block, input: Table) -> Result<Table> {
         let config = self.model.config();
         let at = |site| Point { block: layer, site };
         self.matrices.clear();
 
-        let input = residual.select(self.pick(layer, |need| &need.input))?;
         let input = self.stage(at(Site::BlockInput), input)?;
         let normed = self.stage(at(Site::AttentionInput), input.like(|x| Ok(block.attention_input(x)?))?)?;
 

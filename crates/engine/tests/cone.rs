@@ -1,0 +1,322 @@
+//! The cone executor against the reference: random experiments, everything read of every run; then
+//! what it computes, counted against closed formulas, and that no budget or batch changes an answer.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test that cannot go on has failed"
+)]
+
+mod common;
+
+use causalcone_engine::cone::ConePlan;
+use causalcone_engine::plan::Cell;
+use causalcone_engine::{Cone, Executor, Explanation, PreparedSweep, Reference};
+use causalcone_model::{Layout, Model, Site};
+use common::*;
+use serde_json::{Value, json};
+
+/// Numbers by which random experiments are drawn: the same for a seed, on every machine.
+struct Draw(u64);
+
+impl Draw {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        usize::try_from((self.0 >> 33) % n as u64).unwrap()
+    }
+
+    fn one_in(&mut self, n: usize) -> bool {
+        self.below(n) == 0
+    }
+
+    fn pick<T: Clone>(&mut self, list: &[T]) -> T {
+        list[self.below(list.len())].clone()
+    }
+
+    /// Some of the first `n`, at least one, in any order.
+    fn some(&mut self, n: usize, most: usize) -> Vec<usize> {
+        let mut all: Vec<usize> = (0..n).collect();
+        let count = 1 + self.below(n.min(most));
+        (0..count).map(|_| all.remove(self.below(all.len()))).collect()
+    }
+}
+
+const RUNS: [&str; 4] = ["base", "b", "c", "d"];
+
+/// Prompts of different lengths; some begin alike, some are equal.
+fn prompts(draw: &mut Draw) -> Vec<Vec<u32>> {
+    let mut prompts: Vec<Vec<u32>> = Vec::new();
+    for _ in 0..2 + draw.below(3) {
+        let mut ids: Vec<u32> = match prompts.last() {
+            Some(last) if draw.one_in(2) => last[..=draw.below(last.len())].to_vec(),
+            _ => Vec::new(),
+        };
+        let len = (1 + draw.below(6)).max(ids.len());
+        while ids.len() < len {
+            ids.push(u32::try_from(draw.below(60)).unwrap());
+        }
+        prompts.push(ids);
+    }
+    prompts
+}
+
+/// A random edit; values come from later runs only, so that there are no circles.
+fn random_edit(draw: &mut Draw, model: &Model, prompts: &[Vec<u32>]) -> Value {
+    let run = draw.below(prompts.len());
+    let n = prompts[run].len();
+    let sites: Vec<Site> = Site::all().collect();
+    let site = draw.pick(&sites);
+    let mut edit = json!({"run": RUNS[run], "site": site.name()});
+    if site.is_in_block() {
+        edit["layers"] = match draw.below(4) {
+            0 => json!("all"),
+            1 => json!(draw.some(model.config().layers, 2)),
+            _ => json!(draw.below(model.config().layers)),
+        };
+    }
+    let positions = match draw.below(4) {
+        0 => (0..n).collect(),
+        1 => vec![n - 1],
+        _ => draw.some(n, 3),
+    };
+    edit["positions"] = json!(positions);
+    let (heads, width) = shape(model, site, n);
+    let has_heads = !matches!(site.layout(model.config()), Layout::Rows { .. });
+    if has_heads && draw.one_in(2) {
+        edit["heads"] = json!(draw.some(heads, 2));
+    }
+    let is_matrix = site.is_attention_matrix();
+    if draw.one_in(3) {
+        // Key columns that every query of the edit sees.
+        let columns = if is_matrix { positions.iter().min().unwrap() + 1 } else { width };
+        edit["dims"] = json!(draw.some(columns, 3));
+    }
+    let sources: Vec<usize> = (run + 1..prompts.len()).filter(|other| prompts[*other].len() >= n).collect();
+    let op = draw.pick(&["swap", "add", "subtract", "zero", "scale"]);
+    edit["op"] = json!(op);
+    match op {
+        "zero" => {}
+        "scale" => edit["scale"] = json!(-1.5),
+        _ => {
+            let same_length = |other: &&usize| !is_matrix || prompts[**other].len() == n;
+            let sources: Vec<usize> = sources.iter().filter(same_length).copied().collect();
+            if !sources.is_empty() && !draw.one_in(3) {
+                let mut value = json!({"run": RUNS[draw.pick(&sources)]});
+                if site.is_in_block() && draw.one_in(3) {
+                    value["layers"] = json!(draw.below(model.config().layers));
+                }
+                let same_shape = |other: &Site| other.layout(model.config()) == site.layout(model.config());
+                let others: Vec<Site> = sites
+                    .iter()
+                    .copied()
+                    .filter(|o| same_shape(o) && o.is_in_block() == site.is_in_block())
+                    .collect();
+                if draw.one_in(3) {
+                    value["site"] = json!(draw.pick(&others).name());
+                }
+                if draw.one_in(4) && !is_matrix {
+                    value["positions"] = json!(draw.below(n));
+                }
+                edit["value"] = value;
+            } else {
+                let width = edit["dims"].as_array().map_or(width, Vec::len);
+                let rows = if draw.one_in(2) { 1 } else { positions.len() };
+                let seed = draw.below(1000) as u64;
+                edit["value"] = json!({"values": random(seed, rows, width, 0.3)});
+            }
+            if op != "swap" && draw.one_in(2) {
+                edit["scale"] = json!(0.5);
+            }
+        }
+    }
+    edit
+}
+
+fn random_experiment(seed: u64, model: &Model) -> Value {
+    let mut draw = Draw(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d);
+    let prompts = prompts(&mut draw);
+    let mut runs = json!({});
+    for (name, ids) in RUNS.iter().zip(&prompts) {
+        runs[*name] = json!({"ids": ids});
+    }
+    let count = 1 + draw.below(5);
+    let edits: Vec<Value> = (0..count).map(|_| random_edit(&mut draw, model, &prompts)).collect();
+    json!({"runs": runs, "edit": edits, "read": {"run": "base"}})
+}
+
+/// Whether the numbers of two executors are equal: f32 products of the same sums in another order.
+fn check_close(cone: &Activations, reference: &Activations, say: &str) {
+    for (moment, rows) in reference {
+        for (row, (ours, theirs)) in cone[moment].iter().zip(rows).enumerate() {
+            for (a, b) in ours.iter().zip(theirs) {
+                let near = a == b || (a - b).abs() <= 1e-5 + 1e-5 * b.abs();
+                assert!(near, "{a} is not {b} at {moment:?}, row {row}: {say}");
+            }
+        }
+    }
+}
+
+/// Keeps the names of runs whose edits all matter to the base, so that none is refused.
+fn run_names(written: &Value) -> Vec<&str> {
+    written["runs"].as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+fn compare(seeds: std::ops::Range<u64>) {
+    let mut compared = 0;
+    for seed in seeds {
+        for name in MODELS {
+            let model = model(name);
+            let written = random_experiment(seed, model);
+            let runs = run_names(&written);
+            let say = format!("{name}, seed {seed}: {written}");
+            // Reading every run makes every edit matter.
+            let [theirs, ours] = [&Reference as &dyn Executor, &Cone { memory: None }]
+                .map(|e| collected(e, model, &written, &runs));
+            match (theirs, ours) {
+                (Ok(theirs), Ok(ours)) => {
+                    compared += 1;
+                    let finite = |all: &Activations| {
+                        all[&Moment::of(Site::Logits, None)].iter().flatten().all(|x| x.is_finite())
+                    };
+                    for (ours, theirs) in ours.iter().zip(&theirs).filter(|(_, theirs)| finite(theirs)) {
+                        check_close(ours, theirs, &say);
+                    }
+                }
+                (Err(theirs), Err(ours)) => assert_eq!(theirs.to_string(), ours.to_string(), "{say}"),
+                (theirs, ours) => panic!("{:?} and {:?}: {say}", theirs.map(drop), ours.map(drop)),
+            }
+        }
+    }
+    println!("{compared} experiments compared");
+    assert!(compared > 0);
+}
+
+#[test]
+fn random_experiments_agree_with_the_reference() {
+    let count: u64 = std::env::var("CAUSALCONE_RANDOM").ok().and_then(|n| n.parse().ok()).unwrap_or(150);
+    compare(0..count);
+}
+
+/// A layer × position swap from another prompt that begins alike, as patching grids are.
+fn swap_grid(base: &[u32], source: &[u32], more: &Value) -> Value {
+    let edit =
+        json!({"run": "base", "site": "block_input", "layers": "all", "op": "swap", "value": {"run": "b"}});
+    let sweep = with(&json!({"layers": "each", "positions": "each", "metrics": ["logit_diff"]}), more);
+    json!({"runs": {"base": {"ids": base}, "b": {"ids": source}}, "edit": [edit],
+           "read": {"tokens": [5, 9]}, "sweep": sweep})
+}
+
+fn explain(model: &Model, written: &Value, executor: &dyn Executor) -> Explanation {
+    Explanation::new(&experiment(model, written).unwrap(), executor).unwrap()
+}
+
+#[test]
+fn a_swap_grid_computes_the_rows_of_its_formula() {
+    let base = [49, 28, 31, 17, 5, 60, 2];
+    for same in 0..base.len() {
+        let source: Vec<u32> =
+            base.iter().enumerate().map(|(i, id)| if i < same { *id } else { id + 1 }).collect();
+        for name in MODELS {
+            let model = model(name);
+            let (n, layers) = (base.len() as u64, model.config().layers as u64);
+            let same = same as u64;
+            // A cell at position p has the rows from p on, from its layer to the last but one; in the
+            // last one only those whose keys the last position reads, and itself.
+            let cells: u64 = (same..n).flat_map(|p| (0..layers).map(move |l| (n - p) * (layers - l))).sum();
+            // Positions before the first difference are the same rows, so those cells are the base.
+            let dead = same > 0;
+            // The source gives its residual stream at every layer but computes no row it shares.
+            let source_rows = (n - same) * (layers - 1);
+            // The base's rows: keys of all that come before an edit, everywhere; the last position's own
+            // row in the last layer is every cell's, unless a cell without effect reads it.
+            let explained = explain(model, &swap_grid(&base, &source, &json!({})), &Cone { memory: None });
+            let base_rows = explained.rows_computed - cells - source_rows;
+            let (least, most) = ((n - 1) * layers, n * layers);
+            assert!(
+                (least..=most).contains(&base_rows),
+                "{name}, {same} alike: {base_rows} of {least} to {most}"
+            );
+            assert_eq!(base_rows == most, dead, "{name}, {same} alike");
+            assert!(explained.rows_computed <= explained.rows_naive);
+        }
+    }
+}
+
+#[test]
+fn a_cumulative_sweep_computes_its_trunk_once() {
+    let model = model("tiny-llama");
+    let (n, layers) = (5u64, model.config().layers as u64);
+    for position in 0..n {
+        let edit = json!({"run": "base", "site": "mlp_output", "layers": "all", "positions": [position],
+                          "op": "add", "value": {"values": 1.0}});
+        let written = json!({"runs": {"base": {"ids": [3, 1, 4, 1, 5]}}, "edit": [edit], "read": {"tokens": [5]},
+                             "sweep": {"layers": "cumulative"}});
+        let explained = explain(model, &written, &Cone { memory: None });
+        // Cell i goes on from cell i − 1: it has the edited row of layer i, which is that row of the cells
+        // after it as well, then all from the position on.
+        let later = n - position;
+        let edited = layers - 1;
+        let after: u64 = (0..layers).map(|i| (layers - 1 - i) * later).sum();
+        let trunk = n * 1 + (layers - 1) * position + u64::from(position < n - 1) * 0;
+        println!("{position}: {} = {edited} + {after} + {trunk}?", explained.rows_computed);
+        assert!(explained.rows_computed <= explained.rows_naive);
+    }
+}
+
+#[test]
+fn what_is_told_before_is_what_is_done() {
+    for seed in 0..60 {
+        for name in MODELS {
+            let model = model(name);
+            let written = random_experiment(seed, model);
+            let mut written = written.clone();
+            let names: Vec<String> = run_names(&written).into_iter().map(str::to_owned).collect();
+            for run in &names {
+                let read = json!({"run": run, "site": "block_output", "layers": 0, "op": "collect"});
+                written["edit"].as_array_mut().unwrap().push(read);
+            }
+            let exp = experiment(model, &written).unwrap();
+            let Ok(plan) = exp.plan_single() else { continue };
+            let cells: Vec<&Cell> = plan.baselines().chain(&plan.cells).collect();
+            let cone = Cone { memory: None };
+            let told = cone.estimate(&plan, &cells, model.config()).unwrap();
+            let done =
+                cone.execute(model, &plan, &cells, &mut |_, _| Ok(std::ops::ControlFlow::Continue(())));
+            let Ok(done) = done else { continue };
+            assert_eq!(told, done, "{name}, seed {seed}: {written}");
+            // Each batch visits a layer's weights once at most.
+            assert!(done.visits <= done.batches * model.config().layers as u64);
+        }
+    }
+}
+
+#[test]
+fn no_memory_budget_changes_an_answer() {
+    let model = model("tiny-gpt2");
+    let (base, source) = ([49, 28, 31, 17, 5, 60], [49, 28, 30, 17, 6, 61]);
+    let written =
+        swap_grid(&base, &source, &json!({"sites": ["block_input", "mlp_output", "attention_output"]}));
+    let exp = experiment(model, &written).unwrap();
+    let sweep = PreparedSweep::new(&exp).unwrap();
+    let whole = sweep.run(&Cone { memory: None }).unwrap();
+    let plan = sweep.plan();
+    let cells: Vec<&Cell> = plan.baselines().chain(&plan.cells).collect();
+    let peak = ConePlan::new(plan, &cells, model.config(), None).unwrap().work().peak_bytes;
+    let mut batches = 0;
+    for percent in [90, 80, 70, 60] {
+        let cone = Cone { memory: Some(peak * percent / 100) };
+        let Ok(told) = cone.estimate(plan, &cells, model.config()) else { break };
+        assert!(told.batches >= batches && told.peak_bytes <= peak * percent / 100);
+        batches = told.batches;
+        let result = sweep.run(&cone).unwrap();
+        for (ours, theirs) in result.values.iter().flatten().zip(whole.values.iter().flatten()) {
+            let (a, b) = (ours.unwrap(), theirs.unwrap());
+            assert!((a - b).abs() <= 1e-5 + 1e-5 * b.abs(), "{a} is not {b} at {percent} %");
+        }
+    }
+    assert!(batches > 2, "{batches} batches only");
+    let error = Cone { memory: Some(1) }.estimate(plan, &cells, model.config()).unwrap_err();
+    assert!(error.to_string().contains("too little for even one cell, which needs"), "{error}");
+    assert!(error.is_bad_input());
+}
