@@ -3,7 +3,7 @@
 import datetime
 
 from . import setup
-from .common import ROOT, Refused
+from .common import BUSY, ROOT, Refused
 
 TOLERANCE = 1e-3
 """Checksums may differ by this much, and by this part of themselves where they are smaller than 1."""
@@ -21,7 +21,11 @@ def complaints(works, rows, ours):
     for work in works:
         own = next(row for row in rows if row.work == work.name and row.who == "causalcone")
         for row in rows:
-            if row.work != work.name or row is own:
+            if row.work != work.name:
+                continue
+            if row.others is not None and row.others > BUSY:
+                found.append(f"{work.name}: {row.who} had the machine not for itself: others took {share(row.others)} of it")
+            if row is own:
                 continue
             if row.problem:
                 found.append(f"{work.name}: {row.who} could not be measured: {row.problem}")
@@ -40,15 +44,15 @@ def complaints(works, rows, ours):
 
 def results(works, rows, ours):
     """The table, and beneath it what it says of us alone."""
-    table = [("work", "who", "seconds", "runs", "ratio", "checksums")]
+    table = [("work", "who", "seconds", "runs", "ratio", "others", "checksums")]
     for row in rows:
         work = next(work for work in works if work.name == row.work)
         own = next(mine for mine in rows if mine.work == row.work and mine.who == "causalcone")
         if row.problem and not row.seconds:
-            table.append((row.work, row.who, "–", "0", "–", "could not be measured"))
+            table.append((row.work, row.who, "–", "0", "–", "–", "could not be measured"))
             continue
         numbers = ", ".join(f"{LABELS.get(name, name)} {value:{work.digits}}" for name, value in row.checksums.items())
-        table.append((row.work, row.who, seconds(row), str(len(row.seconds)), f"{row.median / own.median:.1f}", numbers))
+        table.append((row.work, row.who, seconds(row), str(len(row.seconds)), ratio(row, own), share(row.others), numbers))
     lines = aligned(table)
     lines.append("")
     lines += [f"- {work.name}: {work.title}; {work.cells} cells." for work in works]
@@ -83,6 +87,17 @@ def seconds(row):
     return text
 
 
+def ratio(row, own):
+    """A row's median over ours, to two digits."""
+    times = row.median / own.median
+    return f"{times:.0f}" if times >= 10 else f"{times:.2g}"
+
+
+def share(part):
+    """A part of 1 in percent."""
+    return "–" if part is None else f"{100 * part:.0f} %"
+
+
 def megabytes(count):
     """Bytes in MB of a million."""
     return f"{count / 1e6:.0f} MB"
@@ -96,7 +111,7 @@ def aligned(table):
     return lines
 
 
-def write(lines, command, busy, environments, peers_dir):
+def write(lines, command, environments, peers_dir):
     """Puts the results into BENCHMARKS.md, between the marks; everything else there is written by hand."""
     page = PAGE.read_text(encoding="utf-8")
     if BEGIN not in page or END not in page:
@@ -105,8 +120,6 @@ def write(lines, command, busy, environments, peers_dir):
     after = rest.split(END, 1)[1]
     facts = [("command", f"`{command}`"), ("date", datetime.date.today().isoformat())]
     facts += setup.machine(environments, peers_dir)
-    if busy is not None:
-        facts.append(("load before", f"{busy:.2f} (0: nothing else was running)"))
     facts = aligned([("", "measured with"), *facts])
     block = "\n".join([BEGIN, "", *lines, "", *facts, "", END])
     PAGE.write_text(before + block + after, encoding="utf-8")

@@ -130,8 +130,3 @@ def memory():
         return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
     except (ValueError, OSError, AttributeError):
         return "unknown"
-
-
-def load():
-    """How many processes wanted a core in the last minute, if the system tells."""
-    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None

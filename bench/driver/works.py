@@ -11,7 +11,7 @@ import statistics
 import tempfile
 
 from . import setup
-from .common import BENCH, WORK, Refused, run, run_json, run_measured, say
+from .common import BENCH, WORK, Refused, Watch, run, run_json, run_measured, say, wait_for_quiet
 
 QUICK = 5.0
 """A peer that takes fewer seconds than this is run as often as we are."""
@@ -59,6 +59,7 @@ class Measured:
     who: str
     seconds: list = dataclasses.field(default_factory=list)
     checksums: dict = dataclasses.field(default_factory=dict)
+    others: float = None  # the share of the machine that others took meanwhile
     problem: str = None
 
     @property
@@ -128,14 +129,16 @@ WORKS = [
 ]
 
 
-def measure_ours(work, model, causalcone, timer, repeat):
+def measure_ours(work, model, causalcone, timer, repeat, wait):
     """Runs our sweep `repeat` times; loading the model is not counted, as in the peers' scripts."""
     model = str(work.model or model)
     row = Measured(work.name, "causalcone")
     # Also hashes the model, which the command remembers.
     info = run_json([causalcone, "models", "info", model, "--json"], "causalcone models info")
     explained = run_json([causalcone, "explain", work.file, "-m", model, "--json"], "causalcone explain")
-    gemm = run_json([timer, GEMM_ROWS, *work.shapes], "the GEMM timer")
+    wait_for_quiet(wait)
+    watch = Watch()
+    gemms = [gemm_rate(timer, work)]
     out = WORK / "out" / work.name
     loads, memory = [], 0
     for turn in range(repeat):
@@ -150,8 +153,16 @@ def measure_ours(work, model, causalcone, timer, repeat):
         loads.append(summary["seconds"]["load"])
         memory = max(memory, peak)
         say(f"{work.name}: causalcone {turn + 1}/{repeat}: {row.seconds[-1]:.3f} s")
+    gemms.append(gemm_rate(timer, work))
+    row.others = watch.others()
+    gemm = max(gemms, key=lambda measured: measured["gflops"])
     row.checksums = checksums(work, out / "cells.csv")
     return row, Ours(work.cells, statistics.median(loads), memory, info["parameters"] * 4, gemm, explained)
+
+
+def gemm_rate(timer, work):
+    """The machine's own GEMM rate over the weights of one block, by shape and weighted by FLOPs."""
+    return run_json([timer, GEMM_ROWS, *work.shapes], "the GEMM timer")
 
 
 def checksums(work, table):
@@ -167,12 +178,14 @@ def checksums(work, table):
     return found
 
 
-def measure_peer(work, peer, peers_dir, repeat, repeat_slow):
+def measure_peer(work, peer, peers_dir, repeat, repeat_slow, wait):
     """Runs a peer's script; whatever goes wrong is told in its row and stops nobody else."""
     row = Measured(work.name, peer.name)
     try:
         setup.prepare_environment(peer.environment, peers_dir)
         turn, turns = 0, 1
+        wait_for_quiet(wait)
+        watch = Watch()
         while turn < turns:
             for line in run_peer(peer, peers_dir):
                 if int(line["cells"]) != work.cells:
@@ -182,6 +195,7 @@ def measure_peer(work, peer, peers_dir, repeat, repeat_slow):
                 say(f"{work.name}: {peer.name} {turn + 1}/{turns}: {row.seconds[-1]:.3f} s")
             turns = repeat if row.median < QUICK else repeat_slow
             turn += 1
+        row.others = watch.others()
     except Refused as problem:
         row.problem = str(problem)
         say(f"{work.name}: {peer.name}: {problem}")
