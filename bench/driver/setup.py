@@ -54,7 +54,7 @@ def prepare_environment(environment, peers_dir):
             raise Refused(
                 f"{sys.executable} (Python {platform.python_version()}) has no module {module}, which the peers' "
                 "environments need; on Debian and Ubuntu: apt install python3-venv. Or run bench/run with another "
-                "Python, or name ready environments with --peers-dir, or leave the peers out with --peers none")
+                "Python, or name ready environments with --peers-dir, or do --only big, which needs none")
     packages = ENVIRONMENTS[environment]
     say(f"setting up {environment}: pip install {' '.join(packages)} (gigabytes, minutes; once)")
     peers_dir.mkdir(parents=True, exist_ok=True)
