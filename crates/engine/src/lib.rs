@@ -35,9 +35,10 @@ mod place;
 pub mod plan;
 mod resolve;
 mod sweep;
+mod verify;
 
 pub use error::{Error, Result};
-pub use execute::{Cone, Executor, Reference, Sink, collect};
+pub use execute::{Cone, Executor, Reference, Sink, collect, half_of_free_memory};
 pub use experiment::{Answer, Collected, EditId, Experiment, LayerAxis, Outcome, RunId, Sweep};
 pub use explain::{ExplainedRun, Explanation};
 pub use file::ExperimentFile;
@@ -45,3 +46,4 @@ pub use journal::{Journal, Values};
 pub use metric::{Distribution, Metric, Record, Top, visible};
 pub use op::{Op, OpKind, Source, Value};
 pub use sweep::{PreparedSweep, Row, SweepResult};
+pub use verify::{Mismatch, Verification};

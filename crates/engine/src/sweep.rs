@@ -239,8 +239,12 @@ impl<'m> PreparedSweep<'m> {
         })
     }
 
+    pub(crate) fn model(&self) -> &'m Model {
+        self.model
+    }
+
     /// What is recorded of a cell whose logits are `row`.
-    fn numbers(&self, row: &Distribution, original: &Distribution) -> Values {
+    pub(crate) fn numbers(&self, row: &Distribution, original: &Distribution) -> Values {
         // Where only single logits are read, a row holds them in the order of the tokens.
         let single: Vec<u32>;
         let tokens = match self.plan.baselines.first().and_then(|b| b.original.reads.first()) {

@@ -1,9 +1,11 @@
 //! Executors: from a plan to readings.
 
 mod cone;
+mod memory;
 mod reference;
 
 pub use cone::Cone;
+pub use memory::half_of_free_memory;
 pub use reference::Reference;
 
 use crate::cone::Work;

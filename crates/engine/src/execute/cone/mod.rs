@@ -10,7 +10,7 @@ mod pass;
 mod start;
 mod table;
 
-use super::{Executor, Sink};
+use super::{Executor, Sink, half_of_free_memory};
 use crate::Result;
 use crate::cone::{ConePlan, Work};
 use crate::plan::{Cell, Plan};
@@ -20,10 +20,17 @@ use pass::Pass;
 use table::Store;
 
 /// The executor that computes only the causal cone of each edit.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct Cone {
     /// Bytes its working set may take beside the weights; `None` is as much as it likes.
     pub memory: Option<u64>,
+}
+
+impl Default for Cone {
+    /// Takes at most half of the memory that is free now.
+    fn default() -> Self {
+        Self { memory: half_of_free_memory() }
+    }
 }
 
 impl Executor for Cone {

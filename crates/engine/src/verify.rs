@@ -1,0 +1,153 @@
+//! Cells of a finished sweep, computed again the slow and obvious way.
+
+use crate::execute::{Executor, Reference};
+use crate::journal::Values;
+use crate::metric::{Distribution, Metric};
+use crate::plan::Cell;
+use crate::sweep::{PreparedSweep, SweepResult};
+use crate::{Error, Result};
+use causalcone_model::{Progress, Report, Unit};
+use serde::Serialize;
+use std::ops::ControlFlow;
+
+/// How far a probability, or a divergence, may be from the reference executor's.
+const PROB_TOLERANCE: f64 = 1e-4;
+/// How far a logit x may be, as a part of max(1, |x|).
+const LOGIT_TOLERANCE: f64 = 1e-4;
+
+/// What comparing a sweep with the reference executor showed.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Verification {
+    /// How many cells were computed again.
+    pub cells: usize,
+    /// How many of their numbers were compared.
+    pub numbers: usize,
+    /// The largest difference, as a part of what is allowed.
+    pub worst: f64,
+    /// The numbers that are off by more than is allowed.
+    pub wrong: Vec<Mismatch>,
+}
+
+/// A number that is not the reference executor's.
+#[derive(Debug, Clone, Serialize)]
+pub struct Mismatch {
+    /// The cell, by its place in the sweep.
+    pub cell: usize,
+    /// The metric.
+    pub metric: &'static str,
+    /// The token, for metrics of one.
+    pub token: Option<u32>,
+    /// What the sweep recorded; `None` where it was not finite.
+    pub value: Option<f64>,
+    /// What the reference executor gives.
+    pub reference: Option<f64>,
+}
+
+impl PreparedSweep<'_> {
+    /// Computes cells again with the reference executor: all of them, or `sample` spread evenly over
+    /// the sweep. A probability may differ by 1e-4, a logit x by 1e-4 · max(1, |x|).
+    ///
+    /// # Errors
+    /// When the computation fails, or `report` wishes it to stop.
+    pub fn verify(
+        &self,
+        result: &SweepResult,
+        sample: Option<usize>,
+        report: Report<'_>,
+    ) -> Result<Verification> {
+        let cells = spread(self.plan().cells.len(), sample);
+        let total = cells.len() as u64;
+        let tell =
+            |done: usize| report(Progress { what: "verifying", done: done as u64, total, unit: Unit::Cells });
+        let baselines: Vec<&Cell> = self.plan().baselines.iter().map(|baseline| &baseline.original).collect();
+        let mut originals: Vec<Distribution> = Vec::new();
+        let mut verification = Verification::default();
+        let needed = baselines.iter().copied().chain(cells.iter().map(|cell| &self.plan().cells[*cell]));
+        Reference.execute(
+            self.model(),
+            self.plan(),
+            &needed.collect::<Vec<_>>(),
+            &mut |index, readings| {
+                let row = readings.first().ok_or_else(|| Error::part("verify", "a cell gave no logits"))?;
+                let row = Distribution::read(row)?;
+                let Some(place) = index.checked_sub(baselines.len()) else {
+                    originals.push(row);
+                    return Ok(ControlFlow::Continue(()));
+                };
+                let cell = cells[place];
+                let original = originals.get(self.plan().cells[cell].baseline);
+                let original =
+                    original.ok_or_else(|| Error::part("verify", "a cell came before its baseline"))?;
+                verification.compare(
+                    cell,
+                    &result.columns,
+                    &result.values[cell],
+                    &self.numbers(&row, original),
+                );
+                Ok(tell(place + 1))
+            },
+        )?;
+        Ok(verification)
+    }
+}
+
+impl Verification {
+    fn compare(&mut self, cell: usize, columns: &[(Metric, Option<u32>)], ours: &Values, theirs: &Values) {
+        self.cells += 1;
+        for (&(metric, token), (value, reference)) in columns.iter().zip(ours.iter().zip(theirs)) {
+            self.numbers += 1;
+            let off = match (value, reference) {
+                (Some(value), Some(reference)) => (value - reference).abs() / tolerance(metric, *reference),
+                (None, None) => 0.0,
+                _ => f64::INFINITY,
+            };
+            self.worst = self.worst.max(off);
+            if off > 1.0 {
+                let (value, reference) = (*value, *reference);
+                self.wrong.push(Mismatch { cell, metric: metric.name(), token, value, reference });
+            }
+        }
+    }
+}
+
+fn tolerance(metric: Metric, reference: f64) -> f64 {
+    match metric {
+        Metric::Prob | Metric::Kl => PROB_TOLERANCE,
+        Metric::Logit | Metric::Logprob | Metric::LogitDiff => LOGIT_TOLERANCE * reference.abs().max(1.0),
+    }
+}
+
+/// So many of `count` cells, the first and the last among them; all where none is said.
+fn spread(count: usize, sample: Option<usize>) -> Vec<usize> {
+    match sample {
+        Some(1) if count > 0 => vec![count - 1],
+        Some(n) if n < count => (0..n).map(|i| i * (count - 1) / (n - 1)).collect(),
+        _ => (0..count).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_is_spread_over_the_sweep() {
+        assert_eq!(spread(5, None), [0, 1, 2, 3, 4]);
+        assert_eq!(spread(5, Some(9)), [0, 1, 2, 3, 4]);
+        assert_eq!(spread(9, Some(3)), [0, 4, 8]);
+        assert_eq!(spread(9, Some(1)), [8]);
+        assert!(spread(0, Some(1)).is_empty());
+    }
+
+    #[test]
+    fn a_number_that_is_off_is_told() {
+        let columns = [(Metric::Prob, Some(3)), (Metric::Logit, Some(3)), (Metric::Kl, None)];
+        let mut verification = Verification::default();
+        let theirs = vec![Some(0.5), Some(20.0), None];
+        verification.compare(0, &columns, &vec![Some(0.500_09), Some(20.001_9), None], &theirs);
+        assert!(verification.wrong.is_empty(), "{verification:?}");
+        verification.compare(1, &columns, &vec![Some(0.500_11), Some(20.002_1), Some(0.0)], &theirs);
+        assert_eq!(verification.wrong.len(), 3);
+        assert_eq!((verification.cells, verification.numbers, verification.worst), (2, 6, f64::INFINITY));
+    }
+}
