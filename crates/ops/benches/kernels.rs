@@ -203,3 +203,64 @@ mod linear {
         });
     }
 }
+
+/// 512 queries of 12 heads of 64: (keys each, queries that share them).
+mod attention {
+    use super::*;
+    use causalcone_ops::{Query, Ragged, Stretch};
+    use std::sync::Arc;
+
+    const CASES: [(u32, u32); 4] = [(15, 1), (15, 15), (128, 128), (1024, 512)];
+
+    fn ragged(keys: u32, sharing: u32) -> Arc<Ragged> {
+        let lists = (ROWS as u32).div_ceil(sharing);
+        // A shared prefix, and a last row of one's own.
+        let stretches = (0..lists)
+            .flat_map(|list| [Stretch { start: 0, len: keys - 1 }, Stretch { start: keys + list, len: 1 }])
+            .collect();
+        let queries = (0..ROWS as u32)
+            .map(|row| {
+                let first = row / sharing * 2;
+                Query { row, stretches: first..first + 2, keys }
+            })
+            .collect();
+        Arc::new(Ragged { queries, stretches, kv_heads: 12, heads: 12, scale: 0.125 })
+    }
+
+    #[divan::bench(args = CASES)]
+    fn ours(bencher: Bencher<'_, '_>, (keys, sharing): (u32, u32)) {
+        let (query, table, ragged) = (random(ROWS, WIDTH), random(2048, WIDTH), ragged(keys, sharing));
+        run(bencher, || ragged.attend(&query, &table, &table));
+    }
+
+    #[divan::bench(args = CASES)]
+    fn ours_backward(bencher: Bencher<'_, '_>, (keys, sharing): (u32, u32)) {
+        let (query, table, ragged) = (random(ROWS, WIDTH), random(2048, WIDTH), ragged(keys, sharing));
+        let query = candle_core::Var::from_tensor(&query).unwrap();
+        let mixed = ragged.attend(&query, &table, &table).unwrap().sum_all().unwrap();
+        bencher.bench_local(|| mixed.backward().unwrap());
+    }
+
+    /// What one would write: a query at a time, its keys gathered.
+    #[divan::bench(args = CASES, sample_count = 5)]
+    fn candle(bencher: Bencher<'_, '_>, (keys, sharing): (u32, u32)) {
+        let (query, table, ragged) = (random(ROWS, WIDTH), random(2048, WIDTH), ragged(keys, sharing));
+        let by_head = |x: Tensor| x.reshape(((), 12, 64))?.transpose(0, 1)?.contiguous();
+        run(bencher, || {
+            let mut mixed = Vec::new();
+            for one in &ragged.queries {
+                let [prefix, own] =
+                    &ragged.stretches[one.stretches.start as usize..one.stretches.end as usize]
+                else {
+                    candle_core::bail!("two stretches each")
+                };
+                let rows: Vec<u32> = (0..prefix.len).chain([own.start]).collect();
+                let listed = by_head(table.index_select(&Tensor::new(rows, &Device::Cpu)?, 0)?)?;
+                let q = by_head(query.narrow(0, one.row as usize, 1)?)?;
+                let weights = causalcone_ops::softmax(&(q.matmul(&listed.t()?)? * 0.125)?)?;
+                mixed.push(weights.matmul(&listed)?.reshape((1, WIDTH))?);
+            }
+            Tensor::cat(&mixed, 0)
+        });
+    }
+}

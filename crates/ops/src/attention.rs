@@ -194,7 +194,8 @@ impl CustomOp3 for Attend {
             value: held_value.floats()?,
             head_dim: query.dim(1)? / self.0.heads,
         };
-        let slopes = kernel::backward(&self.0, &tables, grad.floats()?);
+        let table_too = key.track_op() || value.track_op();
+        let slopes = kernel::backward(&self.0, &tables, grad.floats()?, table_too);
         let like = |slope: Vec<f32>, table: &Tensor| {
             table.track_op().then(|| Tensor::from_vec(slope, table.shape(), table.device())).transpose()
         };

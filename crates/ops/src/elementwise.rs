@@ -44,7 +44,13 @@ impl<F: Unary> WithSimd for UnaryBlock<'_, F> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        map(simd, self.out, self.x, |x| self.f.apply(simd, x));
+        map(
+            simd,
+            self.out,
+            self.x,
+            #[inline(always)]
+            |x| self.f.apply(simd, x),
+        );
     }
 }
 
@@ -59,7 +65,14 @@ impl<F: Binary> WithSimd for BinaryBlock<'_, F> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        map2(simd, self.out, self.x, self.y, |x, y| self.f.apply(simd, x, y));
+        map2(
+            simd,
+            self.out,
+            self.x,
+            self.y,
+            #[inline(always)]
+            |x, y| self.f.apply(simd, x, y),
+        );
     }
 }
 

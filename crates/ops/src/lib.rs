@@ -1,8 +1,14 @@
 //! Tensor kernels of a decoder, as plain functions over [`candle_core::Tensor`].
 //!
-//! Everything here is differentiable under candle's autograd and works on any device and float
-//! type. Rows are the last-but-one axis, features the last one. The kernels are [`Linear`],
-//! [`layer_norm`], [`rms_norm`], [`softmax`], [`Activation`] and [`Rope`]; [`select`] and [`replace`] take slices out and put them back.
+//! Everything here is differentiable under candle's autograd and works on any device and float type.
+//! Rows are the last-but-one axis, features the last one. The kernels are [`Linear`], [`layer_norm`],
+//! [`rms_norm`], [`softmax`], [`Activation`], [`Rope`], attention over ragged lists of keys ([`Ragged`]),
+//! and the sums and products [`add`], [`multiply`] and [`add_rows`]; [`gather_rows`], [`select`] and
+//! [`replace`] take rows and slices out and put them back.
+//!
+//! On the CPU and in f32 they run vectorised on all threads, with gradients computed by formula; their
+//! results do not depend on the number of threads. Elsewhere, and wherever a parameter trains, they are
+//! composed of candle's own operations.
 //!
 //! candle-nn's fused versions are deliberately not used: they have no backward pass and drop
 //! gradients without a word.

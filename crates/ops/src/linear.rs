@@ -156,7 +156,14 @@ impl WithSimd for AddBias<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         for row in self.rows.chunks_exact_mut(self.bias.len()) {
-            simd::update2(simd, row, self.bias, self.bias, |y, bias, _| simd.add_f32s(y, bias));
+            simd::update2(
+                simd,
+                row,
+                self.bias,
+                self.bias,
+                #[inline(always)]
+                |y, bias, _| simd.add_f32s(y, bias),
+            );
         }
     }
 }
@@ -190,10 +197,10 @@ mod tests {
         for rows in [1, 3, FEW_ROWS + 1] {
             let x = noise((rows, 5), 3);
             // Sums of at most seven products of numbers below 1.
-            check(&[x.clone()], 2e-6, |x| project(&x[0], &like(&weight, &x[0])));
+            check(std::slice::from_ref(&x), 2e-6, |x| project(&x[0], &like(&weight, &x[0])));
             for weight in [weight.clone(), stored.t().unwrap()] {
                 let bias = Some(bias.clone());
-                check(&[x.clone()], 2e-6, |x| {
+                check(std::slice::from_ref(&x), 2e-6, |x| {
                     // A conversion would make the transposed weight contiguous.
                     let weight = like(&weight.t()?.contiguous()?, &x[0]).t()?;
                     Linear::new(weight, bias.as_ref().map(|bias| like(bias, &x[0]))).forward(&x[0])

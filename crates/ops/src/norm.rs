@@ -107,7 +107,13 @@ fn centre<S: Simd>(simd: S, out: &mut [f32], x: &[f32], centred: bool, eps: f64)
     let width = x.len() as f64;
     let mean = if centred { f64::from(simd::sum(simd, x)) / width } else { 0.0 };
     let mean = simd.splat_f32s(mean as f32);
-    simd::map(simd, out, x, |x| simd.sub_f32s(x, mean));
+    simd::map(
+        simd,
+        out,
+        x,
+        #[inline(always)]
+        |x| simd.sub_f32s(x, mean),
+    );
     let variance = f64::from(simd::dot(simd, out, out)) / width;
     (1.0 / (variance + eps).sqrt()) as f32
 }
@@ -129,12 +135,22 @@ impl WithSimd for Forward<'_> {
         for (out, x) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)) {
             let scale = simd.splat_f32s(centre(simd, out, x, bias.is_some(), eps));
             match bias {
-                Some(bias) => simd::update2(simd, out, weight, bias, |x, weight, bias| {
-                    simd.mul_add_e_f32s(simd.mul_f32s(x, scale), weight, bias)
-                }),
-                None => simd::update2(simd, out, weight, weight, |x, weight, _| {
-                    simd.mul_f32s(simd.mul_f32s(x, scale), weight)
-                }),
+                Some(bias) => simd::update2(
+                    simd,
+                    out,
+                    weight,
+                    bias,
+                    #[inline(always)]
+                    |x, weight, bias| simd.mul_add_e_f32s(simd.mul_f32s(x, scale), weight, bias),
+                ),
+                None => simd::update2(
+                    simd,
+                    out,
+                    weight,
+                    weight,
+                    #[inline(always)]
+                    |x, weight, _| simd.mul_f32s(simd.mul_f32s(x, scale), weight),
+                ),
             }
         }
     }
@@ -162,11 +178,19 @@ impl WithSimd for Backward<'_> {
             let scale = centre(simd, out, x, centred, eps);
             let drift = if centred { simd::dot(simd, weight, grad) / width as f32 } else { 0.0 };
             let along = simd::dot3(simd, weight, grad, out) / width as f32 * scale * scale;
-            let [scale, drift, along] = [scale, drift, along].map(|x| simd.splat_f32s(x));
-            simd::update2(simd, out, weight, grad, |x, weight, grad| {
-                let rest = simd.sub_f32s(simd.mul_f32s(weight, grad), drift);
-                simd.mul_f32s(scale, simd.negate_mul_add_e_f32s(x, along, rest))
-            });
+            let (scale, drift) = (simd.splat_f32s(scale), simd.splat_f32s(drift));
+            let along = simd.splat_f32s(along);
+            simd::update2(
+                simd,
+                out,
+                weight,
+                grad,
+                #[inline(always)]
+                |x, weight, grad| {
+                    let rest = simd.sub_f32s(simd.mul_f32s(weight, grad), drift);
+                    simd.mul_f32s(scale, simd.negate_mul_add_e_f32s(x, along, rest))
+                },
+            );
         }
     }
 }
@@ -188,7 +212,7 @@ mod tests {
             let (weight, bias) = (noise(shape.1, 1), noise(shape.1, 2));
             // An offset of 2 costs the centred numbers two bits; the scale carries that into every slope.
             let x = (noise(shape, 3) + 2.0).unwrap();
-            check(&[x.clone()], 1e-5, |x| rms_norm(&x[0], &like(&weight, &x[0]), 1e-5));
+            check(std::slice::from_ref(&x), 1e-5, |x| rms_norm(&x[0], &like(&weight, &x[0]), 1e-5));
             check(&[x], 1e-5, |x| layer_norm(&x[0], &like(&weight, &x[0]), &like(&bias, &x[0]), 1e-5));
         }
     }

@@ -203,14 +203,38 @@ impl<F: Fn(usize) -> usize> WithSimd for Vectors<'_, F> {
             let row = row_of(first + i) * half;
             let (cos, sin) = (&cos[row..][..half], &sin[row..][..half]);
             let ((out_low, out_high), (low, high)) = (out.split_at_mut(half), x.split_at(half));
-            simd::map2(simd, out_low, high, sin, |x, sin| simd.mul_f32s(x, simd.mul_f32s(sin, sign)));
-            simd::update2(simd, out_low, low, cos, |turned, x, cos| {
-                simd.sub_f32s(simd.mul_f32s(x, cos), turned)
-            });
-            simd::map2(simd, out_high, low, sin, |x, sin| simd.mul_f32s(x, simd.mul_f32s(sin, sign)));
-            simd::update2(simd, out_high, high, cos, |turned, x, cos| {
-                simd.add_f32s(simd.mul_f32s(x, cos), turned)
-            });
+            simd::map2(
+                simd,
+                out_low,
+                high,
+                sin,
+                #[inline(always)]
+                |x, sin| simd.mul_f32s(x, simd.mul_f32s(sin, sign)),
+            );
+            simd::update2(
+                simd,
+                out_low,
+                low,
+                cos,
+                #[inline(always)]
+                |turned, x, cos| simd.sub_f32s(simd.mul_f32s(x, cos), turned),
+            );
+            simd::map2(
+                simd,
+                out_high,
+                low,
+                sin,
+                #[inline(always)]
+                |x, sin| simd.mul_f32s(x, simd.mul_f32s(sin, sign)),
+            );
+            simd::update2(
+                simd,
+                out_high,
+                high,
+                cos,
+                #[inline(always)]
+                |turned, x, cos| simd.add_f32s(simd.mul_f32s(x, cos), turned),
+            );
         }
     }
 }

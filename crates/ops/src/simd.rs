@@ -1,7 +1,8 @@
 //! Loops over slices and elementary functions, written once for every instruction set.
 //!
-//! `S` is the set found at run time by [`pulp::Arch`]. Every function here must be `inline(always)`:
-//! only inside the function that the dispatch compiles for that set do the vectors become registers.
+//! `S` is the set found at run time by [`pulp::Arch`]. Every function here, and every closure given to
+//! one, must be `inline(always)`: only inside the function that the dispatch compiles for that set do the
+//! vectors become registers. One closure that is left out makes a kernel a hundred times slower.
 //! The order of a sum depends on the slice's length and the instruction set alone.
 
 use pulp::Simd;
@@ -83,7 +84,14 @@ pub(crate) fn update<S: Simd>(simd: S, out: &mut [f32], f: impl Fn(S::f32s) -> S
 #[inline(always)]
 pub(crate) fn axpy<S: Simd>(simd: S, out: &mut [f32], a: f32, x: &[f32]) {
     let a = simd.splat_f32s(a);
-    update2(simd, out, x, x, |out, x, _| simd.mul_add_e_f32s(a, x, out));
+    update2(
+        simd,
+        out,
+        x,
+        x,
+        #[inline(always)]
+        |out, x, _| simd.mul_add_e_f32s(a, x, out),
+    );
 }
 
 /// Σ f(x, y), where f(0, 0) is zero. Four sums run side by side, as an addition takes four cycles.
@@ -110,13 +118,25 @@ fn sum_of<S: Simd>(simd: S, x: &[f32], y: &[f32], f: impl Fn(S::f32s, S::f32s, S
 /// Σ x.
 #[inline(always)]
 pub(crate) fn sum<S: Simd>(simd: S, x: &[f32]) -> f32 {
-    sum_of(simd, x, x, |x, _, sum| simd.add_f32s(x, sum))
+    sum_of(
+        simd,
+        x,
+        x,
+        #[inline(always)]
+        |x, _, sum| simd.add_f32s(x, sum),
+    )
 }
 
 /// Σ x·y.
 #[inline(always)]
 pub(crate) fn dot<S: Simd>(simd: S, x: &[f32], y: &[f32]) -> f32 {
-    sum_of(simd, x, y, |x, y, sum| simd.mul_add_e_f32s(x, y, sum))
+    sum_of(
+        simd,
+        x,
+        y,
+        #[inline(always)]
+        |x, y, sum| simd.mul_add_e_f32s(x, y, sum),
+    )
 }
 
 /// Σ x·y·z.
@@ -127,19 +147,19 @@ pub(crate) fn dot3<S: Simd>(simd: S, x: &[f32], y: &[f32], z: &[f32]) -> f32 {
     let ((x, x_rest), (y, y_rest), (z, z_rest)) =
         (x.as_chunks::<4>(), y.as_chunks::<4>(), z.as_chunks::<4>());
     let [mut a, mut b, mut c, mut d] = [simd.splat_f32s(0.0); 4];
-    let add = |x, y, z, sum| simd.mul_add_e_f32s(simd.mul_f32s(x, y), z, sum);
     for ((x, y), z) in x.iter().zip(y).zip(z) {
-        a = add(x[0], y[0], z[0], a);
-        b = add(x[1], y[1], z[1], b);
-        c = add(x[2], y[2], z[2], c);
-        d = add(x[3], y[3], z[3], d);
+        a = simd.mul_add_e_f32s(simd.mul_f32s(x[0], y[0]), z[0], a);
+        b = simd.mul_add_e_f32s(simd.mul_f32s(x[1], y[1]), z[1], b);
+        c = simd.mul_add_e_f32s(simd.mul_f32s(x[2], y[2]), z[2], c);
+        d = simd.mul_add_e_f32s(simd.mul_f32s(x[3], y[3]), z[3], d);
     }
     for ((&x, &y), &z) in x_rest.iter().zip(y_rest).zip(z_rest) {
-        a = add(x, y, z, a);
+        a = simd.mul_add_e_f32s(simd.mul_f32s(x, y), z, a);
     }
     if !x_tail.is_empty() {
-        let [x, y, z] = [x_tail, y_tail, z_tail].map(|tail| simd.partial_load_f32s(tail));
-        b = add(x, y, z, b);
+        let (x, y) = (simd.partial_load_f32s(x_tail), simd.partial_load_f32s(y_tail));
+        let z = simd.partial_load_f32s(z_tail);
+        b = simd.mul_add_e_f32s(simd.mul_f32s(x, y), z, b);
     }
     simd.reduce_sum_f32s(simd.add_f32s(simd.add_f32s(a, b), simd.add_f32s(c, d)))
 }
@@ -148,8 +168,15 @@ pub(crate) fn dot3<S: Simd>(simd: S, x: &[f32], y: &[f32], z: &[f32]) -> f32 {
 #[inline(always)]
 pub(crate) fn max<S: Simd>(simd: S, x: &[f32]) -> f32 {
     let (x, tail) = S::as_simd_f32s(x);
-    let all = x.iter().fold(simd.splat_f32s(f32::NEG_INFINITY), |max, &x| simd.max_f32s(max, x));
-    tail.iter().fold(simd.reduce_max_f32s(all), |max, &x| max.max(x))
+    let mut all = simd.splat_f32s(f32::NEG_INFINITY);
+    for &x in x {
+        all = simd.max_f32s(all, x);
+    }
+    let mut max = simd.reduce_max_f32s(all);
+    for &x in tail {
+        max = max.max(x);
+    }
+    max
 }
 
 /// x held between `low` and `high`; NaN stays NaN, which minimum and maximum do not promise.
@@ -211,7 +238,17 @@ pub(crate) fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
 pub(crate) fn softmax<S: Simd>(simd: S, row: &mut [f32]) {
     let max = simd.splat_f32s(max(simd, row));
     // −inf − −inf is NaN, so a row without any other score comes out as NaN, as promised.
-    update(simd, row, |x| exp(simd, simd.sub_f32s(x, max)));
+    update(
+        simd,
+        row,
+        #[inline(always)]
+        |x| exp(simd, simd.sub_f32s(x, max)),
+    );
     let sum = simd.splat_f32s(sum(simd, row));
-    update(simd, row, |x| simd.div_f32s(x, sum));
+    update(
+        simd,
+        row,
+        #[inline(always)]
+        |x| simd.div_f32s(x, sum),
+    );
 }

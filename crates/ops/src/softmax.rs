@@ -88,7 +88,14 @@ impl WithSimd for Backward<'_> {
         let rows = self.weights.chunks_exact(self.width).zip(self.grad.chunks_exact(self.width));
         for (out, (y, g)) in self.out.chunks_exact_mut(self.width).zip(rows) {
             let mean = simd.splat_f32s(simd::dot(simd, y, g));
-            simd::map2(simd, out, y, g, |y, g| simd.mul_f32s(y, simd.sub_f32s(g, mean)));
+            simd::map2(
+                simd,
+                out,
+                y,
+                g,
+                #[inline(always)]
+                |y, g| simd.mul_f32s(y, simd.sub_f32s(g, mean)),
+            );
         }
     }
 }

@@ -167,9 +167,15 @@ fn some_dots<S: Simd, const N: usize>(
     scale: f32,
 ) -> [f32; N] {
     let (q, q_tail) = S::as_simd_f32s(q);
-    let keys = rows.map(|row| S::as_simd_f32s(k.row(row)));
+    let keys = rows.map(
+        #[inline(always)]
+        |row| S::as_simd_f32s(k.row(row)),
+    );
     // Cut to the query's length, which spares a check of every index.
-    let heads = keys.map(|(key, _)| &key[..q.len()]);
+    let heads = keys.map(
+        #[inline(always)]
+        |(key, _)| &key[..q.len()],
+    );
     let mut sums = [simd.splat_f32s(0.0); N];
     for i in 0..q.len() {
         for n in 0..N {
@@ -182,7 +188,11 @@ fn some_dots<S: Simd, const N: usize>(
             sums[n] = simd.mul_add_e_f32s(q, simd.partial_load_f32s(keys[n].1), sums[n]);
         }
     }
-    sums.map(|sum| simd.reduce_sum_f32s(sum) * scale)
+    let mut dots = [0.0; N];
+    for n in 0..N {
+        dots[n] = simd.reduce_sum_f32s(sums[n]) * scale;
+    }
+    dots
 }
 
 /// Adds Σ weight·row to `out` for the table's rows at `rows`.
@@ -233,21 +243,21 @@ fn mix_some<S: Simd, const N: usize>(
     *out = sums;
 }
 
-/// The gradients of the three tables.
+/// The gradients of the three tables; those of keys and values are empty where nobody asked.
 pub(super) struct Slopes {
     pub(super) query: Vec<f32>,
     pub(super) key: Vec<f32>,
     pub(super) value: Vec<f32>,
 }
 
-/// The gradients of the tables, given that of the mixed values.
+/// The gradients of the tables, given that of the mixed values; keys' and values' only if `table_too`.
 ///
 /// Heads have nothing to do with each other, so each is one task with buffers of its own, and query rows
 /// and keys that occur often are summed in the queries' order.
-pub(super) fn backward(ragged: &Ragged, tables: &Tables<'_>, grad: &[f32]) -> Slopes {
+pub(super) fn backward(ragged: &Ragged, tables: &Tables<'_>, grad: &[f32], table_too: bool) -> Slopes {
     let heads: Vec<Slopes> = (0..ragged.heads)
         .into_par_iter()
-        .map(|head| simd::dispatch(HeadBackward { ragged, tables, grad, head }))
+        .map(|head| simd::dispatch(HeadBackward { ragged, tables, grad, head, table_too }))
         .collect();
     let head_dim = tables.head_dim;
     // Columns of `parts` heads side by side, each summed over the heads that share it.
@@ -266,8 +276,8 @@ pub(super) fn backward(ragged: &Ragged, tables: &Tables<'_>, grad: &[f32]) -> Sl
     };
     Slopes {
         query: gather(tables.query.len(), ragged.heads, |head| &head.query),
-        key: gather(tables.key.len(), ragged.kv_heads, |head| &head.key),
-        value: gather(tables.value.len(), ragged.kv_heads, |head| &head.value),
+        key: gather(if table_too { tables.key.len() } else { 0 }, ragged.kv_heads, |head| &head.key),
+        value: gather(if table_too { tables.value.len() } else { 0 }, ragged.kv_heads, |head| &head.value),
     }
 }
 
@@ -278,17 +288,21 @@ struct HeadBackward<'a> {
     tables: &'a Tables<'a>,
     grad: &'a [f32],
     head: usize,
+    table_too: bool,
 }
 
 impl WithSimd for HeadBackward<'_> {
     type Output = Slopes;
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> Slopes {
-        let Self { ragged, tables, grad, head } = self;
+        let Self { ragged, tables, grad, head, table_too } = self;
         let [q, k, v] = tables.of_head(ragged, head);
         let grad = tables.columns(grad, ragged.heads, head);
         let zeros = |table: Columns<'_>| vec![0.0; table.table.len() / table.stride * table.width];
-        let mut out = Slopes { query: zeros(q), key: zeros(k), value: zeros(v) };
+        let mut out = Slopes { query: zeros(q), key: Vec::new(), value: Vec::new() };
+        if table_too {
+            (out.key, out.value) = (zeros(k), zeros(v));
+        }
         let at = |row: u32| row as usize * q.width..(row as usize + 1) * q.width;
         let mut scratch = Scratch::default();
         let Scratch { rows, weights, slopes } = &mut scratch;
@@ -303,10 +317,18 @@ impl WithSimd for HeadBackward<'_> {
             dots(simd, grad, v, rows, 1.0, slopes);
             let mean = simd.splat_f32s(simd::dot(simd, weights, slopes));
             let scale = simd.splat_f32s(ragged.scale);
-            simd::update2(simd, slopes, weights, weights, |slope, weight, _| {
-                simd.mul_f32s(simd.mul_f32s(weight, scale), simd.sub_f32s(slope, mean))
-            });
+            simd::update2(
+                simd,
+                slopes,
+                weights,
+                weights,
+                #[inline(always)]
+                |slope, weight, _| simd.mul_f32s(simd.mul_f32s(weight, scale), simd.sub_f32s(slope, mean)),
+            );
             mix(simd, &mut out.query[at(query.row)], k, rows, slopes);
+            if !table_too {
+                continue;
+            }
             for ((&key, &slope), &weight) in rows.iter().zip(slopes.iter()).zip(weights.iter()) {
                 simd::axpy(simd, &mut out.key[at(key)], slope, row);
                 simd::axpy(simd, &mut out.value[at(key)], weight, grad);
