@@ -53,7 +53,7 @@ impl Points {
 /// for each value of what else is swept.
 ///
 /// ```
-/// use causalcone::{Experiment, LayerAxis, Model, Op, PreparedSweep, Reference, Site, Sweep, heat_map};
+/// use causalcone::{Experiment, LayerAxis, Model, Op, PreparedSweep, Cone, Site, Sweep, heat_map};
 ///
 /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-gpt2");
 /// let model = Model::load(path)?;
@@ -62,7 +62,7 @@ impl Points {
 /// exp.edit(base, Site::MlpOutput.layers(..), Op::zero())?;
 /// exp.tokens(vec![7])?;
 /// exp.sweep(Sweep { layers: Some(LayerAxis::Each), positions: true, ..Sweep::default() });
-/// let result = PreparedSweep::new(&exp)?.run(&Reference)?;
+/// let result = PreparedSweep::new(&exp)?.run(&Cone::default())?;
 /// let map = heat_map(&result, &model, "zeroing the MLP");
 /// assert_eq!((map.x.ticks.len(), map.y.ticks.len(), map.facets.len()), (3, 3, 1));
 /// assert!(map.to_svg()?.starts_with("<svg"));

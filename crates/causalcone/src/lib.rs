@@ -35,9 +35,9 @@ mod figure;
 mod tidy;
 
 pub use causalcone_engine::{
-    Answer, Distribution, EditId, Error, Executor, Experiment, ExperimentFile, Explanation, Journal,
+    Answer, Cone, Distribution, EditId, Error, Executor, Experiment, ExperimentFile, Explanation, Journal,
     LayerAxis, Metric, Op, OpKind, Outcome, PreparedSweep, Record, Reference, Result, RunId, Source, Sweep,
-    SweepResult, Top, Value, Values, op, plan, visible,
+    SweepResult, Top, Value, Values, Verification, cone, op, plan, visible,
 };
 pub use causalcone_model::{
     Config, Error as ModelError, Indices, Layout, Model, Positions, Progress, Report, Site, Target,

@@ -25,7 +25,7 @@ const COLUMNS: [(&str, Kind); 11] = [
 /// together; `fixed_value` is there only where edits besides the swept ones are.
 ///
 /// ```
-/// use causalcone::{Experiment, LayerAxis, Model, Op, PreparedSweep, Reference, Site, Sweep, table};
+/// use causalcone::{Experiment, LayerAxis, Model, Op, PreparedSweep, Cone, Site, Sweep, table};
 ///
 /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-gpt2");
 /// let model = Model::load(path)?;
@@ -34,7 +34,7 @@ const COLUMNS: [(&str, Kind); 11] = [
 /// exp.edit(base, Site::MlpOutput.layers(..), Op::zero())?;
 /// exp.tokens(vec![7])?;
 /// exp.sweep(Sweep { layers: Some(LayerAxis::Cumulative), ..Sweep::default() });
-/// let result = PreparedSweep::new(&exp)?.run(&Reference)?;
+/// let result = PreparedSweep::new(&exp)?.run(&Cone::default())?;
 /// let mut csv = Vec::new();
 /// table(&result, &model)?.write_csv(&mut csv)?;
 /// assert!(String::from_utf8(csv)?.starts_with("example,site,layer,head,position,scale,sample,token,metric,value,"));

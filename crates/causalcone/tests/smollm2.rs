@@ -2,7 +2,7 @@
 //! within 1e-4 (ours and theirs are both f32 over 30 layers; measured they differ by 5e-6).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-use causalcone::{Experiment, ExperimentFile, Last, Model, Op, PreparedSweep, Reference, Site, SweepResult};
+use causalcone::{Cone, Experiment, ExperimentFile, Last, Model, Op, PreparedSweep, Site, SweepResult};
 use serde_json::Value;
 use std::sync::OnceLock;
 
@@ -77,7 +77,7 @@ fn compare(result: &SweepResult, grid: &Value) -> usize {
 }
 
 fn sweep(file: &ExperimentFile) -> SweepResult {
-    PreparedSweep::new(&file.experiment(model()).unwrap()).unwrap().run(&Reference).unwrap()
+    PreparedSweep::new(&file.experiment(model()).unwrap()).unwrap().run(&Cone::default()).unwrap()
 }
 
 #[test]

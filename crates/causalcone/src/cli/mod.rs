@@ -8,15 +8,17 @@ mod check;
 mod failure;
 mod folder;
 mod models;
+mod options;
 mod sweep;
 mod terminal;
 mod tour;
 
-use crate::{Experiment, ExperimentFile, Explanation, Model, Reference};
+use crate::{Experiment, ExperimentFile, Explanation, Model};
 use causalcone_report::Format;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use failure::Failure;
+use options::{Memory, Verify};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use terminal::Terminal;
@@ -74,7 +76,7 @@ enum Command {
     #[command(after_help = "Example: causalcone sweep examples/cumulative.toml --out cumulative")]
     Sweep(SweepArgs),
     /// Say what an experiment file would do, without doing it
-    Explain(FileArgs),
+    Explain(ExplainArgs),
     /// The models that have a name of their own: list, fetch, describe
     Models {
         #[command(subcommand)]
@@ -147,6 +149,14 @@ struct FileArgs {
 }
 
 #[derive(Debug, Args)]
+struct ExplainArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    #[command(flatten)]
+    memory: Memory,
+}
+
+#[derive(Debug, Args)]
 struct SweepArgs {
     #[command(flatten)]
     file: FileArgs,
@@ -156,6 +166,13 @@ struct SweepArgs {
     /// Format of the table
     #[arg(long, default_value = "csv", value_parser = formats())]
     format: Format,
+    #[command(flatten)]
+    memory: Memory,
+    /// Compute cells again with the slow reference executor: all, or N spread over the sweep
+    ///
+    /// Exits with 1 if a probability is off by more than 1e-4, or a logit x by 1e-4 * max(1, |x|).
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
+    verify: Option<Verify>,
     #[command(flatten)]
     again: Again,
 }
@@ -260,9 +277,9 @@ impl Loaded {
     }
 }
 
-fn explain(args: &FileArgs, terminal: &mut Terminal) -> Result<(), Failure> {
-    let loaded = Loaded::new(&args.file, args.model.as_deref(), terminal)?;
-    let explanation = Explanation::new(&loaded.experiment()?, &Reference)?;
+fn explain(args: &ExplainArgs, terminal: &mut Terminal) -> Result<(), Failure> {
+    let loaded = Loaded::new(&args.file.file, args.file.model.as_deref(), terminal)?;
+    let explanation = Explanation::new(&loaded.experiment()?, &args.memory.executor())?;
     terminal.result(&explanation, |explanation| format!("{explanation}\n"))
 }
 

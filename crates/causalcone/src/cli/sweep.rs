@@ -2,10 +2,12 @@
 
 use super::failure::Failure;
 use super::folder::{Folder, Identity};
+use super::options::Verify;
 use super::terminal::Terminal;
 use super::{Loaded, SweepArgs};
 use crate::{
-    Error, ExperimentFile, Explanation, PreparedSweep, Reference, SweepResult, heat_map, store, table,
+    Cone, Error, ExperimentFile, Explanation, PreparedSweep, SweepResult, Verification, cone::Work, heat_map,
+    store, table,
 };
 use causalcone_engine::file::{EditRefFile, EditsFile, RunFile, TokenFile};
 use causalcone_report::{Format, HeatMap, text};
@@ -34,6 +36,8 @@ pub(super) struct Summary {
     resumed: usize,
     files: Vec<PathBuf>,
     pub(super) seconds: Seconds,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verified: Option<Verification>,
 }
 
 /// What ran, for whoever wants to run it again.
@@ -44,6 +48,10 @@ struct Record<'a> {
     identity: &'a Identity,
     model: ModelRecord<'a>,
     plan: &'a Explanation,
+    /// What was then really done, which is less where cells came from a journal.
+    done: Work,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verified: Option<&'a Verification>,
     seconds: Seconds,
 }
 
@@ -69,7 +77,8 @@ pub(super) fn command(args: &SweepArgs, terminal: &mut Terminal) -> Result<(), F
     let load = started.elapsed().as_secs_f64();
     let again =
         format!("causalcone sweep {} --out {} --resume", args.file.file.display(), args.out.display());
-    let swept = sweep(&loaded, &folder, args.format, load, &again, terminal)?;
+    let how = How { format: args.format, executor: args.memory.executor(), verify: args.verify };
+    let swept = sweep(&loaded, &folder, how, load, &again, terminal)?;
     let drawn = causalcone_report::terminal::render(&swept.map, &terminal.style()).unwrap_or_default();
     terminal.result(&swept.summary, |summary| {
         let files: String = summary.files.iter().map(|file| format!("  {}\n", file.display())).collect();
@@ -79,15 +88,29 @@ pub(super) fn command(args: &SweepArgs, terminal: &mut Terminal) -> Result<(), F
         } else {
             String::new()
         };
-        format!("{drawn}\n{cells} cells in {seconds:.1} s{resumed}\n{files}")
+        let verified = match &summary.verified {
+            Some(Verification { cells, worst, .. }) => {
+                format!("{cells} cells are the reference executor's, within {worst:.3} of what is allowed\n")
+            }
+            None => String::new(),
+        };
+        format!("{drawn}\n{cells} cells in {seconds:.1} s{resumed}\n{verified}{files}")
     })
+}
+
+/// How a sweep is run.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct How {
+    pub(super) format: Format,
+    pub(super) executor: Cone,
+    pub(super) verify: Option<Verify>,
 }
 
 /// Runs a sweep into a folder. `go_on` is the command that resumes it.
 pub(super) fn sweep(
     loaded: &Loaded,
     folder: &Folder,
-    format: Format,
+    how: How,
     load: f64,
     go_on: &str,
     terminal: &Terminal,
@@ -96,12 +119,12 @@ pub(super) fn sweep(
     let model = &loaded.model;
     let experiment = loaded.experiment()?;
     let prepared = PreparedSweep::new(&experiment)?;
-    let plan = Explanation::of(&experiment, prepared.plan(), &Reference);
+    let plan = Explanation::of(&experiment, prepared.plan(), &how.executor)?;
     let identity = identity(loaded)?;
     let cells = prepared.plan().cells.len();
     let (mut journal, done) = folder.journal(&identity, cells, prepared.columns().len())?;
     let resumed = done.len();
-    let result = prepared.resume(&Reference, done, &|progress| terminal.progress(progress), |finished| {
+    let result = prepared.resume(&how.executor, done, &|progress| terminal.progress(progress), |finished| {
         journal.append(finished.iter().cloned())
     });
     terminal.clear();
@@ -111,9 +134,9 @@ pub(super) fn sweep(
         other => other.into(),
     })?;
 
-    let name = format!("cells.{}", format.name());
+    let name = format!("cells.{}", how.format.name());
     let cells_table = table(&result, model)?;
-    folder.write(&name, |w| cells_table.write(format, w))?;
+    folder.write(&name, |w| cells_table.write(how.format, w))?;
     let sweep = started.elapsed().as_secs_f64();
 
     let started = Instant::now();
@@ -121,20 +144,46 @@ pub(super) fn sweep(
     let figures = draw(&map, folder, terminal)?;
     let seconds = Seconds { load, sweep, figure: started.elapsed().as_secs_f64() };
 
+    let verified = how.verify.map(|verify| verified(&prepared, &result, verify, terminal)).transpose()?;
     let record = Record {
         causalcone: env!("CARGO_PKG_VERSION"),
         experiment: &loaded.file,
         identity: &identity,
         model: ModelRecord { name: model.name(), family: model.config().family, sha256: model.sha256()? },
         plan: &plan,
+        done: result.work,
+        verified: verified.as_ref(),
         seconds,
     };
     folder.write("experiment.json", |w| Ok(serde_json::to_writer_pretty(w, &record)?))?;
     let names = [name.as_str()].into_iter().chain(figures).chain(["experiment.json"]);
     let files = names.map(|name| folder.file(name)).collect();
     let out = folder.file("");
-    let summary = Summary { model: model.name().into(), out, cells, resumed, files, seconds };
+    let summary = Summary { model: model.name().into(), out, cells, resumed, files, seconds, verified };
     Ok(Swept { summary, result, map })
+}
+
+/// Compares cells with the reference executor; the results stay whatever it finds.
+fn verified(
+    prepared: &PreparedSweep<'_>,
+    result: &SweepResult,
+    verify: Verify,
+    terminal: &Terminal,
+) -> Result<Verification, Failure> {
+    let verification = prepared.verify(result, verify.sample(), &|progress| terminal.progress(progress));
+    terminal.clear();
+    let verification = verification?;
+    let Some(first) = verification.wrong.first() else { return Ok(verification) };
+    let number = |x: Option<f64>| x.map_or_else(|| "nothing finite".into(), |x| x.to_string());
+    let token = first.token.map(|id| format!(" of token {id}")).unwrap_or_default();
+    let (wrong, numbers, cell, metric) =
+        (verification.wrong.len(), verification.numbers, first.cell, first.metric);
+    Err(Failure::run(format!(
+        "{wrong} of {numbers} numbers are not the reference executor's; the first is {metric}{token} in cell {cell}: {} in place of {}",
+        number(first.value),
+        number(first.reference)
+    ))
+    .hint("this is a defect of causalcone: please report it with the experiment file"))
 }
 
 /// Draws the figures there is room for. What is too large to draw is no reason to lose a table.

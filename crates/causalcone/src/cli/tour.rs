@@ -4,10 +4,10 @@ use super::answers::run_once;
 use super::check::{Check, Published};
 use super::failure::Failure;
 use super::folder::Folder;
-use super::sweep::{Summary, sweep};
+use super::sweep::{How, Summary, sweep};
 use super::terminal::Terminal;
 use super::{Loaded, TourArgs};
-use crate::{Experiment, ExperimentFile, Model, Record, Top};
+use crate::{Cone, Experiment, ExperimentFile, Model, Record, Top};
 use causalcone_report::Format;
 use causalcone_report::atomic::write_whole;
 use causalcone_report::terminal::render;
@@ -96,6 +96,7 @@ pub(super) fn tour(args: &TourArgs, terminal: &mut Terminal) -> Result<(), Failu
     let added = run_once(&loaded)?.counterfactual.top;
     terminal.say(&format!("{}\n{}\n", base.text, Top(added.clone())))?;
 
+    let how = How { format: Format::Csv, executor: Cone::default(), verify: None };
     let mut sweeps = Vec::new();
     let mut tables = Vec::new();
     for ((shipped, about), folder) in SWEEPS.iter().zip(folders) {
@@ -103,7 +104,7 @@ pub(super) fn tour(args: &TourArgs, terminal: &mut Terminal) -> Result<(), Failu
         terminal.say(&format!("{about}   ({})\n\n", path.display()))?;
         loaded.file = ExperimentFile::load(&path)?;
         let go_on = format!("causalcone tour --model {} --out {} --resume", args.model, args.out.display());
-        let swept = sweep(&loaded, &folder, Format::Csv, load_seconds, &go_on, terminal)?;
+        let swept = sweep(&loaded, &folder, how, load_seconds, &go_on, terminal)?;
         terminal.say(&format!("{}\n", render(&swept.map, &terminal.style())?))?;
         let (cells, seconds) = (swept.summary.cells, swept.summary.seconds.sweep);
         terminal.say(&format!(

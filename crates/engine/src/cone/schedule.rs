@@ -248,7 +248,7 @@ impl Load {
     fn of(config: &Config, sizes: &Sizes, slice: &Slice, id: NodeId) -> Self {
         let mut load = Self::new(config);
         for (blocks, need) in slice.blocks(id) {
-            let Need { input, query, keys, middle, output } = need;
+            let Need { input, query, keys, middle, output, .. } = need;
             let len = |rows: &Rows| rows.len() as u64;
             let bytes = len(input) * sizes.input
                 + len(query) * sizes.query

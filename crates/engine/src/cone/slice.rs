@@ -11,8 +11,10 @@ use std::ops::Range;
 /// What is computed of a node's own rows in one block.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Need {
-    /// Rows that enter the block and go through its first norm.
+    /// Rows that enter the block.
     pub input: Rows,
+    /// Rows that go through its first norm.
+    pub normed: Rows,
     /// Rows that get a query.
     pub query: Rows,
     /// Rows that get a key and a value.
@@ -21,14 +23,16 @@ pub struct Need {
     pub middle: Rows,
     /// Rows that go through the MLP, to block_output.
     pub output: Rows,
+    /// Those of them that leave the block; of others someone takes what the MLP has on the way.
+    pub leaving: Rows,
 }
 
 impl Need {
-    /// All rows of which anything is computed.
+    /// All rows of which anything is computed; to enter a block takes nothing.
     pub fn any(&self) -> Rows {
         [&self.query, &self.keys, &self.middle, &self.output]
             .into_iter()
-            .fold(self.input.clone(), |all, rows| all.union(rows))
+            .fold(self.normed.clone(), |all, rows| all.union(rows))
     }
 }
 
@@ -211,9 +215,10 @@ impl Sliced {
         let mut blocks: Vec<(Range<usize>, Need)> = Vec::new();
         let mut after = last.clone();
         for block in (node.start.block..layers).rev() {
-            let output = after
+            let leaving = after
                 .and(&own(block, Site::BlockOutput))
-                .union(&of(block, Site::MlpInput..=Site::BlockOutput));
+                .union(&of(block, Site::BlockOutput..=Site::BlockOutput));
+            let output = leaving.union(&of(block, Site::MlpInput..=Site::MlpOutput));
             let middle = output
                 .and(&own(block, Site::BlockMiddle))
                 .union(&of(block, Site::AttentionScore..=Site::BlockMiddle));
@@ -225,12 +230,14 @@ impl Sliced {
                 .union(&of(block, Site::QueryOutput..=Site::QueryOutput));
             let keys =
                 seen.and(&own(block, Site::KeyOutput)).union(&of(block, Site::KeyOutput..=Site::ValueOutput));
-            let input =
-                query.union(&keys).union(&middle).union(&of(block, Site::Embedding..=Site::AttentionInput));
-            let input = input.and(&own(block, Site::AttentionInput));
+            let normed = query.union(&keys).union(&of(block, Site::AttentionInput..=Site::AttentionInput));
+            let normed = normed.and(&own(block, Site::AttentionInput));
+            let input = normed.union(&middle).union(&of(block, Site::Embedding..=Site::BlockInput));
+            let input = input.and(&own(block, Site::BlockInput));
             if block == node.start.block {
                 start = match node.start.site {
-                    site if site <= Site::AttentionInput => input.clone(),
+                    site if site <= Site::BlockInput => input.clone(),
+                    Site::AttentionInput => normed.clone(),
                     Site::QueryOutput => query.clone(),
                     Site::KeyOutput | Site::ValueOutput => keys.clone(),
                     site if site <= Site::BlockMiddle => middle.clone(),
@@ -238,7 +245,7 @@ impl Sliced {
                 }
                 .and(&node.rows);
             }
-            let need = Need { input, query, keys, middle, output };
+            let need = Need { input, normed, query, keys, middle, output, leaving };
             after = need.input.clone();
             if need == Need::default() {
                 continue;

@@ -121,11 +121,11 @@ impl Continued {
         Self(continued)
     }
 
-    /// How many of a node's rows count, of `any` that are touched and `output` that are finished.
-    pub(crate) fn count(&self, node: NodeId, block: usize, any: &Rows, output: &Rows) -> u64 {
-        let unfinished = any.minus(output);
+    /// How many of a node's rows count, of `any` that are touched and those `leaving` the block.
+    pub(crate) fn count(&self, node: NodeId, block: usize, any: &Rows, leaving: &Rows) -> u64 {
+        let unfinished = any.minus(leaving);
         let elsewhere = self.0.get(&(node, block)).map_or(0, |rows| rows.and(&unfinished).len());
-        (output.len() + unfinished.len() - elsewhere) as u64
+        (leaving.len() + unfinished.len() - elsewhere) as u64
     }
 }
 
@@ -146,10 +146,11 @@ impl Work {
                 for block in blocks.clone() {
                     visited.insert((schedule.batch_of(id), block));
                     let mut any = need.any();
-                    if block == node.start.block {
+                    // To be put where a block begins takes nothing.
+                    if block == node.start.block && node.start.site > Site::BlockInput {
                         any = any.union(slice.start(id));
                     }
-                    work.rows += continued.count(id, block, &any, &need.output);
+                    work.rows += continued.count(id, block, &any, &need.leaving);
                     work.flops += flops.of_node(node, block, need);
                 }
             }

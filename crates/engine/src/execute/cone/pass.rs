@@ -26,8 +26,8 @@ pub(super) struct Pass<'a> {
     pub(super) sight: Sight,
     flops: Flops,
     work: Work,
-    /// Rows touched, and finished, by node and block.
-    touched: HashMap<(NodeId, usize), (Rows, Rows)>,
+    /// Rows of which something was computed, by node and block.
+    touched: HashMap<(NodeId, usize), Rows>,
 }
 
 impl<'a> Pass<'a> {
@@ -139,7 +139,9 @@ impl<'a> Pass<'a> {
         self.matrices.clear();
 
         let input = self.stage(at(Site::BlockInput), input)?;
-        let normed = self.stage(at(Site::AttentionInput), input.like(|x| Ok(block.attention_input(x)?))?)?;
+        let normed = input.select(self.pick(layer, |need| &need.normed))?;
+        let normed = normed.map(|x| Ok(block.attention_input(x)?))?;
+        let normed = self.stage(at(Site::AttentionInput), normed)?;
 
         let asks = normed.select(self.pick(layer, |need| &need.query))?;
         self.work.flops += asks.len() * self.flops.query;
@@ -179,9 +181,6 @@ impl<'a> Pass<'a> {
         let output = self.add_residual(at(Site::BlockMiddle), mlp, &middle)?;
         let output = self.stage(at(Site::BlockOutput), output)?;
         self.touch(layer, &output);
-        for (node, rows) in output.nodes() {
-            self.touched.entry((*node, layer)).or_default().1 = rows.clone();
-        }
         Ok(output)
     }
 
@@ -189,14 +188,15 @@ impl<'a> Pass<'a> {
     fn touch(&mut self, block: usize, table: &Table) {
         for (node, rows) in table.nodes() {
             let entry = self.touched.entry((*node, block)).or_default();
-            entry.0 = entry.0.union(rows);
+            *entry = entry.union(rows);
         }
     }
 
     /// What was really done.
     pub(super) fn done(&self) -> Work {
-        let count = |(&(node, block), (any, output)): (&(NodeId, usize), &(Rows, Rows))| {
-            self.cone.continued().count(node, block, any, output)
+        let count = |(&(node, block), any): (&(NodeId, usize), &Rows)| {
+            let leaving = self.need(node, block).map_or_else(Rows::default, |need| need.leaving.clone());
+            self.cone.continued().count(node, block, any, &leaving)
         };
         Work { rows: self.touched.iter().map(count).sum(), ..self.work }
     }
@@ -238,10 +238,10 @@ impl<'a> Pass<'a> {
         let mut pending: Vec<(NodeId, Rows, Tensor)> = Vec::new();
         for id in self.starting(at) {
             // An edit of an edit of the same tensor needs the first one's rows.
-            let needs_pending = |node: Option<NodeId>| pending.iter().any(|(id, ..)| Some(*id) == node);
             let node = &self.cone.forest.nodes()[id];
             let source = node.edit.as_ref().and_then(|step| step.source);
-            if needs_pending(node.parent) || needs_pending(source) {
+            let mut from = [node.parent, source].into_iter().flatten();
+            if from.any(|node| self.is_pending(node, &pending)) {
                 table.append(std::mem::take(&mut pending))?;
             }
             if let Some((rows, new)) = self.started(id, at, &table)? {
@@ -251,6 +251,14 @@ impl<'a> Pass<'a> {
         table.append(pending)?;
         self.keep(at, &table)?;
         Ok(table)
+    }
+
+    /// Whether a node, or one it has rows from, is among those not yet stacked.
+    fn is_pending(&self, node: NodeId, pending: &[(NodeId, Rows, Tensor)]) -> bool {
+        let first = pending.first().map_or(NodeId::MAX, |(id, ..)| *id);
+        let parents = std::iter::successors(Some(node), |id| self.cone.forest.nodes()[*id].parent);
+        let mut open = parents.take_while(|id| *id >= first);
+        open.any(|id| pending.binary_search_by_key(&id, |(id, ..)| *id).is_ok())
     }
 
     fn keep(&mut self, at: Point, table: &Table) -> Result<()> {
