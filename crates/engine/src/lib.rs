@@ -38,7 +38,7 @@ mod sweep;
 mod verify;
 
 pub use error::{Error, Result};
-pub use execute::{Cone, Executor, Reference, Sink, collect, half_of_free_memory};
+pub use execute::{Cone, Executor, Reference, Session, Sink, collect, half_of_free_memory};
 pub use experiment::{Answer, Collected, EditId, Experiment, LayerAxis, Outcome, RunId, Sweep};
 pub use explain::{ExplainedRun, Explanation};
 pub use file::ExperimentFile;

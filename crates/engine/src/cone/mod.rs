@@ -88,6 +88,30 @@ impl ConePlan {
     /// # Errors
     /// When a single cell needs more memory than that; says how much.
     pub fn new(plan: &Plan, cells: &[&Cell], config: &Config, memory: Option<u64>) -> Result<Self> {
+        Self::ordered(plan, cells, config, memory, false)
+    }
+
+    /// [`ConePlan::new`] with all prompts in batches before any edit, so that they can be run once for
+    /// many values of the edits.
+    ///
+    /// # Errors
+    /// As [`ConePlan::new`].
+    pub fn with_prompts_first(
+        plan: &Plan,
+        cells: &[&Cell],
+        config: &Config,
+        memory: Option<u64>,
+    ) -> Result<Self> {
+        Self::ordered(plan, cells, config, memory, true)
+    }
+
+    fn ordered(
+        plan: &Plan,
+        cells: &[&Cell],
+        config: &Config,
+        memory: Option<u64>,
+        prompts_first: bool,
+    ) -> Result<Self> {
         let layers = config.layers;
         let mut forest = Forest::new(layers);
         let mut wanted = vec![false; plan.runs.len()];
@@ -113,7 +137,7 @@ impl ConePlan {
             cells.iter().map(|cell| cell.reads.iter().map(read).collect()).collect();
         let asked: Vec<_> = reads.iter().flatten().flat_map(|read| read.asks(&forest)).collect();
         let slice = Slice::new(&forest, asked.into_iter());
-        let schedule = Schedule::new(&forest, &slice, &reads, config, memory)?;
+        let schedule = Schedule::new((&forest, &slice), &reads, config, memory, prompts_first)?;
         let continued = Continued::new(&forest, &slice);
         let work = Work::of(&forest, &slice, &schedule, &reads, (&continued, config));
         Ok(Self { forest, slice, schedule, reads, work, continued })
@@ -122,6 +146,13 @@ impl ConePlan {
     /// What it costs.
     pub fn work(&self) -> &Work {
         &self.work
+    }
+
+    /// How many batches come before the first edit.
+    pub(crate) fn clean_batches(&self) -> usize {
+        let is_edited = |id: &NodeId| self.forest.nodes()[*id].edit.is_some();
+        let batches = &self.schedule.batches;
+        batches.iter().position(|batch| batch.nodes.iter().any(is_edited)).unwrap_or(batches.len())
     }
 
     pub(crate) fn continued(&self) -> &Continued {

@@ -51,13 +51,13 @@ pub struct Kept {
 
 impl Schedule {
     pub(super) fn new(
-        forest: &Forest,
-        slice: &Slice,
+        (forest, slice): (&Forest, &Slice),
         reads: &[Vec<NodeRead>],
         config: &Config,
         memory: Option<u64>,
+        prompts_first: bool,
     ) -> Result<Self> {
-        let order = order(forest, slice);
+        let order = order(forest, slice, prompts_first);
         let sizes = Sizes::new(config);
         // What is kept if everything that can be is: an upper bound that holds for any cut.
         let kept = sizes.kept(forest, slice, &order, reads) + logits(reads, config);
@@ -135,7 +135,7 @@ impl Schedule {
 
 /// All needed nodes by wave: each can be computed beside those of its own wave it depends on, and
 /// after those of earlier ones.
-fn order(forest: &Forest, slice: &Slice) -> Vec<(usize, NodeId)> {
+fn order(forest: &Forest, slice: &Slice, prompts_first: bool) -> Vec<(usize, NodeId)> {
     let mut waves = vec![0usize; forest.nodes().len()];
     let mut order = Vec::new();
     for (id, node) in forest.nodes().iter().enumerate() {
@@ -144,6 +144,9 @@ fn order(forest: &Forest, slice: &Slice) -> Vec<(usize, NodeId)> {
             // A value from a tensor past the edited one is not there when blocks go side by side.
             let is_ahead = Point::of(place, forest.layers()) > node.start;
             wave = wave.max(waves[source] + usize::from(is_ahead));
+        }
+        if prompts_first && node.edit.is_some() {
+            wave = wave.max(1);
         }
         waves[id] = wave;
         if slice.is_needed(id) {

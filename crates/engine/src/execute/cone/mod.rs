@@ -7,6 +7,7 @@
 mod attention;
 mod deliver;
 mod pass;
+mod session;
 mod start;
 mod table;
 
@@ -17,6 +18,7 @@ use crate::plan::{Cell, Plan};
 use causalcone_model::{Config, Model};
 use deliver::Delivery;
 use pass::Pass;
+pub use session::Session;
 use table::Store;
 
 /// The executor that computes only the causal cone of each edit.
@@ -36,17 +38,7 @@ impl Default for Cone {
 impl Executor for Cone {
     fn execute(&self, model: &Model, plan: &Plan, cells: &[&Cell], sink: Sink<'_>) -> Result<Work> {
         let cone = ConePlan::new(plan, cells, model.config(), self.memory)?;
-        let mut store = Store::default();
-        let mut work = Work { peak_bytes: cone.work().peak_bytes, ..Work::default() };
-        for (number, batch) in cone.schedule.batches.iter().enumerate() {
-            let mut pass = Pass::new(model, plan, &cone, number, &mut store);
-            let normed = pass.run()?;
-            work += pass.done();
-            let delivery = Delivery { model, cone: &cone, normed: &normed, store: &store };
-            work.flops += delivery.deliver(&batch.cells, sink)?;
-            store.drop_before(number + 1);
-        }
-        Ok(work)
+        run(model, plan, &cone, 0..cone.schedule.batches.len(), &mut Store::default(), sink)
     }
 
     fn estimate(&self, plan: &Plan, cells: &[&Cell], config: &Config) -> Result<Work> {
@@ -56,4 +48,25 @@ impl Executor for Cone {
     fn name(&self) -> &'static str {
         "cone"
     }
+}
+
+/// Runs some batches of a plan, in order, after those before them.
+fn run(
+    model: &Model,
+    plan: &Plan,
+    cone: &ConePlan,
+    batches: std::ops::Range<usize>,
+    store: &mut Store,
+    sink: Sink<'_>,
+) -> Result<Work> {
+    let mut work = Work { peak_bytes: cone.work().peak_bytes, ..Work::default() };
+    for number in batches {
+        let mut pass = Pass::new(model, plan, cone, number, store);
+        let normed = pass.run()?;
+        work += pass.done();
+        let delivery = Delivery { model, cone, normed: &normed, store };
+        work.flops += delivery.deliver(&cone.schedule.batches[number].cells, sink)?;
+        store.drop_before(number + 1);
+    }
+    Ok(work)
 }

@@ -9,7 +9,7 @@ use causalcone_ops::{add_rows, gather_rows};
 use std::collections::HashMap;
 
 /// Rows of some nodes, stacked: those of one node ascend by position and stand together.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Table {
     /// `None` where there is no row.
     rows: Option<Tensor>,
@@ -115,7 +115,7 @@ impl Table {
 }
 
 /// Rows kept from earlier batches, or for later points, by tensor.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Store {
     tables: HashMap<Point, Vec<(usize, Table)>>,
     matrices: HashMap<(Point, NodeId), (Matrix, usize)>,
