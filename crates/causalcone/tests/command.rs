@@ -62,9 +62,9 @@ impl Place {
 const SWAP: &str = "[[edit]]\nsite = 'block_output'\nlayers = 'all'\nop = 'swap'\nvalue = { run = 'source' }\n\
     [read]\ntokens = [7, 9]\n[sweep]\nlayers = 'each'\npositions = 'each'\n";
 
-/// Cells that take some seconds altogether, for what is cut short.
-fn long_sweep() -> String {
-    let scales: Vec<String> = (0..1500).map(|i| format!("{i}.5")).collect();
+/// Cells that take a while altogether, for what is cut short.
+fn long_sweep(scales: usize) -> String {
+    let scales: Vec<String> = (0..scales).map(|i| format!("{i}.5")).collect();
     format!(
         "[[edit]]\nsite = 'block_output'\nlayers = 'all'\nop = 'scale'\n[read]\ntokens = [7]\n\
          [sweep]\nlayers = 'each'\nscales = [{}]\n",
@@ -250,39 +250,81 @@ fn wait_for_lines(journal: &Path, lines: usize) {
     panic!("no {lines} lines came");
 }
 
+/// Whether two tables have the same rows, and numbers within what rounding makes of products that are
+/// computed in other company after a stop.
+#[cfg(unix)]
+fn assert_same_table(ours: &Path, theirs: &Path) {
+    let (ours, theirs) = (rows(ours), rows(theirs));
+    assert_eq!(ours.len(), theirs.len());
+    for (ours, theirs) in ours.iter().zip(&theirs) {
+        for (column, theirs) in theirs {
+            let numbers = [&ours[column], theirs].map(|text| text.parse::<f64>());
+            match (column.as_str(), numbers) {
+                ("value" | "base_value", [Ok(a), Ok(b)]) => {
+                    assert!((a - b).abs() <= 1e-5 * (1.0 + b.abs()), "{a} is not {b}: {ours:?}");
+                }
+                _ => assert_eq!(&ours[column], theirs, "{column}"),
+            }
+        }
+    }
+}
+
 #[cfg(unix)]
 #[test]
-fn an_interrupted_or_killed_sweep_goes_on_where_it_was() {
+fn an_interrupted_sweep_says_how_to_go_on() {
     let place = Place::new();
-    let file = place.experiment("long.toml", &long_sweep());
-    place.json(&["sweep", &file, "--out", "whole"]);
+    let file = place.experiment("long.toml", &long_sweep(20_000));
     let args = ["sweep", &file, "--out", "out", "--resume"];
-    let journal = place.path("out/journal.jsonl");
-    let start = || place.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-
-    let child = start();
-    wait_for_lines(&journal, 50);
+    let child = place.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for_lines(&place.path("out/journal.jsonl"), 50);
     signal(&child, "INT");
     let out = child.wait_with_output().unwrap();
     let said = String::from_utf8(out.stderr).unwrap();
     assert_eq!(out.status.code(), Some(1), "{said}");
     assert!(said.contains("go on with: causalcone sweep long.toml --out out --resume"), "{said}");
     assert!(!place.path("out/cells.csv").exists(), "nothing is half-written");
+}
 
-    let mut reported = std::fs::read(&journal).unwrap();
-    for lines in [1000, 2500] {
-        let mut child = start();
-        wait_for_lines(&journal, lines);
-        signal(&child, "KILL");
-        child.wait().unwrap();
-        let now = std::fs::read(&journal).unwrap();
-        assert!(now.starts_with(&reported), "what was reported stays as it is");
-        let whole = now.iter().rposition(|b| *b == b'\n').unwrap() + 1;
-        reported = now[..whole].to_vec();
+/// Kills a sweep at random moments, a hundred times, and goes on each time.
+#[cfg(unix)]
+#[test]
+fn a_killed_sweep_goes_on_where_it_was() {
+    let place = Place::new();
+    let file = place.experiment("long.toml", &long_sweep(1500));
+    let started = std::time::Instant::now();
+    place.json(&["sweep", &file, "--out", "whole"]);
+    let longest = started.elapsed().as_millis() as u64;
+    let (mut state, mut kills, mut rounds) = (0x2545_f491_4f6c_dd1du64, 0, 0);
+    let mut moment = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        Duration::from_millis((state >> 33) % longest.clamp(1, 500))
+    };
+    let whole_lines = |bytes: &[u8]| bytes.iter().rposition(|b| *b == b'\n').map_or(0, |end| end + 1);
+    while kills < 100 {
+        let out = format!("out{rounds}");
+        let (journal, table) = (place.path(&out).join("journal.jsonl"), place.path(&out).join("cells.csv"));
+        let args = ["sweep", &file, "--out", &out, "--resume"];
+        let mut reported = Vec::new();
+        // Until it got through between two kills.
+        while !table.exists() {
+            let mut child = place.command(&args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            std::thread::sleep(moment());
+            signal(&child, "KILL");
+            child.wait().unwrap();
+            kills += 1;
+            let now = std::fs::read(&journal).unwrap_or_default();
+            assert!(now.starts_with(&reported), "what was reported stays as it is");
+            reported = now[..whole_lines(&now)].to_vec();
+            if kills >= 100 {
+                break;
+            }
+        }
+        place.json(&args);
+        assert!(std::fs::read(&journal).unwrap().starts_with(&reported));
+        assert_same_table(&table, &place.path("whole/cells.csv"));
+        rounds += 1;
     }
-    let summary = place.json(&args);
-    assert!(summary["resumed"].as_u64().unwrap() >= 2500);
-    assert_eq!(rows(&place.path("out/cells.csv")), rows(&place.path("whole/cells.csv")));
+    println!("{kills} kills in {rounds} sweeps");
 }
 
 #[test]
