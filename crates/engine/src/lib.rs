@@ -22,25 +22,33 @@
 
 mod axes;
 mod compile;
+pub mod dataset;
 mod error;
 mod execute;
 mod experiment;
 mod explain;
 pub mod file;
+mod instance;
 mod journal;
+mod means;
 mod metric;
+pub mod noise;
 pub mod op;
 mod place;
 pub mod plan;
+mod positions;
 mod resolve;
 mod sweep;
+mod versions;
 
+pub use dataset::{Example, Prompt, Refused};
 pub use error::{Error, Result};
 pub use execute::{Executor, Reference, Sink, collect};
 pub use experiment::{Answer, Collected, EditId, Experiment, LayerAxis, Outcome, RunId, Sweep};
 pub use explain::{ExplainedRun, Explanation};
 pub use file::ExperimentFile;
 pub use journal::{Journal, Values};
+pub use means::{Mean, MeanToken};
 pub use metric::{Distribution, Metric, Record, Top, visible};
 pub use op::{Op, OpKind, Source, Value};
 pub use sweep::{PreparedSweep, Row, SweepResult};
