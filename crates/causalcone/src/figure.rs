@@ -48,9 +48,43 @@ impl Points {
     }
 }
 
+/// What is drawn at one place, a number for each column of the result.
+struct Entry {
+    at: Coordinates,
+    values: Vec<Option<f64>>,
+}
+
+/// All that is drawn: cells, or their means.
+struct Entries {
+    list: Vec<Entry>,
+    /// Whether positions are places in the examples' lists, since these differ.
+    by_place: bool,
+}
+
+impl Entries {
+    fn new(result: &SweepResult) -> Self {
+        let cells = result.cells.iter().cloned().zip(result.values.iter().cloned());
+        if !result.has_means() {
+            return Self { list: cells.map(|(at, values)| Entry { at, values }).collect(), by_place: false };
+        }
+        let means = result.means();
+        let groups = means.chunks(result.columns.len().max(1));
+        let mut list: Vec<Entry> = groups
+            .map(|group| Entry { at: group[0].at.clone(), values: group.iter().map(|m| m.mean).collect() })
+            .collect();
+        let by_place = list.iter().any(|entry| entry.at.point.position > 0)
+            && list.iter().any(|entry| entry.at.position.is_none());
+        for entry in list.iter_mut().filter(|_| by_place) {
+            entry.at.position = Some(entry.at.point.position);
+        }
+        Self { list, by_place }
+    }
+}
+
 /// The heat map of a sweep's first metric: positions (or heads, or scales) along x; layers upwards,
 /// the sites of a layer one above the other in the order they run; a facet a token, and a facet
-/// for each value of what else is swept.
+/// for each value of what else is swept. Of a data set, or of samples, it shows the means; where
+/// examples list different positions, x counts their places in those lists.
 ///
 /// ```
 /// use causalcone::{Experiment, LayerAxis, Model, Op, PreparedSweep, Cone, Site, Sweep, heat_map};
@@ -69,8 +103,9 @@ impl Points {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn heat_map(result: &SweepResult, model: &Model, title: &str) -> HeatMap {
+    let Entries { list: entries, by_place } = Entries::new(result);
     let varied =
-        |f: fn(&Coordinates) -> Option<f64>| result.cells.windows(2).any(|pair| f(&pair[0]) != f(&pair[1]));
+        |f: fn(&Coordinates) -> Option<f64>| entries.windows(2).any(|pair| f(&pair[0].at) != f(&pair[1].at));
     let (positions, heads, scales) = (
         varied(|at| at.position.map(|p| p as f64)),
         varied(|at| at.head.map(|h| h as f64)),
@@ -93,47 +128,54 @@ pub fn heat_map(result: &SweepResult, model: &Model, title: &str) -> HeatMap {
         scale: at.scale.filter(|_| across != Across::Scale && scales).map(f64::to_bits),
         ..Point::default()
     };
-    let columns = Points::new(result.cells.iter().map(x_of));
-    let mut rows = Points::new(result.cells.iter().map(y_of)).list;
+    let columns = Points::new(entries.iter().map(|e| x_of(&e.at)));
+    let mut rows = Points::new(entries.iter().map(|e| y_of(&e.at))).list;
     rows.sort_by(|a, b| (a.layers.last(), a.site).cmp(&(b.layers.last(), b.site)));
     let rows = Points::ordered(rows);
-    let others = Points::new(result.cells.iter().map(facet_of));
+    let others = Points::new(entries.iter().map(|e| facet_of(&e.at)));
 
     let metric = result.columns.first().map_or(Metric::Prob, |(metric, _)| *metric);
-    let tokens: Vec<Option<u32>> =
-        result.columns.iter().filter(|(m, _)| *m == metric).map(|(_, token)| *token).collect();
-    let titles = tokens.iter().flat_map(|token| others.list.iter().map(|o| facet_title(model, *token, o)));
+    let tokens = titles(result, model, metric);
+    let titles = tokens.iter().flat_map(|token| others.list.iter().map(|o| facet_title(token.as_deref(), o)));
     let empty = vec![None; rows.list.len() * columns.list.len()];
     let mut facets: Vec<Facet> = titles.map(|title| Facet { title, values: empty.clone() }).collect();
-    for (at, numbers) in result.cells.iter().zip(&result.values) {
+    for Entry { at, values: numbers } in &entries {
         let place =
             (rows.places.get(&y_of(at)), columns.places.get(&x_of(at)), others.places.get(&facet_of(at)));
         let (Some(row), Some(column), Some(other)) = place else { continue };
         // The first metric's columns come first, a token each.
-        for (token, number) in numbers.iter().enumerate().take(tokens.len()) {
+        for (token, number) in numbers.iter().take(tokens.len()).enumerate() {
             facets[token * others.list.len() + other].values[row * columns.list.len() + column] = *number;
         }
     }
     let tick = |point: &Point| match (point.position, point.head, point.scale) {
+        (Some(position), ..) if by_place => Tick::new(position.to_string()),
         (Some(position), ..) => {
-            let token = result.prompt.get(position).map_or_else(String::new, |&id| model.token_text(id));
-            Tick::token(position.to_string(), token)
+            // The token there, where all prompts have the same.
+            let mut there = result.prompts.iter().filter_map(|prompt| prompt.get(position));
+            match there.next() {
+                Some(first) if there.all(|id| id == first) => {
+                    Tick::token(position.to_string(), model.token_text(*first))
+                }
+                _ => Tick::new(position.to_string()),
+            }
         }
         (_, Some(head), _) => Tick::new(head.to_string()),
         (.., Some(scale)) => Tick::new(f64::from_bits(scale).to_string()),
         _ => Tick::new("all"),
     };
-    let cumulative = result.cells.iter().any(|at| at.layers.len() > 1 && at.layer.is_some());
+    let cumulative = entries.iter().any(|e| e.at.layers.len() > 1 && e.at.layer.is_some());
+    let mean = if result.has_means() { "mean " } else { "" };
     HeatMap {
         title: title.into(),
         subtitle: None,
-        x: Axis { label: across.label().into(), ticks: columns.list.iter().map(tick).collect() },
+        x: Axis { label: across.label(by_place).into(), ticks: columns.list.iter().map(tick).collect() },
         y: Axis {
             label: if cumulative { "edited up to layer".into() } else { "edited layer".into() },
             ticks: rows.list.iter().map(|point| Tick::new(row_label(point, cumulative))).collect(),
         },
         facets,
-        value_label: value_label(metric).into(),
+        value_label: format!("{mean}{}", value_label(metric)),
         scale: match metric {
             Metric::Prob | Metric::Kl => Scale::FromZero,
             Metric::Logit | Metric::Logprob => Scale::Sequential,
@@ -143,8 +185,9 @@ pub fn heat_map(result: &SweepResult, model: &Model, title: &str) -> HeatMap {
 }
 
 impl Across {
-    fn label(self) -> &'static str {
+    fn label(self, by_place: bool) -> &'static str {
         match self {
+            Self::Position if by_place => "position, by its place in the list",
             Self::Position => "position",
             Self::Head => "head",
             Self::Scale => "scale",
@@ -162,12 +205,25 @@ fn value_label(metric: Metric) -> &'static str {
     }
 }
 
-fn facet_title(model: &Model, token: Option<u32>, other: &Point) -> String {
+/// What a metric's numbers are of: each token, or nothing in particular.
+fn titles(result: &SweepResult, model: &Model, metric: Metric) -> Vec<Option<String>> {
+    let of = |number: Option<usize>| {
+        number.map(|number| {
+            let mut ids = result.tokens.iter().filter_map(|tokens| tokens.get(number));
+            match (ids.next(), model.tokenizer()) {
+                (Some(first), _) if ids.any(|id| id != first) => format!("tokens[{number}]"),
+                (Some(id), Some(tokenizer)) => text::token(&tokenizer.token(*id)),
+                (Some(id), None) => format!("token {id}"),
+                (None, _) => String::new(),
+            }
+        })
+    };
+    result.columns.iter().filter(|(m, _)| *m == metric).map(|(_, number)| of(*number)).collect()
+}
+
+fn facet_title(token: Option<&str>, other: &Point) -> String {
     let parts = [
-        token.map(|id| match model.tokenizer() {
-            Some(tokenizer) => text::token(&tokenizer.token(id)),
-            None => format!("token {id}"),
-        }),
+        token.map(str::to_owned),
         other.head.map(|head| format!("head {head}")),
         other.scale.map(|scale| format!("scale {}", f64::from_bits(scale))),
     ];

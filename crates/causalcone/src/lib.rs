@@ -25,7 +25,8 @@
 //!
 //! The types one meets: [`Model`]; [`Site`], a named activation, and [`Target`], which part of it;
 //! [`Experiment`] with its [`Op`]s and [`Value`]s; [`Sweep`], the axes of many cells, and
-//! [`SweepResult`]; [`ExperimentFile`], the same in writing; [`table`] and [`heat_map`] for results.
+//! [`SweepResult`]; [`Example`], one of many prompts; [`ExperimentFile`], the same in writing;
+//! [`table`], [`means_table`] and [`heat_map`] for results.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 #[cfg(feature = "cli")]
@@ -35,9 +36,10 @@ mod figure;
 mod tidy;
 
 pub use causalcone_engine::{
-    Answer, Cone, Distribution, EditId, Error, Executor, Experiment, ExperimentFile, Explanation, Journal,
-    LayerAxis, Metric, Op, OpKind, Outcome, PreparedSweep, Record, Reference, Result, RunId, Source, Sweep,
-    SweepResult, Top, Value, Values, Verification, cone, op, plan, visible,
+    Answer, Cone, Distribution, EditId, Error, Example, Executor, Experiment, ExperimentFile, Explanation,
+    Journal, LayerAxis, Mean, MeanToken, Metric, Op, OpKind, Outcome, PreparedSweep, Prompt, Record,
+    Reference, Refused, Result, RunId, Session, Source, Sweep, SweepResult, Top, Value, Values, Verification,
+    cone, dataset, noise, op, plan, visible,
 };
 pub use causalcone_model::{
     Config, Error as ModelError, Indices, Layout, Model, Positions, Progress, Report, Site, Target,
@@ -45,7 +47,7 @@ pub use causalcone_model::{
 };
 pub use causalcone_report as report;
 pub use figure::heat_map;
-pub use tidy::table;
+pub use tidy::{means_table, table};
 
 #[doc(no_inline)]
 pub use causalcone_model::Last;

@@ -1,7 +1,8 @@
-//! The tidy table of a sweep: one row a cell, token and metric.
+//! The tidy tables of a sweep: one row a cell, token and metric; and their means over examples.
 
-use causalcone_engine::SweepResult;
-use causalcone_model::Model;
+use causalcone_engine::plan::Coordinates;
+use causalcone_engine::{MeanToken, SweepResult};
+use causalcone_model::{Model, Site};
 use causalcone_report::{Cell, Error, Kind, Table};
 
 /// The columns every table has, in this order.
@@ -51,15 +52,15 @@ pub fn table(result: &SweepResult, model: &Model) -> Result<Table, Error> {
     columns.push(("layers", Kind::Text));
     let mut table = Table::new(columns)?;
     for row in result.rows() {
-        let at = row.at;
+        let [site, layer, head, position, scale] = place(row.at);
         let mut cells = vec![
-            Cell::Empty,
-            at.site.map(causalcone_model::Site::name).into(),
-            at.layer.into(),
-            at.head.into(),
-            at.position.into(),
-            at.scale.into(),
-            Cell::Empty,
+            row.at.example.into(),
+            site,
+            layer,
+            head,
+            position,
+            scale,
+            row.at.sample.into(),
             row.token.map(|id| model.token_text(id)).into(),
             row.metric.name().into(),
             row.value.into(),
@@ -68,10 +69,67 @@ pub fn table(result: &SweepResult, model: &Model) -> Result<Table, Error> {
         if result.has_fixed() {
             cells.push(row.fixed.into());
         }
-        cells.push(span(&at.layers).into());
+        cells.push(span(&row.at.layers).into());
         table.push(cells)?;
     }
     Ok(table)
+}
+
+/// The columns every table of means has, in this order.
+const MEANS: [(&str, Kind); 11] = [
+    ("site", Kind::Text),
+    ("layer", Kind::Integer),
+    ("head", Kind::Integer),
+    ("position", Kind::Integer),
+    ("scale", Kind::Number),
+    ("token", Kind::Text),
+    ("metric", Kind::Text),
+    ("n", Kind::Integer),
+    ("mean", Kind::Number),
+    ("standard_error", Kind::Number),
+    ("base_mean", Kind::Number),
+];
+
+/// The table of [`SweepResult::means`]: one row for each choice of the axes, metric and token.
+///
+/// A column that is not the same in all the cells of a mean is empty; a token that is not is
+/// `tokens[i]`, by its number among those read.
+///
+/// # Errors
+/// As [`table`].
+pub fn means_table(result: &SweepResult, model: &Model) -> Result<Table, Error> {
+    let mut columns = MEANS.to_vec();
+    if result.has_fixed() {
+        columns.push(("fixed_mean", Kind::Number));
+    }
+    columns.push(("layers", Kind::Text));
+    let mut table = Table::new(columns)?;
+    for mean in result.means() {
+        let token = mean.token.map(|token| match token {
+            MeanToken::Same(id) => model.token_text(id),
+            MeanToken::Numbered(number) => format!("tokens[{number}]"),
+        });
+        let mut cells = place(&mean.at).to_vec();
+        cells.extend([
+            token.into(),
+            mean.metric.name().into(),
+            mean.n.into(),
+            mean.mean.into(),
+            mean.standard_error.into(),
+            mean.base.into(),
+        ]);
+        if result.has_fixed() {
+            cells.push(mean.fixed.into());
+        }
+        cells.push(span(&mean.at.layers).into());
+        table.push(cells)?;
+    }
+    Ok(table)
+}
+
+/// The columns that say what was edited.
+fn place(at: &Coordinates) -> [Cell; 5] {
+    [at.site.map(Site::name).into(), at.layer.into(), at.head.into(), at.position.into(), at.scale.into()]
 }
 
 /// Layers edited together: "3", "0..=5", "0 3 7".

@@ -119,3 +119,67 @@ fn the_committed_numbers_are_the_original_ones() {
         }
     }
 }
+
+#[test]
+fn shipped_examples_fit_the_default_model() {
+    let model = model();
+    for (name, cells) in [
+        ("causal-tracing", 4 * 30 * 5),
+        ("causal-tracing-mlp", 4 * 28 * 2),
+        ("heads", 30 * 9),
+        ("data-set", 30 * 14),
+    ] {
+        let mut experiment = shipped(&format!("{name}.toml")).experiment(model).unwrap();
+        assert!(experiment.sift().unwrap().is_empty(), "{name}");
+        assert_eq!(experiment.plan().unwrap().cells.len(), cells, "{name}");
+    }
+}
+
+#[test]
+fn capitals_are_known_and_their_subjects_stand_where_it_says() {
+    let model = model();
+    let mut experiment = shipped("data-set.toml").experiment(model).unwrap();
+    experiment.sweep(None);
+    let mut lengths = std::collections::BTreeSet::new();
+    for (one, line) in experiment.by_example().zip(include_str!("../examples/capitals.jsonl").lines()) {
+        let (one, line): (_, Value) = (one.unwrap(), serde_json::from_str(line).unwrap());
+        for (run, name) in [("base", "subject"), ("other", "other_subject")] {
+            let ids = one.ids(one.find_run(run, "test").unwrap());
+            lengths.insert(ids.len());
+            let positions: Vec<usize> = match &line["positions"][name] {
+                Value::Array(list) => list.iter().map(|p| p.as_u64().unwrap() as usize).collect(),
+                one => vec![one.as_u64().unwrap() as usize],
+            };
+            let text: String = positions.iter().map(|p| model.token_text(ids[*p])).collect();
+            let country = line[run].as_str().unwrap().strip_prefix("The capital of").unwrap();
+            let country = country.strip_suffix(" is").unwrap();
+            assert!(
+                if run == "base" { country == text } else { country.ends_with(&text) },
+                "{country}: {text}"
+            );
+        }
+    }
+    assert!(lengths.len() > 2, "{lengths:?}");
+    // The first: Italy's residual stream in place of Spain's.
+    let first = experiment.by_example().next().unwrap().unwrap();
+    let base = first.find_run("base", "test").unwrap();
+    let outcome = first.execute().unwrap();
+    assert!(outcome.original(base).prob(" Madrid").unwrap() > 0.3);
+}
+
+#[test]
+fn noise_loses_the_answer_and_restoring_brings_it_back() {
+    let mut file = shipped("causal-tracing.toml");
+    file.edit[1].layers = Some(0.into());
+    file.edit[1].positions = Some(3.into());
+    let sweep = file.sweep.as_mut().unwrap();
+    sweep.samples = Some(2);
+    let result = self::sweep(&file);
+    assert_eq!(result.cells.len(), 2);
+    for row in result.rows() {
+        // Block 0 of a clean run at the corrupted position is all that was lost, but its keys and values.
+        let (base, fixed, value) = (row.base.unwrap(), row.fixed.unwrap(), row.value.unwrap());
+        assert!(base > 0.3 && fixed < 0.05 && value > 0.9 * base, "{base} {fixed} {value}");
+    }
+    assert_eq!(result.means()[0].n, 2);
+}

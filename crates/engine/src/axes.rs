@@ -1,7 +1,8 @@
 //! The axes of a sweep: which part of the swept edits each cell takes, and where it stands.
 
 use crate::experiment::{EditId, Experiment, LayerAxis, Sweep};
-use crate::plan::Coordinates;
+use crate::op::OpKind;
+use crate::plan::{Coordinates, Point};
 use crate::resolve::{Choice, Expanded};
 use crate::{Error, Result};
 use std::collections::HashSet;
@@ -10,6 +11,8 @@ use std::ops::Range;
 
 /// More cells than this are a mistake: refused with their number before any work.
 const MAX_CELLS: u128 = 4_000_000;
+/// Numbers of noise over all cells: 1 GiB.
+const MAX_NOISE: u128 = 1 << 28;
 
 /// The axes at one site. `None` on an axis is everything the edits list, together.
 pub(crate) struct Axes {
@@ -23,7 +26,7 @@ pub(crate) struct Axes {
 }
 
 impl Experiment<'_> {
-    /// The axes of a sweep, site by site, checked and counted.
+    /// The axes of a sweep, site by site, checked.
     pub(crate) fn axes(&self, sweep: &Sweep, edits: &[EditId], expanded: &[Expanded]) -> Result<Vec<Axes>> {
         distinct("sites", &sweep.sites)?;
         distinct("scales", &sweep.scales)?;
@@ -34,16 +37,36 @@ impl Experiment<'_> {
             let at = |site| edits.iter().map(|edit| self.expand(*edit, Some(site))).collect::<Result<_>>();
             sweep.sites.iter().copied().map(at).collect::<Result<_>>()?
         };
-        let axes: Vec<Axes> =
-            at_sites.into_iter().map(|moving| Axes::new(sweep, moving)).collect::<Result<_>>()?;
-        let cells: u128 = axes.iter().map(Axes::count).sum();
-        if cells > MAX_CELLS {
-            let problem = format!("has {cells} cells, which is past the {MAX_CELLS} one sweep may have");
-            let hint = Some("sweep fewer layers, positions, heads or scales".into());
-            return Err(Error::hinted("sweep", problem, hint));
-        }
-        Ok(axes)
+        at_sites.into_iter().map(|moving| Axes::new(sweep, moving)).collect()
     }
+
+    /// How many samples of noise there are; `None` where samples are not swept.
+    pub(crate) fn samples(&self, sweep: &Sweep) -> Result<Option<usize>> {
+        let has_noise = self.edits.iter().any(|edit| edit.op.kind == OpKind::Noise);
+        match sweep.samples {
+            Some(0) => Err(Error::part("sweep", "samples = 0 leaves nothing to sweep")),
+            Some(_) if !has_noise => {
+                let hint = Some("add an edit with op = \"noise\", or leave samples out".into());
+                Err(Error::hinted("sweep", "samples are of noise, and no edit has any", hint))
+            }
+            samples => Ok(samples),
+        }
+    }
+}
+
+/// Checks how many cells there are, and how many numbers of noise, over all examples.
+pub(crate) fn check_size(cells: u128, noise: u128) -> Result<()> {
+    let hint = || Some("sweep fewer layers, positions, heads, scales, samples or examples".into());
+    if cells > MAX_CELLS {
+        let problem = format!("has {cells} cells, which is past the {MAX_CELLS} one sweep may have");
+        return Err(Error::hinted("sweep", problem, hint()));
+    }
+    if noise > MAX_NOISE {
+        let problem =
+            format!("has {noise} numbers of noise, which is past the {MAX_NOISE} one sweep may have");
+        return Err(Error::hinted("sweep", problem, hint()));
+    }
+    Ok(())
 }
 
 impl Axes {
@@ -62,31 +85,39 @@ impl Axes {
         Ok(Self { moving, accumulates, layers, heads, positions, scales })
     }
 
-    fn count(&self) -> u128 {
+    pub(crate) fn count(&self) -> u128 {
         let lens = [self.layers.len(), self.heads.len(), self.positions.len(), self.scales.len()];
         lens.iter().map(|n| *n as u128).product()
     }
 
-    /// The cells: layers outermost, then heads, positions, scales.
-    pub(crate) fn choices(&self) -> impl Iterator<Item = Choice> + '_ {
-        self.layers.iter().flat_map(move |layers| {
-            self.heads.iter().flat_map(move |&head| {
-                self.positions.iter().flat_map(move |&position| {
-                    let at =
-                        move |&scale: &Option<f64>| Choice { layers: layers.clone(), position, head, scale };
-                    self.scales.iter().map(at)
+    /// How many numbers of noise one sample of the moving edits takes.
+    pub(crate) fn noise(&self) -> u128 {
+        self.moving.iter().map(|edit| edit.noise() as u128).sum()
+    }
+
+    /// The cells of the site of that number: layers outermost, then heads, positions, scales.
+    pub(crate) fn choices(&self, site: usize) -> impl Iterator<Item = (Choice, Point)> + '_ {
+        self.layers.iter().enumerate().flat_map(move |(layers, range)| {
+            self.heads.iter().enumerate().flat_map(move |(head, &chosen_head)| {
+                self.positions.iter().enumerate().flat_map(move |(position, &chosen)| {
+                    let at = move |(scale, &chosen_scale): (usize, &Option<f64>)| {
+                        let choice = Choice {
+                            layers: range.clone(),
+                            position: chosen,
+                            head: chosen_head,
+                            scale: chosen_scale,
+                        };
+                        (choice, Point { site, layers, head, position, scale })
+                    };
+                    self.scales.iter().enumerate().map(at)
                 })
             })
         })
     }
 
-    /// Where a cell stands: a column holds a value only if it is the same for all that is edited.
-    pub(crate) fn coordinates(&self, choice: &Choice) -> Coordinates {
-        fn one<T: PartialEq + Copy>(values: impl IntoIterator<Item = T>) -> Option<T> {
-            let mut values = values.into_iter();
-            let first = values.next()?;
-            values.all(|value| value == first).then_some(first)
-        }
+    /// Where a cell stands among those of its example and sample: a column holds a value only if it
+    /// is the same for all that is edited.
+    pub(crate) fn coordinates(&self, choice: &Choice, point: Point) -> Coordinates {
         let layers_of = |edit: &Expanded| -> Vec<usize> {
             let chosen = choice.layers.clone().unwrap_or(0..edit.layers.len());
             edit.layers[chosen].iter().filter_map(|(layer, _)| *layer).collect()
@@ -99,6 +130,9 @@ impl Axes {
         let heads =
             |edit: &Expanded| edit.heads.as_ref().map_or(Vec::new(), |heads| chosen(heads, choice.head));
         Coordinates {
+            example: None,
+            sample: None,
+            point,
             site: one(moving.iter().map(|edit| edit.site)),
             layer: if self.accumulates {
                 one(moving.iter().filter_map(|edit| layers_of(edit).last().copied()))
@@ -111,6 +145,13 @@ impl Axes {
             scale: one(moving.iter().filter_map(|edit| edit.scale(choice))),
         }
     }
+}
+
+/// What all of these are.
+pub(crate) fn one<T: PartialEq + Clone>(values: impl IntoIterator<Item = T>) -> Option<T> {
+    let mut values = values.into_iter();
+    let first = values.next()?;
+    values.all(|value| value == first).then_some(first)
 }
 
 /// Two equal points of an axis would be two rows for one cell.
@@ -127,8 +168,12 @@ fn check_scales(scales: &[f64], moving: &[Expanded]) -> Result<()> {
     if let Some(scale) = scales.iter().find(|scale| !(**scale as f32).is_finite()) {
         return Err(Error::part("sweep", format!("scale {scale} is not a finite number")));
     }
+    if let (Some(level), true) = (scales.iter().find(|s| **s < 0.0), moving.iter().any(|e| e.noise() > 0)) {
+        let problem = format!("scale {level} is negative, where the level of noise is a standard deviation");
+        return Err(Error::part("sweep", problem));
+    }
     if !scales.is_empty() && moving.iter().all(|edit| edit.scale(&Choice::default()).is_none()) {
-        return Err(Error::part("sweep", "scales need an op with a scale: add, subtract or scale"));
+        return Err(Error::part("sweep", "scales need an op with a scale: add, subtract, noise or scale"));
     }
     Ok(())
 }

@@ -1,35 +1,36 @@
 //! From an experiment to its plan: which runs there are, in which order, and what each cell edits.
 
+use crate::axes::{Axes, check_size};
 use crate::experiment::{EditId, Experiment, RunId, Sweep};
 use crate::metric::Metric;
-use crate::op::OpKind;
-use crate::plan::{Baselines, Cell, Plan, Read, Run};
+use crate::plan::{Baselines, Cell, Plan, Read};
 use crate::resolve::{Choice, Expanded};
+use crate::versions::{Compiler, Version};
 use crate::{Error, Result};
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Which edits a version of a run has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Version {
-    /// None.
-    Original,
-    /// All but the swept ones.
-    Fixed,
-    /// All, the swept ones as the cell has them.
-    Edited,
+/// The sweep of one example, checked.
+struct Swept<'a> {
+    compiler: Compiler<'a>,
+    edits: Vec<EditId>,
+    axes: Vec<Axes>,
+    samples: Option<usize>,
+    read_run: RunId,
+    /// Tokens whose logits are all that is read; `None` where whole distributions are.
+    single: Option<Arc<[u32]>>,
+    /// The plan's number of its first baseline, and whether there is one for each sample.
+    baseline: usize,
+    by_sample: bool,
 }
 
-/// Adds runs to a plan, each version of a run once.
-struct Compiler<'a> {
-    experiment: &'a Experiment<'a>,
-    expanded: Vec<Expanded>,
-    /// By edit: whether it is swept.
-    swept: Vec<bool>,
-    /// By run: whether a swept edit reaches it.
-    reached: Vec<bool>,
-    plan: Plan,
-    made: HashMap<(RunId, Version), usize>,
+/// What the numbers of a baseline, and of cells compared with it, are about.
+#[derive(Debug, Clone)]
+pub(crate) struct Basis {
+    /// The token ids of the run that is edited: what positions count.
+    pub(crate) prompt: Arc<[u32]>,
+    /// The tokens that are read.
+    pub(crate) tokens: Arc<[u32]>,
 }
 
 impl Experiment<'_> {
@@ -39,116 +40,89 @@ impl Experiment<'_> {
     /// When the experiment has no sweep or contradicts itself: everything that can be wrong is
     /// found here, before any work.
     pub fn plan(&self) -> Result<Plan> {
-        let sweep = self.sweep.as_ref().ok_or_else(|| {
-            Error::hinted(
-                "sweep",
-                "this experiment has no [sweep]",
-                Some("a single experiment is for `run`".into()),
-            )
-        })?;
-        if let Some(edit) = self.collects().next() {
-            return Err(Error::part(
-                self.edit_name(edit),
-                "collect reads activations, which a sweep has no place for",
-            ));
-        }
-        let edits = self.swept(sweep)?;
-        let metrics = metrics(sweep);
-        let read_run = self.reading_run()?;
-        let mut compiler = Compiler::new(self, &edits)?;
-        if !compiler.reached[read_run.0] {
-            let problem =
-                format!("the swept edit cannot change run \"{}\", which is read", self.runs[read_run.0].name);
-            return Err(Error::part("sweep", problem));
-        }
-        self.check_reach(&compiler.expanded)?;
-        for metric in &metrics {
-            if self.tokens.len() < metric.needs_tokens() {
-                let (name, needs, has) = (metric.name(), metric.needs_tokens(), self.tokens.len());
-                return Err(Error::part(
-                    "sweep",
-                    format!("metric \"{name}\" needs at least {needs} tokens, and [read] has {has}"),
-                ));
-            }
-        }
-        // Logits of single tokens need only their own rows of the unembedding.
-        let single = metrics.iter().all(|m| matches!(m, Metric::Logit | Metric::LogitDiff));
-        let tokens: Option<Arc<[u32]>> = single.then(|| self.tokens.clone().into());
-        let position = self.runs[read_run.0].ids.len() - 1;
-        let read = |run: usize| vec![Read::Logits { run, position, tokens: tokens.clone() }];
-
-        let original = compiler.version(read_run, Version::Original, &Choice::default())?;
-        let fixed = compiler.version(read_run, Version::Fixed, &Choice::default())?;
-        for run in 0..self.runs.len() {
-            if !compiler.reached[run] {
-                compiler.version(RunId(run), Version::Fixed, &Choice::default())?;
-            }
-        }
-        let has_others = compiler.swept.contains(&false);
-        compiler.plan.shared = compiler.plan.runs.len();
-        compiler.plan.baselines = vec![Baselines {
-            original: Cell { reads: read(original), ..Cell::default() },
-            fixed: has_others.then(|| Cell { reads: read(fixed), ..Cell::default() }),
-        }];
-        let sites = self.axes(sweep, &edits, &compiler.expanded)?;
-        for axes in &sites {
-            for (edit, expanded) in edits.iter().zip(&axes.moving) {
-                compiler.expanded[edit.0] = expanded.clone();
-            }
-            for choice in axes.choices() {
-                let start = compiler.plan.runs.len();
-                compiler.made.retain(|(_, version), _| *version != Version::Edited);
-                let run = compiler.version(read_run, Version::Edited, &choice)?;
-                let runs = start..compiler.plan.runs.len();
-                let at = axes.coordinates(&choice);
-                compiler.plan.cells.push(Cell { runs, reads: read(run), baseline: 0, at });
-            }
-        }
-        Ok(compiler.plan)
+        Ok(self.plan_sweep()?.0)
     }
 
-    /// Compiles one pass: a cell that reads every run without edits, one that reads every run with
-    /// them, and one for what `collect` edits read.
-    pub(crate) fn plan_once(&self) -> Result<Plan> {
-        let mut compiler = Compiler::new(self, &[])?;
-        let mut cells = Vec::new();
-        for version in [Version::Original, Version::Fixed] {
-            let mut reads = Vec::new();
-            for (index, spec) in self.runs.iter().enumerate() {
-                let run = compiler.version(RunId(index), version, &Choice::default())?;
-                reads.push(Read::Logits { run, position: spec.ids.len() - 1, tokens: None });
-            }
-            cells.push(Cell { reads, ..Cell::default() });
+    /// The plan, and by baseline what it is about.
+    pub(crate) fn plan_sweep(&self) -> Result<(Plan, Vec<Basis>)> {
+        let instances = self.instances()?;
+        let mut examples = Vec::with_capacity(instances.len());
+        for instance in &instances {
+            examples.push(Swept::new(instance).map_err(|e| instance.blame(e))?);
         }
-        let mut reads = Vec::new();
-        for edit in self.collects() {
-            let expanded = compiler.expanded[edit.0].clone();
-            let run = compiler.version(expanded.run, Version::Fixed, &Choice::default())?;
-            reads.extend(expanded.places().into_iter().map(|place| Read::Activation { run, place }));
+        check_size(examples.iter().map(Swept::cells).sum(), examples.iter().map(Swept::noise).sum())?;
+        let (mut plan, mut bases) = (Plan::default(), Vec::new());
+        for example in &mut examples {
+            example.baselines(&mut plan)?;
+            bases.resize(plan.baselines.len(), example.basis());
         }
-        cells.push(Cell { reads, ..Cell::default() });
-        compiler.plan.shared = compiler.plan.runs.len();
-        compiler.plan.cells = cells;
-        Ok(compiler.plan)
+        plan.shared = plan.runs.len();
+        for example in examples {
+            example.compile(&mut plan)?;
+        }
+        Ok((plan, bases))
     }
 
-    /// The plan of `run`: one cell, the read run with all edits, beside its baseline without any.
+    /// Checks one example's experiment, or its sweep if it has one, without compiling it.
+    pub(crate) fn check(&self) -> Result<()> {
+        match &self.sweep {
+            Some(_) => {
+                let swept = Swept::new(self)?;
+                check_size(swept.cells(), swept.noise())
+            }
+            None => {
+                self.reading_run()?;
+                self.check_reach(&Compiler::new(self, &[])?.expanded)
+            }
+        }
+    }
+
+    /// The plan of `run`: a cell for each example, the read run with all edits and what they
+    /// collect, beside a baseline without any.
     ///
     /// # Errors
     /// When the experiment contradicts itself.
     pub fn plan_single(&self) -> Result<Plan> {
-        let mut compiler = Compiler::new(self, &[])?;
-        let read_run = self.reading_run()?;
-        self.check_reach(&compiler.expanded)?;
-        let position = self.runs[read_run.0].ids.len() - 1;
-        let read = |run: usize| vec![Read::Logits { run, position, tokens: None }];
-        let original = compiler.version(read_run, Version::Original, &Choice::default())?;
-        let edited = compiler.version(read_run, Version::Fixed, &Choice::default())?;
-        compiler.plan.shared = compiler.plan.runs.len();
-        let original = Cell { reads: read(original), ..Cell::default() };
-        compiler.plan.baselines = vec![Baselines { original, fixed: None }];
-        compiler.plan.cells = vec![Cell { reads: read(edited), ..Cell::default() }];
-        Ok(compiler.plan)
+        self.plan_runs(|one| {
+            let read_run = one.experiment.reading_run()?;
+            one.experiment.check_reach(&one.expanded)?;
+            Ok(vec![read_run])
+        })
+    }
+
+    /// The same reading every run, in order.
+    pub(crate) fn plan_all_runs(&self) -> Result<Plan> {
+        self.plan_runs(|one| Ok((0..one.experiment.runs.len()).map(RunId).collect()))
+    }
+
+    fn plan_runs(&self, read: impl Fn(&Compiler<'_>) -> Result<Vec<RunId>>) -> Result<Plan> {
+        let mut plan = Plan::default();
+        for (baseline, instance) in self.instances()?.iter().enumerate() {
+            let mut compiler = Compiler::new(instance, &[]).map_err(|e| instance.blame(e))?;
+            let runs = read(&compiler).map_err(|e| instance.blame(e))?;
+            let mut cell = |version: Version| -> Result<Cell> {
+                let mut reads = Vec::new();
+                for run in &runs {
+                    let made = compiler.version(&mut plan, *run, version, &Choice::default(), None)?;
+                    reads.push(compiler.logits(*run, made, None));
+                }
+                let collects = instance.collects().filter(|_| version == Version::Fixed);
+                for expanded in collects.map(|edit| compiler.expanded[edit.0].clone()).collect::<Vec<_>>() {
+                    let made =
+                        compiler.version(&mut plan, expanded.run, version, &Choice::default(), None)?;
+                    let places = expanded.places().into_iter();
+                    reads.extend(places.map(|place| Read::Activation { run: made, place }));
+                }
+                Ok(Cell { reads, baseline, ..Cell::default() })
+            };
+            let original = cell(Version::Original)?;
+            let mut edited = cell(Version::Fixed)?;
+            edited.at.example = instance.example();
+            plan.baselines.push(Baselines { original, fixed: None });
+            plan.cells.push(edited);
+        }
+        plan.shared = plan.runs.len();
+        Ok(plan)
     }
 
     /// Checks that every edit can change something that is read: an answer, or what is collected.
@@ -204,89 +178,123 @@ pub(crate) fn metrics(sweep: &Sweep) -> Vec<Metric> {
     if sweep.metrics.is_empty() { vec![Metric::Prob] } else { sweep.metrics.clone() }
 }
 
-impl<'a> Compiler<'a> {
-    fn new(experiment: &'a Experiment<'a>, swept_edits: &[EditId]) -> Result<Self> {
-        let expanded: Vec<Expanded> =
-            (0..experiment.edits.len()).map(|i| experiment.expand(EditId(i), None)).collect::<Result<_>>()?;
-        let mut swept = vec![false; expanded.len()];
-        for edit in swept_edits {
-            swept[edit.0] = true;
+impl<'a> Swept<'a> {
+    /// Checks all that can be wrong with the sweep of one example.
+    fn new(experiment: &'a Experiment<'a>) -> Result<Self> {
+        let sweep = experiment.sweep.as_ref().ok_or_else(|| {
+            Error::hinted(
+                "sweep",
+                "this experiment has no [sweep]",
+                Some("a single experiment is for `run`".into()),
+            )
+        })?;
+        if let Some(edit) = experiment.collects().next() {
+            return Err(Error::part(
+                experiment.edit_name(edit),
+                "collect reads activations, which a sweep has no place for",
+            ));
         }
-        check_acyclic(experiment, &expanded)?;
-        // A run is reached if a swept edit changes it, or it takes a value from a reached run.
-        let mut reached = vec![false; experiment.runs.len()];
-        loop {
-            let before = reached.clone();
-            for (edit, is_swept) in expanded.iter().zip(&swept) {
-                reached[edit.run.0] |= *is_swept || edit.source().is_some_and(|source| before[source.0]);
+        let edits = experiment.swept(sweep)?;
+        let metrics = metrics(sweep);
+        let read_run = experiment.reading_run()?;
+        let compiler = Compiler::new(experiment, &edits)?;
+        if !compiler.reached[read_run.0] {
+            let name = &experiment.runs[read_run.0].name;
+            let problem = format!("the swept edit cannot change run \"{name}\", which is read");
+            return Err(Error::part("sweep", problem));
+        }
+        experiment.check_reach(&compiler.expanded)?;
+        for metric in &metrics {
+            if experiment.tokens.len() < metric.needs_tokens() {
+                let (name, needs, has) = (metric.name(), metric.needs_tokens(), experiment.tokens.len());
+                let of =
+                    if experiment.origin.is_some() { "the example and [read] have" } else { "[read] has" };
+                return Err(Error::part(
+                    "sweep",
+                    format!("metric \"{name}\" needs at least {needs} tokens, and {of} {has}"),
+                ));
             }
-            if reached == before {
-                break;
+        }
+        // Logits of single tokens need only their own rows of the unembedding.
+        let single = metrics.iter().all(|m| matches!(m, Metric::Logit | Metric::LogitDiff));
+        let single = single.then(|| experiment.tokens.clone().into());
+        let axes = experiment.axes(sweep, &edits, &compiler.expanded)?;
+        let samples = experiment.samples(sweep)?;
+        let by_sample = samples.is_some() && compiler.noisy[0][read_run.0];
+        Ok(Self { compiler, edits, axes, samples, read_run, single, baseline: 0, by_sample })
+    }
+
+    fn cells(&self) -> u128 {
+        self.axes.iter().map(Axes::count).sum::<u128>() * self.samples.unwrap_or(1) as u128
+    }
+
+    /// How many numbers of noise its samples take.
+    fn noise(&self) -> u128 {
+        let all = self.compiler.expanded.iter().zip(&self.compiler.swept);
+        let fixed: u128 = all.filter(|(_, swept)| !**swept).map(|(edit, _)| edit.noise() as u128).sum();
+        let swept: u128 = self.axes.iter().map(Axes::noise).sum();
+        (fixed + swept) * self.samples.unwrap_or(1) as u128
+    }
+
+    fn basis(&self) -> Basis {
+        let experiment = self.compiler.experiment;
+        let edited = experiment.edits[self.edits[0].0].run;
+        Basis { prompt: experiment.runs[edited.0].ids.clone(), tokens: experiment.tokens.clone().into() }
+    }
+
+    fn each_sample(samples: Option<usize>) -> impl Iterator<Item = Option<usize>> {
+        (0..samples.unwrap_or(1)).map(move |sample| samples.map(|_| sample))
+    }
+
+    /// Adds the runs that its cells share, and the baselines: one, or one a sample.
+    fn baselines(&mut self, plan: &mut Plan) -> Result<()> {
+        self.baseline = plan.baselines.len();
+        let all = Choice::default();
+        let runs = self.compiler.experiment.runs.len();
+        let original = self.compiler.version(plan, self.read_run, Version::Original, &all, None)?;
+        for sample in Self::each_sample(self.samples) {
+            let fixed = self.compiler.version(plan, self.read_run, Version::Fixed, &all, sample)?;
+            for run in 0..runs {
+                if !self.compiler.reached[run] {
+                    self.compiler.version(plan, RunId(run), Version::Fixed, &all, sample)?;
+                }
+            }
+            if self.by_sample || plan.baselines.len() == self.baseline {
+                let has_others = self.compiler.swept.contains(&false);
+                plan.baselines.push(Baselines {
+                    original: Cell { reads: self.read(original), ..Cell::default() },
+                    fixed: has_others.then(|| Cell { reads: self.read(fixed), ..Cell::default() }),
+                });
             }
         }
-        Ok(Self { experiment, expanded, swept, reached, plan: Plan::default(), made: HashMap::new() })
+        Ok(())
     }
 
-    /// The plan's number of a version of a run; adds it, after the runs it takes from, if it is new.
-    fn version(&mut self, run: RunId, version: Version, choice: &Choice) -> Result<usize> {
-        let version = self.simplest(run, version);
-        if let Some(made) = self.made.get(&(run, version)) {
-            return Ok(*made);
-        }
-        let mut edits = Vec::new();
-        for index in 0..self.expanded.len() {
-            if self.expanded[index].run != run || !self.applies(index, version) {
-                continue;
+    /// Adds its cells, sample by sample.
+    fn compile(mut self, plan: &mut Plan) -> Result<()> {
+        let axes = std::mem::take(&mut self.axes);
+        for sample in Self::each_sample(self.samples) {
+            for (site, axes) in axes.iter().enumerate() {
+                for (edit, expanded) in self.edits.iter().zip(&axes.moving) {
+                    self.compiler.expanded[edit.0] = expanded.clone();
+                }
+                for (choice, point) in axes.choices(site) {
+                    let start = plan.runs.len();
+                    self.compiler.made.retain(|(_, version, _), _| *version != Version::Edited);
+                    let run = self.compiler.version(plan, self.read_run, Version::Edited, &choice, sample)?;
+                    let mut at = axes.coordinates(&choice, point);
+                    at.example = self.compiler.experiment.example();
+                    at.sample = sample;
+                    let baseline = self.baseline + sample.filter(|_| self.by_sample).unwrap_or(0);
+                    let runs = start..plan.runs.len();
+                    plan.cells.push(Cell { runs, reads: self.read(run), baseline, at });
+                }
             }
-            let source = self.expanded[index].source();
-            let source = source.map(|source| self.version(source, version, choice)).transpose()?;
-            let chosen = if self.swept[index] { choice } else { &Choice::default() };
-            edits.extend(self.expanded[index].edits(chosen, source)?);
         }
-        let spec = &self.experiment.runs[run.0];
-        self.plan.runs.push(Run { name: spec.name.clone(), ids: spec.ids.clone(), edits });
-        self.made.insert((run, version), self.plan.runs.len() - 1);
-        Ok(self.plan.runs.len() - 1)
+        Ok(())
     }
 
-    /// The version with the fewest edits that is the same run.
-    fn simplest(&self, run: RunId, version: Version) -> Version {
-        let version =
-            if version == Version::Edited && !self.reached[run.0] { Version::Fixed } else { version };
-        let is_edited =
-            (0..self.expanded.len()).any(|i| self.expanded[i].run == run && self.applies(i, version));
-        if is_edited { version } else { Version::Original }
+    fn read(&self, run: usize) -> Vec<Read> {
+        vec![self.compiler.logits(self.read_run, run, self.single.clone())]
     }
-
-    fn applies(&self, edit: usize, version: Version) -> bool {
-        let changes = self.experiment.edits[edit].op.kind != OpKind::Collect;
-        changes && (version == Version::Edited || version == Version::Fixed && !self.swept[edit])
-    }
-}
-
-/// Values must not go round in circles.
-fn check_acyclic(experiment: &Experiment<'_>, expanded: &[Expanded]) -> Result<()> {
-    let mut settled = vec![false; experiment.runs.len()];
-    loop {
-        // A run is settled once every run it takes from is.
-        let mut waits = vec![false; settled.len()];
-        for edit in expanded {
-            waits[edit.run.0] |= edit.source().is_some_and(|source| !settled[source.0]);
-        }
-        let next: Vec<bool> = waits.into_iter().map(|waits| !waits).collect();
-        if next == settled {
-            break;
-        }
-        settled = next;
-    }
-    let stuck: Vec<&str> =
-        experiment.runs.iter().zip(&settled).filter(|(_, ok)| !**ok).map(|(run, _)| &*run.name).collect();
-    if stuck.is_empty() {
-        return Ok(());
-    }
-    let problem = format!(
-        "the runs {} take values from each other in a circle, so none of them can be run first",
-        stuck.join(", ")
-    );
-    Err(Error::part("edits", problem))
 }

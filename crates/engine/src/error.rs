@@ -1,5 +1,6 @@
 //! What can go wrong between an experiment and its results.
 
+use crate::dataset::{Origin, Refused};
 use std::path::{Path, PathBuf};
 
 /// The result of everything in this crate.
@@ -40,6 +41,14 @@ pub enum Error {
         /// What is wrong with it.
         source: causalcone_model::Error,
     },
+    /// Examples of a data set do not fit.
+    #[error("{}", listed(refused))]
+    Examples {
+        /// Which, and why.
+        refused: Vec<Refused>,
+        /// What is wrong with the first, by itself.
+        first: Option<Box<Error>>,
+    },
     /// A journal or its folder cannot be used.
     #[error("{}: {problem}", path.display())]
     Journal {
@@ -76,6 +85,10 @@ impl Error {
             Self::File { hint, .. } | Self::Experiment { hint, .. } | Self::Journal { hint, .. } => {
                 hint.clone()
             }
+            Self::Examples { refused, .. } => match refused.as_slice() {
+                [one] => one.hint.clone(),
+                _ => None,
+            },
             _ => None,
         }
     }
@@ -87,6 +100,7 @@ impl Error {
             // A disk that is full is no fault of the experiment.
             Self::Io { doing, .. } => *doing != "write",
             Self::Interrupted | Self::Kernel(_) => false,
+            Self::Examples { first: Some(first), .. } => first.is_bad_input(),
             _ => true,
         }
     }
@@ -99,8 +113,35 @@ impl Error {
         Self::Experiment { part: part.into(), problem: problem.into(), hint }
     }
 
+    /// The same error of one example. What is no fault of the input is none of the example's either.
+    pub(crate) fn in_example(origin: &Origin, error: Self) -> Self {
+        if !error.is_bad_input() || matches!(error, Self::Examples { .. }) {
+            return error;
+        }
+        Self::Examples { refused: vec![origin.refuse(&error)], first: Some(Box::new(error)) }
+    }
+
+    pub(crate) fn refused(refused: Refused) -> Self {
+        Self::Examples { refused: vec![refused], first: None }
+    }
+
+    pub(crate) fn bos_of_ids(part: String) -> Self {
+        Self::part(part, "bos is for prompts; ids are taken as they are")
+    }
+
     pub(crate) fn io(path: &Path, doing: &'static str, source: std::io::Error) -> Self {
         Self::Io { path: path.into(), doing, source }
+    }
+}
+
+/// One a line.
+fn listed(refused: &[Refused]) -> String {
+    match refused {
+        [one] => one.to_string(),
+        several => {
+            let lines: String = several.iter().map(|refused| format!("\n  {refused}")).collect();
+            format!("no example can be used:{lines}")
+        }
     }
 }
 

@@ -1,13 +1,14 @@
 //! The builder: runs, edits, reads, and axes to sweep.
 
+use crate::dataset::{Example, Origin, Refused};
 use crate::execute::{Cone, Executor, collect};
 use crate::metric::{Distribution, Metric, Top};
 use crate::op::{Op, OpKind, Value};
 use crate::plan::{Plan, Read, Reading};
 use crate::{Error, Result};
 use candle_core::Tensor;
-use causalcone_model::{Model, Site, Target, nearest};
-use std::collections::HashSet;
+use causalcone_model::{Indices, Model, Site, Target, nearest};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 /// A run of an experiment.
@@ -22,7 +23,10 @@ pub struct EditId(pub(crate) usize);
 #[derive(Debug, Clone)]
 pub(crate) struct RunSpec {
     pub(crate) name: Arc<str>,
+    /// Empty where the examples give the prompt.
     pub(crate) ids: Arc<[u32]>,
+    /// Whether a start-of-text token comes before the texts of examples.
+    pub(crate) bos: Option<bool>,
 }
 
 /// An edit as it was asked for.
@@ -59,6 +63,12 @@ pub struct Experiment<'m> {
     pub(crate) top: usize,
     pub(crate) tokens: Vec<u32>,
     pub(crate) sweep: Option<Sweep>,
+    /// The data set, with those of its lines that are no examples.
+    pub(crate) examples: Option<Vec<Result<Example, Refused>>>,
+    /// The example this is the experiment of.
+    pub(crate) origin: Option<Origin>,
+    /// The positions that example has names for.
+    pub(crate) names: BTreeMap<String, Indices>,
 }
 
 /// The axes of a sweep; each point of their product is a cell. Without an axis, what the edits list
@@ -75,8 +85,10 @@ pub struct Sweep {
     pub heads: bool,
     /// In place of the edits' site, and of their values' unless those name one.
     pub sites: Vec<Site>,
-    /// In place of the edits' scale.
+    /// In place of the edits' scale, or of the level of noise.
     pub scales: Vec<f64>,
+    /// So many samples of the noise of all edits.
+    pub samples: Option<usize>,
     /// What is recorded; empty is [`Metric::Prob`].
     pub metrics: Vec<Metric>,
 }
@@ -103,6 +115,9 @@ impl<'m> Experiment<'m> {
             top: 10,
             tokens: Vec::new(),
             sweep: None,
+            examples: None,
+            origin: None,
+            names: BTreeMap::new(),
         }
     }
 
@@ -129,14 +144,19 @@ impl<'m> Experiment<'m> {
             .decoder()
             .check(&ids)
             .map_err(|source| Error::Part { part: format!("run \"{name}\""), source })?;
-        if self.runs.iter().any(|run| &*run.name == name) {
-            return Err(Error::part(format!("run \"{name}\""), "is given twice"));
+        self.add_run(RunSpec { name: name.into(), ids: ids.into(), bos: None })
+    }
+
+    pub(crate) fn add_run(&mut self, run: RunSpec) -> Result<RunId> {
+        if self.runs.iter().any(|other| other.name == run.name) {
+            return Err(Error::part(format!("run \"{}\"", run.name), "is given twice"));
         }
-        self.runs.push(RunSpec { name: name.into(), ids: ids.into() });
+        self.runs.push(run);
         Ok(RunId(self.runs.len() - 1))
     }
 
-    /// The token ids of a run; none for a run of another experiment.
+    /// The token ids of a run; none for a run of another experiment, or one whose prompt the
+    /// examples give.
     pub fn ids(&self, run: RunId) -> &[u32] {
         self.runs.get(run.0).map_or(&[], |run| &run.ids)
     }
@@ -161,8 +181,8 @@ impl<'m> Experiment<'m> {
     /// Adds an edit.
     ///
     /// # Errors
-    /// When it does not fit the model or its run. What depends on other edits (cycles) is found by
-    /// [`Experiment::plan`].
+    /// When it does not fit the model or its run. What depends on other edits (cycles) or on
+    /// examples is found by [`Experiment::plan`].
     pub fn edit(&mut self, run: RunId, target: impl Into<Target>, op: Op) -> Result<EditId> {
         self.add_edit(EditSpec { name: None, run, target: target.into(), op })
     }
@@ -177,6 +197,9 @@ impl<'m> Experiment<'m> {
         }
         self.edits.push(edit);
         let id = EditId(self.edits.len() - 1);
+        if self.waits_for_examples(&self.edits[id.0]) {
+            return Ok(id);
+        }
         if let Err(e) = self.expand(id, None) {
             self.edits.pop();
             return Err(e);
@@ -224,9 +247,9 @@ impl<'m> Experiment<'m> {
         &self.tokens
     }
 
-    /// The axes to sweep.
-    pub fn sweep(&mut self, sweep: Sweep) {
-        self.sweep = Some(sweep);
+    /// The axes to sweep; `None` for a single experiment.
+    pub fn sweep(&mut self, sweep: impl Into<Option<Sweep>>) {
+        self.sweep = sweep.into();
     }
 
     /// The run called `base`, or the only one.
@@ -277,24 +300,33 @@ impl<'m> Experiment<'m> {
     /// # Errors
     /// As [`Experiment::execute`].
     pub fn execute_with(&self, executor: &dyn Executor) -> Result<Outcome<'m>> {
-        let plan = self.plan_once()?;
-        let cells: Vec<_> = plan.cells.iter().collect();
+        if self.examples.is_some() {
+            let hint = Some("execute each experiment of by_example".into());
+            return Err(Error::hinted("examples", "an experiment with a data set has many outcomes", hint));
+        }
+        let plan = self.plan_all_runs()?;
+        let cells: Vec<_> =
+            plan.baselines.iter().map(|baseline| &baseline.original).chain(&plan.cells).collect();
         let mut readings = collect(executor, self.model, &plan, &cells)?.into_iter();
-        let mut logits = || -> Result<Vec<Distribution>> {
-            let of_cell = readings.next().unwrap_or_default();
-            of_cell.iter().map(Distribution::read).collect()
-        };
-        let (originals, counterfactuals) = (logits()?, logits()?);
-        let collected = self.collected(&plan, readings.next().unwrap_or_default());
+        let originals = readings.next().unwrap_or_default();
+        let mut edited = readings.next().unwrap_or_default();
+        // The answers of all runs, then what is collected.
+        let collected = edited.split_off(edited.len().min(self.runs.len()));
+        let logits = |of_runs: Vec<Reading>| of_runs.iter().map(Distribution::read).collect::<Result<_>>();
         let nothing = Distribution::new(Vec::new());
-        Ok(Outcome { model: self.model, originals, counterfactuals, collected, nothing })
+        Ok(Outcome {
+            model: self.model,
+            originals: logits(originals)?,
+            counterfactuals: logits(edited)?,
+            collected: self.collected(&plan, collected),
+            nothing,
+        })
     }
 
     /// Pairs the activations read for `collect` edits with where they stand.
     fn collected(&self, plan: &Plan, readings: Vec<Reading>) -> Vec<Collected> {
-        let reads = plan.cells.get(2).map_or(&[][..], |cell| &cell.reads);
+        let reads = plan.cells.iter().flat_map(|cell| cell.reads.iter().skip(self.runs.len()));
         reads
-            .iter()
             .zip(readings)
             .filter_map(|(read, reading)| match (read, reading) {
                 (Read::Activation { run, place }, Reading::Activation(tensor)) => {
@@ -303,6 +335,11 @@ impl<'m> Experiment<'m> {
                 _ => None,
             })
             .collect()
+    }
+
+    /// The number of the example this is the experiment of, where it is of one.
+    pub fn example(&self) -> Option<usize> {
+        self.origin.as_ref().map(|origin| origin.number)
     }
 
     /// Whether any edit only reads.

@@ -78,7 +78,7 @@ impl Explanation {
         Ok(Self {
             model: model.name().into(),
             executor: executor.name(),
-            runs: experiment.runs.iter().map(run).collect(),
+            runs: experiment.prompted_runs().iter().map(run).collect(),
             cells: plan.cells.len(),
             sites: sites(experiment, plan),
             edits: plan.runs.iter().map(|run| run.edits.len()).sum(),

@@ -205,6 +205,11 @@ impl Metric {
         !matches!(self, Self::LogitDiff | Self::Kl)
     }
 
+    /// Whether it compares with the unedited distribution.
+    pub(crate) fn needs_original(self) -> bool {
+        self == Self::Kl
+    }
+
     /// Its numbers for a distribution, given the tokens and the unedited distribution.
     pub fn values(self, edited: &Distribution, original: &Distribution, tokens: &[u32]) -> Vec<f64> {
         let each = |f: fn(&Distribution, u32) -> f64| tokens.iter().map(|&id| f(edited, id)).collect();

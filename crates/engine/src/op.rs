@@ -25,6 +25,8 @@ pub enum OpKind {
     Subtract,
     /// b ← 0 (pyvene's ZeroIntervention).
     Zero,
+    /// b ← b + c·ε, where ε is standard normal and c the level; see [`crate::noise`].
+    Noise,
     /// b ← c·b.
     Scale,
     /// b stays; the activations are read (pyvene's CollectIntervention).
@@ -49,7 +51,7 @@ pub struct OpInfo {
 }
 
 /// All interventions, by the names experiment files use.
-pub const OPS: [OpInfo; 7] = [
+pub const OPS: [OpInfo; 8] = [
     OpInfo { kind: OpKind::Swap, name: "swap", formula: "b ← v", takes_value: true, takes_scale: false },
     OpInfo {
         kind: OpKind::Add,
@@ -66,6 +68,13 @@ pub const OPS: [OpInfo; 7] = [
         takes_scale: true,
     },
     OpInfo { kind: OpKind::Zero, name: "zero", formula: "b ← 0", takes_value: false, takes_scale: false },
+    OpInfo {
+        kind: OpKind::Noise,
+        name: "noise",
+        formula: "b ← b + level·ε",
+        takes_value: false,
+        takes_scale: true,
+    },
     OpInfo {
         kind: OpKind::Scale,
         name: "scale",
@@ -104,8 +113,10 @@ pub struct Op {
     pub kind: OpKind,
     /// The value v, where the kind takes one.
     pub value: Option<Value>,
-    /// The scale c; 1 unless set.
+    /// The scale c; 1 unless set. Of noise it is the level.
     pub scale: f64,
+    /// The seed of [`OpKind::Noise`]; 0 unless set.
+    pub seed: u64,
     /// The closure of [`OpKind::Custom`].
     pub custom: Option<Custom>,
 }
@@ -175,7 +186,7 @@ impl From<f64> for Value {
 
 impl Op {
     fn new(kind: OpKind, value: Option<Value>) -> Self {
-        Self { kind, value, scale: 1.0, custom: None }
+        Self { kind, value, scale: 1.0, seed: 0, custom: None }
     }
 
     /// b ← v.
@@ -203,6 +214,11 @@ impl Op {
         Self::new(OpKind::Scale, None).scaled(factor)
     }
 
+    /// b ← b + level·ε with standard normal ε; see [`Op::seeded`] and [`crate::noise`].
+    pub fn noise(level: f64) -> Self {
+        Self::new(OpKind::Noise, None).scaled(level)
+    }
+
     /// b stays, and is among the results.
     pub fn collect() -> Self {
         Self::new(OpKind::Collect, None)
@@ -211,6 +227,13 @@ impl Op {
     /// b ← f(b).
     pub fn custom(f: impl Fn(&Tensor) -> candle_core::Result<Tensor> + Send + Sync + 'static) -> Self {
         Self { custom: Some(Arc::new(f)), ..Self::new(OpKind::Custom, None) }
+    }
+
+    /// The same noise with another seed.
+    #[must_use]
+    pub fn seeded(mut self, seed: u64) -> Self {
+        self.seed = seed;
+        self
     }
 
     /// The same with the scale c.
@@ -240,7 +263,8 @@ pub fn apply(
     let scaled = |x: Tensor| if scale == 1.0 { Ok(x) } else { x * scale };
     Ok(match kind {
         OpKind::Swap => value()?,
-        OpKind::Add => (base + scaled(value()?)?)?,
+        // Noise comes as a constant: ε is drawn when an edit is resolved.
+        OpKind::Add | OpKind::Noise => (base + scaled(value()?)?)?,
         OpKind::Subtract => (base - scaled(value()?)?)?,
         OpKind::Zero => base.zeros_like()?,
         OpKind::Scale => scaled(base.clone())?,
@@ -271,6 +295,7 @@ mod tests {
             (OpKind::Add, 2.0, 13.0),
             (OpKind::Subtract, 2.0, -7.0),
             (OpKind::Zero, 1.0, 0.0),
+            (OpKind::Noise, 2.0, 13.0),
             (OpKind::Scale, 2.0, 6.0),
             (OpKind::Collect, 1.0, 3.0),
             (OpKind::Custom, 1.0, 9.0),

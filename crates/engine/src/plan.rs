@@ -49,6 +49,12 @@ pub struct Cell {
 /// The columns of a cell; `None` where a column is not one value.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Coordinates {
+    /// The example, counted from 0 over the lines of the data set that are not blank.
+    pub example: Option<usize>,
+    /// The sample of the noise, where samples are swept.
+    pub sample: Option<usize>,
+    /// Which choice of each axis it is: what cells of different examples have in common.
+    pub point: Point,
     /// The swept edits' site.
     pub site: Option<Site>,
     /// The layer edited; the last one of those edited together where layers accumulate.
@@ -61,6 +67,23 @@ pub struct Coordinates {
     pub position: Option<usize>,
     /// The scale, where the op has one.
     pub scale: Option<f64>,
+}
+
+/// The choices a cell is made of, each counted from 0 along its axis; 0 on an axis that is not swept.
+/// Examples may list different layers or positions: the third choice of one goes with the third of
+/// another.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Point {
+    /// Which of the sites.
+    pub site: usize,
+    /// Which set of layers.
+    pub layers: usize,
+    /// Which head of those listed.
+    pub head: usize,
+    /// Which position of those listed.
+    pub position: usize,
+    /// Which of the scales.
+    pub scale: usize,
 }
 
 /// A prompt with the edits made to it.

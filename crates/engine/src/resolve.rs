@@ -1,17 +1,18 @@
 //! From an edit as it was written to plain indices, each checked against the model and the runs.
 
 use crate::error::Within;
-use crate::experiment::{EditId, EditSpec, Experiment, RunId, RunSpec};
+use crate::experiment::{EditId, EditSpec, Experiment, RunId};
+use crate::noise::Noise;
 use crate::op::{OpKind, Source, Value};
 use crate::plan::{Constant, Edit, Place, Taken};
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
-use causalcone_model::{Error as ModelError, Indices, Layout, Positions, Site, Which};
+use causalcone_model::{Error as ModelError, Indices, Layout, Site};
 use causalcone_ops::select;
 use std::sync::Arc;
 
 /// [`Indices::resolve`] or [`Indices::resolve_any`].
-type Resolve = fn(&Indices, &'static str, usize) -> Result<Vec<usize>, ModelError>;
+pub(crate) type Resolve = fn(&Indices, &'static str, usize) -> Result<Vec<usize>, ModelError>;
 
 /// An edit with every list written out. A cell of a sweep takes some of each.
 #[derive(Debug, Clone)]
@@ -33,6 +34,8 @@ enum ExpandedValue {
     None,
     /// One row, or one a position.
     Constant(Tensor),
+    /// Drawn for each sample.
+    Noise(Noise),
     /// Positions and heads are one, or as many as the edit's.
     Run {
         run: RunId,
@@ -65,20 +68,40 @@ impl Expanded {
         self.op.kind.info().takes_scale.then(|| choice.scale.unwrap_or(self.op.scale))
     }
 
-    /// The edits a cell makes, one a layer. `source` is the plan's number of the run that values
-    /// come from.
-    pub(crate) fn edits(&self, choice: &Choice, source: Option<usize>) -> Result<Vec<Arc<Edit>>> {
+    /// How many numbers of noise one sample of it takes.
+    pub(crate) fn noise(&self) -> usize {
+        match &self.value {
+            ExpandedValue::Noise(noise) => noise.len(),
+            _ => 0,
+        }
+    }
+
+    /// The edits a cell makes, one a layer, with this sample of noise. `source` is the plan's number
+    /// of the run that values come from.
+    pub(crate) fn edits(
+        &self,
+        choice: &Choice,
+        sample: usize,
+        source: Option<usize>,
+    ) -> Result<Vec<Arc<Edit>>> {
         let layers = choice.layers.clone().unwrap_or(0..self.layers.len());
         let positions = pick(&self.positions, choice.position);
         let heads = self.heads.as_ref().map(|heads| pick(heads, choice.head));
+        // Cells that share a constant share its tensor, of which one that edits a position at a time
+        // takes a row.
+        let constant = |rows: Tensor| {
+            let row = choice.position.filter(|_| rows.rank() > 0 && rows.dims()[0] > 1);
+            Taken::Constant(Constant { rows, row })
+        };
+        let constant = match &self.value {
+            ExpandedValue::Constant(rows) => Some(constant(rows.clone())),
+            ExpandedValue::Noise(noise) => Some(constant(noise.tensor(sample, choice.head)?)),
+            _ => None,
+        };
         self.layers[layers]
             .iter()
             .map(|&(layer, source_layer)| {
                 let value = match (&self.value, source) {
-                    (ExpandedValue::Constant(rows), _) => Some(Taken::Constant(Constant {
-                        rows: rows.clone(),
-                        row: choice.position.filter(|_| rows.rank() > 0 && rows.dims()[0] > 1),
-                    })),
                     (ExpandedValue::Run { site, positions, heads, .. }, Some(run)) => {
                         let place = Place {
                             site: *site,
@@ -89,7 +112,7 @@ impl Expanded {
                         };
                         Some(Taken::Run(run, place))
                     }
-                    _ => None,
+                    _ => constant.clone(),
                 };
                 Ok(Arc::new(Edit {
                     op: self.op.kind,
@@ -129,7 +152,18 @@ impl Experiment<'_> {
         let edit = &self.edits[id.0];
         let info = edit.op.kind.info();
         if !(edit.op.scale as f32).is_finite() {
-            return Err(Error::part(part(), format!("scale {} is not a finite number", edit.op.scale)));
+            return Err(Error::part(
+                part(),
+                format!(
+                    "{} {} is not a finite number",
+                    if edit.op.kind == OpKind::Noise { "level" } else { "scale" },
+                    edit.op.scale
+                ),
+            ));
+        }
+        if edit.op.kind == OpKind::Noise && edit.op.scale < 0.0 {
+            let problem = format!("level {} is negative, where a standard deviation fits", edit.op.scale);
+            return Err(Error::part(part(), problem));
         }
         if info.takes_value != edit.op.value.is_some() {
             let problem = if info.takes_value { "needs a value" } else { "takes no value" };
@@ -166,6 +200,7 @@ impl Experiment<'_> {
             value: ExpandedValue::None,
         };
         match &edit.op.value {
+            None if edit.op.kind == OpKind::Noise => self.expand_noise(&mut expanded, &part)?,
             None => {}
             Some(Value::Number(x)) => {
                 let x = Tensor::new(*x as f32, self.model.decoder().token_embedding().device())?;
@@ -175,6 +210,28 @@ impl Experiment<'_> {
             Some(Value::Run(source)) => self.expand_source(&mut expanded, edit, source, &part)?,
         }
         Ok(expanded)
+    }
+
+    /// Noise: a number for each dimension of each position, by where it stands in the site's row.
+    fn expand_noise(&self, edit: &mut Expanded, part: &dyn Fn() -> String) -> Result<()> {
+        let all = |n: usize| (0..n).collect::<Vec<_>>();
+        let (width, heads) = match edit.site.layout(self.model.config()) {
+            Layout::Rows { width } => (width, None),
+            Layout::Heads { heads, width } => {
+                (width, Some((edit.heads.as_ref().map_or_else(|| all(heads), |h| h.to_vec()), width)))
+            }
+            Layout::Attention { .. } => {
+                let problem = format!("noise is for vectors, and {} is a matrix of them", edit.site.name());
+                let hint = Some("put it into query_output, key_output or value_output".into());
+                return Err(Error::hinted(part(), problem, hint));
+            }
+        };
+        let dims = edit.dims.as_ref().map_or_else(|| all(width), |dims| dims.to_vec());
+        let example = self.origin.as_ref().map_or(0, |origin| origin.number);
+        let device = self.model.decoder().token_embedding().device().clone();
+        let noise = Noise::new(edit.op.seed, example, edit.positions.clone(), dims, heads, device);
+        edit.value = ExpandedValue::Noise(noise);
+        Ok(())
     }
 
     /// A constant: one number, one row, or one row a position; as wide as the site or the subspace.
@@ -366,83 +423,6 @@ impl Experiment<'_> {
         match site.layout(self.model.config()) {
             Layout::Rows { width } | Layout::Heads { width, .. } => width,
             Layout::Attention { .. } => positions,
-        }
-    }
-
-    /// The positions of `run` that a text means: tokens, "last" and what counts from the end are
-    /// looked for in the run itself, everything else means the indices of the edited run.
-    fn positions(&self, positions: &Positions, run: RunId, edited: RunId) -> Result<Vec<usize>, ModelError> {
-        let len = self.runs[run.0].ids.len();
-        // What is edited is edited once; a value may be taken several times.
-        let resolve: Resolve = if run == edited { Indices::resolve } else { Indices::resolve_any };
-        let indices = match positions {
-            Positions::Last => return Ok(vec![len - 1]),
-            Positions::Token { text, which } => return self.token_positions(text, *which, run),
-            Positions::Indices(indices) if indices.counts_from_end() => {
-                return resolve(indices, "position", len);
-            }
-            Positions::Indices(indices) => indices,
-        };
-        if run == edited {
-            return resolve(indices, "position", len);
-        }
-        let edited_len = self.runs[edited.0].ids.len();
-        let found = resolve(
-            indices,
-            "position",
-            edited_len.max(match indices {
-                Indices::All | Indices::Range(_, None) => 0,
-                _ => len,
-            }),
-        )?;
-        match found.iter().find(|position| **position >= len) {
-            None => Ok(found),
-            Some(position) => Err(ModelError::Address {
-                what: "position",
-                given: position.to_string(),
-                problem: format!(
-                    "is not in run \"{}\", which has only {len}, numbered 0 to {}",
-                    self.runs[run.0].name,
-                    len - 1
-                ),
-                hint: None,
-            }),
-        }
-    }
-
-    /// Where the tokens of a text stand in a run; they must stand there once.
-    fn token_positions(&self, text: &str, which: Which, run: RunId) -> Result<Vec<usize>, ModelError> {
-        let RunSpec { name, ids } = &self.runs[run.0];
-        let Some(tokenizer) = self.model.tokenizer() else {
-            return Err(ModelError::NoTokenizer { given: text.into() });
-        };
-        let wanted = tokenizer.encode_inside(text, self.model.config().context)?;
-        let starts: Vec<usize> = match wanted.len() {
-            0 => Vec::new(),
-            n => ids
-                .windows(n)
-                .enumerate()
-                .filter(|(_, window)| *window == wanted)
-                .map(|(start, _)| start)
-                .collect(),
-        };
-        let refuse = |problem: String| {
-            Err(ModelError::Address { what: "token", given: format!("{text:?}"), problem, hint: None })
-        };
-        match starts.as_slice() {
-            [start] => Ok(match which {
-                Which::All => (*start..start + wanted.len()).collect(),
-                Which::First => vec![*start],
-                Which::Last => vec![start + wanted.len() - 1],
-            }),
-            [] => {
-                let tokens: Vec<String> =
-                    ids.iter().map(|&id| format!("{:?}", tokenizer.token(id))).collect();
-                refuse(format!("is not in run \"{name}\", whose tokens are {}", tokens.join(", ")))
-            }
-            many => refuse(format!(
-                "stands more than once in run \"{name}\", at positions {many:?}: give one of them"
-            )),
         }
     }
 }

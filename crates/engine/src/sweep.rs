@@ -1,6 +1,6 @@
 //! Running a sweep: every cell once, its numbers recorded as they come.
 
-use crate::compile::metrics;
+use crate::compile::{Basis, metrics};
 use crate::cone::Work;
 use crate::execute::Executor;
 use crate::experiment::Experiment;
@@ -40,23 +40,25 @@ pub struct PreparedSweep<'m> {
     model: &'m Model,
     plan: Plan,
     metrics: Vec<Metric>,
-    tokens: Vec<u32>,
-    prompt: Arc<[u32]>,
+    /// By baseline.
+    bases: Vec<Basis>,
 }
 
 /// What a sweep recorded.
 #[derive(Debug, Clone)]
 pub struct SweepResult {
-    /// The token ids of the run that is edited: what positions count.
-    pub prompt: Arc<[u32]>,
-    /// Where each cell stands, in the order of the axes.
+    /// Where each cell stands: example by example, sample by sample, in the order of the axes.
     pub cells: Vec<Coordinates>,
     /// The numbers of each cell, one for each of `columns`.
     pub values: Vec<Values>,
-    /// What the numbers are: a metric, and the token it is of where it is of one.
-    pub columns: Vec<(Metric, Option<u32>)>,
+    /// What the numbers are: a metric, and which of the tokens read it is of where it is of one.
+    pub columns: Vec<(Metric, Option<usize>)>,
     /// By cell, which of the baselines it is compared with.
     pub baseline_of: Vec<usize>,
+    /// By baseline, the token ids of the run that is edited: what positions count.
+    pub prompts: Vec<Arc<[u32]>>,
+    /// By baseline, the tokens read.
+    pub tokens: Vec<Arc<[u32]>>,
     /// By baseline, the same numbers without any edit.
     pub base: Vec<Values>,
     /// By baseline, the same numbers with all edits but the swept ones, where there are others.
@@ -83,6 +85,11 @@ pub struct Row<'a> {
 }
 
 impl SweepResult {
+    /// Whether there are examples or samples to take means over.
+    pub fn has_means(&self) -> bool {
+        self.cells.iter().any(|at| at.example.is_some() || at.sample.is_some())
+    }
+
     /// Whether there are edits besides the swept ones.
     pub fn has_fixed(&self) -> bool {
         self.fixed.iter().any(Option::is_some)
@@ -95,7 +102,7 @@ impl SweepResult {
             self.columns.iter().enumerate().map(move |(i, &(metric, token))| Row {
                 at: &self.cells[cell],
                 metric,
-                token,
+                token: token.and_then(|token| self.tokens[baseline].get(token).copied()),
                 value: self.values[cell].get(i).copied().flatten(),
                 base: self.base[baseline].get(i).copied().flatten(),
                 fixed: self.fixed[baseline].as_ref().and_then(|fixed| fixed.get(i).copied().flatten()),
@@ -110,11 +117,9 @@ impl<'m> PreparedSweep<'m> {
     /// # Errors
     /// As [`Experiment::plan`].
     pub fn new(experiment: &Experiment<'m>) -> Result<Self> {
-        let plan = experiment.plan()?;
+        let (plan, bases) = experiment.plan_sweep()?;
         let metrics = experiment.sweep.as_ref().map(metrics).unwrap_or_default();
-        let swept = experiment.sweep.as_ref().and_then(|sweep| sweep.edits.first()).map_or(0, |edit| edit.0);
-        let prompt = experiment.runs[experiment.edits[swept].run.0].ids.clone();
-        Ok(Self { model: experiment.model(), plan, metrics, tokens: experiment.tokens.clone(), prompt })
+        Ok(Self { model: experiment.model(), plan, metrics, bases })
     }
 
     /// The plan.
@@ -123,14 +128,13 @@ impl<'m> PreparedSweep<'m> {
     }
 
     /// What is recorded of each cell.
-    pub fn columns(&self) -> Vec<(Metric, Option<u32>)> {
+    pub fn columns(&self) -> Vec<(Metric, Option<usize>)> {
+        // All examples have as many tokens.
+        let tokens = self.bases.first().map_or(0, |basis| basis.tokens.len());
         let of = |&metric: &Metric| {
-            let tokens: Vec<Option<u32>> = if metric.is_per_token() {
-                self.tokens.iter().copied().map(Some).collect()
-            } else {
-                vec![None]
-            };
-            tokens.into_iter().map(move |token| (metric, token))
+            let of: Vec<Option<usize>> =
+                if metric.is_per_token() { (0..tokens).map(Some).collect() } else { vec![None] };
+            of.into_iter().map(move |token| (metric, token))
         };
         self.metrics.iter().flat_map(of).collect()
     }
@@ -158,20 +162,30 @@ impl<'m> PreparedSweep<'m> {
     ) -> Result<SweepResult> {
         let missing: Vec<usize> =
             (0..self.plan.cells.len()).filter(|cell| !done.contains_key(cell)).collect();
-        // Baselines go with the cells, since they share rows; the originals first.
+        // Baselines go with the cells, since they share rows; the originals first. The samples of an
+        // example have one original.
         let baselines = &self.plan.baselines;
-        let originals = baselines.len();
-        let fixed: Vec<usize> = (0..originals).filter(|i| baselines[*i].fixed.is_some()).collect();
-        let first_cell = originals + fixed.len();
-        let mut cells: Vec<&Cell> = self.plan.baselines().collect();
+        let read = |baseline: usize| baselines[baseline].original.reads.first().map(Read::run);
+        let (mut originals, mut original_of): (Vec<usize>, Vec<usize>) = (Vec::new(), Vec::new());
+        for baseline in 0..baselines.len() {
+            if originals.last().is_none_or(|last| read(*last) != read(baseline)) {
+                originals.push(baseline);
+            }
+            original_of.push(originals.len() - 1);
+        }
+        let fixed: Vec<usize> = (0..baselines.len()).filter(|i| baselines[*i].fixed.is_some()).collect();
+        let first_fixed = originals.len();
+        let first_cell = first_fixed + fixed.len();
+        let mut cells: Vec<&Cell> = originals.iter().map(|baseline| &baselines[*baseline].original).collect();
+        cells.extend(baselines.iter().filter_map(|b| b.fixed.as_ref()));
         cells.extend(missing.iter().map(|cell| &self.plan.cells[*cell]));
+        let keeps_originals = self.metrics.iter().any(|metric| metric.needs_original());
         let total = self.plan.cells.len() as u64;
         let tell =
             |done: usize| report(Progress { what: "sweeping", done: done as u64, total, unit: Unit::Cells });
 
-        let mut base: Vec<Option<Distribution>> = vec![None; originals];
-        let mut base_values = vec![Values::new(); originals];
-        let mut fixed_values = vec![None; originals];
+        let mut base: Vec<Option<(Distribution, Values)>> = vec![None; first_fixed];
+        let mut fixed_values = vec![None; baselines.len()];
         let mut values = done;
         let mut pending: Vec<(usize, Values)> = Vec::new();
         let mut recorded = Instant::now();
@@ -190,19 +204,21 @@ impl<'m> PreparedSweep<'m> {
             let ran = executor.execute(self.model, &self.plan, &cells, &mut |index, readings| {
                 let row = readings.first().ok_or_else(|| Error::part("sweep", "a cell gave no logits"))?;
                 let row = Distribution::read(row)?;
-                if index < originals {
-                    base_values[index] = self.numbers(&row, &row);
-                    base[index] = Some(row);
+                if index < first_fixed {
+                    let values = self.numbers(&row, &row, originals[index]);
+                    // A distribution is large, and there may be one for each of many examples.
+                    let row = if keeps_originals { row } else { Distribution::new(Vec::new()) };
+                    base[index] = Some((row, values));
                     return Ok(ControlFlow::Continue(()));
                 }
                 let baseline = match index.checked_sub(first_cell) {
                     Some(cell) => self.plan.cells[missing[cell]].baseline,
-                    None => fixed[index - originals],
+                    None => fixed[index - first_fixed],
                 };
-                let original = base.get(baseline).and_then(Option::as_ref);
-                let original =
+                let original = base[original_of[baseline]].as_ref();
+                let (original, _) =
                     original.ok_or_else(|| Error::part("sweep", "a cell came before its baseline"))?;
-                let numbers = self.numbers(&row, original);
+                let numbers = self.numbers(&row, original, baseline);
                 let Some(cell) = index.checked_sub(first_cell) else {
                     fixed_values[baseline] = Some(numbers);
                     return Ok(ControlFlow::Continue(()));
@@ -228,12 +244,16 @@ impl<'m> PreparedSweep<'m> {
             return Err(Error::Interrupted);
         }
         Ok(SweepResult {
-            prompt: self.prompt.clone(),
+            prompts: self.bases.iter().map(|basis| basis.prompt.clone()).collect(),
+            tokens: self.bases.iter().map(|basis| basis.tokens.clone()).collect(),
             cells: self.plan.cells.iter().map(|cell| cell.at.clone()).collect(),
             baseline_of: self.plan.cells.iter().map(|cell| cell.baseline).collect(),
             values: values.into_values().collect(),
             columns: self.columns(),
-            base: base_values,
+            base: original_of
+                .iter()
+                .map(|i| base[*i].iter().flat_map(|(_, v)| v.clone()).collect())
+                .collect(),
             fixed: fixed_values,
             work,
         })
@@ -244,15 +264,16 @@ impl<'m> PreparedSweep<'m> {
     }
 
     /// What is recorded of a cell whose logits are `row`.
-    pub(crate) fn numbers(&self, row: &Distribution, original: &Distribution) -> Values {
+    pub(crate) fn numbers(&self, row: &Distribution, original: &Distribution, baseline: usize) -> Values {
         // Where only single logits are read, a row holds them in the order of the tokens.
+        let tokens = &*self.bases[baseline].tokens;
         let single: Vec<u32>;
-        let tokens = match self.plan.baselines.first().and_then(|b| b.original.reads.first()) {
+        let tokens = match self.plan.baselines[baseline].original.reads.first() {
             Some(Read::Logits { tokens: Some(tokens), .. }) => {
                 single = (0..).take(tokens.len()).collect();
                 &single
             }
-            _ => &self.tokens,
+            _ => tokens,
         };
         let all = self.metrics.iter().flat_map(|metric| metric.values(row, original, tokens));
         all.map(|x| x.is_finite().then_some(x)).collect()

@@ -75,15 +75,15 @@ impl PreparedSweep<'_> {
                     return Ok(ControlFlow::Continue(()));
                 };
                 let cell = cells[place];
-                let original = originals.get(self.plan().cells[cell].baseline);
+                let baseline = self.plan().cells[cell].baseline;
+                let original = originals.get(baseline);
                 let original =
                     original.ok_or_else(|| Error::part("verify", "a cell came before its baseline"))?;
-                verification.compare(
-                    cell,
-                    &result.columns,
-                    &result.values[cell],
-                    &self.numbers(&row, original),
-                );
+                let token = |place: usize| result.tokens[baseline].get(place).copied();
+                let columns: Vec<_> =
+                    result.columns.iter().map(|(metric, place)| (*metric, place.and_then(token))).collect();
+                let theirs = self.numbers(&row, original, baseline);
+                verification.compare(cell, &columns, &result.values[cell], &theirs);
                 Ok(tell(place + 1))
             },
         )?;

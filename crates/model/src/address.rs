@@ -11,10 +11,10 @@
 //! # Ok::<(), causalcone_model::Error>(())
 //! ```
 
+mod written;
+
 use crate::site::Site;
 use crate::{Error, Result};
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
 use std::fmt;
 use std::ops::{Range, RangeFrom, RangeFull, RangeInclusive};
 
@@ -191,8 +191,8 @@ impl From<RangeFrom<i64>> for Indices {
 
 /// Which positions of a run.
 ///
-/// In experiment files: `"all"`, `"last"`, an index, a list, a range, or `{ token = " Spain" }`
-/// with an optional `which = "first"` or `"last"`.
+/// In experiment files: `"all"`, `"last"`, an index, a list, a range, `{ token = " Spain" }`
+/// with an optional `which = "first"` or `"last"`, or `{ name = "subject" }`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Positions {
     /// The last one.
@@ -206,6 +206,15 @@ pub enum Positions {
         /// All of its tokens, or one end of it.
         which: Which,
     },
+    /// Those that each example of a data set gives under this name.
+    Name(String),
+}
+
+impl Positions {
+    /// Those that each example of a data set gives under a name.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self::Name(name.into())
+    }
 }
 
 /// Which tokens of a text that is several.
@@ -288,121 +297,6 @@ impl Site {
     }
 }
 
-impl Serialize for Indices {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::List(list) if list.len() != 1 => {
-                let mut seq = serializer.serialize_seq(Some(list.len()))?;
-                list.iter().try_for_each(|i| seq.serialize_element(i))?;
-                seq.end()
-            }
-            Self::List(list) => list[0].serialize(serializer),
-            other => serializer.collect_str(other),
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Indices {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match AddressVisitor::<false>.run(deserializer)? {
-            Positions::Indices(indices) => Ok(indices),
-            _ => Err(de::Error::custom("only positions can be named by a token or as \"last\"")),
-        }
-    }
-}
-
-impl Serialize for Positions {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Last => serializer.serialize_str("last"),
-            Self::Indices(indices) => indices.serialize(serializer),
-            Self::Token { text, which } => {
-                let mut map = serializer.serialize_map(None)?;
-                map.serialize_entry("token", text)?;
-                match which {
-                    Which::All => {}
-                    Which::First => map.serialize_entry("which", "first")?,
-                    Which::Last => map.serialize_entry("which", "last")?,
-                }
-                map.end()
-            }
-        }
-    }
-}
-
-impl<'de> Deserialize<'de> for Positions {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        AddressVisitor::<true>.run(deserializer)
-    }
-}
-
-/// Reads every written form of an address; `POSITIONS` says whether those of positions fit too.
-struct AddressVisitor<const POSITIONS: bool>;
-
-impl<'de, const POSITIONS: bool> AddressVisitor<POSITIONS> {
-    fn run<D: Deserializer<'de>>(self, deserializer: D) -> Result<Positions, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de, const POSITIONS: bool> Visitor<'de> for AddressVisitor<POSITIONS> {
-    type Value = Positions;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("\"all\", an index, a list of indices, or a range like \"0..5\"")?;
-        if POSITIONS { f.write_str(", \"last\", or { token = \"…\" }") } else { Ok(()) }
-    }
-
-    fn visit_i64<E>(self, i: i64) -> Result<Positions, E> {
-        Ok(Indices::from(i).into())
-    }
-
-    fn visit_u64<E: de::Error>(self, i: u64) -> Result<Positions, E> {
-        i64::try_from(i)
-            .map(|i| Indices::from(i).into())
-            .map_err(|_| E::custom(format!("index {i} is too large")))
-    }
-
-    fn visit_str<E: de::Error>(self, text: &str) -> Result<Positions, E> {
-        if POSITIONS && text == "last" {
-            return Ok(Positions::Last);
-        }
-        text.parse::<Indices>().map(Positions::Indices).map_err(|problem| {
-            let more = if POSITIONS { ", nor \"last\"" } else { "" };
-            E::custom(format!("{problem}{more}"))
-        })
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Positions, A::Error> {
-        let mut list = Vec::new();
-        while let Some(i) = seq.next_element::<i64>()? {
-            list.push(i);
-        }
-        Ok(Positions::Indices(Indices::List(list)))
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Positions, A::Error> {
-        #[derive(serde::Deserialize)]
-        #[serde(deny_unknown_fields)]
-        struct Token {
-            token: String,
-            which: Option<String>,
-        }
-        let Token { token: text, which } = Token::deserialize(de::value::MapAccessDeserializer::new(map))?;
-        let which = match which.as_deref() {
-            None => Which::All,
-            Some("first") => Which::First,
-            Some("last") => Which::Last,
-            Some(other) => {
-                return Err(de::Error::custom(format!(
-                    "which = {other:?} is neither \"first\" nor \"last\""
-                )));
-            }
-        };
-        Ok(Positions::Token { text, which })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -433,6 +327,14 @@ mod tests {
     }
 
     #[test]
+    fn a_name_stays_a_name() {
+        let name = written(r#"{"name": "subject"}"#);
+        assert_eq!(name, Positions::named("subject"));
+        assert_eq!(serde_json::to_string(&name).unwrap(), r#"{"name":"subject"}"#);
+        assert!(serde_json::from_str::<Indices>(r#"{"name": "subject"}"#).is_err());
+    }
+
+    #[test]
     fn out_of_range_empty_and_repeated_are_refused() {
         for json in ["3", "-4", "[]", "[1, 1]", "[1, -2]", r#""2..1""#, r#""0..4""#, r#""3..3""#] {
             let Positions::Indices(indices) = written(json) else { panic!("{json}") };
@@ -443,6 +345,10 @@ mod tests {
             "1.5",
             r#"{"tokens": "a"}"#,
             r#"{"token": "a", "which": "middle"}"#,
+            r#"{"token": "a", "name": "b"}"#,
+            r#"{"name": "b", "which": "last"}"#,
+            r#"{"which": "last"}"#,
+            "{}",
             "18446744073709551615",
         ] {
             assert!(serde_json::from_str::<Positions>(json).is_err(), "{json}");

@@ -3,7 +3,7 @@
 use super::failure::Failure;
 use super::terminal::Terminal;
 use super::{FileArgs, Loaded, TopArgs};
-use crate::{Experiment, Record, Top, visible};
+use crate::{Experiment, Record, Refused, Top, visible};
 use candle_core::{DType, Tensor};
 use serde::Serialize;
 use serde_json::Value;
@@ -36,12 +36,34 @@ pub(super) struct Answers {
 }
 
 #[derive(Serialize)]
-pub(super) struct RunResult {
+struct RunResult {
     model: String,
+    #[serde(flatten)]
+    answered: Answered,
+}
+
+/// What one experiment answered, without and with its edits.
+#[derive(Serialize)]
+pub(super) struct Answered {
     original: Answers,
     pub(super) counterfactual: Answers,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     collected: Vec<CollectedJson>,
+}
+
+/// `run` of a file with a data set.
+#[derive(Serialize)]
+struct ExamplesResult {
+    model: String,
+    examples: Vec<ExampleResult>,
+    errors: Vec<Refused>,
+}
+
+#[derive(Serialize)]
+struct ExampleResult {
+    example: usize,
+    #[serde(flatten)]
+    answered: Answered,
 }
 
 #[derive(Serialize)]
@@ -59,20 +81,35 @@ struct CollectedJson {
 /// `causalcone run`.
 pub(super) fn run(args: &FileArgs, terminal: &mut Terminal) -> Result<(), Failure> {
     let loaded = Loaded::new(&args.file, args.model.as_deref(), terminal)?;
-    let result = run_once(&loaded)?;
-    terminal.result(&result, human)
+    let (experiment, left_out) = loaded.single(terminal)?;
+    let model = loaded.model.name().to_owned();
+    let Some(errors) = left_out.errors() else {
+        let result = RunResult { model, answered: answer(&experiment)? };
+        return terminal.result(&result, |result| human(&result.answered));
+    };
+    let mut examples = Vec::new();
+    for one in experiment.by_example() {
+        let one = one?;
+        let example = one.example().unwrap_or_default();
+        examples.push(ExampleResult { example, answered: answer(&one)? });
+    }
+    terminal.result(&ExamplesResult { model, examples, errors }, |result| table_of(&result.examples))?;
+    left_out.into_result()
 }
 
-/// Runs an experiment once, edited and unedited.
-pub(super) fn run_once(loaded: &Loaded) -> Result<RunResult, Failure> {
-    let experiment = loaded.experiment()?;
+/// Runs the experiment of a file once, edited and unedited.
+pub(super) fn run_once(loaded: &Loaded, terminal: &Terminal) -> Result<Answered, Failure> {
+    answer(&loaded.single(terminal)?.0)
+}
+
+fn answer(experiment: &Experiment<'_>) -> Result<Answered, Failure> {
     let read_run = experiment.reading_run()?;
     // Compiled for what it refuses: an edit that nothing read could show.
     experiment.plan_single()?;
     let outcome = experiment.execute()?;
     let answers = |answer: crate::Answer<'_>| Answers {
         top: answer.top(experiment.listed()).0,
-        tokens: answer.distribution.records(&loaded.model, experiment.read_tokens()),
+        tokens: answer.distribution.records(experiment.model(), experiment.read_tokens()),
     };
     let collected = outcome.collected().iter().map(|collected| -> Result<_, Failure> {
         Ok(CollectedJson {
@@ -86,8 +123,7 @@ pub(super) fn run_once(loaded: &Loaded) -> Result<RunResult, Failure> {
             values: nested(&collected.tensor)?,
         })
     });
-    Ok(RunResult {
-        model: loaded.model.name().to_owned(),
+    Ok(Answered {
         original: answers(outcome.original(read_run)),
         counterfactual: answers(outcome.counterfactual(read_run)),
         collected: collected.collect::<Result<_, _>>()?,
@@ -106,36 +142,58 @@ fn nested(tensor: &Tensor) -> Result<Value, Failure> {
     (0..rows).map(|row| nested(&tensor.get(row).map_err(failed)?)).collect()
 }
 
+fn prob(p: Option<f64>) -> String {
+    p.map_or_else(|| "not finite".into(), |p| format!("{p:.6}"))
+}
+
+/// A token and its probability; nothing where there is no token.
+fn shown(record: Option<&Record>) -> String {
+    record.map_or_else(String::new, |record| format!("{:<18} {}", visible(&record.token), prob(record.prob)))
+}
+
 /// Both answers side by side, then the tokens asked for, then what was collected.
-fn human(result: &RunResult) -> String {
-    let prob = |p: Option<f64>| p.map_or_else(|| "not finite".into(), |p| format!("{p:.6}"));
-    let cell = |record: Option<&Record>| match record {
-        Some(record) => format!("{:<18} {}", visible(&record.token), prob(record.prob)),
-        None => String::new(),
-    };
+fn human(result: &Answered) -> String {
     let mut text = format!("{:<30} {}\n", "original", "counterfactual");
     let (original, edited) = (&result.original, &result.counterfactual);
     for i in 0..original.top.len().max(edited.top.len()) {
-        text += format!("{:<30} {}", cell(original.top.get(i)), cell(edited.top.get(i))).trim_end();
+        text += format!("{:<30} {}", shown(original.top.get(i)), shown(edited.top.get(i))).trim_end();
         text += "\n";
     }
     if !original.tokens.is_empty() {
         text += &format!("\n{:<18} {:>10} {:>14}\n", "token", "original", "counterfactual");
         for (before, after) in original.tokens.iter().zip(&edited.tokens) {
-            text += &format!(
-                "{:<18} {:>10} {:>14}\n",
-                visible(&before.token),
-                prob(before.prob),
-                prob(after.prob)
-            );
+            let (token, before, after) = (visible(&before.token), prob(before.prob), prob(after.prob));
+            text += &format!("{token:<18} {before:>10} {after:>14}\n");
         }
     }
     for collected in &result.collected {
-        let layer = collected.layer.map_or(String::new(), |layer| format!(" of layer {layer}"));
-        let (site, positions, shape) = (collected.site, &collected.positions, &collected.shape);
-        text += &format!(
-            "\ncollected {site}{layer} at {positions:?}: shape {shape:?}; the numbers are in --json\n"
-        );
+        text += &format!("\n{}; the numbers are in --json\n", collected.summary());
     }
     text
+}
+
+/// A line an example: the likeliest tokens, then those asked for.
+fn table_of(examples: &[ExampleResult]) -> String {
+    let mut text = format!("{:<8} {:<30} {}\n", "example", "original", "counterfactual");
+    for ExampleResult { example, answered: Answered { original, counterfactual, collected } } in examples {
+        let first = original.top.iter().zip(&counterfactual.top).take(1);
+        let mut number = example.to_string();
+        for (before, after) in first.chain(original.tokens.iter().zip(&counterfactual.tokens)) {
+            text += format!("{number:<8} {:<30} {}", shown(Some(before)), shown(Some(after))).trim_end();
+            text += "\n";
+            number.clear();
+        }
+        for collected in collected {
+            text += &format!("{:<8} {}; the numbers are in --json\n", "", collected.summary());
+        }
+    }
+    text
+}
+
+impl CollectedJson {
+    fn summary(&self) -> String {
+        let layer = self.layer.map_or(String::new(), |layer| format!(" of layer {layer}"));
+        let (site, positions, shape) = (self.site, &self.positions, &self.shape);
+        format!("collected {site}{layer} at {positions:?}: shape {shape:?}")
+    }
 }

@@ -11,10 +11,13 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Every file a sweep may leave, finished or not.
-const OURS: [&str; 8] = [
+const OURS: [&str; 11] = [
     "cells.csv",
     "cells.jsonl",
     "cells.parquet",
+    "means.csv",
+    "means.jsonl",
+    "means.parquet",
     "heatmap.svg",
     "heatmap.png",
     "experiment.json",
@@ -27,13 +30,13 @@ const IDENTITY: &str = "resume.json";
 /// What must be the same for a sweep to go on where it was cut short.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Identity {
-    /// Hash of the experiment file's content and of the files it takes values from.
+    /// Hash of the experiment file's content, of its examples, and of the files it takes values from.
     pub(super) file: String,
     /// Hash of the model.
     pub(super) model: String,
     /// Version of causalcone.
     pub(super) version: String,
-    /// Seed; there is no chance in what exists so far.
+    /// Seed of the first edit that is noise.
     pub(super) seed: Option<u64>,
 }
 

@@ -5,6 +5,7 @@
 
 mod answers;
 mod check;
+mod examples;
 mod failure;
 mod folder;
 mod models;
@@ -13,7 +14,7 @@ mod sweep;
 mod terminal;
 mod tour;
 
-use crate::{Experiment, ExperimentFile, Explanation, Model};
+use crate::{ExperimentFile, Explanation, Model};
 use causalcone_report::Format;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -67,12 +68,16 @@ enum Command {
     #[command(after_help = "Example: causalcone top -m smollm2 \"The capital of Spain is\" -n 5")]
     Top(TopArgs),
     /// Run one experiment file and print the answer without and with its edits
+    ///
+    /// Of a file with a data set, the answers of every example.
     #[command(after_help = "Example: causalcone run examples/add.toml")]
     Run(FileArgs),
     /// Run an experiment file over the axes of its [sweep]: a table and a heat map
     ///
-    /// Writes cells.csv, heatmap.svg, heatmap.png and experiment.json to DIR. Finished cells go to
-    /// journal.jsonl at once: a sweep that was cut short goes on with --resume.
+    /// Writes cells.csv, heatmap.svg, heatmap.png and experiment.json to DIR, and means.csv where
+    /// there are examples or samples. Finished cells go to journal.jsonl at once: a sweep that was cut
+    /// short goes on with --resume. Examples that cannot be used are named and left out, and the exit
+    /// code is then 2.
     #[command(after_help = "Example: causalcone sweep examples/cumulative.toml --out cumulative")]
     Sweep(SweepArgs),
     /// Say what an experiment file would do, without doing it
@@ -271,16 +276,14 @@ impl Loaded {
         let model = terminal.load(&name)?;
         Ok(Self { file, model })
     }
-
-    fn experiment(&self) -> Result<Experiment<'_>, Failure> {
-        Ok(self.file.experiment(&self.model)?)
-    }
 }
 
 fn explain(args: &ExplainArgs, terminal: &mut Terminal) -> Result<(), Failure> {
     let loaded = Loaded::new(&args.file.file, args.file.model.as_deref(), terminal)?;
-    let explanation = Explanation::new(&loaded.experiment()?, &args.memory.executor())?;
-    terminal.result(&explanation, |explanation| format!("{explanation}\n"))
+    let (experiment, left_out) = loaded.experiment(terminal)?;
+    let explanation = Explanation::new(&experiment, &args.memory.executor())?;
+    terminal.result(&explanation, |explanation| format!("{explanation}\n"))?;
+    left_out.into_result()
 }
 
 #[cfg(test)]

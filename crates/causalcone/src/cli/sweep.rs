@@ -1,13 +1,14 @@
 //! `sweep`: every cell, a table, a heat map, and a record of what ran.
 
+use super::examples::LeftOut;
 use super::failure::Failure;
 use super::folder::{Folder, Identity};
 use super::options::Verify;
 use super::terminal::Terminal;
 use super::{Loaded, SweepArgs};
 use crate::{
-    Cone, Error, ExperimentFile, Explanation, PreparedSweep, SweepResult, Verification, cone::Work, heat_map,
-    store, table,
+    Cone, Error, ExperimentFile, Explanation, PreparedSweep, Refused, SweepResult, Verification, cone::Work,
+    heat_map, means_table, store, table,
 };
 use causalcone_engine::file::{EditRefFile, EditsFile, RunFile, TokenFile};
 use causalcone_report::{Format, HeatMap, text};
@@ -38,6 +39,9 @@ pub(super) struct Summary {
     pub(super) seconds: Seconds,
     #[serde(skip_serializing_if = "Option::is_none")]
     verified: Option<Verification>,
+    /// The examples left out; a list wherever there is a data set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<Vec<Refused>>,
 }
 
 /// What ran, for whoever wants to run it again.
@@ -53,6 +57,8 @@ struct Record<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     verified: Option<&'a Verification>,
     seconds: Seconds,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<Vec<Refused>>,
 }
 
 #[derive(Serialize)]
@@ -67,6 +73,7 @@ pub(super) struct Swept {
     pub(super) summary: Summary,
     pub(super) result: SweepResult,
     pub(super) map: HeatMap,
+    pub(super) left_out: LeftOut,
 }
 
 /// `causalcone sweep`.
@@ -95,7 +102,8 @@ pub(super) fn command(args: &SweepArgs, terminal: &mut Terminal) -> Result<(), F
             None => String::new(),
         };
         format!("{drawn}\n{cells} cells in {seconds:.1} s{resumed}\n{verified}{files}")
-    })
+    })?;
+    swept.left_out.into_result()
 }
 
 /// How a sweep is run.
@@ -117,7 +125,7 @@ pub(super) fn sweep(
 ) -> Result<Swept, Failure> {
     let started = Instant::now();
     let model = &loaded.model;
-    let experiment = loaded.experiment()?;
+    let (experiment, left_out) = loaded.experiment(terminal)?;
     let prepared = PreparedSweep::new(&experiment)?;
     let plan = Explanation::of(&experiment, prepared.plan(), &how.executor)?;
     let identity = identity(loaded)?;
@@ -137,10 +145,15 @@ pub(super) fn sweep(
     let name = format!("cells.{}", how.format.name());
     let cells_table = table(&result, model)?;
     folder.write(&name, |w| cells_table.write(how.format, w))?;
+    let means = result.has_means().then(|| format!("means.{}", how.format.name()));
+    if let Some(means) = &means {
+        let means_table = means_table(&result, model)?;
+        folder.write(means, |w| means_table.write(how.format, w))?;
+    }
     let sweep = started.elapsed().as_secs_f64();
 
     let started = Instant::now();
-    let map = titled(heat_map(&result, model, ""), loaded);
+    let map = titled(heat_map(&result, model, ""), loaded, experiment.example_count());
     let figures = draw(&map, folder, terminal)?;
     let seconds = Seconds { load, sweep, figure: started.elapsed().as_secs_f64() };
 
@@ -154,13 +167,17 @@ pub(super) fn sweep(
         done: result.work,
         verified: verified.as_ref(),
         seconds,
+        errors: left_out.errors(),
     };
     folder.write("experiment.json", |w| Ok(serde_json::to_writer_pretty(w, &record)?))?;
-    let names = [name.as_str()].into_iter().chain(figures).chain(["experiment.json"]);
+    let tables = [name.as_str()].into_iter().chain(means.as_deref());
+    let names = tables.chain(figures).chain(["experiment.json"]);
     let files = names.map(|name| folder.file(name)).collect();
     let out = folder.file("");
-    let summary = Summary { model: model.name().into(), out, cells, resumed, files, seconds, verified };
-    Ok(Swept { summary, result, map })
+    let errors = left_out.errors();
+    let summary =
+        Summary { model: model.name().into(), out, cells, resumed, files, seconds, verified, errors };
+    Ok(Swept { summary, result, map, left_out })
 }
 
 /// Compares cells with the reference executor; the results stay whatever it finds.
@@ -211,19 +228,20 @@ fn draw(map: &HeatMap, folder: &Folder, terminal: &Terminal) -> Result<Vec<&'sta
 fn identity(loaded: &Loaded) -> Result<Identity, Failure> {
     let file = ExperimentFile { model: None, ..loaded.file.clone() };
     let mut content = serde_json::to_string(&file).map_err(|e| Failure::run(e.to_string()))?;
-    for name in file.edit.iter().filter_map(|edit| edit.value.as_ref()?.file.as_ref()) {
+    let values = file.edit.iter().filter_map(|edit| edit.value.as_ref()?.file.as_ref());
+    for name in values.chain(&file.examples) {
         content += &store::cached_sha256(&file.data_path(name))?;
     }
     Ok(Identity {
         file: store::sha256_of(content),
         model: loaded.model.sha256()?.into(),
         version: env!("CARGO_PKG_VERSION").into(),
-        seed: None,
+        seed: file.edit.iter().find(|edit| edit.op == "noise").map(|edit| edit.seed.unwrap_or(0)),
     })
 }
 
 /// Says on the figure what was done to what.
-fn titled(mut map: HeatMap, loaded: &Loaded) -> HeatMap {
+fn titled(mut map: HeatMap, loaded: &Loaded, examples: Option<usize>) -> HeatMap {
     let file = &loaded.file;
     let sweep = file.sweep.as_ref();
     let first = match sweep.and_then(|sweep| sweep.edit.as_ref()) {
@@ -256,7 +274,16 @@ fn titled(mut map: HeatMap, loaded: &Loaded) -> HeatMap {
         _ => String::new(),
     };
     let name = Path::new(loaded.model.name()).file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let mut subtitle = format!("{name}: {prompt}");
+    let mut subtitle = match examples {
+        Some(n) => {
+            let of = text::prose(&loaded.examples_name().unwrap_or_default());
+            format!("{name}: mean of {n} examples of {of}")
+        }
+        None => format!("{name}: {prompt}"),
+    };
+    if let Some(n) = sweep.and_then(|sweep| sweep.samples) {
+        subtitle += &format!(", {n} samples of noise");
+    }
     if sweep.and_then(|sweep| sweep.metrics.as_ref()).is_some_and(|metrics| metrics.len() > 1) {
         subtitle += " (the other metrics are in the table)";
     }

@@ -93,7 +93,7 @@ pub(super) fn tour(args: &TourArgs, terminal: &mut Terminal) -> Result<(), Failu
         path.display()
     ))?;
     loaded.file = ExperimentFile::load(&path)?;
-    let added = run_once(&loaded)?.counterfactual.top;
+    let added = run_once(&loaded, terminal)?.counterfactual.top;
     terminal.say(&format!("{}\n{}\n", base.text, Top(added.clone())))?;
 
     let how = How { format: Format::Csv, executor: Cone::default(), verify: None };

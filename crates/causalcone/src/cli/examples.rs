@@ -1,0 +1,79 @@
+//! Examples that do not fit: told at once, left out, and in the end the exit code.
+
+use super::Loaded;
+use super::failure::Failure;
+use super::terminal::Terminal;
+use crate::{Error, Experiment, Refused};
+use std::path::Path;
+
+/// The examples that were left out, of all there are.
+pub(super) struct LeftOut {
+    refused: Vec<Refused>,
+    /// How many there are; `None` without a data set.
+    total: Option<usize>,
+}
+
+impl LeftOut {
+    /// What JSON output says of them: a list wherever there is a data set.
+    pub(super) fn errors(&self) -> Option<Vec<Refused>> {
+        self.total.map(|_| self.refused.clone())
+    }
+
+    /// The end of a command whose results are of the other examples.
+    pub(super) fn into_result(self) -> Result<(), Failure> {
+        let (bad, total) = (self.refused.len(), self.total.unwrap_or_default());
+        if bad == 0 {
+            return Ok(());
+        }
+        Err(Failure::input(format!(
+            "{bad} of {total} examples could not be used; the results are of the others"
+        )))
+    }
+}
+
+impl Loaded {
+    /// The experiment with the examples that fit it; says which do not.
+    pub(super) fn experiment(&self, terminal: &Terminal) -> Result<(Experiment<'_>, LeftOut), Failure> {
+        let experiment = self.file.experiment(&self.model)?;
+        sifted(experiment, terminal)
+    }
+
+    /// The same without its sweep.
+    pub(super) fn single(&self, terminal: &Terminal) -> Result<(Experiment<'_>, LeftOut), Failure> {
+        let mut experiment = self.file.experiment(&self.model)?;
+        experiment.sweep(None);
+        sifted(experiment, terminal)
+    }
+
+    /// The name of its data set, for people.
+    pub(super) fn examples_name(&self) -> Option<String> {
+        let name = Path::new(self.file.examples.as_ref()?);
+        Some(name.file_name().unwrap_or_default().to_string_lossy().into_owned())
+    }
+}
+
+fn sifted<'m>(
+    mut experiment: Experiment<'m>,
+    terminal: &Terminal,
+) -> Result<(Experiment<'m>, LeftOut), Failure> {
+    let total = experiment.example_count();
+    let refused = match experiment.sift() {
+        Err(Error::Examples { refused, .. }) => {
+            tell(&refused, terminal);
+            return Err(Failure::input("no example can be used"));
+        }
+        other => other?,
+    };
+    tell(&refused, terminal);
+    Ok((experiment, LeftOut { refused, total }))
+}
+
+fn tell(refused: &[Refused], terminal: &Terminal) {
+    for one in refused {
+        let failure = Failure::input(one.to_string());
+        terminal.failure(&match &one.hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        });
+    }
+}

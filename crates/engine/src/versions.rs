@@ -1,0 +1,154 @@
+//! Versions of runs: with none of the edits, with those that stay, with all of them as a cell has
+//! them; each once in a plan.
+
+use crate::experiment::{EditId, Experiment, RunId};
+use crate::op::OpKind;
+use crate::plan::{Plan, Read, Run};
+use crate::resolve::{Choice, Expanded};
+use crate::{Error, Result};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Which edits a version of a run has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Version {
+    /// None.
+    Original,
+    /// All but the swept ones.
+    Fixed,
+    /// All, the swept ones as the cell has them.
+    Edited,
+}
+
+/// Adds runs of one example to a plan, each version of a run once.
+pub(crate) struct Compiler<'a> {
+    pub(crate) experiment: &'a Experiment<'a>,
+    pub(crate) expanded: Vec<Expanded>,
+    /// By edit: whether it is swept.
+    pub(crate) swept: Vec<bool>,
+    /// By run: whether a swept edit reaches it.
+    pub(crate) reached: Vec<bool>,
+    /// By run: whether noise reaches it, with the edits of [`Version::Fixed`], and with all.
+    pub(crate) noisy: [Vec<bool>; 2],
+    /// By run, version and, where noise reaches it, sample.
+    pub(crate) made: HashMap<(RunId, Version, Option<usize>), usize>,
+}
+
+impl<'a> Compiler<'a> {
+    pub(crate) fn new(experiment: &'a Experiment<'a>, swept_edits: &[EditId]) -> Result<Self> {
+        let expanded: Vec<Expanded> =
+            (0..experiment.edits.len()).map(|i| experiment.expand(EditId(i), None)).collect::<Result<_>>()?;
+        let mut swept = vec![false; expanded.len()];
+        for edit in swept_edits {
+            swept[edit.0] = true;
+        }
+        check_acyclic(experiment, &expanded)?;
+        let runs = experiment.runs.len();
+        let is_noise = |edit: usize| expanded[edit].noise() > 0;
+        let reached = reached_by(runs, &expanded, |_| true, |edit| swept[edit]);
+        let fixed = reached_by(runs, &expanded, |edit| !swept[edit], is_noise);
+        let all = reached_by(runs, &expanded, |_| true, is_noise);
+        Ok(Self { experiment, expanded, swept, reached, noisy: [fixed, all], made: HashMap::new() })
+    }
+
+    /// Logits at the last position of a version of a run.
+    pub(crate) fn logits(&self, run: RunId, made: usize, tokens: Option<Arc<[u32]>>) -> Read {
+        Read::Logits { run: made, position: self.experiment.runs[run.0].ids.len() - 1, tokens }
+    }
+
+    /// The plan's number of a version of a run; adds it, after the runs it takes from, if it is new.
+    pub(crate) fn version(
+        &mut self,
+        plan: &mut Plan,
+        run: RunId,
+        version: Version,
+        choice: &Choice,
+        sample: Option<usize>,
+    ) -> Result<usize> {
+        let version = self.simplest(run, version);
+        let is_noisy = match version {
+            Version::Original => false,
+            Version::Fixed => self.noisy[0][run.0],
+            Version::Edited => self.noisy[1][run.0],
+        };
+        let sample = sample.filter(|_| is_noisy);
+        if let Some(made) = self.made.get(&(run, version, sample)) {
+            return Ok(*made);
+        }
+        let mut edits = Vec::new();
+        for index in 0..self.expanded.len() {
+            if self.expanded[index].run != run || !self.applies(index, version) {
+                continue;
+            }
+            let source = self.expanded[index].source();
+            let source =
+                source.map(|source| self.version(plan, source, version, choice, sample)).transpose()?;
+            let chosen = if self.swept[index] { choice } else { &Choice::default() };
+            edits.extend(self.expanded[index].edits(chosen, sample.unwrap_or(0), source)?);
+        }
+        let spec = &self.experiment.runs[run.0];
+        plan.runs.push(Run { name: spec.name.clone(), ids: spec.ids.clone(), edits });
+        self.made.insert((run, version, sample), plan.runs.len() - 1);
+        Ok(plan.runs.len() - 1)
+    }
+
+    /// The version with the fewest edits that is the same run.
+    fn simplest(&self, run: RunId, version: Version) -> Version {
+        let version =
+            if version == Version::Edited && !self.reached[run.0] { Version::Fixed } else { version };
+        let is_edited =
+            (0..self.expanded.len()).any(|i| self.expanded[i].run == run && self.applies(i, version));
+        if is_edited { version } else { Version::Original }
+    }
+
+    fn applies(&self, edit: usize, version: Version) -> bool {
+        let changes = self.experiment.edits[edit].op.kind != OpKind::Collect;
+        changes && (version == Version::Edited || version == Version::Fixed && !self.swept[edit])
+    }
+}
+
+/// By run: whether one of these edits changes it, or it takes a value from a run that is so reached.
+fn reached_by(
+    runs: usize,
+    edits: &[Expanded],
+    applies: impl Fn(usize) -> bool,
+    starts: impl Fn(usize) -> bool,
+) -> Vec<bool> {
+    let mut reached = vec![false; runs];
+    loop {
+        let before = reached.clone();
+        for (index, edit) in edits.iter().enumerate().filter(|(index, _)| applies(*index)) {
+            reached[edit.run.0] |= starts(index) || edit.source().is_some_and(|source| before[source.0]);
+        }
+        if reached == before {
+            return reached;
+        }
+    }
+}
+
+/// Values must not go round in circles.
+fn check_acyclic(experiment: &Experiment<'_>, expanded: &[Expanded]) -> Result<()> {
+    let mut settled = vec![false; experiment.runs.len()];
+    loop {
+        // A run is settled once every run it takes from is.
+        let mut waits = vec![false; settled.len()];
+        for edit in expanded {
+            waits[edit.run.0] |= edit.source().is_some_and(|source| !settled[source.0]);
+        }
+        let next: Vec<bool> = waits.into_iter().map(|waits| !waits).collect();
+        if next == settled {
+            break;
+        }
+        settled = next;
+    }
+    let stuck: Vec<&str> =
+        experiment.runs.iter().zip(&settled).filter(|(_, ok)| !**ok).map(|(run, _)| &*run.name).collect();
+    if stuck.is_empty() {
+        return Ok(());
+    }
+    let problem = format!(
+        "the runs {} take values from each other in a circle, so none of them can be run first",
+        stuck.join(", ")
+    );
+    Err(Error::part("edits", problem))
+}
