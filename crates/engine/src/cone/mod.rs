@@ -35,7 +35,6 @@ mod work;
 pub use forest::{Forest, Node, NodeId, Step};
 pub use point::{Point, Reach, reach};
 pub use rows::Rows;
-pub(crate) use schedule::LOGIT_ROWS;
 pub use schedule::{Batch, Kept, Schedule};
 pub use slice::{Need, Slice, Use};
 pub use work::Work;

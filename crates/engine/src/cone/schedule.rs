@@ -6,7 +6,7 @@ use super::point::Point;
 use super::rows::Rows;
 use super::slice::{Need, Slice, Use};
 use crate::{Error, Result};
-use causalcone_model::Config;
+use causalcone_model::{Config, Layout};
 use std::collections::{BTreeMap, HashMap};
 
 /// Rows of a batch in its fullest block: enough that the weights are read from memory once for much
@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 const MOST_ROWS: usize = 2048;
 
 /// Rows whose logits over the whole vocabulary are held at once.
-pub(crate) const LOGIT_ROWS: usize = 128;
+const LOGIT_ROWS: usize = 128;
 
 /// Nodes in the order they are computed.
 #[derive(Debug, Default)]
@@ -36,6 +36,24 @@ pub struct Batch {
     pub cells: Vec<usize>,
     /// Rows that a later edit, a later batch or a read takes, by tensor.
     pub keeps: BTreeMap<Point, Vec<Kept>>,
+}
+
+impl Batch {
+    /// The complete cells, a few at a time, since logits over a vocabulary are large.
+    pub(crate) fn groups<'a>(&'a self, reads: &'a [Vec<NodeRead>]) -> impl Iterator<Item = &'a [usize]> {
+        let mut open = self.cells.as_slice();
+        std::iter::from_fn(move || {
+            let mut rows = 0;
+            let fits = |cell: &&usize| {
+                rows += reads[**cell].len();
+                rows <= LOGIT_ROWS
+            };
+            let count = open.iter().take_while(fits).count().max(1).min(open.len());
+            let (now, later) = open.split_at(count);
+            open = later;
+            (!now.is_empty()).then_some(now)
+        })
+    }
 }
 
 /// Rows of a node that are kept.
@@ -60,7 +78,7 @@ impl Schedule {
         let order = order(forest, slice, prompts_first);
         let sizes = Sizes::new(config);
         // What is kept if everything that can be is: an upper bound that holds for any cut.
-        let kept = sizes.kept(forest, slice, &order, reads) + logits(reads, config);
+        let kept = Sizes::kept(config, forest, slice, &order, reads) + logits(reads, config);
         let room = memory.map(|memory| memory.saturating_sub(kept));
         let mut schedule = Self { batch_of: vec![None; forest.nodes().len()], ..Self::default() };
         let mut load = Load::new(config);
@@ -181,7 +199,6 @@ struct Sizes {
     keys: u64,
     middle: u64,
     output: u64,
-    widths: Box<dyn Fn(&Point, &Rows, usize) -> u64>,
 }
 
 impl Sizes {
@@ -194,28 +211,18 @@ impl Sizes {
             config.mlp_width,
         );
         let hidden = if config.mlp.gated { 3 * m } else { 2 * m };
-        let config = config.clone();
-        let widths = move |at: &Point, rows: &Rows, len: usize| {
-            let width = match at.site.layout(&config) {
-                causalcone_model::Layout::Rows { width } => width,
-                causalcone_model::Layout::Heads { heads, width } => heads * width,
-                causalcone_model::Layout::Attention { heads } => heads * len,
-            };
-            (rows.len() * width) as u64 * 4
-        };
         Self {
             input: bytes(3 * d),
             query: bytes(2 * q),
             keys: bytes(4 * kv),
             middle: bytes(q + 2 * d),
             output: bytes(3 * d + hidden),
-            widths: Box::new(widths),
         }
     }
 
     /// Bytes of all rows that anyone takes from another node, or reads.
     fn kept(
-        &self,
+        config: &Config,
         forest: &Forest,
         slice: &Slice,
         order: &[(usize, NodeId)],
@@ -232,7 +239,15 @@ impl Sizes {
         for (owner, at, rows) in reads.iter().flatten().flat_map(|read| read.asks(forest)) {
             keep(owner, at, &rows);
         }
-        kept.iter().map(|((node, at), rows)| (self.widths)(at, rows, forest.nodes()[*node].len)).sum()
+        let width = |at: &Point, len: usize| match at.site.layout(config) {
+            Layout::Rows { width } => width,
+            Layout::Heads { heads, width } => heads * width,
+            Layout::Attention { heads } => heads * len,
+        };
+        let bytes = |((node, at), rows): (&(NodeId, Point), &Rows)| {
+            (rows.len() * width(at, forest.nodes()[*node].len)) as u64 * 4
+        };
+        kept.iter().map(bytes).sum()
     }
 }
 

@@ -156,12 +156,15 @@ impl Work {
             }
         }
         work.visits = visited.len() as u64;
-        let distinct: HashSet<_> = reads.iter().flatten().filter_map(NodeRead::logits).collect();
-        work.flops += distinct
-            .into_iter()
-            .filter(|(owner, ..)| forest.nodes()[*owner].start.site != Site::Logits)
-            .map(|(_, _, tokens)| flops.logits(tokens.map_or(config.vocab, <[u32]>::len)))
-            .sum::<u64>();
+        for cells in schedule.batches.iter().flat_map(|batch| batch.groups(reads)) {
+            let read = cells.iter().flat_map(|cell| &reads[*cell]).filter_map(NodeRead::logits);
+            let distinct: HashSet<_> = read.collect();
+            let computed =
+                distinct.into_iter().filter(|(owner, ..)| forest.nodes()[*owner].start.site != Site::Logits);
+            work.flops += computed
+                .map(|(_, _, tokens)| flops.logits(tokens.map_or(config.vocab, <[u32]>::len)))
+                .sum::<u64>();
+        }
         work
     }
 }

@@ -27,7 +27,7 @@ pub(super) struct Sight {
 
 impl Pass<'_> {
     /// The weighted values of all rows of the batch that attend.
-    pub(super) fn attend(&mut self, layer: usize, query: Table, key: Table, value: &Table) -> Result<Table> {
+    pub(super) fn attend(&mut self, layer: usize, query: Table, key: &Table, value: &Table) -> Result<Table> {
         let at = |site| Point { block: layer, site };
         let (forest, batch) = (&self.cone.forest, &self.cone.schedule.batches[self.batch]);
         let attends = |id: &NodeId| {
@@ -64,7 +64,7 @@ impl Pass<'_> {
         &self,
         layer: usize,
         query: Table,
-        key: Table,
+        key: &Table,
         value: &Table,
         seen: &[Vec<(NodeId, Rows)>],
     ) -> Result<Sight> {

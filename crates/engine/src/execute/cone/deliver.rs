@@ -4,7 +4,7 @@ use super::super::{Sink, go_on};
 use super::pass::lacking;
 use super::table::{Index, Store, Table};
 use crate::Result;
-use crate::cone::{ConePlan, Flops, LOGIT_ROWS, NodeId, NodeRead, Point};
+use crate::cone::{Batch, ConePlan, Flops, NodeId, NodeRead, Point};
 use crate::plan::{Place, Reading};
 use candle_core::Tensor;
 use causalcone_model::{Model, Site};
@@ -27,21 +27,12 @@ type Asked = HashMap<Option<Arc<[u32]>>, Vec<(NodeId, usize)>>;
 type Logits = HashMap<(Option<Arc<[u32]>>, NodeId, usize), Tensor>;
 
 impl Delivery<'_> {
-    /// Hands on complete cells, a few at a time, since logits over a vocabulary are large. Tells how
-    /// many operations these took.
-    pub(super) fn deliver(&self, cells: &[usize], sink: Sink<'_>) -> Result<u64> {
-        let (mut open, mut flops) = (cells, 0);
-        while !open.is_empty() {
-            let mut rows = 0;
-            let fits = |cell: &&usize| {
-                rows += self.cone.reads[**cell].len();
-                rows <= LOGIT_ROWS
-            };
-            let count = open.iter().take_while(fits).count().max(1);
-            let (now, later) = open.split_at(count);
-            open = later;
-            let logits = self.logits(now, &mut flops)?;
-            for cell in now {
+    /// Hands on the cells a batch completes. Tells how many operations their logits took.
+    pub(super) fn deliver(&self, batch: &Batch, sink: Sink<'_>) -> Result<u64> {
+        let mut flops = 0;
+        for cells in batch.groups(&self.cone.reads) {
+            let logits = self.logits(cells, &mut flops)?;
+            for cell in cells {
                 let reads = self.cone.reads[*cell].iter();
                 let readings = reads.map(|read| self.reading(read, &logits)).collect::<Result<_>>()?;
                 go_on(sink(*cell, readings)?)?;

@@ -65,7 +65,7 @@ fn run(
         let normed = pass.run()?;
         work += pass.done();
         let delivery = Delivery { model, cone, normed: &normed, store };
-        work.flops += delivery.deliver(&cone.schedule.batches[number].cells, sink)?;
+        work.flops += delivery.deliver(&cone.schedule.batches[number], sink)?;
         store.drop_before(number + 1);
     }
     Ok(work)

@@ -152,13 +152,13 @@ impl<'a> Pass<'a> {
         let value = self.stage(at(Site::ValueOutput), seen.map(|x| Ok(block.value(x)?))?)?;
         [&normed, &query, &key].into_iter().for_each(|table| self.touch(layer, table));
 
-        let mixed = self.attend(layer, query, key, &value)?;
+        let mixed = self.attend(layer, query, &key, &value)?;
         self.work.flops += mixed.nodes().iter().map(|(_, rows)| self.flops.seen(rows)).sum::<u64>();
         let mixed = self.stage(at(Site::AttentionValueOutput), mixed)?;
         self.work.flops += mixed.len() * self.flops.attention_output;
         let attention = mixed.map(|x| Ok(block.attention_output(x)?))?;
         let attention = self.stage(at(Site::AttentionOutput), attention)?;
-        let middle = self.add_residual(at(Site::BlockInput), attention, &input)?;
+        let middle = self.add_residual(at(Site::BlockInput), &attention, &input)?;
         let middle = self.stage(at(Site::BlockMiddle), middle)?;
 
         self.touch(layer, &middle);
@@ -178,7 +178,7 @@ impl<'a> Pass<'a> {
         let hidden = self.stage(at(Site::MlpHidden), hidden)?;
         self.work.flops += hidden.len() * self.flops.down;
         let mlp = self.stage(at(Site::MlpOutput), hidden.map(|x| Ok(block.mlp_output(x)?))?)?;
-        let output = self.add_residual(at(Site::BlockMiddle), mlp, &middle)?;
+        let output = self.add_residual(at(Site::BlockMiddle), &mlp, &middle)?;
         let output = self.stage(at(Site::BlockOutput), output)?;
         self.touch(layer, &output);
         Ok(output)
@@ -227,8 +227,8 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    fn add_residual(&self, at: Point, table: Table, residual: &Table) -> Result<Table> {
-        let index = self.index(at, &table, residual)?;
+    fn add_residual(&self, at: Point, table: &Table, residual: &Table) -> Result<Table> {
+        let index = self.index(at, table, residual)?;
         let sum = table.rows().map(|x| index.add_to(x)).transpose()?;
         Ok(Table::new(table.nodes().to_vec(), sum))
     }
