@@ -107,3 +107,8 @@ def wait_for_quiet(minutes):
         if not told:
             say(f"others take {share:.0%} of this machine; waiting up to {minutes} minutes for it to be quiet")
             told = True
+
+
+def fastest(gemm):
+    """The GEMM rate of whichever is faster, candle or we."""
+    return max(gemm["gflops"].values())

@@ -3,7 +3,7 @@
 import datetime
 
 from . import setup
-from .common import BUSY, ROOT, Refused
+from .common import BUSY, ROOT, Refused, fastest
 
 TOLERANCE = 1e-3
 """Checksums may differ by this much, and by this part of themselves where they are smaller than 1."""
@@ -62,16 +62,21 @@ def results(works, rows, ours):
     return lines
 
 
+def both(measured):
+    """candle's GEMM rate and ours."""
+    return f"{measured['gflops']['candle']:.0f} / {measured['gflops']['ours']:.0f}"
+
+
 def details(own, about):
     """How busy the machine was with arithmetic, and how much memory was held."""
     gemm, explained = about.gemm, about.explained
-    shapes = ", ".join(f"{shape['k']}×{shape['n']} {shape['gflops']:.0f}" for shape in gemm["shapes"])
-    peak = f"the machine's own GEMM rate is {gemm['gflops']:.0f} GFLOP/s ({gemm['rows']} rows; {shapes})"
+    shapes = ", ".join(f"{shape['k']}×{shape['n']} {both(shape)}" for shape in gemm["shapes"])
+    peak = f"the machine's own GEMM rate, candle's / ours, is {both(gemm)} GFLOP/s ({gemm['rows']} rows; {shapes})"
     rows = f"{explained['rows_computed']} of {explained['rows_naive']} rows computed"
     if explained.get("flops") is not None:
         flops = explained["flops"]
         rate = flops / own.median / 1e9
-        yield f"arithmetic: {rows}, {flops / 1e9:.1f} GFLOP in {own.median:.3f} s = {rate:.1f} GFLOP/s; {peak}: {100 * rate / gemm['gflops']:.0f} % of it."
+        yield f"arithmetic: {rows}, {flops / 1e9:.1f} GFLOP in {own.median:.3f} s = {rate:.1f} GFLOP/s; {peak}: {100 * rate / fastest(gemm):.0f} % of the faster."
     else:
         yield f"arithmetic: {rows} in {own.median:.3f} s; this build's explain does not say how many FLOPs that is; {peak}."
     yield (

@@ -11,7 +11,7 @@ import statistics
 import tempfile
 
 from . import setup
-from .common import BENCH, WORK, Refused, Watch, run, run_json, run_measured, say, wait_for_quiet
+from .common import BENCH, WORK, Refused, Watch, fastest, run, run_json, run_measured, say, wait_for_quiet
 
 QUICK = 5.0
 """A peer that takes fewer seconds than this is run as often as we are."""
@@ -155,14 +155,15 @@ def measure_ours(work, model, causalcone, timer, repeat, wait):
         say(f"{work.name}: causalcone {turn + 1}/{repeat}: {row.seconds[-1]:.3f} s")
     gemms.append(gemm_rate(timer, work))
     row.others = watch.others()
-    gemm = max(gemms, key=lambda measured: measured["gflops"])
+    gemm = max(gemms, key=fastest)
     row.checksums = checksums(work, out / "cells.csv")
     return row, Ours(work.cells, statistics.median(loads), memory, info["parameters"] * 4, gemm, explained)
 
 
 def gemm_rate(timer, work):
-    """The machine's own GEMM rate over the weights of one block, by shape and weighted by FLOPs."""
+    """The machine's own GEMM rates, candle's and ours, over the weights of one block, by shape and weighted by FLOPs."""
     return run_json([timer, GEMM_ROWS, *work.shapes], "the GEMM timer")
+
 
 
 def checksums(work, table):

@@ -1,8 +1,9 @@
 //! This machine's own GEMM rate, for `bench/run`.
 //!
-//! Times candle's f32 matmul of ROWS × k by k × n, the weight contiguous as in × out, for every weight of a
-//! block, and prints each shape's median and the rate weighted by FLOPs: all FLOPs over the sum of the
-//! medians. Without arguments it takes 512 rows and GPT-2 small's block.
+//! Times the f32 product of ROWS × k by k × n for every weight of a block, by candle's matmul (the weight
+//! contiguous as in × out) and by ours, turn and turn about, and prints each shape's medians and both rates
+//! weighted by FLOPs: all FLOPs over the sum of the medians. Without arguments it takes 512 rows and GPT-2
+//! small's block.
 //!
 //! ```text
 //! causalcone-bench [ROWS KxN ...]
@@ -10,6 +11,7 @@
 #![allow(clippy::print_stdout, reason = "its result is what it prints")]
 
 use candle_core::{Device, Tensor};
+use causalcone_ops::Linear;
 use serde_json::json;
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -30,17 +32,18 @@ fn main() -> Result<(), Box<dyn Error>> {
             (rows.parse()?, shapes.iter().map(|text| shape(text)).collect::<Result<_, _>>()?)
         }
     };
-    let mut flops = 0.0;
-    let mut seconds = 0.0;
+    let (mut flops, mut seconds) = (0.0, [0.0; 2]);
     let mut measured = Vec::new();
     for (k, n) in shapes {
-        let median = time(rows, k, n)?.as_secs_f64();
+        let medians = time(rows, k, n)?.map(|median| median.as_secs_f64());
         let work = flops_of(rows, k, n);
         flops += work;
-        seconds += median;
-        measured.push(json!({"k": k, "n": n, "seconds": median, "gflops": work / median / 1e9}));
+        seconds = [seconds[0] + medians[0], seconds[1] + medians[1]];
+        let [candle, ours] = medians.map(|median| work / median / 1e9);
+        measured.push(json!({"k": k, "n": n, "gflops": {"candle": candle, "ours": ours}}));
     }
-    println!("{}", json!({"rows": rows, "shapes": measured, "gflops": flops / seconds / 1e9}));
+    let [candle, ours] = seconds.map(|seconds| flops / seconds / 1e9);
+    println!("{}", json!({"rows": rows, "shapes": measured, "gflops": {"candle": candle, "ours": ours}}));
     Ok(())
 }
 
@@ -55,20 +58,28 @@ fn flops_of(rows: usize, k: usize, n: usize) -> f64 {
     [rows, k, n].iter().fold(2.0, |product, factor| product * *factor as f64)
 }
 
-/// The median of repeated products.
-fn time(rows: usize, k: usize, n: usize) -> Result<Duration, Box<dyn Error>> {
+/// The medians of repeated products, candle's and ours.
+fn time(rows: usize, k: usize, n: usize) -> Result<[Duration; 2], Box<dyn Error>> {
     let x = Tensor::randn(0f32, 1.0, (rows, k), &Device::Cpu)?;
     let weight = Tensor::randn(0f32, 1.0, (k, n), &Device::Cpu)?;
+    let linear = Linear::new(weight.clone(), None)?;
+    let products: [&dyn Fn() -> candle_core::Result<Tensor>; 2] = [&|| x.matmul(&weight), &|| linear.forward(&x)];
     for _ in 0..WARM_UP {
-        x.matmul(&weight)?;
+        for product in products {
+            product()?;
+        }
     }
-    let mut times = Vec::with_capacity(REPEATS);
+    let mut times = [(); 2].map(|()| Vec::with_capacity(REPEATS));
     for _ in 0..REPEATS {
-        let started = Instant::now();
-        let product = x.matmul(&weight)?;
-        times.push(started.elapsed());
-        drop(product);
+        for (product, times) in products.iter().zip(&mut times) {
+            let started = Instant::now();
+            let product = product()?;
+            times.push(started.elapsed());
+            drop(product);
+        }
     }
-    times.sort();
-    Ok(times[REPEATS / 2])
+    Ok(times.map(|mut times| {
+        times.sort();
+        times[REPEATS / 2]
+    }))
 }

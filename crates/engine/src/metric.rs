@@ -3,6 +3,7 @@
 use crate::plan::Reading;
 use crate::{Error, Result};
 use causalcone_model::Model;
+use causalcone_ops::{divergence, log_sum_exp};
 use serde::Serialize;
 use std::fmt;
 
@@ -29,9 +30,7 @@ pub struct Record {
 impl Distribution {
     /// From logits, one a token.
     pub fn new(logits: Vec<f32>) -> Self {
-        let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let sum: f64 = logits.iter().map(|x| (f64::from(*x) - f64::from(max)).exp()).sum();
-        Self { log_sum: f64::from(max) + sum.ln(), logits }
+        Self { log_sum: log_sum_exp(&logits), logits }
     }
 
     /// From what a read of logits gave.
@@ -74,16 +73,7 @@ impl Distribution {
     /// assert!((p.kl(&q) - 0.5 * (4.0f64 / 3.0).ln()).abs() < 1e-7);
     /// ```
     pub fn kl(&self, other: &Self) -> f64 {
-        let term = |(p, q): (&f32, &f32)| {
-            let log_p = f64::from(*p) - self.log_sum;
-            // A token of probability 0 contributes nothing, whatever the other gives it.
-            if log_p == f64::NEG_INFINITY {
-                0.0
-            } else {
-                log_p.exp() * (log_p - (f64::from(*q) - other.log_sum))
-            }
-        };
-        let sum: f64 = self.logits.iter().zip(&other.logits).map(term).sum();
+        let sum = divergence((&self.logits, self.log_sum), (&other.logits, other.log_sum));
         // Never negative; rounding of the sum may leave −1e-17 where the two are equal.
         if sum < 0.0 { 0.0 } else { sum }
     }

@@ -203,7 +203,7 @@ impl Experiment<'_> {
             None if edit.op.kind == OpKind::Noise => self.expand_noise(&mut expanded, &part)?,
             None => {}
             Some(Value::Number(x)) => {
-                let x = Tensor::new(*x as f32, self.model.decoder().token_embedding().device())?;
+                let x = Tensor::new(*x as f32, self.model.decoder().device())?;
                 self.expand_constant(&mut expanded, &x, &part)?;
             }
             Some(Value::Tensor(tensor)) => self.expand_constant(&mut expanded, tensor, &part)?,
@@ -228,7 +228,7 @@ impl Experiment<'_> {
         };
         let dims = edit.dims.as_ref().map_or_else(|| all(width), |dims| dims.to_vec());
         let example = self.origin.as_ref().map_or(0, |origin| origin.number);
-        let device = self.model.decoder().token_embedding().device().clone();
+        let device = self.model.decoder().device().clone();
         let noise = Noise::new(edit.op.seed, example, edit.positions.clone(), dims, heads, device);
         edit.value = ExpandedValue::Noise(noise);
         Ok(())

@@ -28,7 +28,7 @@ use crate::config::Config;
 use crate::site::Site;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
-use causalcone_ops::{Linear, Rope, Rotation, layer_norm, project, rms_norm, softmax};
+use causalcone_ops::{Linear, Rope, Rotation, add, layer_norm, multiply, rms_norm, softmax};
 
 /// Sees, and may change, the tensor of every site of a forward pass.
 pub trait Tap {
@@ -48,13 +48,13 @@ pub trait Tap {
 #[derive(Debug)]
 pub struct Decoder {
     pub(crate) config: Config,
-    pub(crate) token_embedding: Tensor,
+    /// vocab × width; none where it is the unembedding
+    pub(crate) token_embedding: Option<Tensor>,
     pub(crate) position_embedding: Option<Tensor>,
     pub(crate) rope: Option<Rope>,
     pub(crate) blocks: Vec<Block>,
     pub(crate) final_norm: NormWeights,
-    /// vocab × width
-    pub(crate) unembedding: Tensor,
+    pub(crate) unembedding: Linear,
 }
 
 /// One layer: attention and MLP with a norm before each.
@@ -105,9 +105,20 @@ impl Decoder {
         &self.blocks
     }
 
-    /// The token embedding, vocab × width.
-    pub fn token_embedding(&self) -> &Tensor {
-        &self.token_embedding
+    /// Rows of the token embedding, ids × width.
+    ///
+    /// # Errors
+    /// When an id is outside the vocabulary.
+    pub fn token_embeddings(&self, ids: &[u32]) -> Result<Tensor> {
+        Ok(match &self.token_embedding {
+            Some(table) => table.index_select(&Tensor::new(ids, table.device())?, 0)?,
+            None => self.unembedding.columns(ids)?,
+        })
+    }
+
+    /// Where the weights are, and all that is computed with them.
+    pub fn device(&self) -> &Device {
+        self.final_norm.weight.device()
     }
 
     /// Runs token ids (n of them, n ≥ 1) through the whole model and returns the logits, n × vocab.
@@ -137,13 +148,13 @@ impl Decoder {
             let weights = at(Site::AttentionWeight, softmax(&scores).map_err(Error::from)?)?;
             let mixed = at(Site::AttentionValueOutput, self.mix(&weights, &value)?)?;
             let attention = at(Site::AttentionOutput, block.attention_output(&mixed)?)?;
-            x = at(Site::BlockMiddle, add(&x, &attention)?)?;
+            x = at(Site::BlockMiddle, add(&x, &attention).map_err(Error::from)?)?;
 
             let normed = at(Site::MlpInput, block.mlp_input(&x)?)?;
             let activated = at(Site::MlpActivation, block.activate(&normed, &self.config)?)?;
             let hidden = at(Site::MlpHidden, block.gated(&normed, activated)?)?;
             let mlp = at(Site::MlpOutput, block.mlp_output(&hidden)?)?;
-            x = at(Site::BlockOutput, add(&x, &mlp)?)?;
+            x = at(Site::BlockOutput, add(&x, &mlp).map_err(Error::from)?)?;
         }
         let x = tap.at(Site::FinalNorm, None, self.final_norm(&x)?)?;
         tap.at(Site::Logits, None, self.unembed(&x)?)
@@ -172,9 +183,9 @@ impl Decoder {
     /// # Errors
     /// When an id or a position is out of range.
     pub fn embed(&self, ids: &[u32], positions: &[usize]) -> Result<Tensor> {
-        let tokens = self.token_embedding.index_select(&Tensor::new(ids, &Device::Cpu)?, 0)?;
+        let tokens = self.token_embeddings(ids)?;
         match &self.position_embedding {
-            Some(table) => Ok((tokens + causalcone_ops::select(table, 0, positions)?)?),
+            Some(table) => Ok(add(&tokens, &causalcone_ops::select(table, 0, positions)?)?),
             None => Ok(tokens),
         }
     }
@@ -221,7 +232,7 @@ impl Decoder {
     /// # Errors
     /// When `x` does not have the model's width.
     pub fn unembed(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(project(x, &self.unembedding.t()?)?)
+        Ok(self.unembedding.forward(x)?)
     }
 }
 
@@ -233,10 +244,7 @@ impl Decoder {
     pub fn unembed_tokens(&self, x: &Tensor, tokens: Option<&[u32]>) -> Result<Tensor> {
         match tokens {
             None => self.unembed(x),
-            Some(tokens) => {
-                let rows = self.unembedding.index_select(&Tensor::new(tokens, x.device())?, 0)?;
-                Ok(project(x, &rows.t()?)?)
-            }
+            Some(tokens) => Ok(x.matmul(&self.unembedding.columns(tokens)?.t()?)?),
         }
     }
 }
@@ -304,7 +312,7 @@ impl Block {
     /// See [`Block::query`].
     pub fn gated(&self, x: &Tensor, activated: Tensor) -> Result<Tensor> {
         Ok(match &self.gate.up {
-            Some(up) => (activated * up.forward(x)?)?,
+            Some(up) => multiply(&activated, &up.forward(x)?)?,
             None => activated,
         })
     }
@@ -398,10 +406,6 @@ fn without_softmax(row: &[f32]) -> Option<&'static str> {
     } else {
         None
     }
-}
-
-fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
-    Ok((x + y)?)
 }
 
 /// rows × heads·D to heads × rows × D.

@@ -160,7 +160,7 @@ impl Model {
     /// When the id is outside the vocabulary.
     pub fn embedding_of(&self, id: u32) -> Result<Tensor> {
         self.decoder.check(&[id])?;
-        Ok(self.decoder.token_embedding().get(id as usize)?)
+        Ok(self.decoder.token_embeddings(&[id])?.get(0)?)
     }
 
     fn needs_tokenizer(&self, text: &str) -> Result<&Tokenizer> {

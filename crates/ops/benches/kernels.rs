@@ -187,7 +187,7 @@ mod linear {
 
     #[divan::bench(args = CASES)]
     fn ours(bencher: Bencher<'_, '_>, (rows, is_out_in): (usize, bool)) {
-        let (x, linear) = (random(rows, WIDTH), Linear::new(weight(is_out_in), Some(vector(WIDE))));
+        let (x, linear) = (random(rows, WIDTH), Linear::new(weight(is_out_in), Some(vector(WIDE))).unwrap());
         run(bencher, || linear.forward(&x));
     }
 

@@ -4,7 +4,7 @@
 //! Rows are the last-but-one axis, features the last one. The kernels are [`Linear`], [`layer_norm`],
 //! [`rms_norm`], [`softmax`], [`Activation`], [`Rope`], attention over ragged lists of keys ([`Ragged`]),
 //! and the sums and products [`add`], [`multiply`] and [`add_rows`]; [`gather_rows`], [`select`] and
-//! [`replace`] take rows and slices out and put them back.
+//! [`replace`] take rows and slices out and put them back; [`log_sum_exp`] and [`divergence`] read rows of logits.
 //!
 //! On the CPU and in f32 they run vectorised on all threads, with gradients computed by formula; their
 //! results do not depend on the number of threads. Elsewhere, and wherever a parameter trains, they are
@@ -25,10 +25,12 @@
 
 mod activation;
 mod attention;
+mod distribution;
 mod elementwise;
 mod kernel;
 mod linear;
 mod norm;
+mod panels;
 mod rope;
 mod rows;
 mod simd;
@@ -38,8 +40,9 @@ mod testing;
 
 pub use activation::Activation;
 pub use attention::{Query, Ragged, Stretch};
+pub use distribution::{divergence, log_sum_exp};
 pub use elementwise::{add, multiply};
-pub use linear::{Linear, project};
+pub use linear::Linear;
 pub use norm::{layer_norm, rms_norm};
 pub use rope::{Rope, Rotation};
 pub use rows::{add_rows, gather_rows, replace, select};

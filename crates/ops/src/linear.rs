@@ -1,104 +1,120 @@
 //! The affine map `x·W + b`.
 
-use crate::kernel::{Held, by_rows, each_block, is_fast, is_trained};
-use crate::simd;
-use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
-use pulp::{Simd, WithSimd};
+use crate::kernel::{Held, floats, is_fast, is_trained};
+use crate::panels::Panels;
+use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor, bail};
+use std::sync::{Arc, OnceLock};
 
-/// A frozen affine map with its weight held as (in × out) and an optional bias.
+/// An affine map with its weight in × out and an optional bias.
+///
+/// A frozen weight (f32 on the CPU, not followed by autograd) is copied into the layout its products read, so the
+/// tensor given can be dropped; the transposed copy that gradients need is made when the first of them is computed.
+/// Every row's products are then the same to the bit, whatever other rows there are and however many threads. Other
+/// weights are kept as they are, and multiplied by candle.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
 /// use causalcone_ops::Linear;
 ///
-/// // Stored as out × in, as most checkpoints have it: the transpose is a view, nothing is copied.
+/// // Stored as out × in, as most checkpoints have it.
 /// let stored = Tensor::new(&[[1f32, 2.0], [3.0, 4.0], [5.0, 6.0]], &Device::Cpu)?;
-/// let linear = Linear::new(stored.t()?, None);
+/// let linear = Linear::new(stored.t()?, None)?;
 /// let y = linear.forward(&Tensor::new(&[[1f32, 1.0]], &Device::Cpu)?)?;
 /// assert_eq!(y.to_vec2::<f32>()?, [[3.0, 7.0, 11.0]]);
 /// # Ok::<(), candle_core::Error>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct Linear {
-    weight: Tensor,
+    weight: Weight,
     bias: Option<Tensor>,
+}
+
+#[derive(Debug, Clone)]
+enum Weight {
+    Frozen(Arc<Frozen>),
+    Plain(Tensor),
 }
 
 impl Linear {
     /// Takes a weight of shape (in, out), any strides, and a bias of shape (out).
-    pub fn new(weight: Tensor, bias: Option<Tensor>) -> Self {
-        Self { weight, bias }
-    }
-
-    /// The weight, in × out.
-    pub fn weight(&self) -> &Tensor {
-        &self.weight
+    ///
+    /// # Errors
+    /// When the weight is no matrix, or the bias is not of its second width.
+    pub fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
+        let (inner, width) = weight.dims2()?;
+        if let Some(bias) = bias.as_ref().filter(|bias| bias.dims() != [width]) {
+            bail!("a bias of shape {:?} does not fit a weight of {inner} × {width}", bias.shape());
+        }
+        if !is_fast([&weight]) || is_trained([&weight]) || weight.elem_count() == 0 {
+            return Ok(Self { weight: Weight::Plain(weight), bias });
+        }
+        let held = Held::new(&weight);
+        let (storage, layout) = held.cpu()?;
+        let numbers = &storage.as_slice::<f32>()?[layout.start_offset()..];
+        let panels = Panels::new(inner, width, numbers, (layout.stride()[0], layout.stride()[1]));
+        let frozen = Arc::new(Frozen { panels, transposed: OnceLock::new() });
+        Ok(Self { weight: Weight::Frozen(frozen), bias })
     }
 
     /// Maps rows (n × in) to rows (n × out).
     ///
     /// # Errors
-    /// When the width of `x` is not the weight's, or the bias is not of the weight's other width.
+    /// When the width of `x` is not the weight's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        match &self.bias {
-            Some(bias) if is_fast([bias]) && !is_trained([bias]) => affine(x, &self.weight, Some(bias)),
-            Some(bias) => project(x, &self.weight)?.broadcast_add(bias),
-            None => project(x, &self.weight),
+        let y = match (&self.weight, &self.bias) {
+            (Weight::Frozen(weight), Some(bias)) if is_fast([bias]) && !is_trained([bias]) => {
+                return weight.forward(x, Some(bias.contiguous()?));
+            }
+            (Weight::Frozen(weight), _) => weight.forward(x, None)?,
+            (Weight::Plain(weight), _) => x.matmul(weight)?,
+        };
+        self.bias.as_ref().map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))
+    }
+
+    /// Some columns of the weight as rows, n × in: of an unembedding, the rows of some tokens.
+    ///
+    /// # Errors
+    /// When there is no such column.
+    pub fn columns(&self, columns: &[u32]) -> Result<Tensor> {
+        match &self.weight {
+            Weight::Frozen(weight) => {
+                let panels = &weight.panels;
+                if let Some(column) = columns.iter().find(|column| **column as usize >= panels.width()) {
+                    bail!("there is no column {column} in a weight of {} × {}", panels.inner(), panels.width());
+                }
+                let numbers = columns.iter().flat_map(|column| panels.column(*column as usize)).collect();
+                Tensor::from_vec(numbers, (columns.len(), panels.inner()), &Device::Cpu)
+            }
+            Weight::Plain(weight) => weight.t()?.contiguous()?.index_select(&Tensor::new(columns, weight.device())?, 0),
         }
     }
 }
 
-/// Few rows: up to this many the product is computed with the weight on the left.
-const FEW_ROWS: usize = 32;
-
-/// `x·W` for rows x (n × in) and a weight W (in × out) of any strides.
-///
-/// The GEMM below is slow for few rows against a weight stored out × in, up to four times slower
-/// than for the transposed product, so that one is taken there. Either way every element is the same
-/// sum, rounded in another order.
-///
-/// A gradient flows to `x`, and to the weight only where autograd follows it: a frozen weight's would
-/// cost as much as that of `x`.
-///
-/// # Errors
-/// When the width of `x` is not the weight's.
-pub fn project(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    affine(x, weight, None)
+/// A weight that never trains.
+#[derive(Debug)]
+struct Frozen {
+    panels: Panels,
+    /// The weight of gradients.
+    transposed: OnceLock<Arc<Frozen>>,
 }
 
-/// `x·W + b`, where autograd does not follow b.
-fn affine(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-    if !is_fast([x, weight]) || is_trained([weight]) || x.elem_count() == 0 || weight.elem_count() == 0 {
-        let y = composed(x, weight)?;
-        return bias.map_or(Ok(y.clone()), |bias| y.broadcast_add(bias));
+impl Frozen {
+    fn forward(self: &Arc<Self>, x: &Tensor, bias: Option<Tensor>) -> Result<Tensor> {
+        let (_, given) = x.dims2()?;
+        let (inner, width) = (self.panels.inner(), self.panels.width());
+        if given != inner {
+            bail!("rows of width {given} do not fit a weight of {inner} × {width}");
+        }
+        if !is_fast([x]) {
+            bail!("a frozen weight takes rows in f32 on the CPU, not {:?}", x.dtype());
+        }
+        x.contiguous()?.apply_op1(Affine { weight: self.clone(), bias })
     }
-    let ((_, given), (inner, width)) = (x.dims2()?, weight.dims2()?);
-    if given != inner {
-        bail!("rows of width {given} do not fit a weight of {inner} × {width}");
-    }
-    if let Some(bias) = bias.filter(|bias| bias.dims() != [width]) {
-        bail!("a bias of shape {:?} does not fit a weight of {inner} × {width}", bias.shape());
-    }
-    let bias = bias.map(Tensor::contiguous).transpose()?;
-    x.apply_op1(Affine { weight: weight.clone(), bias })
-}
-
-fn composed(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    if has_weight_left(x.dim(0)?, weight) {
-        return weight.t()?.matmul(&x.t()?)?.t()?.contiguous();
-    }
-    x.matmul(weight)
-}
-
-/// Whether the weight goes on the left: it is stored out × in and there are few rows.
-fn has_weight_left(rows: usize, weight: &Tensor) -> bool {
-    weight.stride().first() == Some(&1) && rows <= FEW_ROWS
 }
 
 /// A frozen map as a kernel: the weight is no argument of it, so its gradient is never computed.
 struct Affine {
-    weight: Tensor,
+    weight: Arc<Frozen>,
     bias: Option<Tensor>,
 }
 
@@ -108,107 +124,93 @@ impl CustomOp1 for Affine {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let ((rows, inner), (_, width)) = (layout.shape().dims2()?, self.weight.dims2()?);
-        let (weight, bias) = (Held::new(&self.weight), self.bias.as_ref().map(Held::new));
-        let ((weight, weight_layout), bias) = (weight.cpu()?, bias.as_ref().map(Held::floats).transpose()?);
-        let y = if has_weight_left(rows, &self.weight) {
-            let (left, right) = (weight_layout.transpose(0, 1)?, layout.transpose(0, 1)?);
-            let y = weight.matmul(x, (1, width, rows, inner), &left, &right)?;
-            transposed(y.as_slice::<f32>()?, rows, width, bias)
-        } else {
-            let CpuStorage::F32(mut y) = x.matmul(weight, (1, rows, width, inner), layout, weight_layout)?
-            else {
-                bail!("a product of f32 matrices is not f32")
-            };
-            if let Some(bias) = bias {
-                each_block(&mut y, width, |_, rows| simd::dispatch(AddBias { bias, rows }));
-            }
-            y
-        };
-        Ok((CpuStorage::F32(y), Shape::from((rows, width))))
+        let bias = self.bias.as_ref().map(Held::new);
+        let bias = bias.as_ref().map(Held::floats).transpose()?;
+        let panels = &self.weight.panels;
+        let y = panels.times(floats(x, layout)?, bias);
+        Ok((CpuStorage::F32(y), Shape::from((layout.dims()[0], panels.width()))))
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        Ok(Some(project(grad, &self.weight.t()?)?))
-    }
-}
-
-/// The transpose (rows × width) of y (width × rows), plus the bias.
-fn transposed(y: &[f32], rows: usize, width: usize, bias: Option<&[f32]>) -> Vec<f32> {
-    by_rows(rows, width, |first, out| {
-        for (row, out) in (first..).zip(out.chunks_exact_mut(width)) {
-            let column = y.iter().skip(row).step_by(rows);
-            match bias {
-                Some(bias) => column.zip(bias).zip(out).for_each(|((y, bias), out)| *out = y + bias),
-                None => column.zip(out).for_each(|(y, out)| *out = *y),
-            }
-        }
-    })
-}
-
-struct AddBias<'a> {
-    bias: &'a [f32],
-    rows: &'a mut [f32],
-}
-
-impl WithSimd for AddBias<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        for row in self.rows.chunks_exact_mut(self.bias.len()) {
-            simd::update2(
-                simd,
-                row,
-                self.bias,
-                self.bias,
-                #[inline(always)]
-                |y, bias, _| simd.add_f32s(y, bias),
-            );
-        }
+        let transposed = self.weight.transposed.get_or_init(|| {
+            Arc::new(Frozen { panels: self.weight.panels.transposed(), transposed: OnceLock::new() })
+        });
+        Ok(Some(transposed.forward(grad, None)?))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{assert_close, check, noise, numbers};
+    use crate::testing::{assert_close, assert_same_on_any_threads, check, noise, numbers};
     use candle_core::Var;
+    use rayon::prelude::*;
 
     fn like(parameter: &Tensor, x: &Tensor) -> Tensor {
         parameter.to_dtype(x.dtype()).unwrap()
     }
 
     #[test]
-    fn both_ways_of_multiplying_agree() {
-        let stored = noise((7, 5), 1);
-        for rows in [0, 1, FEW_ROWS, FEW_ROWS + 1] {
-            let x = noise((rows, 5), 2);
-            let ours = project(&x, &stored.t().unwrap()).unwrap();
-            let plain = x.matmul(&stored.t().unwrap().contiguous().unwrap()).unwrap();
-            // Five products of numbers below 1, summed in another order.
-            assert_close(&ours, &plain, 1e-6);
+    fn values_and_slopes_are_those_of_the_formula() {
+        // Panels and strips that are full and that are not.
+        for (rows, inner, width) in [(1, 5, 7), (3, 7, 16), (6, 4, 17), (13, 3, 33)] {
+            let (weight, bias) = (noise((inner, width), 1), noise(width, 2));
+            let stored = weight.t().unwrap().contiguous().unwrap();
+            let x = noise((rows, inner), 3);
+            let turned = x.t().unwrap().contiguous().unwrap();
+            // In f64 candle multiplies. Gradients are sums of up to 33 products of numbers below 1.
+            for weight in [weight, stored.t().unwrap()] {
+                let linear = |x: &Tensor, bias: Option<&Tensor>| {
+                    // A conversion would make the transposed weight contiguous.
+                    let weight = if x.dtype() == weight.dtype() { weight.clone() } else { like(&weight, x) };
+                    Linear::new(weight, bias.map(|bias| like(bias, x)))
+                };
+                check(std::slice::from_ref(&x), 1e-5, |x| linear(&x[0], None)?.forward(&x[0]));
+                check(std::slice::from_ref(&x), 1e-5, |x| linear(&x[0], Some(&bias))?.forward(&x[0]));
+                check(std::slice::from_ref(&turned), 1e-5, |x| linear(&x[0], None)?.forward(&x[0].t()?));
+            }
+        }
+    }
+
+    /// Several blocks of rows, several of the sum, several tasks.
+    #[test]
+    fn large_products_are_those_of_candle() {
+        let (x, weight, bias) = (noise((500, 700), 1), noise((700, 333), 2), noise(333, 3));
+        let ours = Linear::new(weight.clone(), Some(bias.clone())).unwrap().forward(&x).unwrap();
+        // 700 products of numbers below 1: sums of a size of about ten.
+        assert_close(&ours, &x.matmul(&weight).unwrap().broadcast_add(&bias).unwrap(), 2e-5);
+    }
+
+    #[test]
+    fn a_row_is_the_same_in_any_company() {
+        let linear = Linear::new(noise((700, 100), 1), Some(noise(100, 2))).unwrap();
+        let x = noise((300, 700), 3);
+        let together = linear.forward(&x).unwrap();
+        for (first, rows) in [(0, 1), (5, 2), (7, 3), (100, 4), (200, 5), (37, 250)] {
+            let alone = linear.forward(&x.narrow(0, first, rows).unwrap()).unwrap();
+            assert_eq!(numbers(&alone), numbers(&together.narrow(0, first, rows).unwrap()));
         }
     }
 
     #[test]
-    fn values_and_slopes_are_those_of_the_formula() {
-        let (weight, bias) = (noise((5, 7), 1), noise(7, 2));
-        let stored = weight.t().unwrap().contiguous().unwrap();
-        for rows in [1, 3, FEW_ROWS + 1] {
-            let x = noise((rows, 5), 3);
-            // Sums of at most seven products of numbers below 1.
-            check(std::slice::from_ref(&x), 2e-6, |x| project(&x[0], &like(&weight, &x[0])));
-            for weight in [weight.clone(), stored.t().unwrap()] {
-                let bias = Some(bias.clone());
-                check(std::slice::from_ref(&x), 2e-6, |x| {
-                    // A conversion would make the transposed weight contiguous.
-                    let weight = like(&weight.t()?.contiguous()?, &x[0]).t()?;
-                    Linear::new(weight, bias.as_ref().map(|bias| like(bias, &x[0]))).forward(&x[0])
-                });
-                check(&[x.t().unwrap().contiguous().unwrap()], 2e-6, |x| {
-                    Linear::new(like(&weight, &x[0]), None).forward(&x[0].t()?)
-                });
-            }
+    fn threads_do_not_change_a_bit() {
+        let linear = Linear::new(noise((200, 300), 1), Some(noise(300, 2))).unwrap();
+        assert_same_on_any_threads(&noise((70, 200), 3), |x| linear.forward(x));
+    }
+
+    #[test]
+    fn products_may_run_inside_of_products() {
+        let (linear, x) = (Linear::new(noise((300, 300), 1), None).unwrap(), noise((60, 300), 2));
+        let once = numbers(&linear.forward(&x).unwrap());
+        (0..64).into_par_iter().for_each(|_| assert_eq!(numbers(&linear.forward(&x).unwrap()), once));
+    }
+
+    #[test]
+    fn no_rows_are_no_rows() {
+        for (rows, inner, width) in [(0, 5, 7), (3, 0, 7), (3, 5, 0)] {
+            let linear = Linear::new(noise((inner, width), 1), None).unwrap();
+            let y = linear.forward(&noise((rows, inner), 2)).unwrap();
+            assert_eq!((y.dims(), numbers(&y)), (&[rows, width][..], vec![0.0; rows * width]));
         }
     }
 
@@ -218,26 +220,40 @@ mod tests {
         let frozen = (noise((5, 7), 2), noise(7, 3));
         let trained = (Var::from_tensor(&frozen.0).unwrap(), Var::from_tensor(&frozen.1).unwrap());
         let slopes = |weight: &Tensor, bias: &Tensor| {
-            let linear = Linear::new(weight.clone(), Some(bias.clone()));
+            let linear = Linear::new(weight.clone(), Some(bias.clone())).unwrap();
             let grads = linear.forward(&x).unwrap().sum_all().unwrap().backward().unwrap();
-            [&x, weight, bias].map(|t| grads.get(t).map(numbers))
+            (grads.get(&x).unwrap().clone(), [weight, bias].map(|t| grads.get(t).is_some()))
         };
-        let [to_x, None, None] = slopes(&frozen.0, &frozen.1) else {
-            panic!("a frozen weight has a gradient")
-        };
+        let (to_x, none) = slopes(&frozen.0, &frozen.1);
+        assert_eq!(none, [false, false]);
         for (weight, bias) in [(true, true), (true, false), (false, true)] {
             let w: &Tensor = if weight { &trained.0 } else { &frozen.0 };
             let b: &Tensor = if bias { &trained.1 } else { &frozen.1 };
-            let got = slopes(w, b);
-            assert_eq!(got[1..].iter().map(Option::is_some).collect::<Vec<_>>(), [weight, bias]);
-            assert_eq!(got[0], to_x);
+            let (got, given) = slopes(w, b);
+            assert_eq!(given, [weight, bias]);
+            // Seven products, summed in another order.
+            assert_close(&got, &to_x, 1e-6);
+        }
+    }
+
+    #[test]
+    fn columns_are_those_of_the_weight() {
+        let weight = noise((5, 37), 1);
+        for linear in [weight.clone(), Var::from_tensor(&weight).unwrap().as_tensor().clone()] {
+            let linear = Linear::new(linear, None).unwrap();
+            let columns = linear.columns(&[36, 0, 16, 15]).unwrap();
+            let expected = crate::select(&weight.t().unwrap(), 0, &[36, 0, 16, 15]).unwrap();
+            assert_eq!((columns.dims(), numbers(&columns)), (&[4, 5][..], numbers(&expected)));
+            assert!(linear.columns(&[37]).is_err());
         }
     }
 
     #[test]
     fn refuses_what_does_not_fit() {
         let (weight, bias) = (noise((5, 7), 1), noise(6, 2));
-        assert!(project(&noise((3, 4), 1), &weight).is_err());
-        assert!(Linear::new(weight, Some(bias)).forward(&noise((3, 5), 1)).is_err());
+        assert!(Linear::new(weight.clone(), Some(bias)).is_err());
+        let linear = Linear::new(weight, None).unwrap();
+        assert!(linear.forward(&noise((3, 4), 1)).is_err());
+        assert!(linear.forward(&noise((3, 5), 1).to_dtype(candle_core::DType::F64).unwrap()).is_err());
     }
 }

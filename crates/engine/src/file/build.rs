@@ -138,7 +138,7 @@ impl ExperimentFile {
 
     fn value(&self, experiment: &Experiment<'_>, value: &ValueFile, part: &str) -> Result<Value> {
         let model = experiment.model();
-        let device = model.decoder().token_embedding().device();
+        let device = model.decoder().device();
         let kinds =
             [value.run.is_some(), value.embedding.is_some(), value.file.is_some(), value.values.is_some()];
         if kinds.iter().filter(|given| **given).count() != 1 {

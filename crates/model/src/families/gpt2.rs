@@ -67,13 +67,13 @@ fn load(config: &Config, weights: &Weights) -> Result<Decoder> {
     };
     let linear = |name: &str, input: usize, output: usize| -> Result<Linear> {
         let weight = take(&format!("{name}.weight"), &[input, output])?;
-        Ok(Linear::new(weight, Some(take(&format!("{name}.bias"), &[output])?)))
+        Ok(Linear::new(weight, Some(take(&format!("{name}.bias"), &[output])?))?)
     };
     let block = |i: usize| -> Result<Block> {
         let weight = take(&format!("h.{i}.attn.c_attn.weight"), &[d, 3 * d])?;
         let bias = take(&format!("h.{i}.attn.c_attn.bias"), &[3 * d])?;
         let third = |n: usize| -> Result<Linear> {
-            Ok(Linear::new(weight.narrow(1, n * d, d)?.contiguous()?, Some(bias.narrow(0, n * d, d)?)))
+            Ok(Linear::new(weight.narrow(1, n * d, d)?, Some(bias.narrow(0, n * d, d)?.contiguous()?))?)
         };
         Ok(Block {
             attention_norm: norm(&format!("h.{i}.ln_1"))?,
@@ -87,15 +87,16 @@ fn load(config: &Config, weights: &Weights) -> Result<Decoder> {
         })
     };
     let blocks = (0..config.layers).into_par_iter().map(block).collect::<Result<_>>()?;
-    let token_embedding = take("wte.weight", &[config.vocab, d])?;
+    let (token_embedding, unembedding) =
+        super::embeddings(config, weights, &format!("{prefix}wte.weight"), "lm_head.weight")?;
     let decoder = Decoder {
         config: config.clone(),
         position_embedding: Some(take("wpe.weight", &[config.context, d])?),
         rope: None,
         blocks,
         final_norm: norm("ln_f")?,
-        unembedding: super::unembedding(config, weights, &token_embedding, "lm_head.weight")?,
         token_embedding,
+        unembedding,
     };
     // Old checkpoints carry their causal mask along.
     weights.finish(|name| name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"))?;

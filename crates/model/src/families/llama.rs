@@ -184,12 +184,12 @@ fn load(config: &Config, weights: &Weights, names: &Names) -> Result<Decoder> {
             };
         let linear = |part: &str, input, output, biased| -> Result<Linear> {
             let (weight, bias) = tensors(part, input, output, biased)?;
-            Ok(Linear::new(weight.t()?, bias))
+            Ok(Linear::new(weight.t()?, bias)?)
         };
         let rotated = |part: &str, heads: usize, output| -> Result<Linear> {
             let (weight, bias) = tensors(part, d, output, config.bias.attention)?;
             let order = |x: Tensor| if names.interleaved { half_rotation_order(&x, heads) } else { Ok(x) };
-            Ok(Linear::new(order(weight)?.t()?, bias.map(order).transpose()?))
+            Ok(Linear::new(order(weight)?.t()?, bias.map(order).transpose()?)?)
         };
         let bias = config.bias;
         Ok(Block {
@@ -206,7 +206,12 @@ fn load(config: &Config, weights: &Weights, names: &Names) -> Result<Decoder> {
             down: linear(names.down, m, d, bias.mlp)?,
         })
     };
-    let token_embedding = weights.take(&format!("{}.weight", names.token_embedding), &[config.vocab, d])?;
+    let (token_embedding, unembedding) = super::embeddings(
+        &config,
+        weights,
+        &format!("{}.weight", names.token_embedding),
+        names.unembedding,
+    )?;
     let blocks = (0..config.layers).into_par_iter().map(block).collect::<Result<_>>()?;
     let rope = match config.positions {
         Positions::Rotary { theta } => Some(Rope::new(config.head_dim, theta)),
@@ -217,8 +222,8 @@ fn load(config: &Config, weights: &Weights, names: &Names) -> Result<Decoder> {
         rope,
         blocks,
         final_norm: norm(names.final_norm)?,
-        unembedding: super::unembedding(&config, weights, &token_embedding, names.unembedding)?,
         token_embedding,
+        unembedding,
         config,
     };
     // Old checkpoints carry the rotation's frequencies along; they follow from rope_theta.

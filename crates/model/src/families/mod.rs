@@ -12,6 +12,7 @@ use crate::file::Weights;
 use crate::file::keys::Keys;
 use crate::{Error, Result};
 use candle_core::Tensor;
+use causalcone_ops::Linear;
 
 /// Reads a configuration, having read or ignored every key of it.
 type ReadConfig = fn(&Keys) -> Result<Config>;
@@ -175,21 +176,23 @@ fn even_head(keys: &Keys, names: &Sizes, width: usize, heads: usize) -> Result<u
     Err(keys.bad(names.heads, format!("width {width} cannot be shared evenly by {heads} heads")))
 }
 
-/// The unembedding: the token embedding itself where the two are tied.
-fn unembedding(config: &Config, weights: &Weights, token_embedding: &Tensor, name: &str) -> Result<Tensor> {
+/// The token embedding, where it is not the unembedding, and the unembedding.
+fn embeddings(config: &Config, weights: &Weights, token: &str, output: &str) -> Result<(Option<Tensor>, Linear)> {
+    let shape = [config.vocab, config.width];
+    let embedding = weights.take(token, &shape)?;
     if !config.tied {
-        return weights.take(name, &[config.vocab, config.width]);
+        return Ok((Some(embedding), Linear::new(weights.take(output, &shape)?.t()?, None)?));
     }
-    if weights.contains(name) {
+    if weights.contains(output) {
         // Some files hold the tied tensor twice. A second one that differs contradicts the file's own
         // configuration, and either choice could be wrong.
-        let second = weights.take(name, &[config.vocab, config.width])?;
-        let apart = (&second - token_embedding)?.abs()?.max_all()?.to_scalar::<f32>()?;
+        let second = weights.take(output, &shape)?;
+        let apart = (second - &embedding)?.abs()?.max_all()?.to_scalar::<f32>()?;
         if apart != 0.0 {
             return Err(
-                weights.bad(name, "differs from the embedding, but the configuration says the two are tied")
+                weights.bad(output, "differs from the embedding, but the configuration says the two are tied")
             );
         }
     }
-    Ok(token_embedding.clone())
+    Ok((None, Linear::new(embedding.t()?, None)?))
 }

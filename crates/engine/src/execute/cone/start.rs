@@ -6,7 +6,7 @@ use crate::Result;
 use crate::cone::{NodeId, Point, Rows, Step};
 use crate::op::apply;
 use crate::plan::{Place, Taken};
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use causalcone_model::{Layout, Site};
 use causalcone_ops::select;
 
@@ -65,13 +65,12 @@ impl Pass<'_> {
 
     /// Rows that are overwritten whole.
     fn blank(&self, site: Site, rows: usize) -> Result<Tensor> {
-        let embedding = self.model.decoder().token_embedding();
         let width = match site.layout(self.model.config()) {
             Layout::Rows { width } => width,
             Layout::Heads { heads, width } => heads * width,
             Layout::Attention { .. } => 0,
         };
-        Ok(Tensor::zeros((rows, width), embedding.dtype(), embedding.device())?)
+        Ok(Tensor::zeros((rows, width), DType::F32, self.model.decoder().device())?)
     }
 
     /// The value of an edit for those of its positions that are picked; `table` is what is `here`.

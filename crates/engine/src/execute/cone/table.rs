@@ -5,7 +5,7 @@ use crate::Result;
 use crate::cone::{Forest, NodeId, Point, Rows};
 use candle_core::Tensor;
 use causalcone_model::Site;
-use causalcone_ops::{add_rows, gather_rows};
+use causalcone_ops::{add, add_rows, gather_rows};
 use std::collections::HashMap;
 
 /// Rows of some nodes, stacked: those of one node ascend by position and stand together.
@@ -226,7 +226,7 @@ impl<'t> Index<'t> {
     /// `x` plus the rows, in the order they were added.
     pub(super) fn add_to(&self, x: &Tensor) -> Result<Tensor> {
         Ok(match self.joined()? {
-            Some((merged, rows)) if is_all(&rows, &merged) => (x + merged)?,
+            Some((merged, rows)) if is_all(&rows, &merged) => add(x, &merged)?,
             Some((merged, rows)) => add_rows(x, &merged, &rows)?,
             None => x.clone(),
         })
