@@ -63,7 +63,8 @@ fn time(rows: usize, k: usize, n: usize) -> Result<[Duration; 2], Box<dyn Error>
     let x = Tensor::randn(0f32, 1.0, (rows, k), &Device::Cpu)?;
     let weight = Tensor::randn(0f32, 1.0, (k, n), &Device::Cpu)?;
     let linear = Linear::new(weight.clone(), None)?;
-    let products: [&dyn Fn() -> candle_core::Result<Tensor>; 2] = [&|| x.matmul(&weight), &|| linear.forward(&x)];
+    let products: [&dyn Fn() -> candle_core::Result<Tensor>; 2] =
+        [&|| x.matmul(&weight), &|| linear.forward(&x)];
     for _ in 0..WARM_UP {
         for product in products {
             product()?;

@@ -80,12 +80,18 @@ impl Linear {
             Weight::Frozen(weight) => {
                 let panels = &weight.panels;
                 if let Some(column) = columns.iter().find(|column| **column as usize >= panels.width()) {
-                    bail!("there is no column {column} in a weight of {} × {}", panels.inner(), panels.width());
+                    bail!(
+                        "there is no column {column} in a weight of {} × {}",
+                        panels.inner(),
+                        panels.width()
+                    );
                 }
                 let numbers = columns.iter().flat_map(|column| panels.column(*column as usize)).collect();
                 Tensor::from_vec(numbers, (columns.len(), panels.inner()), &Device::Cpu)
             }
-            Weight::Plain(weight) => weight.t()?.contiguous()?.index_select(&Tensor::new(columns, weight.device())?, 0),
+            Weight::Plain(weight) => {
+                weight.t()?.contiguous()?.index_select(&Tensor::new(columns, weight.device())?, 0)
+            }
         }
     }
 }

@@ -104,7 +104,8 @@ impl Panels {
         // Blocks of equal height, so that none is a handful of rows.
         let strips = rows.div_ceil(STRIP);
         let block = strips.div_ceil(strips.div_ceil(ROWS / STRIP).max(1)) * STRIP;
-        for (x, out) in x.chunks((block * self.inner).max(1)).zip(out.chunks_mut((block * self.width).max(1))) {
+        for (x, out) in x.chunks((block * self.inner).max(1)).zip(out.chunks_mut((block * self.width).max(1)))
+        {
             // Taken, not borrowed: while this thread waits for the others it may be given another product.
             let mut strips = STRIPS.take();
             interleave(x, self.inner, &mut strips);
@@ -123,7 +124,8 @@ impl Panels {
             _ => panels.min(TASKS * rayon::current_num_threads()),
         };
         let share = panels.div_ceil(tasks);
-        let mut parts: Vec<Vec<&mut [f32]>> = (0..panels.div_ceil(share)).map(|_| Vec::with_capacity(rows)).collect();
+        let mut parts: Vec<Vec<&mut [f32]>> =
+            (0..panels.div_ceil(share)).map(|_| Vec::with_capacity(rows)).collect();
         for row in out.chunks_exact_mut(self.width) {
             for (part, row) in parts.iter_mut().zip(row.chunks_mut(share * PANEL)) {
                 part.push(row);
@@ -176,7 +178,8 @@ impl WithSimd for Part<'_> {
             let columns = out.first().map_or(0, |row| row.len());
             for (panel, from) in (first..).zip((0..columns).step_by(PANEL)) {
                 let to = (from + PANEL).min(columns);
-                let numbers = &weight.numbers[(panel * inner + above) * PANEL..(panel * inner + below) * PANEL];
+                let numbers =
+                    &weight.numbers[(panel * inner + above) * PANEL..(panel * inner + below) * PANEL];
                 let bias = bias.map(|bias| &bias[first * PANEL + from..first * PANEL + to]);
                 for (strip, out) in strips.chunks_exact(inner).zip(out.chunks_mut(STRIP)) {
                     let sums = tile(simd, out.len(), &strip[above..below], numbers);

@@ -206,12 +206,8 @@ fn load(config: &Config, weights: &Weights, names: &Names) -> Result<Decoder> {
             down: linear(names.down, m, d, bias.mlp)?,
         })
     };
-    let (token_embedding, unembedding) = super::embeddings(
-        &config,
-        weights,
-        &format!("{}.weight", names.token_embedding),
-        names.unembedding,
-    )?;
+    let (token_embedding, unembedding) =
+        super::embeddings(&config, weights, &format!("{}.weight", names.token_embedding), names.unembedding)?;
     let blocks = (0..config.layers).into_par_iter().map(block).collect::<Result<_>>()?;
     let rope = match config.positions {
         Positions::Rotary { theta } => Some(Rope::new(config.head_dim, theta)),

@@ -177,7 +177,12 @@ fn even_head(keys: &Keys, names: &Sizes, width: usize, heads: usize) -> Result<u
 }
 
 /// The token embedding, where it is not the unembedding, and the unembedding.
-fn embeddings(config: &Config, weights: &Weights, token: &str, output: &str) -> Result<(Option<Tensor>, Linear)> {
+fn embeddings(
+    config: &Config,
+    weights: &Weights,
+    token: &str,
+    output: &str,
+) -> Result<(Option<Tensor>, Linear)> {
     let shape = [config.vocab, config.width];
     let embedding = weights.take(token, &shape)?;
     if !config.tied {
@@ -189,9 +194,8 @@ fn embeddings(config: &Config, weights: &Weights, token: &str, output: &str) -> 
         let second = weights.take(output, &shape)?;
         let apart = (second - &embedding)?.abs()?.max_all()?.to_scalar::<f32>()?;
         if apart != 0.0 {
-            return Err(
-                weights.bad(output, "differs from the embedding, but the configuration says the two are tied")
-            );
+            return Err(weights
+                .bad(output, "differs from the embedding, but the configuration says the two are tied"));
         }
     }
     Ok((None, Linear::new(embedding.t()?, None)?))

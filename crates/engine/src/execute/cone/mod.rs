@@ -62,7 +62,8 @@ fn run(
     let mut work = Work { peak_bytes: cone.work().peak_bytes, ..Work::default() };
     for number in batches {
         let mut pass = Pass::new(model, plan, cone, number, store);
-        let normed = pass.run()?;
+        // As one of rayon's own threads, so that each kernel starts without waking another first.
+        let normed = rayon::scope(|_| pass.run())?;
         work += pass.done();
         let delivery = Delivery { model, cone, normed: &normed, store };
         work.flops += delivery.deliver(&cone.schedule.batches[number], sink)?;
