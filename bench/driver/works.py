@@ -129,8 +129,13 @@ WORKS = [
 ]
 
 
-def measure_ours(work, model, causalcone, timer, repeat, wait):
-    """Runs our sweep `repeat` times; loading the model is not counted, as in the peers' scripts."""
+def turns_of(row, repeat, repeat_slow):
+    """How often to run what has run once."""
+    return repeat if row.median < QUICK else repeat_slow
+
+
+def measure_ours(work, model, causalcone, timer, repeat, repeat_slow, wait):
+    """Runs our sweep; loading the model is not counted, as in the peers' scripts."""
     model = str(work.model or model)
     row = Measured(work.name, "causalcone")
     # Also hashes the model, which the command remembers.
@@ -141,7 +146,8 @@ def measure_ours(work, model, causalcone, timer, repeat, wait):
     gemms = [gemm_rate(timer, work)]
     out = WORK / "out" / work.name
     loads, memory = [], 0
-    for turn in range(repeat):
+    turn, turns = 0, 1
+    while turn < turns:
         # Ours alone, not a folder of somebody else: nothing of a former run may help or hinder.
         shutil.rmtree(out, ignore_errors=True)
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -152,7 +158,9 @@ def measure_ours(work, model, causalcone, timer, repeat, wait):
         row.seconds.append(summary["seconds"]["sweep"])
         loads.append(summary["seconds"]["load"])
         memory = max(memory, peak)
-        say(f"{work.name}: causalcone {turn + 1}/{repeat}: {row.seconds[-1]:.3f} s")
+        turns = turns_of(row, repeat, repeat_slow)
+        turn += 1
+        say(f"{work.name}: causalcone {turn}/{turns}: {row.seconds[-1]:.3f} s")
     gemms.append(gemm_rate(timer, work))
     row.others = watch.others()
     gemm = max(gemms, key=fastest)
@@ -194,7 +202,7 @@ def measure_peer(work, peer, peers_dir, repeat, repeat_slow, wait):
                 row.seconds.append(float(line["seconds"]))
                 row.checksums = {name: float(line[name]) for name in work.checks}
                 say(f"{work.name}: {peer.name} {turn + 1}/{turns}: {row.seconds[-1]:.3f} s")
-            turns = repeat if row.median < QUICK else repeat_slow
+            turns = turns_of(row, repeat, repeat_slow)
             turn += 1
         row.others = watch.others()
     except Refused as problem:

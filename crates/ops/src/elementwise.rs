@@ -84,7 +84,7 @@ pub fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     if !is_fast([x, y]) || x.shape() != y.shape() {
         return x.add(y);
     }
-    x.contiguous()?.apply_op2(&y.contiguous()?, Add)
+    x.contiguous()?.apply_op2(&y.contiguous()?, Elementwise(Add))
 }
 
 /// `x · y`, element by element, for tensors of one shape.
@@ -104,7 +104,39 @@ pub fn multiply(x: &Tensor, y: &Tensor) -> Result<Tensor> {
     if !is_fast([x, y]) || x.shape() != y.shape() {
         return x.mul(y);
     }
-    x.contiguous()?.apply_op2(&y.contiguous()?, Multiply)
+    x.contiguous()?.apply_op2(&y.contiguous()?, Elementwise(Multiply))
+}
+
+/// The gradients of a function of two tensors; none for what is frozen.
+type Slopes = Result<(Option<Tensor>, Option<Tensor>)>;
+
+/// A differentiable function of the elements of two tensors.
+trait Formula: Binary + Copy + Send + Sync {
+    const NAME: &'static str;
+
+    fn slopes(self, x: &Tensor, y: &Tensor, grad: &Tensor) -> Slopes;
+}
+
+struct Elementwise<F>(F);
+
+impl<F: Formula> CustomOp2 for Elementwise<F> {
+    fn name(&self) -> &'static str {
+        F::NAME
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        y: &CpuStorage,
+        ly: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        Ok((CpuStorage::F32(binary(self.0, floats(x, lx)?, floats(y, ly)?)), lx.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, y: &Tensor, _: &Tensor, grad: &Tensor) -> Slopes {
+        self.0.slopes(x, y, grad)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -117,28 +149,10 @@ impl Binary for Add {
     }
 }
 
-impl CustomOp2 for Add {
-    fn name(&self) -> &'static str {
-        "add"
-    }
+impl Formula for Add {
+    const NAME: &'static str = "add";
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        y: &CpuStorage,
-        ly: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        forward(*self, (x, lx), (y, ly))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        y: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn slopes(self, x: &Tensor, y: &Tensor, grad: &Tensor) -> Slopes {
         Ok((x.track_op().then(|| grad.clone()), y.track_op().then(|| grad.clone())))
     }
 }
@@ -153,41 +167,15 @@ impl Binary for Multiply {
     }
 }
 
-impl CustomOp2 for Multiply {
-    fn name(&self) -> &'static str {
-        "multiply"
-    }
+impl Formula for Multiply {
+    const NAME: &'static str = "multiply";
 
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        lx: &Layout,
-        y: &CpuStorage,
-        ly: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        forward(*self, (x, lx), (y, ly))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        y: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn slopes(self, x: &Tensor, y: &Tensor, grad: &Tensor) -> Slopes {
         let times = |other: &Tensor| binary_tensor(Multiply, grad, other);
         let to_x = if x.track_op() { Some(times(y)?) } else { None };
         let to_y = if y.track_op() { Some(times(x)?) } else { None };
         Ok((to_x, to_y))
     }
-}
-
-fn forward(
-    f: impl Binary,
-    x: (&CpuStorage, &Layout),
-    y: (&CpuStorage, &Layout),
-) -> Result<(CpuStorage, Shape)> {
-    Ok((CpuStorage::F32(binary(f, floats(x.0, x.1)?, floats(y.0, y.1)?)), x.1.shape().clone()))
 }
 
 #[cfg(test)]
