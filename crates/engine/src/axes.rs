@@ -42,7 +42,8 @@ impl Experiment<'_> {
 
     /// How many samples of noise there are; `None` where samples are not swept.
     pub(crate) fn samples(&self, sweep: &Sweep) -> Result<Option<usize>> {
-        let has_noise = self.edits.iter().any(|edit| edit.op.kind == OpKind::Noise);
+        let has_noise =
+            self.edits.iter().any(|edit| edit.op.kind == OpKind::Noise && edit.op.value.is_none());
         match sweep.samples {
             Some(0) => Err(Error::part("sweep", "samples = 0 leaves nothing to sweep")),
             Some(_) if !has_noise => {

@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::execute::Executor;
 use crate::experiment::Experiment;
-use crate::plan::{Cell, Plan, Read};
+use crate::plan::{Cell, Plan, Read, Taken};
 use causalcone_model::Site;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -102,8 +102,10 @@ fn sites(experiment: &Experiment<'_>, plan: &Plan) -> BTreeMap<&'static str, Str
     for run in &plan.runs {
         for edit in &run.edits {
             add(edit.place.site, run.ids.len());
-            if let Some(crate::plan::Taken::Run(source, place)) = &edit.value {
-                add(place.site, plan.runs[*source].ids.len());
+            match &edit.value {
+                Some(Taken::Run(source, place)) => add(place.site, plan.runs[*source].ids.len()),
+                Some(Taken::Own(place)) => add(place.site, run.ids.len()),
+                _ => {}
             }
         }
     }

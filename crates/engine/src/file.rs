@@ -4,11 +4,19 @@
 //! suggests the nearest thing that is.
 
 mod build;
+mod edit;
+mod op;
+mod value;
+
+pub use edit::{
+    DimsFile, EditFile, LinkFile, LoadFile, NumberFile, NumbersFile, OpFile, ParameterFile, ParametersFile,
+    TensorFile, TokenFile, ValueFile,
+};
 
 use crate::experiment::LayerAxis;
 use crate::{Error, Result};
 use causalcone_model::file::{DataFile, json};
-use causalcone_model::{Indices, Positions, nearest};
+use causalcone_model::nearest;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -36,7 +44,7 @@ const MAX_TOML_VALUES: usize = 1 << 16;
 ///     layers = 'all'
 ///     op = 'zero'
 /// ")?;
-/// assert_eq!(file.edit[0].site, "mlp_output");
+/// assert_eq!(file.edit[0].site.as_deref(), Some("mlp_output"));
 /// let error = ExperimentFile::from_toml("modle = 'smollm2'").unwrap_err();
 /// assert_eq!(error.hint().as_deref(), Some("did you mean `model`?"));
 /// # Ok::<(), causalcone_engine::Error>(())
@@ -80,127 +88,6 @@ pub struct RunFile {
     /// Whether a start-of-text token comes first; the model's own default if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bos: Option<bool>,
-}
-
-/// `[[edit]]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EditFile {
-    /// A name for `[sweep] edit` and for messages.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// The run edited: base, or the only one, if left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub run: Option<String>,
-    /// The site.
-    pub site: String,
-    /// Layers; none for sites outside the blocks.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub layers: Option<Indices>,
-    /// Positions, all if left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub positions: Option<Positions>,
-    /// Heads, all if left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub heads: Option<Indices>,
-    /// Dimensions, all if left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub dims: Option<Indices>,
-    /// The op's name.
-    pub op: String,
-    /// The op's value.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub value: Option<ValueFile>,
-    /// The op's scale, 1 if left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub scale: Option<f64>,
-    /// The level of noise.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub level: Option<f64>,
-    /// The seed of noise, 0 if left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub seed: Option<u64>,
-}
-
-/// `value`: of a run, a token's embedding, a tensor of a file, or numbers.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ValueFile {
-    /// A run to take activations from.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub run: Option<String>,
-    /// Another site of that run.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub site: Option<String>,
-    /// Other layers of that run.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub layers: Option<Indices>,
-    /// Other positions of that run.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub positions: Option<Positions>,
-    /// Other heads of that run.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub heads: Option<Indices>,
-    /// A token whose embedding is taken, as a text or an id.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub embedding: Option<TokenFile>,
-    /// A safetensors file.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub file: Option<String>,
-    /// The tensor in that file; may be left out if it holds one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tensor: Option<String>,
-    /// Numbers: one for everything, a list for each row, or a list of rows, one a position.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub values: Option<NumbersFile>,
-}
-
-/// Inline numbers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "a number, a list of numbers, or a list of equally long lists of numbers")]
-pub enum NumbersFile {
-    /// One number.
-    One(NumberFile),
-    /// A row.
-    Row(Vec<NumberFile>),
-    /// A row a position.
-    Rows(Vec<Vec<NumberFile>>),
-}
-
-/// A number. JSON has no way to write the −inf that a score may be, so it may be the text "-inf".
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct NumberFile(pub f64);
-
-impl Serialize for NumberFile {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if self.0.is_finite() { serializer.serialize_f64(self.0) } else { serializer.collect_str(&self.0) }
-    }
-}
-
-impl<'de> Deserialize<'de> for NumberFile {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            Number(f64),
-            Text(String),
-        }
-        match Written::deserialize(deserializer)? {
-            Written::Number(x) => Ok(Self(x)),
-            Written::Text(text) if text == "-inf" => Ok(Self(f64::NEG_INFINITY)),
-            Written::Text(_) => Err(de::Error::custom("the only number written as a text is \"-inf\"")),
-        }
-    }
-}
-
-/// A token, as a text or an id.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "a text that is one token, or a token id")]
-pub enum TokenFile {
-    /// By id.
-    Id(u32),
-    /// By text.
-    Text(String),
 }
 
 /// `[read]`.

@@ -52,6 +52,6 @@ pub use file::ExperimentFile;
 pub use journal::{Journal, Values};
 pub use means::{Mean, MeanToken};
 pub use metric::{Distribution, Metric, Record, Top, visible};
-pub use op::{Op, OpKind, Source, Value};
+pub use op::{Joint, Op, OpKind, Source, Value};
 pub use sweep::{PreparedSweep, Row, SweepResult};
 pub use verify::{Mismatch, Verification};

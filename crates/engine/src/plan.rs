@@ -4,7 +4,7 @@
 //! [`Experiment::plan`](crate::Experiment::plan) and checked whole: whatever could be wrong with an
 //! experiment is an error there, before any work.
 
-use crate::op::{Custom, OpKind};
+use crate::op::Operation;
 use candle_core::Tensor;
 use causalcone_model::Site;
 use std::ops::Range;
@@ -101,11 +101,9 @@ pub struct Run {
 #[derive(Clone)]
 pub struct Edit {
     /// What is done.
-    pub op: OpKind,
+    pub op: Arc<Operation>,
     /// The op's scale.
     pub scale: f64,
-    /// The op's closure.
-    pub custom: Option<Custom>,
     /// What it is done to.
     pub place: Place,
     /// With what.
@@ -114,7 +112,7 @@ pub struct Edit {
 
 impl std::fmt::Debug for Edit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} at {:?} of {:?} by {}", self.op.info().name, self.place, self.value, self.scale)
+        write!(f, "{:?} at {:?} of {:?} by {}", self.op, self.place, self.value, self.scale)
     }
 }
 
@@ -125,6 +123,8 @@ pub enum Taken {
     Constant(Constant),
     /// Activations of an earlier run of the plan.
     Run(usize, Place),
+    /// Activations of the edited run itself, of a tensor before the edit's in the same layer.
+    Own(Place),
 }
 
 /// Numbers given: what cells share is one tensor, of which a cell of one position may mean one row.

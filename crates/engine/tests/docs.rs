@@ -7,6 +7,7 @@
 )]
 
 use causalcone_engine::op::OPS;
+use causalcone_engine::op::Takes;
 use causalcone_engine::{ExperimentFile, Metric, OpKind};
 use causalcone_model::Site;
 use std::path::Path;
@@ -35,8 +36,8 @@ fn every_example_is_an_experiment_file() {
             assert_eq!(ExperimentFile::from_json(&json).unwrap(), file);
         }
         for edit in &file.edit {
-            Site::parse(&edit.site).unwrap();
-            assert!(OPS.iter().any(|op| op.name == edit.op));
+            edit.site.iter().for_each(|site| drop(Site::parse(site).unwrap()));
+            assert!(edit.op.name().is_none_or(|name| OPS.iter().any(|op| op.name == name)));
         }
     }
 }
@@ -69,14 +70,19 @@ fn every_name_of_the_code_is_in_its_table_and_no_other() {
             "{site:?}: {lens} in {rows:?}"
         );
     }
-    for op in OPS {
+    for op in &OPS {
         assert!(
-            page.contains(op.formula.split(',').next().unwrap()) || op.kind == OpKind::Collect,
+            page.contains(op.formula.split(", ").next().unwrap())
+                || matches!(op.kind, OpKind::Collect | OpKind::Skip),
             "{}",
             op.formula
         );
-        let yes = |yes: bool| if yes { "yes" } else { "no" };
-        let columns = format!("| {} | {} |", yes(op.takes_value), yes(op.takes_scale));
+        let value = match op.value {
+            Takes::No => "no",
+            Takes::Maybe => "may",
+            Takes::Must => "yes",
+        };
+        let columns = format!("| {value} | {} |", if op.takes_scale { "yes" } else { "no" });
         let rows = row(op.name);
         assert!(op.kind == OpKind::Custom || rows.iter().any(|row| row.contains(&columns)), "{}", op.name);
     }

@@ -161,7 +161,7 @@ fn documents() {
         "unknown field `unknown`",
         close((0..16_000).map(|i| format!("runs.a{i}.ids=[1]\n")).collect()).as_bytes(),
     );
-    refused("tables just few enough.toml", "missing field `site`", "[[edit]]\n".repeat(21_000).as_bytes());
+    refused("tables just few enough.toml", "missing field `op`", "[[edit]]\n".repeat(21_000).as_bytes());
     refused(
         "values just few enough.json",
         "unknown field `unknown`",
@@ -230,7 +230,7 @@ fn fields() {
         ("edits a map", "invalid type: map", |f| f["edit"] = json!({})),
         ("a site as a number", "invalid type: integer `3`", |f| f["edit"][0]["site"] = 3.into()),
         ("a scale as text", "invalid type: string", |f| f["edit"][0]["scale"] = "1".into()),
-        ("no site", "missing field `site`", |f| {
+        ("no site", "needs a site", |f| {
             f["edit"][0].as_object_mut().unwrap().shift_remove("site");
         }),
         ("layers as a map", "only positions can be named", |f| {

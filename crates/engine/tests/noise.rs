@@ -242,7 +242,7 @@ fn mistakes_with_noise_are_refused() {
         (json!({"level": null, "scale": 1.0}), Value::Null, &["no scale", "level"]),
         (json!({"level": -1.0}), Value::Null, &["level -1 is negative"]),
         (json!({"level": 1e39}), Value::Null, &["level", "finite"]),
-        (json!({"value": {"values": 1.0}}), Value::Null, &["takes no value"]),
+        (json!({"value": {"values": 1.0}, "seed": 1}), Value::Null, &["no seed", "drawn"]),
         (json!({"op": "zero", "level": 1.0}), Value::Null, &["no level"]),
         (json!({"op": "zero", "level": null, "seed": 1}), Value::Null, &["no seed"]),
         (json!({}), json!({"samples": 0}), &["samples = 0"]),

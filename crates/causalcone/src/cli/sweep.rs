@@ -228,15 +228,18 @@ fn draw(map: &HeatMap, folder: &Folder, terminal: &Terminal) -> Result<Vec<&'sta
 fn identity(loaded: &Loaded) -> Result<Identity, Failure> {
     let file = ExperimentFile { model: None, ..loaded.file.clone() };
     let mut content = serde_json::to_string(&file).map_err(|e| Failure::run(e.to_string()))?;
-    let values = file.edit.iter().filter_map(|edit| edit.value.as_ref()?.file.as_ref());
-    for name in values.chain(&file.examples) {
-        content += &store::cached_sha256(&file.data_path(name))?;
+    for path in file.data_files() {
+        content += &store::cached_sha256(&path)?;
     }
     Ok(Identity {
         file: store::sha256_of(content),
         model: loaded.model.sha256()?.into(),
         version: env!("CARGO_PKG_VERSION").into(),
-        seed: file.edit.iter().find(|edit| edit.op == "noise").map(|edit| edit.seed.unwrap_or(0)),
+        seed: file
+            .edit
+            .iter()
+            .find(|edit| edit.op.name() == Some("noise"))
+            .map(|edit| edit.seed.unwrap_or(0)),
     })
 }
 
@@ -262,8 +265,9 @@ fn titled(mut map: HeatMap, loaded: &Loaded, examples: Option<usize>) -> HeatMap
         (.., Some(file)) => text::prose(file),
         _ => "a constant".into(),
     });
-    let sites = sweep.and_then(|sweep| sweep.sites.clone()).unwrap_or_else(|| vec![edit.site.clone()]);
-    let parts = [Some(edit.op.clone()), value, Some(format!("at {}", sites.join(", ")))];
+    let sites =
+        sweep.and_then(|sweep| sweep.sites.clone()).unwrap_or_else(|| edit.site.iter().cloned().collect());
+    let parts = [Some(edit.op.to_string()), value, Some(format!("at {}", sites.join(", ")))];
     map.title = parts.into_iter().flatten().collect::<Vec<_>>().join(" ");
 
     let run = edit.run.as_ref().and_then(|name| file.runs.get(name));

@@ -8,7 +8,7 @@
 
 use super::point::{Point, Reach, reach};
 use super::rows::Rows;
-use crate::op::OpKind;
+use crate::op::OperationKey;
 use crate::plan::{Edit, Place, Plan, Taken};
 use causalcone_model::Site;
 use std::collections::{BTreeMap, HashMap};
@@ -61,10 +61,8 @@ pub struct Forest {
 /// What makes two edits of one node the same.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Key {
-    op: OpKind,
+    op: OperationKey,
     scale: u64,
-    /// A closure is equal to itself only.
-    custom: Option<usize>,
     at: Point,
     positions: Arc<[usize]>,
     heads: Option<Arc<[usize]>>,
@@ -135,13 +133,13 @@ impl Step {
     /// Whether the edit leaves something of what it edits, so that this must be there.
     pub(crate) fn keeps_some(&self) -> bool {
         let is_whole = self.edit.place.heads.is_none() && self.edit.place.dims.is_none();
-        !(is_whole && matches!(self.edit.op, OpKind::Swap | OpKind::Zero))
+        !is_whole || self.edit.op.info().reads_base
     }
 
     /// Where the value is taken from.
     pub(crate) fn source_place(&self) -> Option<(NodeId, &Place)> {
         match &self.edit.value {
-            Some(Taken::Run(_, place)) => self.source.map(|source| (source, place)),
+            Some(Taken::Run(_, place) | Taken::Own(place)) => self.source.map(|source| (source, place)),
             _ => None,
         }
     }
@@ -253,18 +251,30 @@ impl Forest {
         let start = Point::of(&edit.place, self.layers);
         let positions = &edit.place.positions;
         let mut picked: Vec<usize> = (0..positions.len()).collect();
-        let (value, source) = match &edit.value {
-            None => (ValueKey::None, None),
-            Some(Taken::Constant(constant)) => (ValueKey::Constant(constant.rows.id(), constant.row), None),
-            Some(Taken::Run(run, place)) => {
-                let (source, at) = (nodes[*run], Point::of(place, self.layers));
+        let from = match &edit.value {
+            Some(Taken::Run(run, place)) => Some((nodes[*run], place)),
+            // What stands before an edit is the parent's.
+            Some(Taken::Own(place)) => Some((parent, place)),
+            _ => None,
+        };
+        let (value, source) = match (&edit.value, from) {
+            (Some(Taken::Constant(constant)), _) => {
+                (ValueKey::Constant(constant.rows.id(), constant.row), None)
+            }
+            (_, None) => (ValueKey::None, None),
+            (_, Some((source, place))) => {
+                let at = Point::of(place, self.layers);
                 let theirs: Vec<(NodeId, usize)> =
                     place.positions.iter().map(|row| (self.owner(source, at, *row), *row)).collect();
                 // A value from the very row it would replace is no edit.
                 let same = at == start && place.heads == edit.place.heads && place.dims == edit.place.dims;
-                if edit.op == OpKind::Swap && same && theirs.len() == positions.len() {
+                if edit.op.info().is_interchange && same && theirs.len() == positions.len() {
                     let ours = |i: usize| (self.owner(parent, start, positions[i]), positions[i]);
-                    picked.retain(|&i| theirs[i] != ours(i));
+                    let changes = |i: &usize| theirs[*i] != ours(*i);
+                    // Rows that depend on one another are edited all or none.
+                    if !edit.op.couples_rows() || !picked.iter().any(changes) {
+                        picked.retain(changes);
+                    }
                 }
                 // The last of the owners has the same rows there as the run that was named.
                 let source = theirs.iter().map(|(owner, _)| *owner).max().unwrap_or(source);
@@ -276,9 +286,8 @@ impl Forest {
             return parent;
         }
         let key = Key {
-            op: edit.op,
+            op: edit.op.key(),
             scale: edit.scale.to_bits(),
-            custom: edit.custom.as_ref().map(|f| Arc::as_ptr(f).cast::<()>() as usize),
             at: start,
             positions: positions.clone(),
             heads: edit.place.heads.clone(),

@@ -3,7 +3,6 @@
 use super::forest::{Forest, Node, NodeId};
 use super::point::Point;
 use super::rows::Rows;
-use crate::op::OpKind;
 use causalcone_model::Site;
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -256,8 +255,8 @@ impl Sliced {
             }
         }
         blocks.reverse();
-        // A closure sees all it edits or nothing.
-        if !start.is_empty() && node.edit.as_ref().is_some_and(|step| step.edit.op == OpKind::Custom) {
+        // A closure, or an op over joint positions, sees all it edits or nothing.
+        if !start.is_empty() && node.edit.as_ref().is_some_and(|step| step.edit.op.couples_rows()) {
             start = node.rows.clone();
         }
         Self { blocks, start, last }

@@ -3,7 +3,6 @@
 
 use super::{Executor, Sink, go_on};
 use crate::cone::{Flops, Work};
-use crate::op::apply;
 use crate::plan::{Cell, Edit, Plan, Read, Reading, Taken};
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -75,10 +74,14 @@ fn wanted(plan: &Plan, cells: &[&Cell]) -> HashSet<(usize, Key)> {
                 Read::Activation { run, place } => (*run, (place.site.tensor(), place.layer)),
             });
         }
-        for edit in plan.needed(cell).into_iter().flat_map(|run| &plan.runs[run].edits) {
-            if let Some(Taken::Run(source, place)) = &edit.value {
-                wanted.insert((*source, (place.site.tensor(), place.layer)));
-            }
+        let needed = plan.needed(cell).into_iter();
+        for (run, edit) in needed.flat_map(|run| plan.runs[run].edits.iter().map(move |edit| (run, edit))) {
+            let from = match &edit.value {
+                Some(Taken::Run(source, place)) => Some((*source, place)),
+                Some(Taken::Own(place)) => Some((run, place)),
+                _ => None,
+            };
+            wanted.extend(from.map(|(source, place)| (source, (place.site.tensor(), place.layer))));
         }
     }
     wanted
@@ -129,11 +132,14 @@ impl Tap for Pass<'_> {
                 Some(Taken::Run(run, place)) => {
                     Some(place.take(tensor(self.kept, *run, (place.site.tensor(), place.layer))?, config)?)
                 }
+                Some(Taken::Own(place)) => {
+                    let before = self.tensors.get(&(place.site.tensor(), place.layer));
+                    let before = before.ok_or_else(|| Error::part("plan", "takes what is not there yet"))?;
+                    Some(place.take(before, config)?)
+                }
                 None => None,
             };
-            x = edit.place.edit(&x, config, |block| {
-                apply(edit.op, edit.scale, edit.custom.as_ref(), block, value.as_ref())
-            })?;
+            x = edit.place.edit(&x, config, |block| edit.op.apply(edit.scale, block, value.as_ref()))?;
         }
         if self.wanted.contains(&(self.run, key)) {
             self.tensors.insert(key, x.clone());

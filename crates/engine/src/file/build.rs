@@ -1,18 +1,17 @@
 //! From an experiment file to the experiment it describes.
 
+use super::op::Shared;
+use super::value::site;
 use super::{
-    EditFile, EditRefFile, EditsFile, ExperimentFile, NumberFile, NumbersFile, RunFile, SweepFile, TokenFile,
-    ValueFile,
+    EditFile, EditRefFile, EditsFile, ExperimentFile, ParameterFile, ParametersFile, RunFile, SweepFile,
+    TokenFile,
 };
 use crate::dataset::{self, Example, Refused};
 use crate::error::Within;
-use crate::experiment::{EditId, EditSpec, Experiment, Sweep};
+use crate::experiment::{EditId, Experiment, Sweep};
 use crate::metric::Metric;
-use crate::op::{OPS, Op, OpInfo, OpKind, Source, Value};
 use crate::{Error, Result};
-use candle_core::Tensor;
-use causalcone_model::file::Weights;
-use causalcone_model::{Error as ModelError, Indices, Model, Positions, Site, Target, nearest};
+use causalcone_model::{Model, Site, nearest};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
@@ -25,6 +24,27 @@ impl ExperimentFile {
     pub fn data_path(&self, name: &str) -> PathBuf {
         let beside = self.folder.join(name);
         if beside.exists() { beside } else { name.into() }
+    }
+
+    /// The files it names, besides the model: examples, values, parameters.
+    pub fn data_files(&self) -> Vec<PathBuf> {
+        let of_edit = |edit: &EditFile| {
+            let value = edit.value.iter().filter_map(|value| value.file.clone());
+            let parameters: Vec<String> = match &edit.parameters {
+                None => vec![],
+                Some(ParametersFile::All(file)) => vec![file.clone()],
+                Some(ParametersFile::Each(each)) => each
+                    .values()
+                    .filter_map(|parameter| match parameter {
+                        ParameterFile::From(from) => Some(from.file.clone()),
+                        ParameterFile::Numbers(_) => None,
+                    })
+                    .collect(),
+            };
+            value.chain(parameters).collect::<Vec<_>>()
+        };
+        let named = self.edit.iter().flat_map(of_edit).chain(self.examples.clone());
+        named.map(|name| self.data_path(&name)).collect()
     }
 
     /// The experiment this describes, for a loaded model. Lines of its examples that cannot be read
@@ -60,12 +80,13 @@ impl ExperimentFile {
             experiment.run_ids(name, ids)?;
         }
         experiment.examples = examples;
+        let mut shared = Shared::default();
         for (index, edit) in self.edit.iter().enumerate() {
             let part = match &edit.name {
                 Some(name) => format!("edit \"{name}\""),
                 None => format!("edit {index}"),
             };
-            let spec = self.edit_spec(&experiment, edit, &part)?;
+            let spec = self.edit_spec(&experiment, edit, &part, &mut shared)?;
             experiment.add_edit(spec)?;
         }
         if let Some(read) = &self.read {
@@ -107,110 +128,6 @@ impl ExperimentFile {
             runs.entry(name).or_default();
         }
         runs
-    }
-
-    fn edit_spec(&self, experiment: &Experiment<'_>, edit: &EditFile, part: &str) -> Result<EditSpec> {
-        let same_name = |other: &&EditFile| other.name.is_some() && other.name == edit.name;
-        if self.edit.iter().filter(same_name).count() > 1 {
-            return Err(Error::part(part, "another edit has the same name"));
-        }
-        let run = match &edit.run {
-            Some(name) => experiment.find_run(name, part)?,
-            None => experiment.default_run(part)?,
-        };
-        let (site, layer) = site(&edit.site, part)?;
-        let layers = layers(edit.layers.as_ref(), layer, part)?;
-        let Some(info) = OPS.iter().find(|info| info.name == edit.op && info.kind != OpKind::Custom) else {
-            let known: Vec<&str> =
-                OPS.iter().filter(|info| info.kind != OpKind::Custom).map(|info| info.name).collect();
-            let hint =
-                nearest(&edit.op, known.iter().copied()).map(|near| format!("did you mean \"{near}\"?"));
-            let problem = format!("op \"{}\" is not an op; the ops are {}", edit.op, known.join(", "));
-            return Err(Error::hinted(part, problem, hint));
-        };
-        let scale = factor(edit, info, part)?;
-        let value = edit.value.as_ref().map(|value| self.value(experiment, value, part)).transpose()?;
-        let op = Op { kind: info.kind, value, scale, seed: edit.seed.unwrap_or(0), custom: None };
-        let positions = edit.positions.clone().unwrap_or(Positions::Indices(Indices::All));
-        let target = Target { site, layers, positions, heads: edit.heads.clone(), dims: edit.dims.clone() };
-        Ok(EditSpec { name: edit.name.clone(), run, target, op })
-    }
-
-    fn value(&self, experiment: &Experiment<'_>, value: &ValueFile, part: &str) -> Result<Value> {
-        let model = experiment.model();
-        let device = model.decoder().device();
-        let kinds =
-            [value.run.is_some(), value.embedding.is_some(), value.file.is_some(), value.values.is_some()];
-        if kinds.iter().filter(|given| **given).count() != 1 {
-            return Err(Error::part(part, "value needs exactly one of run, embedding, file or values"));
-        }
-        let of_run = value.site.is_some()
-            || value.layers.is_some()
-            || value.positions.is_some()
-            || value.heads.is_some();
-        if of_run && value.run.is_none() {
-            return Err(Error::part(
-                part,
-                "site, layers, positions and heads of a value need value = { run = … }",
-            ));
-        }
-        if value.tensor.is_some() && value.file.is_none() {
-            return Err(Error::part(part, "tensor needs value = { file = … }"));
-        }
-        if let Some(token) = &value.embedding {
-            return Ok(Value::Tensor(model.embedding_of(token.id(model, part)?)?));
-        }
-        if let Some(file) = &value.file {
-            return Ok(Value::Tensor(self.tensor(file, value.tensor.as_deref(), part)?.to_device(device)?));
-        }
-        if let Some(run) = &value.run {
-            let (site, layer) = match &value.site {
-                None => (None, None),
-                Some(name) => {
-                    let (site, layer) = site(name, part)?;
-                    (Some(site), layer)
-                }
-            };
-            return Ok(Value::Run(Source {
-                run: experiment.find_run(run, part)?,
-                site,
-                layers: layers(value.layers.as_ref(), layer, part)?,
-                positions: value.positions.clone(),
-                heads: value.heads.clone(),
-            }));
-        }
-        Ok(match value.values.as_ref() {
-            Some(NumbersFile::Row(row)) => Value::Tensor(Tensor::new(plain(row), device)?),
-            Some(NumbersFile::Rows(rows)) => {
-                let width = rows.first().map_or(0, Vec::len);
-                if width == 0 || rows.iter().any(|row| row.len() != width) {
-                    return Err(Error::part(part, "the rows of values are empty or of different lengths"));
-                }
-                Value::Tensor(Tensor::from_vec(plain(&rows.concat()), (rows.len(), width), device)?)
-            }
-            Some(NumbersFile::One(number)) => Value::Number(number.0),
-            None => return Err(Error::part(part, "value is empty")),
-        })
-    }
-
-    /// A tensor of a safetensors file: by name, or the only one.
-    fn tensor(&self, file: &str, tensor: Option<&str>, part: &str) -> Result<Tensor> {
-        let path = self.data_path(file);
-        let within = |source: ModelError| Error::Part { part: part.into(), source };
-        let weights = Weights::from_safetensors(&[path]).map_err(within)?;
-        let mut names: Vec<&str> = weights.entries().map(|entry| entry.name.as_str()).collect();
-        let Some(entry) = (match tensor {
-            Some(name) => weights.entries().find(|entry| entry.name == name),
-            None => weights.entries().next().filter(|_| names.len() == 1),
-        }) else {
-            let given =
-                tensor.map_or("no tensor is named".into(), |name| format!("there is no tensor \"{name}\""));
-            names.sort_unstable();
-            let more = if names.len() > 20 { ", …" } else { "" };
-            names.truncate(20);
-            return Err(Error::part(part, format!("{given}; {file} holds {}{more}", names.join(", "))));
-        };
-        weights.take(&entry.name, &entry.shape).map_err(within)
     }
 
     fn sweep_spec(&self, sweep: &SweepFile) -> Result<Sweep> {
@@ -273,60 +190,6 @@ impl ExperimentFile {
             samples: sweep.samples,
             metrics: metrics.collect::<Result<Vec<Metric>>>()?,
         })
-    }
-}
-
-impl TokenFile {
-    /// The id it means.
-    pub(crate) fn id(&self, model: &Model, part: &str) -> Result<u32> {
-        let id = match self {
-            Self::Id(id) => model.decoder().check(&[*id]).map(|()| *id),
-            Self::Text(text) => model.token_id(text),
-        };
-        id.map_err(|source| Error::Part { part: part.into(), source })
-    }
-}
-
-/// The scale of an op, or the level of noise: each has its own key.
-fn factor(edit: &EditFile, info: &OpInfo, part: &str) -> Result<f64> {
-    let is_noise = info.kind == OpKind::Noise;
-    let hinted = |problem: String, hint: &str| Err(Error::hinted(part, problem, Some(hint.into())));
-    match (edit.scale, edit.level) {
-        (Some(_), _) if is_noise => hinted("noise has a level, and no scale".into(), "write level = …"),
-        (Some(_), _) if !info.takes_scale => {
-            Err(Error::part(part, format!("op \"{}\" has no scale", info.name)))
-        }
-        (_, Some(_)) if !is_noise => {
-            hinted(format!("op \"{}\" has no level", info.name), "level is for op = \"noise\"")
-        }
-        (_, None) if is_noise => hinted(
-            "noise needs a level".into(),
-            "level is its standard deviation; three times that of the word embeddings is usual",
-        ),
-        _ if edit.seed.is_some() && !is_noise => {
-            hinted(format!("op \"{}\" has no seed", info.name), "seed is for op = \"noise\"")
-        }
-        (scale, level) => Ok(scale.or(level).unwrap_or(1.0)),
-    }
-}
-
-fn plain(numbers: &[NumberFile]) -> Vec<f64> {
-    numbers.iter().map(|number| number.0).collect()
-}
-
-fn site(name: &str, part: &str) -> Result<(Site, Option<usize>)> {
-    Site::parse(name).map_err(|source| Error::Part { part: part.into(), source })
-}
-
-/// The layers of an edit or value, which a TransformerLens name may have given already.
-fn layers(given: Option<&Indices>, named: Option<usize>, part: &str) -> Result<Option<Indices>> {
-    let named = named.map(Indices::from);
-    match (given, named) {
-        (Some(given), Some(named)) if *given != named => {
-            Err(Error::part(part, format!("layers = {given}, but the site's name says layer {named}")))
-        }
-        (Some(given), _) => Ok(Some(given.clone())),
-        (None, named) => Ok(named),
     }
 }
 

@@ -1,11 +1,46 @@
 //! The interventions: what an edit does to the activations it names.
 //!
-//! One table ([`OPS`]) drives names, documentation and parsing. In every formula b is the activation
-//! as it stands, v the value, and c the scale.
+//! One table ([`OPS`]) drives names, documentation and parsing; there is a file for each [`Group`] of ops.
+//! An [`Op`] is what somebody asks for; checked against what it is to edit it becomes an [`Operation`],
+//! which computes.
+//!
+//! ```
+//! use candle_core::{Device, Tensor};
+//! use causalcone_engine::op::{Op, OpKind};
+//!
+//! // An interchange in the plane of two directions, learned elsewhere.
+//! let rotation = Tensor::new(&[[1f32, 0.0], [0.0, 1.0], [0.0, 0.0]], &Device::Cpu)?;
+//! let value = Tensor::new(&[5f32, 6.0, 7.0], &Device::Cpu)?;
+//! let op = Op::new(OpKind::LowRankSwap).value(value.clone()).parameter("rotation", rotation);
+//!
+//! let base = Tensor::new(&[[1f32, 2.0, 3.0]], &Device::Cpu)?;
+//! let operation = op.operation(3, None).map_err(|problem| problem.message)?;
+//! assert_eq!(operation.apply(op.scale, &base, Some(&value))?.to_vec2::<f32>()?, [[5.0, 6.0, 3.0]]);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
-use crate::{Error, Result, RunId};
+mod arithmetic;
+mod compute;
+mod dictionary;
+mod joint;
+mod mask;
+mod parameters;
+mod reft;
+mod replace;
+mod rotation;
+mod table;
+
+pub use compute::Operation;
+pub(crate) use compute::OperationKey;
+pub use joint::Joint;
+pub use parameters::{Parameters, Problem, Settings};
+pub use table::{Axis, Group, OPS, OpInfo, OpKind, ParameterInfo, Setting, Subspace, Takes};
+
+use crate::RunId;
 use candle_core::Tensor;
 use causalcone_model::{Indices, Positions, Site};
+use causalcone_ops::Activation;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -14,99 +49,7 @@ use std::sync::Arc;
 /// replacement, of the same shape.
 pub type Custom = Arc<dyn Fn(&Tensor) -> candle_core::Result<Tensor> + Send + Sync>;
 
-/// The kinds of intervention.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum OpKind {
-    /// b ← v (interchange; pyvene's VanillaIntervention).
-    Swap,
-    /// b ← b + c·v (pyvene's AdditionIntervention).
-    Add,
-    /// b ← b − c·v (pyvene's SubtractionIntervention).
-    Subtract,
-    /// b ← 0 (pyvene's ZeroIntervention).
-    Zero,
-    /// b ← b + c·ε, where ε is standard normal and c the level; see [`crate::noise`].
-    Noise,
-    /// b ← c·b.
-    Scale,
-    /// b stays; the activations are read (pyvene's CollectIntervention).
-    Collect,
-    /// b ← f(b) for a closure f.
-    Custom,
-}
-
-/// One row of the table of interventions.
-#[derive(Debug)]
-pub struct OpInfo {
-    /// The kind.
-    pub kind: OpKind,
-    /// Its name in experiment files.
-    pub name: &'static str,
-    /// What it does.
-    pub formula: &'static str,
-    /// Whether it needs a value.
-    pub takes_value: bool,
-    /// Whether it has a scale.
-    pub takes_scale: bool,
-}
-
-/// All interventions, by the names experiment files use.
-pub const OPS: [OpInfo; 8] = [
-    OpInfo { kind: OpKind::Swap, name: "swap", formula: "b ← v", takes_value: true, takes_scale: false },
-    OpInfo {
-        kind: OpKind::Add,
-        name: "add",
-        formula: "b ← b + scale·v",
-        takes_value: true,
-        takes_scale: true,
-    },
-    OpInfo {
-        kind: OpKind::Subtract,
-        name: "subtract",
-        formula: "b ← b − scale·v",
-        takes_value: true,
-        takes_scale: true,
-    },
-    OpInfo { kind: OpKind::Zero, name: "zero", formula: "b ← 0", takes_value: false, takes_scale: false },
-    OpInfo {
-        kind: OpKind::Noise,
-        name: "noise",
-        formula: "b ← b + level·ε",
-        takes_value: false,
-        takes_scale: true,
-    },
-    OpInfo {
-        kind: OpKind::Scale,
-        name: "scale",
-        formula: "b ← scale·b",
-        takes_value: false,
-        takes_scale: true,
-    },
-    OpInfo {
-        kind: OpKind::Collect,
-        name: "collect",
-        formula: "b, and it is read",
-        takes_value: false,
-        takes_scale: false,
-    },
-    OpInfo {
-        kind: OpKind::Custom,
-        name: "custom",
-        formula: "b ← f(b), a closure",
-        takes_value: false,
-        takes_scale: false,
-    },
-];
-
-impl OpKind {
-    /// Its row of the table.
-    pub fn info(self) -> &'static OpInfo {
-        // Every kind has a row (tested); the first one stands in where none could be.
-        OPS.iter().find(|info| info.kind == self).unwrap_or(&OPS[0])
-    }
-}
-
-/// An intervention with its value and scale.
+/// An intervention with its value, scale and parameters.
 #[derive(Clone)]
 pub struct Op {
     /// What is done.
@@ -119,6 +62,12 @@ pub struct Op {
     pub seed: u64,
     /// The closure of [`OpKind::Custom`].
     pub custom: Option<Custom>,
+    /// The op's own tensors. Clones share them: that is how edits are linked.
+    pub parameters: Arc<Parameters>,
+    /// What else is set.
+    pub settings: Settings,
+    /// What is taken together as one vector.
+    pub joint: Option<Joint>,
 }
 
 impl fmt::Debug for Op {
@@ -134,6 +83,8 @@ pub enum Value {
     Number(f64),
     /// A vector (width) for every row, or a matrix with one row a position.
     Tensor(Tensor),
+    /// A vector or matrix for each layer.
+    Layers(BTreeMap<usize, Tensor>),
     /// The activations of another run.
     Run(Source),
 }
@@ -178,6 +129,12 @@ impl From<Tensor> for Value {
     }
 }
 
+impl From<BTreeMap<usize, Tensor>> for Value {
+    fn from(by_layer: BTreeMap<usize, Tensor>) -> Self {
+        Self::Layers(by_layer)
+    }
+}
+
 impl From<f64> for Value {
     fn from(number: f64) -> Self {
         Self::Number(number)
@@ -185,51 +142,81 @@ impl From<f64> for Value {
 }
 
 impl Op {
-    fn new(kind: OpKind, value: Option<Value>) -> Self {
-        Self { kind, value, scale: 1.0, seed: 0, custom: None }
+    /// An op of a kind, without value, parameters or settings.
+    pub fn new(kind: OpKind) -> Self {
+        Self {
+            kind,
+            value: None,
+            scale: 1.0,
+            seed: 0,
+            custom: None,
+            parameters: Arc::default(),
+            settings: Settings::default(),
+            joint: None,
+        }
     }
 
     /// b ← v.
     pub fn swap(value: impl Into<Value>) -> Self {
-        Self::new(OpKind::Swap, Some(value.into()))
+        Self::new(OpKind::Swap).value(value)
     }
 
     /// b ← b + v; see [`Op::scaled`].
     pub fn add(value: impl Into<Value>) -> Self {
-        Self::new(OpKind::Add, Some(value.into()))
+        Self::new(OpKind::Add).value(value)
     }
 
     /// b ← b − v; see [`Op::scaled`].
     pub fn subtract(value: impl Into<Value>) -> Self {
-        Self::new(OpKind::Subtract, Some(value.into()))
+        Self::new(OpKind::Subtract).value(value)
     }
 
     /// b ← 0.
     pub fn zero() -> Self {
-        Self::new(OpKind::Zero, None)
+        Self::new(OpKind::Zero)
     }
 
     /// b ← c·b.
     pub fn scale(factor: f64) -> Self {
-        Self::new(OpKind::Scale, None).scaled(factor)
+        Self::new(OpKind::Scale).scaled(factor)
     }
 
     /// b ← b + level·ε with standard normal ε; see [`Op::seeded`] and [`crate::noise`].
     pub fn noise(level: f64) -> Self {
-        Self::new(OpKind::Noise, None).scaled(level)
+        Self::new(OpKind::Noise).scaled(level)
     }
 
     /// b stays, and is among the results.
     pub fn collect() -> Self {
-        Self::new(OpKind::Collect, None)
+        Self::new(OpKind::Collect)
+    }
+
+    /// b ← the input of the module whose output it is.
+    pub fn skip() -> Self {
+        Self::new(OpKind::Skip)
     }
 
     /// b ← f(b).
     pub fn custom(f: impl Fn(&Tensor) -> candle_core::Result<Tensor> + Send + Sync + 'static) -> Self {
-        Self { custom: Some(Arc::new(f)), ..Self::new(OpKind::Custom, None) }
+        Self { custom: Some(Arc::new(f)), ..Self::new(OpKind::Custom) }
     }
 
-    /// The same noise with another seed.
+    /// The same with a value.
+    #[must_use]
+    pub fn value(mut self, value: impl Into<Value>) -> Self {
+        self.value = Some(value.into());
+        self
+    }
+
+    /// The same with one of its tensors, by the name it has in the table; see [`OpInfo::parameters`].
+    #[must_use]
+    pub fn parameter(mut self, name: &str, tensor: Tensor) -> Self {
+        let parameters = std::mem::take(&mut self.parameters);
+        self.parameters = Arc::new(parameters.with(name, tensor));
+        self
+    }
+
+    /// The same with the noise of another seed.
     #[must_use]
     pub fn seeded(mut self, seed: u64) -> Self {
         self.seed = seed;
@@ -242,68 +229,42 @@ impl Op {
         self.scale = scale;
         self
     }
-}
 
-/// Computes an intervention: `base` and the result have one shape, `value` one that broadcasts to it.
-///
-/// # Errors
-/// When a kind that needs a value has none, or a closure fails or changes the shape.
-pub fn apply(
-    kind: OpKind,
-    scale: f64,
-    custom: Option<&Custom>,
-    base: &Tensor,
-    value: Option<&Tensor>,
-) -> Result<Tensor> {
-    let value = || -> Result<Tensor> {
-        let value = value.ok_or_else(|| Error::part(kind.info().name, "needs a value"))?;
-        Ok(value.broadcast_as(base.shape())?)
-    };
-    // A scale of 1 is left out, so that adding −inf to a score or swapping stays exact.
-    let scaled = |x: Tensor| if scale == 1.0 { Ok(x) } else { x * scale };
-    Ok(match kind {
-        OpKind::Swap => value()?,
-        // Noise comes as a constant: ε is drawn when an edit is resolved.
-        OpKind::Add | OpKind::Noise => (base + scaled(value()?)?)?,
-        OpKind::Subtract => (base - scaled(value()?)?)?,
-        OpKind::Zero => base.zeros_like()?,
-        OpKind::Scale => scaled(base.clone())?,
-        OpKind::Collect => base.clone(),
-        OpKind::Custom => {
-            let f = custom.ok_or_else(|| Error::part("custom", "needs a closure"))?;
-            let new = f(base)?;
-            if new.dims() != base.dims() {
-                let problem = format!("the closure turned shape {:?} into {:?}", base.dims(), new.dims());
-                return Err(Error::part("custom", problem));
-            }
-            new
-        }
-    })
+    /// The same with several positions or heads as one vector.
+    #[must_use]
+    pub fn joint(mut self, joint: Joint) -> Self {
+        self.joint = Some(joint);
+        self
+    }
+
+    /// The same with bounds, for [`OpKind::Clamp`].
+    #[must_use]
+    pub fn between(mut self, min: Option<f64>, max: Option<f64>) -> Self {
+        self.settings = self.settings.between(min, max);
+        self
+    }
+
+    /// The same with an activation function a, for the ReFT family.
+    #[must_use]
+    pub fn activated(mut self, activation: Activation) -> Self {
+        self.settings.activation = Some(activation);
+        self
+    }
+
+    /// The same with what an autoencoder does not reconstruct added back.
+    #[must_use]
+    pub fn with_error(mut self) -> Self {
+        self.settings.add_error = true;
+        self
+    }
+
+    /// The same with b_dec subtracted, or not, before an autoencoder encodes.
+    #[must_use]
+    pub fn centred(mut self, centre: bool) -> Self {
+        self.settings.centre = Some(centre);
+        self
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use candle_core::Device;
-
-    #[test]
-    fn every_kind_has_its_row_and_its_formula() {
-        let (b, v) = (3.0, 5.0);
-        let tensor = |x: f64| Tensor::new(&[x], &Device::Cpu).unwrap();
-        for (kind, scale, expected) in [
-            (OpKind::Swap, 1.0, 5.0),
-            (OpKind::Add, 2.0, 13.0),
-            (OpKind::Subtract, 2.0, -7.0),
-            (OpKind::Zero, 1.0, 0.0),
-            (OpKind::Noise, 2.0, 13.0),
-            (OpKind::Scale, 2.0, 6.0),
-            (OpKind::Collect, 1.0, 3.0),
-            (OpKind::Custom, 1.0, 9.0),
-        ] {
-            assert_eq!(kind.info().kind, kind);
-            let square: Custom = Arc::new(Tensor::sqr);
-            let result = apply(kind, scale, Some(&square), &tensor(b), Some(&tensor(v))).unwrap();
-            assert_eq!(result.to_vec1::<f64>().unwrap(), [expected], "{}", kind.info().name);
-        }
-    }
-}
+mod tests;

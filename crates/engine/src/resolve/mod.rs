@@ -1,14 +1,15 @@
 //! From an edit as it was written to plain indices, each checked against the model and the runs.
 
+mod value;
+
 use crate::error::Within;
-use crate::experiment::{EditId, EditSpec, Experiment, RunId};
+use crate::experiment::{EditId, Experiment, RunId};
 use crate::noise::Noise;
-use crate::op::{OpKind, Source, Value};
+use crate::op::{Joint, OpKind, Operation, Subspace, Value};
 use crate::plan::{Constant, Edit, Place, Taken};
 use crate::{Error, Result};
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use causalcone_model::{Error as ModelError, Indices, Layout, Site};
-use causalcone_ops::select;
 use std::sync::Arc;
 
 /// [`Indices::resolve`] or [`Indices::resolve_any`].
@@ -25,15 +26,16 @@ pub(crate) struct Expanded {
     /// Heads, where the edit names some.
     pub(crate) heads: Option<Arc<[usize]>>,
     dims: Option<Arc<[usize]>>,
-    op: crate::op::Op,
+    operation: Arc<Operation>,
+    scale: f64,
     value: ExpandedValue,
 }
 
 #[derive(Debug, Clone)]
 enum ExpandedValue {
     None,
-    /// One row, or one a position.
-    Constant(Tensor),
+    /// One row, or one a position; for all layers, or for each.
+    Constant(Vec<Tensor>),
     /// Drawn for each sample.
     Noise(Noise),
     /// Positions and heads are one, or as many as the edit's.
@@ -43,6 +45,8 @@ enum ExpandedValue {
         positions: Arc<[usize]>,
         heads: Option<Arc<[usize]>>,
     },
+    /// The run's own activations, at a site before the edit's.
+    Input(Site),
 }
 
 /// Which of an edit's lists a cell takes; `None` is all.
@@ -65,7 +69,7 @@ impl Expanded {
 
     /// Whether the op uses the scale.
     pub(crate) fn scale(&self, choice: &Choice) -> Option<f64> {
-        self.op.kind.info().takes_scale.then(|| choice.scale.unwrap_or(self.op.scale))
+        self.operation.info().takes_scale.then(|| choice.scale.unwrap_or(self.scale))
     }
 
     /// How many numbers of noise one sample of it takes.
@@ -93,15 +97,21 @@ impl Expanded {
             let row = choice.position.filter(|_| rows.rank() > 0 && rows.dims()[0] > 1);
             Taken::Constant(Constant { rows, row })
         };
-        let constant = match &self.value {
-            ExpandedValue::Constant(rows) => Some(constant(rows.clone())),
+        let noise = match &self.value {
             ExpandedValue::Noise(noise) => Some(constant(noise.tensor(sample, choice.head)?)),
             _ => None,
         };
-        self.layers[layers]
-            .iter()
-            .map(|&(layer, source_layer)| {
+        layers
+            .map(|index| {
+                let (layer, source_layer) = self.layers[index];
                 let value = match (&self.value, source) {
+                    (ExpandedValue::Constant(rows), _) => {
+                        Some(constant(rows[index.min(rows.len() - 1)].clone()))
+                    }
+                    (ExpandedValue::Input(site), _) => Some(Taken::Own(Place {
+                        site: *site,
+                        ..self.place(layer, positions.clone(), heads.clone())
+                    })),
                     (ExpandedValue::Run { site, positions, heads, .. }, Some(run)) => {
                         let place = Place {
                             site: *site,
@@ -112,12 +122,11 @@ impl Expanded {
                         };
                         Some(Taken::Run(run, place))
                     }
-                    _ => constant.clone(),
+                    _ => noise.clone(),
                 };
                 Ok(Arc::new(Edit {
-                    op: self.op.kind,
-                    scale: choice.scale.unwrap_or(self.op.scale),
-                    custom: self.op.custom.clone(),
+                    op: self.operation.clone(),
+                    scale: choice.scale.unwrap_or(self.scale),
                     place: self.place(layer, positions.clone(), heads.clone()),
                     value,
                 }))
@@ -165,22 +174,22 @@ impl Experiment<'_> {
             let problem = format!("level {} is negative, where a standard deviation fits", edit.op.scale);
             return Err(Error::part(part(), problem));
         }
-        if info.takes_value != edit.op.value.is_some() {
-            let problem = if info.takes_value { "needs a value" } else { "takes no value" };
-            return Err(Error::part(part(), format!("op \"{}\" ({}) {problem}", info.name, info.formula)));
-        }
         let site = site.unwrap_or(edit.target.site);
         let ids = &self.runs[edit.run.0].ids;
         let layers = self.layers(site, edit.target.layers.as_ref(), Indices::resolve).within(part)?;
         let positions = self.positions(&edit.target.positions, edit.run, edit.run).within(part)?;
         let heads = self.heads(site, edit.target.heads.as_ref(), Indices::resolve).within(part)?;
-        let dims = edit
-            .target
-            .dims
-            .as_ref()
-            .map(|dims| dims.resolve("dimension", self.width(site, ids.len())))
-            .transpose();
-        let dims = dims.within(part)?;
+        if site.is_attention_matrix() && (info.is_of_rows || edit.op.joint.is_some()) {
+            let what = if info.is_of_rows { format!("op \"{}\"", info.name) } else { "joint".into() };
+            let problem = format!("{what} is for vectors, and {} is a matrix of them", site.name());
+            return Err(Error::part(part(), problem));
+        }
+        let width = self.width(site, ids.len());
+        let (of_site, of_basis) = match info.subspace {
+            Subspace::Site => (edit.target.dims.as_ref(), None),
+            Subspace::Basis | Subspace::None => (None, edit.target.dims.as_ref()),
+        };
+        let dims = of_site.map(|dims| dims.resolve("dimension", width)).transpose().within(part)?;
         if let (true, Some(dims)) = (site.is_attention_matrix(), &dims)
             && positions.iter().all(|row| dims.iter().all(|column| column > row))
         {
@@ -190,186 +199,44 @@ impl Experiment<'_> {
             return Err(Error::part(part(), problem));
         }
         let mut expanded = Expanded {
+            operation: Arc::new(Operation::plain(edit.op.kind)),
+            scale: edit.op.scale,
             run: edit.run,
             site,
             layers: layers.into_iter().map(|layer| (layer, None)).collect(),
             positions: positions.into(),
             heads,
             dims: dims.map(Into::into),
-            op: edit.op.clone(),
             value: ExpandedValue::None,
         };
+        if let Some(joint) = edit.op.joint
+            && joint != Joint::Positions
+            && self.head_count(&expanded) == 0
+        {
+            let problem =
+                format!("joint = \"{}\" is for sites by head, and not {}", joint.name(), site.name());
+            return Err(Error::part(part(), problem));
+        }
+        expanded.operation = Arc::new(Operation { joint: edit.op.joint, ..Operation::plain(edit.op.kind) });
+        let width = self.joint_width(&expanded, expanded.dims.as_ref().map_or(width, |dims| dims.len()));
+        let operation = edit.op.operation(width, of_basis);
+        let operation = operation.map_err(|p| Error::hinted(part(), p.message, p.hint))?;
+        expanded.operation = Arc::new(operation);
         match &edit.op.value {
-            None if edit.op.kind == OpKind::Noise => self.expand_noise(&mut expanded, &part)?,
+            None if edit.op.kind == OpKind::Noise => {
+                self.expand_noise(&mut expanded, edit.op.seed, &part)?;
+            }
+            None if edit.op.kind == OpKind::Skip => self.expand_input(&mut expanded, &part)?,
             None => {}
             Some(Value::Number(x)) => {
                 let x = Tensor::new(*x as f32, self.model.decoder().device())?;
                 self.expand_constant(&mut expanded, &x, &part)?;
             }
             Some(Value::Tensor(tensor)) => self.expand_constant(&mut expanded, tensor, &part)?,
+            Some(Value::Layers(tensors)) => self.expand_by_layer(&mut expanded, tensors, &part)?,
             Some(Value::Run(source)) => self.expand_source(&mut expanded, edit, source, &part)?,
         }
         Ok(expanded)
-    }
-
-    /// Noise: a number for each dimension of each position, by where it stands in the site's row.
-    fn expand_noise(&self, edit: &mut Expanded, part: &dyn Fn() -> String) -> Result<()> {
-        let all = |n: usize| (0..n).collect::<Vec<_>>();
-        let (width, heads) = match edit.site.layout(self.model.config()) {
-            Layout::Rows { width } => (width, None),
-            Layout::Heads { heads, width } => {
-                (width, Some((edit.heads.as_ref().map_or_else(|| all(heads), |h| h.to_vec()), width)))
-            }
-            Layout::Attention { .. } => {
-                let problem = format!("noise is for vectors, and {} is a matrix of them", edit.site.name());
-                let hint = Some("put it into query_output, key_output or value_output".into());
-                return Err(Error::hinted(part(), problem, hint));
-            }
-        };
-        let dims = edit.dims.as_ref().map_or_else(|| all(width), |dims| dims.to_vec());
-        let example = self.origin.as_ref().map_or(0, |origin| origin.number);
-        let device = self.model.decoder().device().clone();
-        let noise = Noise::new(edit.op.seed, example, edit.positions.clone(), dims, heads, device);
-        edit.value = ExpandedValue::Noise(noise);
-        Ok(())
-    }
-
-    /// A constant: one number, one row, or one row a position; as wide as the site or the subspace.
-    fn expand_constant(&self, edit: &mut Expanded, value: &Tensor, part: &dyn Fn() -> String) -> Result<()> {
-        let wrong = |problem: String| Error::part(part(), format!("the value {problem}"));
-        let value = value.to_dtype(DType::F32)?;
-        let may_mask =
-            edit.site == Site::AttentionScore && matches!(edit.op.kind, OpKind::Swap | OpKind::Add);
-        let numbers = value.flatten_all()?.to_vec1::<f32>()?;
-        if let Some(x) = numbers.iter().find(|x| !(x.is_finite() || may_mask && **x == f32::NEG_INFINITY)) {
-            let more = if edit.site == Site::AttentionScore { " or -inf" } else { "" };
-            return Err(wrong(format!("holds {x}, where only finite numbers{more} fit")));
-        }
-        if value.rank() == 0 {
-            edit.value = ExpandedValue::Constant(value);
-            return Ok(());
-        }
-        let rows = match value.dims() {
-            [_] => value.unsqueeze(0)?,
-            [_, _] => value,
-            shape => {
-                return Err(wrong(format!("has shape {shape:?}, where a vector or one row a position fits")));
-            }
-        };
-        let (count, width) = rows.dims2()?;
-        let full = self.width(edit.site, self.runs[edit.run.0].ids.len());
-        if count != 1 && count != edit.positions.len() {
-            let n = edit.positions.len();
-            return Err(wrong(format!(
-                "has {count} rows, where one fits, or one for each of the {n} positions"
-            )));
-        }
-        let rows = match &edit.dims {
-            Some(dims) if width == dims.len() => rows,
-            Some(dims) if width == full => select(&rows, 1, dims)?,
-            None if width == full => rows,
-            dims => {
-                let fits =
-                    dims.as_ref().map_or(format!("{full}"), |dims| format!("{} or {full}", dims.len()));
-                return Err(wrong(format!("is {width} wide, where {} needs {fits}", edit.site.name())));
-            }
-        };
-        // On head sites the same row serves every head: positions × 1 × width.
-        let by_head = matches!(edit.site.layout(self.model.config()), Layout::Heads { .. });
-        edit.value = ExpandedValue::Constant(if by_head { rows.unsqueeze(1)? } else { rows });
-        Ok(())
-    }
-
-    /// Activations of another run: site, layers, positions and heads paired with the edit's.
-    fn expand_source(
-        &self,
-        edit: &mut Expanded,
-        spec: &EditSpec,
-        source: &Source,
-        part: &dyn Fn() -> String,
-    ) -> Result<()> {
-        let wrong = |problem: String| Error::part(part(), problem);
-        if source.run == edit.run {
-            let hint = "declare another run with the same prompt for its unedited activations".to_string();
-            return Err(Error::hinted(part(), "takes its value from the run it edits", Some(hint)));
-        }
-        let site = source.site.unwrap_or(edit.site);
-        let (ours, theirs) = (edit.site.layout(self.model.config()), site.layout(self.model.config()));
-        let same = match (ours, theirs) {
-            (Layout::Rows { width: a }, Layout::Rows { width: b }) => a == b,
-            (Layout::Heads { width: a, .. }, Layout::Heads { width: b, .. }) => a == b,
-            (Layout::Attention { .. }, Layout::Attention { .. }) => true,
-            _ => false,
-        };
-        if !same {
-            let problem = format!(
-                "a value from {} ({}) does not fit {} ({})",
-                site.name(),
-                theirs.shape("s"),
-                edit.site.name(),
-                ours.shape("s")
-            );
-            return Err(wrong(problem));
-        }
-        let (base_len, source_len) = (self.runs[edit.run.0].ids.len(), self.runs[source.run.0].ids.len());
-        if site.is_attention_matrix() {
-            let columns = edit
-                .dims
-                .as_ref()
-                .map_or(base_len.max(source_len), |dims| dims.iter().max().map_or(0, |d| d + 1));
-            if columns > source_len || columns > base_len {
-                let problem = format!(
-                    "the runs have {base_len} and {source_len} positions, so their rows of key columns differ in length"
-                );
-                return Err(Error::hinted(
-                    part(),
-                    problem,
-                    Some("name the columns both have with dims".into()),
-                ));
-            }
-        }
-
-        let layers: Vec<Option<usize>> = match (&source.layers, site.is_in_block()) {
-            (Some(layers), true) => self.layers(site, Some(layers), Indices::resolve_any).within(part)?,
-            (None, true) if edit.site.is_in_block() => edit.layers.iter().map(|(layer, _)| *layer).collect(),
-            (None, true) => {
-                return Err(wrong(format!("its value is from {}, so the value needs layers", site.name())));
-            }
-            (None, false) => vec![None],
-            (Some(_), false) => {
-                return Err(wrong(format!("its value is from {}, which has no layers", site.name())));
-            }
-        };
-        let layers = paired("layer", &layers, edit.layers.len()).map_err(wrong)?;
-        edit.layers = edit.layers.iter().zip(layers).map(|((ours, _), theirs)| (*ours, theirs)).collect();
-
-        let written = source.positions.as_ref().unwrap_or(&spec.target.positions);
-        let positions = self.positions(written, source.run, edit.run).within(part)?;
-        check_count("position", positions.len(), edit.positions.len()).map_err(wrong)?;
-        let heads = match (&source.heads, &edit.heads) {
-            (Some(heads), _) => {
-                let heads = self.heads(site, Some(heads), Indices::resolve_any).within(part)?;
-                let all = self.heads(edit.site, Some(&Indices::All), Indices::resolve).within(part)?;
-                let count = edit.heads.as_ref().or(all.as_ref()).map_or(0, |heads| heads.len());
-                check_count("head", heads.as_ref().map_or(0, |heads| heads.len()), count).map_err(wrong)?;
-                heads
-            }
-            // The same heads, which a site with fewer of them may lack.
-            (None, Some(heads)) => {
-                let list = Indices::from(heads.to_vec());
-                self.heads(site, Some(&list), Indices::resolve).within(part)?
-            }
-            (None, None) => {
-                let count = |layout| match layout {
-                    Layout::Heads { heads, .. } | Layout::Attention { heads } => heads,
-                    Layout::Rows { .. } => 0,
-                };
-                check_count("head", count(theirs), count(ours)).map_err(wrong)?;
-                None
-            }
-        };
-        edit.value = ExpandedValue::Run { run: source.run, site, positions: positions.into(), heads };
-        Ok(())
     }
 
     /// The layers of a site; `[None]` outside the blocks.
@@ -418,6 +285,26 @@ impl Experiment<'_> {
         }
     }
 
+    /// How many heads an edit names on a site that has them apart, all if it names none; else 0.
+    fn head_count(&self, edit: &Expanded) -> usize {
+        match edit.site.layout(self.model.config()) {
+            Layout::Heads { heads, .. } => edit.heads.as_ref().map_or(heads, |named| named.len()),
+            Layout::Rows { .. } | Layout::Attention { .. } => 0,
+        }
+    }
+
+    /// Numbers in one of the vectors that the op of an edit sees, of whose site's vectors it takes `width`.
+    fn joint_width(&self, edit: &Expanded, width: usize) -> usize {
+        let heads = || self.head_count(edit).max(1);
+        width
+            * match edit.operation.joint {
+                None => 1,
+                Some(Joint::Positions) => edit.positions.len(),
+                Some(Joint::Heads) => heads(),
+                Some(Joint::All) => heads() * edit.positions.len(),
+            }
+    }
+
     /// Numbers in one vector of a site; key columns of an attention matrix.
     fn width(&self, site: Site, positions: usize) -> usize {
         match site.layout(self.model.config()) {
@@ -425,17 +312,4 @@ impl Experiment<'_> {
             Layout::Attention { .. } => positions,
         }
     }
-}
-
-fn check_count(what: &str, theirs: usize, ours: usize) -> Result<(), String> {
-    if theirs == ours || theirs == 1 {
-        return Ok(());
-    }
-    Err(format!("its value has {theirs} {what}s, where one fits, or one for each of the edit's {ours}"))
-}
-
-/// As many as the edit has: one serves all.
-fn paired<T: Copy>(what: &str, theirs: &[T], ours: usize) -> Result<Vec<T>, String> {
-    check_count(what, theirs.len(), ours)?;
-    Ok(if theirs.len() == ours { theirs.to_vec() } else { vec![theirs[0]; ours] })
 }

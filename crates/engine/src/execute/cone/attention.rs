@@ -4,7 +4,6 @@ use super::pass::{Pass, lacking};
 use super::start::ascending;
 use super::table::{Index, Table, fit};
 use crate::cone::{NodeId, Point, Rows};
-use crate::op::apply;
 use crate::{Error, Result};
 use candle_core::{D, Tensor};
 use causalcone_model::Site;
@@ -181,7 +180,7 @@ impl Pass<'_> {
         let value = self.value(step, &picked, at, &Table::default())?;
         let edit = &step.edit;
         let new = edit.place.edit_of_rows(&base, &positions, self.model.config(), |block| {
-            apply(edit.op, edit.scale, edit.custom.as_ref(), block, value.as_ref())
+            edit.op.apply(edit.scale, block, value.as_ref())
         })?;
         if at.site == Site::AttentionScore {
             Causal::new(&positions, node.len)?.check(&base, &new, at.block).map_err(|source| {

@@ -4,7 +4,6 @@ use super::pass::{Pass, lacking};
 use super::table::{Index, Table};
 use crate::Result;
 use crate::cone::{NodeId, Point, Rows, Step};
-use crate::op::apply;
 use crate::plan::{Place, Taken};
 use candle_core::{DType, Tensor};
 use causalcone_model::{Layout, Site};
@@ -44,7 +43,7 @@ impl Pass<'_> {
         let value = self.value(step, &picked, at, table)?;
         let edit = &step.edit;
         let new = edit.place.edit_of_rows(&base, &positions, self.model.config(), |block| {
-            apply(edit.op, edit.scale, edit.custom.as_ref(), block, value.as_ref())
+            edit.op.apply(edit.scale, block, value.as_ref())
         })?;
         Ok(Some((rows, ascending(&new, 0, &positions)?)))
     }
@@ -90,7 +89,7 @@ impl Pass<'_> {
                 let by_row = rows.rank() > 0 && rows.dims()[0] > 1 && picked.len() < rows.dims()[0];
                 Some(if by_row { select(&rows, 0, picked)? } else { rows })
             }
-            Some(Taken::Run(_, place)) => {
+            Some(Taken::Run(_, place) | Taken::Own(place)) => {
                 let source = step.source.unwrap_or_default();
                 let positions = source_positions(place, picked);
                 if place.site.is_attention_matrix() {

@@ -1,0 +1,296 @@
+//! From an edit as it is written to what it asks for.
+
+use super::value::{TensorsFile, layers, site};
+use super::{DimsFile, EditFile, ExperimentFile, LinkFile, OpFile, ParameterFile, ParametersFile};
+use crate::experiment::{EditSpec, Experiment};
+use crate::op::{OPS, Op, OpInfo, OpKind, Setting};
+use crate::{Error, Result};
+use candle_core::Tensor;
+use causalcone_model::{Indices, Positions, Target, nearest};
+use causalcone_ops::Activation;
+use std::collections::HashMap;
+
+/// What is read once, however many edits name it: its key is what the edits write.
+#[derive(Default)]
+pub(super) struct Shared(HashMap<String, Op>);
+
+impl ExperimentFile {
+    /// An edit of the experiment; those before it are there already.
+    pub(super) fn edit_spec(
+        &self,
+        experiment: &Experiment<'_>,
+        edit: &EditFile,
+        part: &str,
+        shared: &mut Shared,
+    ) -> Result<EditSpec> {
+        let same_name = |other: &&EditFile| other.name.is_some() && other.name == edit.name;
+        if self.edit.iter().filter(same_name).count() > 1 {
+            return Err(Error::part(part, "another edit has the same name"));
+        }
+        let run = match &edit.run {
+            Some(name) => experiment.find_run(name, part)?,
+            None => experiment.default_run(part)?,
+        };
+        let Some(site_name) = &edit.site else {
+            return Err(Error::part(part, "needs a site: what is edited"));
+        };
+        let (site, layer) = site(site_name, part)?;
+        let layers = layers(edit.layers.as_ref(), layer, part)?;
+        let mut op = match &edit.op {
+            OpFile::Name(name) => self.named_op(experiment, edit, op_kind(name, part)?, part, shared)?,
+            OpFile::Link(link) => linked_op(experiment, edit, link, part)?,
+            OpFile::Load(_) => return Err(Error::part(part, "saved interventions are not loaded yet")),
+        };
+        op.value = edit.value.as_ref().map(|value| self.value(experiment, value, part)).transpose()?;
+        op.scale = factor(edit, op.kind.info(), part)?;
+        op.seed = edit.seed.unwrap_or(0);
+        op.joint = edit.joint;
+        let positions = edit.positions.clone().unwrap_or(Positions::Indices(Indices::All));
+        let dims = dims(edit, part)?;
+        let target = Target { site, layers, positions, heads: edit.heads.clone(), dims };
+        Ok(EditSpec { name: edit.name.clone(), run, target, op })
+    }
+
+    /// An op by its name, with the parameters and settings written beside it.
+    fn named_op(
+        &self,
+        experiment: &Experiment<'_>,
+        edit: &EditFile,
+        kind: OpKind,
+        part: &str,
+        shared: &mut Shared,
+    ) -> Result<Op> {
+        let mut op = match &edit.parameters {
+            None => Op::new(kind),
+            Some(parameters) => {
+                let key = format!("{} {parameters:?}", kind.info().name);
+                match shared.0.get(&key) {
+                    Some(op) => op.clone(),
+                    None => {
+                        let op = self.parameters(experiment, kind, parameters, part)?;
+                        shared.0.insert(key, op.clone());
+                        op
+                    }
+                }
+            }
+        };
+        let known = kind.info().settings;
+        let given = [
+            (edit.activation.is_some(), "activation", Setting::Activation),
+            (edit.min.is_some(), "min", Setting::Bounds),
+            (edit.max.is_some(), "max", Setting::Bounds),
+            (edit.error.is_some(), "error", Setting::AddError),
+            (edit.centre.is_some(), "centre", Setting::Centre),
+        ];
+        if let Some((_, key, _)) = given.iter().find(|(given, _, setting)| *given && !known.contains(setting))
+        {
+            return Err(Error::part(part, format!("op \"{}\" has no {key}", kind.info().name)));
+        }
+        op = op.between(edit.min, edit.max);
+        if let Some(name) = &edit.activation {
+            op.settings.activation = activation(name, part)?;
+        }
+        op.settings.add_error = edit.error.unwrap_or(op.settings.add_error);
+        op.settings.centre = edit.centre.or(op.settings.centre);
+        Ok(op)
+    }
+
+    /// The op's own tensors, from wherever they are.
+    fn parameters(
+        &self,
+        experiment: &Experiment<'_>,
+        kind: OpKind,
+        parameters: &ParametersFile,
+        part: &str,
+    ) -> Result<Op> {
+        let info = kind.info();
+        let device = experiment.model().decoder().device();
+        let mut op = Op::new(kind);
+        match parameters {
+            ParametersFile::All(name) => {
+                let file = TensorsFile::open(&self.data_path(name), name, part)?;
+                if let Some(unknown) = file.names().into_iter().find(|name| info.parameter(name).is_none()) {
+                    let known: Vec<&str> = info.parameters.iter().map(|parameter| parameter.name).collect();
+                    let has = if known.is_empty() { "none".into() } else { known.join(", ") };
+                    let problem = format!(
+                        "{name} holds \"{unknown}\", which is no parameter of op \"{}\"; it has {has}",
+                        info.name
+                    );
+                    return Err(Error::part(part, problem));
+                }
+                for name in file.names() {
+                    op = op.parameter(name, file.take(Some(name), None, part)?.to_device(device)?);
+                }
+            }
+            ParametersFile::Each(each) => {
+                for (name, parameter) in each {
+                    let part = format!("{part}, parameter \"{name}\"");
+                    let tensor = match parameter {
+                        ParameterFile::Numbers(numbers) => match numbers.tensor(device, &part)? {
+                            Some(tensor) => tensor.to_dtype(candle_core::DType::F32)?,
+                            None => Tensor::new(numbers.number() as f32, device)?,
+                        },
+                        ParameterFile::From(from) => {
+                            let file = TensorsFile::open(&self.data_path(&from.file), &from.file, &part)?;
+                            file.take(from.tensor.as_deref(), Some(name), &part)?.to_device(device)?
+                        }
+                    };
+                    op = op.parameter(name, tensor);
+                }
+            }
+        }
+        Ok(op)
+    }
+}
+
+/// The op of that name.
+fn op_kind(name: &str, part: &str) -> Result<OpKind> {
+    match OpKind::by_name(name).filter(|kind| *kind != OpKind::Custom) {
+        Some(kind) => Ok(kind),
+        None => {
+            let known = || OPS.iter().filter(|info| info.kind != OpKind::Custom).map(|info| info.name);
+            let hint = nearest(name, known()).map(|near| format!("did you mean \"{near}\"?"));
+            let known: Vec<&str> = known().collect();
+            let problem = format!("op \"{name}\" is not an op; the ops are {}", known.join(", "));
+            Err(Error::hinted(part, problem, hint))
+        }
+    }
+}
+
+/// The op of an edit before this one, and the very same parameters.
+fn linked_op(experiment: &Experiment<'_>, edit: &EditFile, link: &LinkFile, part: &str) -> Result<Op> {
+    let is_own = [
+        edit.parameters.is_some(),
+        edit.activation.is_some(),
+        edit.min.is_some() || edit.max.is_some(),
+        edit.error.is_some() || edit.centre.is_some(),
+    ];
+    if is_own.contains(&true) {
+        let problem = "is linked, so its parameters and settings are those of the other edit";
+        return Err(Error::part(part, problem));
+    }
+    let mut edits = experiment.edits.iter();
+    match edits.find(|other| other.name.as_deref() == Some(&link.link)) {
+        Some(other) => Ok(other.op.clone()),
+        None => {
+            let names: Vec<&str> =
+                experiment.edits.iter().filter_map(|other| other.name.as_deref()).collect();
+            let hint =
+                nearest(&link.link, names.iter().copied()).map(|near| format!("did you mean \"{near}\"?"));
+            let before = if names.is_empty() {
+                "none before it has a name".into()
+            } else {
+                format!("those before it: {}", names.join(", "))
+            };
+            let problem = format!("is linked to \"{}\", which is no edit before it; {before}", link.link);
+            Err(Error::hinted(part, problem, hint))
+        }
+    }
+}
+
+/// An activation function by the name model configurations have; "linear" is none.
+fn activation(name: &str, part: &str) -> Result<Option<Activation>> {
+    if name == "linear" {
+        return Ok(None);
+    }
+    match Activation::by_name(name) {
+        Some(activation) => Ok(Some(activation)),
+        None => {
+            let known = || ["linear"].into_iter().chain(Activation::NAMES.map(|(known, _)| known));
+            let hint = nearest(name, known()).map(|near| format!("did you mean \"{near}\"?"));
+            let known: Vec<&str> = known().collect();
+            let problem = format!("\"{name}\" is not an activation; they are {}", known.join(", "));
+            Err(Error::hinted(part, problem, hint))
+        }
+    }
+}
+
+/// The dimensions an edit means, by number.
+fn dims(edit: &EditFile, part: &str) -> Result<Option<Indices>> {
+    disjoint(edit, part)?;
+    let names: Vec<&str> = match &edit.dims {
+        None => return Ok(None),
+        Some(DimsFile::Indices(indices)) => return Ok(Some(indices.clone())),
+        Some(DimsFile::Part(name)) => vec![name],
+        Some(DimsFile::Parts(names)) => names.iter().map(String::as_str).collect(),
+    };
+    let mut found = Vec::new();
+    for name in names {
+        let Some(indices) = edit.partition.get(name) else {
+            let parts: Vec<&str> = edit.partition.keys().map(String::as_str).collect();
+            let hint = nearest(name, parts.iter().copied()).map(|near| format!("did you mean \"{near}\"?"));
+            let has = match parts.as_slice() {
+                [] => "the edit has no partition".into(),
+                parts => format!("its partition has {}", parts.join(", ")),
+            };
+            let problem = format!("dims \"{name}\" is neither a number or range nor a part; {has}");
+            return Err(Error::hinted(part, problem, hint));
+        };
+        found.extend(numbers(name, indices, part)?);
+    }
+    Ok(Some(Indices::List(found)))
+}
+
+/// The numbers of a part: written out, so that parts can be told apart whatever they are of.
+fn numbers(name: &str, indices: &Indices, part: &str) -> Result<Vec<i64>> {
+    /// More dimensions than anything has.
+    const MOST: i64 = 1 << 24;
+    match indices {
+        Indices::List(list) if list.iter().all(|i| (0..MOST).contains(i)) => Ok(list.clone()),
+        Indices::Range(start, Some(end)) if 0 <= *start && start < end && *end <= MOST => {
+            Ok((*start..*end).collect())
+        }
+        _ => Err(Error::part(
+            part,
+            format!(
+                "part \"{name}\" of its partition is {indices}, where numbers from 0 fit, or a range with both ends"
+            ),
+        )),
+    }
+}
+
+/// That no two parts of a partition share a dimension.
+fn disjoint(edit: &EditFile, part: &str) -> Result<()> {
+    let mut whose: HashMap<i64, &str> = HashMap::new();
+    for (name, indices) in &edit.partition {
+        for dim in numbers(name, indices, part)? {
+            match whose.insert(dim, name) {
+                Some(other) if other == name => {
+                    return Err(Error::part(part, format!("part \"{name}\" names dimension {dim} twice")));
+                }
+                Some(other) => {
+                    let problem = format!(
+                        "the parts \"{other}\" and \"{name}\" of its partition overlap: both have dimension {dim}"
+                    );
+                    return Err(Error::part(part, problem));
+                }
+                None => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The scale of an op, or the level of noise: each has its own key.
+fn factor(edit: &EditFile, info: &OpInfo, part: &str) -> Result<f64> {
+    let is_noise = info.kind == OpKind::Noise;
+    let is_drawn = is_noise && edit.value.is_none();
+    let hinted = |problem: String, hint: &str| Err(Error::hinted(part, problem, Some(hint.into())));
+    match (edit.scale, edit.level) {
+        (Some(_), _) if is_noise => hinted("noise has a level, and no scale".into(), "write level = …"),
+        (Some(_), _) if !info.takes_scale => {
+            Err(Error::part(part, format!("op \"{}\" has no scale", info.name)))
+        }
+        (_, Some(_)) if !is_noise => {
+            hinted(format!("op \"{}\" has no level", info.name), "level is for op = \"noise\"")
+        }
+        (_, None) if is_noise => hinted(
+            "noise needs a level".into(),
+            "level is its standard deviation; three times that of the word embeddings is usual",
+        ),
+        _ if edit.seed.is_some() && !is_drawn => {
+            hinted(format!("op \"{}\" has no seed here", info.name), "seed is for noise that is drawn")
+        }
+        (scale, level) => Ok(scale.or(level).unwrap_or(1.0)),
+    }
+}

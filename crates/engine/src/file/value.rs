@@ -1,0 +1,195 @@
+//! From a value as it is written to what it is.
+
+use super::{ExperimentFile, NumberFile, NumbersFile, TokenFile, ValueFile};
+use crate::experiment::Experiment;
+use crate::op::{Source, Value};
+use crate::{Error, Result};
+use candle_core::{Device, Tensor};
+use causalcone_model::file::Weights;
+use causalcone_model::{Indices, Model, Site};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+/// What stands for the layer in the name of a tensor.
+const LAYER: &str = "{layer}";
+
+impl ExperimentFile {
+    pub(super) fn value(&self, experiment: &Experiment<'_>, value: &ValueFile, part: &str) -> Result<Value> {
+        let model = experiment.model();
+        let device = model.decoder().device();
+        let kinds =
+            [value.run.is_some(), value.embedding.is_some(), value.file.is_some(), value.values.is_some()];
+        if kinds.iter().filter(|given| **given).count() != 1 {
+            return Err(Error::part(part, "value needs exactly one of run, embedding, file or values"));
+        }
+        let of_run = value.site.is_some()
+            || value.layers.is_some()
+            || value.positions.is_some()
+            || value.heads.is_some();
+        if of_run && value.run.is_none() {
+            return Err(Error::part(
+                part,
+                "site, layers, positions and heads of a value need value = { run = … }",
+            ));
+        }
+        if value.tensor.is_some() && value.file.is_none() {
+            return Err(Error::part(part, "tensor needs value = { file = … }"));
+        }
+        if let Some(token) = &value.embedding {
+            return Ok(Value::Tensor(model.embedding_of(token.id(model, part)?)?));
+        }
+        if let Some(file) = &value.file {
+            return self.value_of_file(file, value.tensor.as_deref(), device, part);
+        }
+        if let Some(run) = &value.run {
+            let (site, layer) = match &value.site {
+                None => (None, None),
+                Some(name) => {
+                    let (site, layer) = site(name, part)?;
+                    (Some(site), layer)
+                }
+            };
+            return Ok(Value::Run(Source {
+                run: experiment.find_run(run, part)?,
+                site,
+                layers: layers(value.layers.as_ref(), layer, part)?,
+                positions: value.positions.clone(),
+                heads: value.heads.clone(),
+            }));
+        }
+        match &value.values {
+            Some(numbers) => Ok(match numbers.tensor(device, part)? {
+                Some(tensor) => Value::Tensor(tensor),
+                None => Value::Number(numbers.number()),
+            }),
+            None => Err(Error::part(part, "value is empty")),
+        }
+    }
+
+    /// A value from a file: one tensor, or one a layer where its name says so.
+    fn value_of_file(&self, file: &str, tensor: Option<&str>, device: &Device, part: &str) -> Result<Value> {
+        let tensors = TensorsFile::open(&self.data_path(file), file, part)?;
+        let Some((before, after)) = tensor.and_then(|name| name.split_once(LAYER)) else {
+            return Ok(Value::Tensor(tensors.take(tensor, None, part)?.to_device(device)?));
+        };
+        let mut by_layer = BTreeMap::new();
+        for name in tensors.names() {
+            let number = name.strip_prefix(before).and_then(|rest| rest.strip_suffix(after));
+            // As it is written: no sign, no zeros before it.
+            if let Some(layer) = number.and_then(|n| n.parse::<usize>().ok().filter(|l| l.to_string() == n)) {
+                by_layer.insert(layer, tensors.take(Some(name), None, part)?.to_device(device)?);
+            }
+        }
+        if by_layer.is_empty() {
+            return Err(tensors.lacks(&format!("{before}{LAYER}{after}"), part));
+        }
+        Ok(Value::Layers(by_layer))
+    }
+}
+
+/// A file of tensors by name.
+pub(super) struct TensorsFile<'a> {
+    file: &'a str,
+    weights: Weights,
+}
+
+impl<'a> TensorsFile<'a> {
+    /// Opens a file that is called `file` in messages.
+    pub(super) fn open(path: &Path, file: &'a str, part: &str) -> Result<Self> {
+        let weights = Weights::from_safetensors(&[path]);
+        Ok(Self { file, weights: weights.map_err(|source| Error::Part { part: part.into(), source })? })
+    }
+
+    /// The names of its tensors, in order.
+    pub(super) fn names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.weights.entries().map(|entry| entry.name.as_str()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// A tensor: the one of that name; if none is named, the only one, or the one of its usual name.
+    pub(super) fn take(&self, name: Option<&str>, usual: Option<&str>, part: &str) -> Result<Tensor> {
+        let mut entries = self.weights.entries();
+        let found = match name {
+            Some(name) => entries.find(|entry| entry.name == name),
+            None if self.weights.entries().count() == 1 => entries.next(),
+            None => entries.find(|entry| Some(entry.name.as_str()) == usual),
+        };
+        let Some(entry) = found else {
+            return Err(match name.or(usual) {
+                Some(name) => self.lacks(name, part),
+                None => Error::part(part, format!("no tensor is named; {}", self.holds())),
+            });
+        };
+        let taken = self.weights.take(&entry.name, &entry.shape);
+        taken.map_err(|source| Error::Part { part: part.into(), source })
+    }
+
+    /// That there is no such tensor.
+    pub(super) fn lacks(&self, name: &str, part: &str) -> Error {
+        Error::part(part, format!("there is no tensor \"{name}\"; {}", self.holds()))
+    }
+
+    fn holds(&self) -> String {
+        let mut names = self.names();
+        let more = if names.len() > 20 { ", …" } else { "" };
+        names.truncate(20);
+        format!("{} holds {}{more}", self.file, names.join(", "))
+    }
+}
+
+impl NumbersFile {
+    /// A row, or a matrix of equally long rows; nothing where it is a single number.
+    pub(super) fn tensor(&self, device: &Device, part: &str) -> Result<Option<Tensor>> {
+        Ok(match self {
+            Self::One(_) => None,
+            Self::Row(row) => Some(Tensor::new(plain(row), device)?),
+            Self::Rows(rows) => {
+                let width = rows.first().map_or(0, Vec::len);
+                if width == 0 || rows.iter().any(|row| row.len() != width) {
+                    return Err(Error::part(part, "the rows of values are empty or of different lengths"));
+                }
+                Some(Tensor::from_vec(plain(&rows.concat()), (rows.len(), width), device)?)
+            }
+        })
+    }
+
+    /// The number, where it is a single one.
+    pub(super) fn number(&self) -> f64 {
+        match self {
+            Self::One(number) => number.0,
+            _ => f64::NAN,
+        }
+    }
+}
+
+impl TokenFile {
+    /// The id it means.
+    pub(crate) fn id(&self, model: &Model, part: &str) -> Result<u32> {
+        let id = match self {
+            Self::Id(id) => model.decoder().check(&[*id]).map(|()| *id),
+            Self::Text(text) => model.token_id(text),
+        };
+        id.map_err(|source| Error::Part { part: part.into(), source })
+    }
+}
+
+fn plain(numbers: &[NumberFile]) -> Vec<f64> {
+    numbers.iter().map(|number| number.0).collect()
+}
+
+pub(super) fn site(name: &str, part: &str) -> Result<(Site, Option<usize>)> {
+    Site::parse(name).map_err(|source| Error::Part { part: part.into(), source })
+}
+
+/// The layers of an edit or value, which a TransformerLens name may have given already.
+pub(super) fn layers(given: Option<&Indices>, named: Option<usize>, part: &str) -> Result<Option<Indices>> {
+    let named = named.map(Indices::from);
+    match (given, named) {
+        (Some(given), Some(named)) if *given != named => {
+            Err(Error::part(part, format!("layers = {given}, but the site's name says layer {named}")))
+        }
+        (Some(given), _) => Ok(Some(given.clone())),
+        (None, named) => Ok(named),
+    }
+}

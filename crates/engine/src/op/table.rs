@@ -1,0 +1,452 @@
+//! The table of interventions: names, formulas, what each takes, and the function that computes it.
+
+use super::compute::Input;
+use super::{arithmetic, dictionary, mask, reft, replace, rotation};
+use crate::Result;
+use candle_core::Tensor;
+
+/// The kinds of intervention. In every formula b is the activation as it stands, one row a position
+/// (and head), v the value, c the scale; rows are multiplied from the left, as in x·R.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum OpKind {
+    /// b ← v (interchange; pyvene's VanillaIntervention).
+    Swap,
+    /// b ← 0 (pyvene's ZeroIntervention).
+    Zero,
+    /// b ← v, a mean over a data set or a vector given.
+    Mean,
+    /// b ← the input of the module whose output it is: block_input for block_output, attention_input
+    /// for attention_output, mlp_input for mlp_output (pyvene's SkipIntervention).
+    Skip,
+    /// b stays; the activations are read (pyvene's CollectIntervention).
+    Collect,
+    /// b ← f(b) for a closure f.
+    Custom,
+    /// b ← b + c·v (pyvene's AdditionIntervention).
+    Add,
+    /// b ← b − c·v (pyvene's SubtractionIntervention).
+    Subtract,
+    /// b ← c·b.
+    Scale,
+    /// b ← b + c·ε, where c is the level and ε standard normal (see [`crate::noise`]) or given
+    /// (pyvene's NoiseIntervention).
+    Noise,
+    /// b ← b + (clamp(b·u, min, max) − b·u)·u with the direction u = v/|v|: activation capping.
+    Clamp,
+    /// b ← b − (b·u)·u with the direction u = v/|v|: directional ablation.
+    ProjectOut,
+    /// b ← (b·R with the coordinates of the subspace taken from v·R)·Rᵀ, with R square and orthogonal
+    /// (DAS; pyvene's RotatedSpaceIntervention).
+    RotatedSwap,
+    /// b ← b + (v·R − b·R)·Rᵀ over the columns of R in the subspace, with R d × k of orthonormal columns
+    /// (DAS; pyvene's LowRankRotatedSpaceIntervention).
+    LowRankSwap,
+    /// b ← ((1 − m)·(b·R) + m·(v·R))·Rᵀ with mᵢ = σ(i/t)·σ((β·d − i)/t), β the boundary kept in
+    /// [0.001, 1] and t the temperature (boundless DAS; pyvene's BoundlessRotatedSpaceIntervention).
+    BoundlessSwap,
+    /// b ← ((1 − m)·(b·R) + m·(v·R))·Rᵀ with m = σ(mask/t) (pyvene's SigmoidMaskRotatedSpaceIntervention).
+    SigmoidMaskRotated,
+    /// b ← (z(b)·Cᵀ with the coordinates of the subspace taken from z(v)·Cᵀ)·C·std + mean, with
+    /// z(x) = (x − mean)/std and C the components, k × d (pyvene's PCARotatedSpaceIntervention).
+    PcaSwap,
+    /// b ← (1 − m)·b + m·v with m = σ(mask/t) (pyvene's SigmoidMaskIntervention).
+    SigmoidMask,
+    /// b ← f(b)·W_dec + b_dec with the latents of the subspace taken from f(v), where
+    /// f(x) = relu((x − b_dec)·W_enc + b_enc) (pyvene's AutoencoderIntervention).
+    AutoencoderSwap,
+    /// The same with f(x) = p where p > threshold and p > 0, else 0, p = x·W_enc + b_enc (pyvene's
+    /// JumpReLUAutoencoderIntervention).
+    JumpReluAutoencoder,
+    /// b ← b + (a(b·Wᵀ + bias) − b·R)·Rᵀ with an activation function a (pyreft's LoreftIntervention).
+    Loreft,
+    /// b ← b + (a(b·Wᵀ + bias) − (b·Pᵀ + q))·P (pyreft's NoreftIntervention).
+    Noreft,
+    /// b ← b + a(b·Wᵀ + bias)·Rᵀ (pyreft's DireftIntervention).
+    Direft,
+    /// b ← b + (s − b·R)·Rᵀ (pyreft's ConsreftIntervention).
+    Consreft,
+    /// b ← b + s·Rᵀ (pyreft's LobireftIntervention).
+    Lobireft,
+    /// b ← b + a(b·Wᵀ + bias)·P (pyreft's NodireftIntervention).
+    Nodireft,
+}
+
+/// What kind of thing an op does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// Something else stands where the activation stood.
+    Replace,
+    /// The activation is added to, scaled, capped.
+    Arithmetic,
+    /// Interchange in another orthogonal basis.
+    Rotation,
+    /// Interchange through a soft mask.
+    Mask,
+    /// Interchange among the features of an autoencoder.
+    Dictionary,
+    /// Representation fine-tuning: a low-rank change computed from the activation itself.
+    Reft,
+}
+
+impl Group {
+    /// Its name, as documentation has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Replace => "replace",
+            Self::Arithmetic => "arithmetic",
+            Self::Rotation => "rotation",
+            Self::Mask => "mask",
+            Self::Dictionary => "dictionary",
+            Self::Reft => "ReFT",
+        }
+    }
+}
+
+/// Whether something is taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Takes {
+    /// Never.
+    No,
+    /// It may be left out.
+    Maybe,
+    /// Always.
+    Must,
+}
+
+/// What an edit's `dims` count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Subspace {
+    /// Dimensions of the site.
+    Site,
+    /// Coordinates of the op's own basis: columns of a rotation, principal components, latents.
+    Basis,
+    /// Nothing: the op itself says how much of each coordinate changes.
+    None,
+}
+
+/// An axis of a parameter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Axis {
+    /// As wide as what is edited.
+    Width,
+    /// The op's own number of coordinates, the same in all its parameters.
+    Rank,
+}
+
+/// A tensor that belongs to an op.
+#[derive(Debug, Clone, Copy)]
+pub struct ParameterInfo {
+    /// Its name.
+    pub name: &'static str,
+    /// Its axes; none for one number.
+    pub shape: &'static [Axis],
+    /// The number it is everywhere if left out; `None` where it must be given.
+    pub default: Option<f64>,
+    /// Whether its columns are orthonormal.
+    pub orthogonal: bool,
+}
+
+/// What can be set about an op besides its tensors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting {
+    /// The activation function a; the identity if left out.
+    Activation,
+    /// The bounds `min` and `max`, at least one.
+    Bounds,
+    /// Whether what the autoencoder does not reconstruct of b is added back.
+    AddError,
+    /// Whether b_dec is subtracted before encoding.
+    Centre,
+}
+
+/// One row of the table of interventions.
+#[derive(Debug)]
+pub struct OpInfo {
+    /// The kind.
+    pub kind: OpKind,
+    /// Its name in experiment files.
+    pub name: &'static str,
+    /// What kind of thing it does.
+    pub group: Group,
+    /// What it does.
+    pub formula: &'static str,
+    /// Whether it takes a value.
+    pub value: Takes,
+    /// Whether it has a scale.
+    pub takes_scale: bool,
+    /// What `dims` count.
+    pub subspace: Subspace,
+    /// Its tensors.
+    pub parameters: &'static [ParameterInfo],
+    /// What else can be set.
+    pub settings: &'static [Setting],
+    /// Whether it computes with whole rows, and so has no meaning on attention matrices.
+    pub is_of_rows: bool,
+    /// Whether the result depends on b.
+    pub reads_base: bool,
+    /// Whether nothing changes where v is b.
+    pub is_interchange: bool,
+    pub(super) compute: fn(&Input<'_>) -> Result<Tensor>,
+}
+
+type Compute = fn(&Input<'_>) -> Result<Tensor>;
+
+impl OpInfo {
+    const fn new(
+        kind: OpKind,
+        name: &'static str,
+        group: Group,
+        formula: &'static str,
+        compute: Compute,
+    ) -> Self {
+        Self {
+            kind,
+            name,
+            group,
+            formula,
+            value: Takes::No,
+            takes_scale: false,
+            subspace: Subspace::Site,
+            parameters: &[],
+            settings: &[],
+            is_of_rows: false,
+            reads_base: true,
+            is_interchange: false,
+            compute,
+        }
+    }
+
+    const fn value(mut self, takes: Takes) -> Self {
+        self.value = takes;
+        self
+    }
+
+    const fn scaled(mut self) -> Self {
+        self.takes_scale = true;
+        self
+    }
+
+    /// Works on whole rows: a direction, or parameters as wide as the site.
+    const fn of_rows(mut self, subspace: Subspace, parameters: &'static [ParameterInfo]) -> Self {
+        self.is_of_rows = true;
+        self.subspace = subspace;
+        self.parameters = parameters;
+        self
+    }
+
+    const fn settings(mut self, settings: &'static [Setting]) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    const fn interchange(mut self) -> Self {
+        self.is_interchange = true;
+        self
+    }
+
+    const fn forgets_base(mut self) -> Self {
+        self.reads_base = false;
+        self
+    }
+
+    /// The parameter of that name.
+    pub fn parameter(&self, name: &str) -> Option<&'static ParameterInfo> {
+        self.parameters.iter().find(|parameter| parameter.name == name)
+    }
+}
+
+const fn parameter(name: &'static str, shape: &'static [Axis]) -> ParameterInfo {
+    ParameterInfo { name, shape, default: None, orthogonal: false }
+}
+
+const fn with_default(name: &'static str, shape: &'static [Axis], default: f64) -> ParameterInfo {
+    ParameterInfo { default: Some(default), ..parameter(name, shape) }
+}
+
+const fn orthogonal(shape: &'static [Axis]) -> ParameterInfo {
+    ParameterInfo { orthogonal: true, ..parameter("rotation", shape) }
+}
+
+use Axis::{Rank, Width};
+
+const ROTATION: ParameterInfo = orthogonal(&[Width, Rank]);
+const SQUARE: ParameterInfo = orthogonal(&[Width, Width]);
+const MASK: ParameterInfo = parameter("mask", &[Width]);
+const WEIGHT: ParameterInfo = parameter("weight", &[Rank, Width]);
+const BIAS: ParameterInfo = with_default("bias", &[Rank], 0.0);
+const PROJECTION: ParameterInfo = parameter("projection", &[Rank, Width]);
+const SOURCE: ParameterInfo = parameter("source", &[Rank]);
+const W_ENC: ParameterInfo = parameter("W_enc", &[Width, Rank]);
+const B_ENC: ParameterInfo = parameter("b_enc", &[Rank]);
+const W_DEC: ParameterInfo = parameter("W_dec", &[Rank, Width]);
+const B_DEC: ParameterInfo = parameter("b_dec", &[Width]);
+
+/// All interventions, by the names experiment files use. What a mask's temperature is if left out is
+/// what pyvene starts with.
+pub static OPS: [OpInfo; 26] = [
+    OpInfo::new(OpKind::Swap, "swap", Group::Replace, "b ← v", replace::value)
+        .value(Takes::Must)
+        .interchange()
+        .forgets_base(),
+    OpInfo::new(OpKind::Zero, "zero", Group::Replace, "b ← 0", replace::zero).forgets_base(),
+    OpInfo::new(OpKind::Mean, "mean", Group::Replace, "b ← v, a mean", replace::value)
+        .value(Takes::Must)
+        .forgets_base(),
+    OpInfo::new(OpKind::Skip, "skip", Group::Replace, "b ← the module's input", replace::value)
+        .forgets_base(),
+    OpInfo::new(OpKind::Collect, "collect", Group::Replace, "b, and it is read", replace::same),
+    OpInfo::new(OpKind::Custom, "custom", Group::Replace, "b ← f(b), a closure", replace::closure),
+    OpInfo::new(OpKind::Add, "add", Group::Arithmetic, "b ← b + scale·v", arithmetic::add)
+        .value(Takes::Must)
+        .scaled(),
+    OpInfo::new(OpKind::Subtract, "subtract", Group::Arithmetic, "b ← b − scale·v", arithmetic::subtract)
+        .value(Takes::Must)
+        .scaled(),
+    OpInfo::new(OpKind::Scale, "scale", Group::Arithmetic, "b ← scale·b", arithmetic::scale).scaled(),
+    OpInfo::new(OpKind::Noise, "noise", Group::Arithmetic, "b ← b + level·ε", arithmetic::add)
+        .value(Takes::Maybe)
+        .scaled(),
+    OpInfo::new(
+        OpKind::Clamp,
+        "clamp",
+        Group::Arithmetic,
+        "b ← b + (clamp(b·u, min, max) − b·u)·u, u = v/|v|",
+        arithmetic::clamp,
+    )
+    .value(Takes::Must)
+    .of_rows(Subspace::Site, &[])
+    .settings(&[Setting::Bounds]),
+    OpInfo::new(
+        OpKind::ProjectOut,
+        "project_out",
+        Group::Arithmetic,
+        "b ← b − (b·u)·u, u = v/|v|",
+        arithmetic::project_out,
+    )
+    .value(Takes::Must)
+    .of_rows(Subspace::Site, &[]),
+    OpInfo::new(
+        OpKind::RotatedSwap,
+        "rotated_swap",
+        Group::Rotation,
+        "b ← (b·R, coordinates of dims from v·R)·Rᵀ",
+        rotation::rotated_swap,
+    )
+    .value(Takes::Must)
+    .of_rows(Subspace::Basis, &[SQUARE])
+    .interchange(),
+    OpInfo::new(
+        OpKind::LowRankSwap,
+        "low_rank_swap",
+        Group::Rotation,
+        "b ← b + (v·R − b·R)·Rᵀ",
+        rotation::low_rank_swap,
+    )
+    .value(Takes::Must)
+    .of_rows(Subspace::Basis, &[ROTATION])
+    .interchange(),
+    OpInfo::new(
+        OpKind::BoundlessSwap,
+        "boundless_swap",
+        Group::Rotation,
+        "b ← ((1 − m)·(b·R) + m·(v·R))·Rᵀ, mᵢ = σ(i/t)·σ((β·d − i)/t)",
+        rotation::boundless_swap,
+    )
+    .value(Takes::Must)
+    .of_rows(
+        Subspace::None,
+        &[SQUARE, with_default("boundary", &[], 0.5), with_default("temperature", &[], 50.0)],
+    )
+    .interchange(),
+    OpInfo::new(
+        OpKind::SigmoidMaskRotated,
+        "sigmoid_mask_rotated",
+        Group::Rotation,
+        "b ← ((1 − m)·(b·R) + m·(v·R))·Rᵀ, m = σ(mask/t)",
+        rotation::sigmoid_mask_rotated,
+    )
+    .value(Takes::Must)
+    .of_rows(Subspace::None, &[SQUARE, MASK, with_default("temperature", &[], 50.0)])
+    .interchange(),
+    OpInfo::new(
+        OpKind::PcaSwap,
+        "pca_swap",
+        Group::Rotation,
+        "b ← (z(b)·Cᵀ, coordinates of dims from z(v)·Cᵀ)·C·std + mean, z(x) = (x − mean)/std",
+        rotation::pca_swap,
+    )
+    .value(Takes::Must)
+    .of_rows(
+        Subspace::Basis,
+        &[
+            parameter("components", &[Rank, Width]),
+            with_default("mean", &[Width], 0.0),
+            with_default("std", &[Width], 1.0),
+        ],
+    ),
+    OpInfo::new(
+        OpKind::SigmoidMask,
+        "sigmoid_mask",
+        Group::Mask,
+        "b ← (1 − m)·b + m·v, m = σ(mask/t)",
+        mask::sigmoid_mask,
+    )
+    .value(Takes::Must)
+    .of_rows(Subspace::Site, &[MASK, with_default("temperature", &[], 0.01)])
+    .interchange(),
+    OpInfo::new(
+        OpKind::AutoencoderSwap,
+        "autoencoder_swap",
+        Group::Dictionary,
+        "b ← (f(b), latents of dims from f(v))·W_dec + b_dec, f(x) = relu((x − b_dec)·W_enc + b_enc)",
+        dictionary::autoencoder_swap,
+    )
+    .value(Takes::Maybe)
+    .of_rows(Subspace::Basis, &[W_ENC, B_ENC, W_DEC, B_DEC])
+    .settings(&[Setting::Centre, Setting::AddError]),
+    OpInfo::new(
+        OpKind::JumpReluAutoencoder,
+        "jumprelu_autoencoder",
+        Group::Dictionary,
+        "the same with f(x) = relu(p) where p > threshold, p = x·W_enc + b_enc",
+        dictionary::jumprelu_autoencoder,
+    )
+    .value(Takes::Maybe)
+    .of_rows(Subspace::Basis, &[W_ENC, B_ENC, W_DEC, B_DEC, parameter("threshold", &[Rank])])
+    .settings(&[Setting::Centre, Setting::AddError]),
+    OpInfo::new(OpKind::Loreft, "loreft", Group::Reft, "b ← b + (a(b·Wᵀ + bias) − b·R)·Rᵀ", reft::loreft)
+        .of_rows(Subspace::None, &[ROTATION, WEIGHT, BIAS])
+        .settings(&[Setting::Activation]),
+    OpInfo::new(
+        OpKind::Noreft,
+        "noreft",
+        Group::Reft,
+        "b ← b + (a(b·Wᵀ + bias) − (b·Pᵀ + q))·P",
+        reft::noreft,
+    )
+    .of_rows(Subspace::None, &[PROJECTION, with_default("projection_bias", &[Rank], 0.0), WEIGHT, BIAS])
+    .settings(&[Setting::Activation]),
+    OpInfo::new(OpKind::Direft, "direft", Group::Reft, "b ← b + a(b·Wᵀ + bias)·Rᵀ", reft::direft)
+        .of_rows(Subspace::None, &[ROTATION, WEIGHT, BIAS])
+        .settings(&[Setting::Activation]),
+    OpInfo::new(OpKind::Consreft, "consreft", Group::Reft, "b ← b + (s − b·R)·Rᵀ", reft::consreft)
+        .of_rows(Subspace::None, &[ROTATION, SOURCE]),
+    OpInfo::new(OpKind::Lobireft, "lobireft", Group::Reft, "b ← b + s·Rᵀ", reft::lobireft)
+        .of_rows(Subspace::None, &[ROTATION, SOURCE]),
+    OpInfo::new(OpKind::Nodireft, "nodireft", Group::Reft, "b ← b + a(b·Wᵀ + bias)·P", reft::nodireft)
+        .of_rows(Subspace::None, &[PROJECTION, WEIGHT, BIAS])
+        .settings(&[Setting::Activation]),
+];
+
+impl OpKind {
+    /// Its row of the table.
+    pub fn info(self) -> &'static OpInfo {
+        // Every kind has a row (tested); the first one stands in where none could be.
+        OPS.iter().find(|info| info.kind == self).unwrap_or(&OPS[0])
+    }
+
+    /// The kind of that name.
+    pub fn by_name(name: &str) -> Option<Self> {
+        OPS.iter().find(|info| info.name == name).map(|info| info.kind)
+    }
+}
