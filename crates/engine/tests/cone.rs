@@ -11,6 +11,7 @@
 mod common;
 
 use causalcone_engine::cone::ConePlan;
+use causalcone_engine::op::{OPS, OpInfo, OpKind, Setting, Subspace, Takes};
 use causalcone_engine::plan::Cell;
 use causalcone_engine::{Cone, Executor, Explanation, PreparedSweep, Reference};
 use causalcone_model::{Layout, Model, Site};
@@ -93,10 +94,17 @@ fn random_edit(draw: &mut Draw, model: &Model, prompts: &[Vec<u32>]) -> Value {
         edit["dims"] = json!(draw.some(columns, 3));
     }
     let sources: Vec<usize> = (run + 1..prompts.len()).filter(|other| prompts[*other].len() >= n).collect();
-    let op = draw.pick(&["swap", "add", "subtract", "zero", "scale"]);
+    if !is_matrix && draw.one_in(2) {
+        random_operation(draw, model, &mut edit, site, n);
+    }
+    let op = match edit["op"].as_str() {
+        Some(op) => op.to_string(),
+        None => draw.pick(&["swap", "add", "subtract", "zero", "scale"]).to_string(),
+    };
     edit["op"] = json!(op);
-    match op {
-        "zero" => {}
+    match op.as_str() {
+        _ if OpKind::by_name(&op)
+            .is_some_and(|kind| kind.info().value == Takes::No && !kind.info().takes_scale) => {}
         "scale" => edit["scale"] = json!(-1.5),
         _ => {
             let same_length = |other: &&usize| !is_matrix || prompts[**other].len() == n;
@@ -120,17 +128,72 @@ fn random_edit(draw: &mut Draw, model: &Model, prompts: &[Vec<u32>]) -> Value {
                 }
                 edit["value"] = value;
             } else {
-                let width = edit["dims"].as_array().map_or(width, Vec::len);
+                let dims = edit["dims"].as_array().map_or(width, Vec::len);
+                let is_of_site = OpKind::by_name(&op).unwrap().info().subspace == Subspace::Site;
+                let width = if is_of_site { dims } else { width };
                 let rows = if draw.one_in(2) { 1 } else { positions.len() };
                 let seed = draw.below(1000) as u64;
                 edit["value"] = json!({"values": random(seed, rows, width, 0.3)});
             }
-            if op != "swap" && draw.one_in(2) {
+            let scaled = OpKind::by_name(&op).is_some_and(|kind| kind.info().takes_scale);
+            if scaled && draw.one_in(2) {
                 edit["scale"] = json!(0.5);
             }
         }
     }
     edit
+}
+
+/// An op with parameters, a subspace, settings, or of joint vectors.
+fn random_operation(draw: &mut Draw, model: &Model, edit: &mut Value, site: Site, n: usize) {
+    let is_module = matches!(site, Site::BlockOutput | Site::AttentionOutput | Site::MlpOutput);
+    let fits = |op: &&OpInfo| match op.kind {
+        OpKind::Skip => is_module,
+        OpKind::Mean => true,
+        // Features that turn on by a hair make rounding visible.
+        OpKind::JumpReluAutoencoder => false,
+        _ => op.is_of_rows,
+    };
+    let ops: Vec<&OpInfo> = OPS.iter().filter(fits).collect();
+    let op = draw.pick(&ops);
+    let (heads, width) = shape(model, site, n);
+    let count = |key: &str, all: usize| edit[key].as_array().map_or(all, Vec::len);
+    let (positions, heads) = (count("positions", n), count("heads", heads));
+    let has_heads = matches!(site.layout(model.config()), Layout::Heads { .. });
+    let mut width = match (op.subspace, count("dims", width)) {
+        (Subspace::Site, dims) => dims,
+        _ => width,
+    };
+    if draw.one_in(3) && width * positions * heads <= 64 {
+        let joint = if has_heads { draw.pick(&["positions", "heads", "all"]) } else { "positions" };
+        edit["joint"] = json!(joint);
+        width *= if joint == "heads" { 1 } else { positions };
+        width *= if joint == "positions" { 1 } else { heads };
+    }
+    let rank = 1 + draw.below(width.min(5));
+    match op.subspace {
+        Subspace::Site => {}
+        Subspace::None => edit["dims"] = Value::Null,
+        Subspace::Basis => {
+            let rank = if op.kind == OpKind::RotatedSwap { width } else { rank };
+            edit["dims"] = if draw.one_in(2) { json!(draw.some(rank, 3)) } else { Value::Null };
+        }
+    }
+    *edit = with(edit, &json!({"op": op.name}));
+    if edit["dims"].is_null() {
+        *edit = with(edit, &json!({"dims": null}));
+    }
+    if !op.parameters.is_empty() {
+        edit["parameters"] = parameters(op, draw.below(1000) as u64, width, rank);
+    }
+    for setting in op.settings {
+        match setting {
+            Setting::Activation => edit["activation"] = json!(draw.pick(&["linear", "gelu", "relu", "silu"])),
+            Setting::Bounds => edit["max"] = json!(0.1),
+            Setting::AddError => edit["error"] = json!(draw.one_in(2)),
+            Setting::Centre => edit["centre"] = json!(draw.one_in(2)),
+        }
+    }
 }
 
 fn random_experiment(seed: u64, model: &Model) -> Value {
@@ -207,6 +270,26 @@ fn random_experiments_agree_with_the_reference() {
 fn many_random_experiments_agree_with_the_reference() {
     let count = std::env::var("CAUSALCONE_RANDOM").ok().and_then(|n| n.parse().ok()).unwrap_or(1000);
     compare(0..count, true);
+}
+
+/// A row of a matrix is as long as the run it is taken from, though a shorter prompt owns what it is
+/// computed from.
+#[test]
+fn rows_of_matrices_are_as_long_as_their_run() {
+    let written = json!({
+        "runs": {"base": {"ids": [6, 46, 32, 38]}, "short": {"ids": [38, 55, 7]}, "long": {"ids": [38, 55, 57, 22]}},
+        "edit": [{"run": "base", "site": "attention_weight", "layers": 1, "positions": [1], "op": "add",
+                  "value": {"run": "long", "layers": 0}},
+                 {"run": "short", "site": "block_output", "layers": 0, "op": "zero"}],
+    });
+    for name in MODELS {
+        let model = model(name);
+        let of = |executor| collected(executor, model, &written, &["base", "short"]).unwrap();
+        let [theirs, ours] = EXECUTORS.map(of);
+        for (ours, theirs) in ours.iter().zip(&theirs) {
+            check_close(ours, theirs, false, name);
+        }
+    }
 }
 
 /// A layer × position swap from another prompt that begins alike, as patching grids are.

@@ -276,8 +276,10 @@ impl Forest {
                         picked.retain(changes);
                     }
                 }
-                // The last of the owners has the same rows there as the run that was named.
-                let source = theirs.iter().map(|(owner, _)| *owner).max().unwrap_or(source);
+                // The last of the owners has the same rows there as the run that was named; but those of
+                // attention's matrices are as long as the run.
+                let last = theirs.iter().map(|(owner, _)| *owner).max();
+                let source = last.filter(|_| !place.site.is_attention_matrix()).unwrap_or(source);
                 let (heads, dims) = (place.heads.clone(), place.dims.clone());
                 (ValueKey::Rows(source, at, place.positions.clone(), heads, dims), Some(source))
             }

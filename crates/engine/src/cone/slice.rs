@@ -113,6 +113,14 @@ impl Slice {
         &self.nodes[node].start
     }
 
+    /// The rows that the edit of a node is computed for: more than are needed where they depend on one
+    /// another, since a closure, or an op over joint positions, sees all it edits or nothing.
+    pub fn edited<'a>(&'a self, forest: &'a Forest, id: NodeId) -> &'a Rows {
+        let (node, start) = (&forest.nodes()[id], self.start(id));
+        let is_coupled = node.edit.as_ref().is_some_and(|step| step.edit.op.couples_rows());
+        if is_coupled && !start.is_empty() { &node.rows } else { start }
+    }
+
     /// The rows of a node that go through the last norm.
     pub fn last(&self, node: NodeId) -> &Rows {
         &self.nodes[node].last
@@ -163,7 +171,7 @@ impl Slice {
         tell: &mut impl FnMut(NodeId, Point, Rows, Use),
     ) {
         let node = &forest.nodes()[id];
-        let (Some(step), rows) = (&node.edit, self.start(id)) else { return };
+        let (Some(step), rows) = (&node.edit, self.edited(forest, id)) else { return };
         let site = node.start.site;
         let mut base = |site: Site, only_edited: bool| {
             let at = Point { site, ..node.start };
@@ -255,10 +263,6 @@ impl Sliced {
             }
         }
         blocks.reverse();
-        // A closure, or an op over joint positions, sees all it edits or nothing.
-        if !start.is_empty() && node.edit.as_ref().is_some_and(|step| step.edit.op.couples_rows()) {
-            start = node.rows.clone();
-        }
         Self { blocks, start, last }
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 /// How far the products of a rotation's columns may be from 0 and 1: rounding, and a finite difference.
-const ORTHOGONAL: f32 = 1e-2;
+const ORTHOGONAL: f64 = 1e-2;
 
 /// The tensors of an op, by name. Edits that share one `Parameters` are linked: what trains one, trains
 /// all.
@@ -81,9 +81,7 @@ impl Parameters {
                 return Ok(wrong);
             }
             if kind.info().parameter(name).is_some_and(|parameter| parameter.orthogonal) {
-                let products = tensor.detach().t()?.contiguous()?.matmul(&tensor.detach())?;
-                let unit = Tensor::eye(products.dim(0)?, products.dtype(), products.device())?;
-                let off = (products - unit)?.abs()?.max_all()?.to_dtype(DType::F32)?.to_scalar::<f32>()?;
+                let off = causalcone_ops::distance_from_orthogonal(tensor)?;
                 if off > ORTHOGONAL {
                     return Ok(Some(format!(
                         "\"{name}\" is no rotation: products of its columns are up to {off:.3} away from those of orthonormal ones"

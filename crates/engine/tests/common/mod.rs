@@ -2,6 +2,7 @@
 //! of a run at once.
 #![allow(dead_code, reason = "no test file uses all of it")]
 
+use causalcone_engine::op::{Axis, OpInfo};
 use causalcone_engine::{Cone, Error, Executor, Experiment, ExperimentFile, Reference};
 use causalcone_model::{Layout, Model, Site};
 use serde_json::{Value, json};
@@ -182,4 +183,47 @@ pub fn distance(a: &[f32], b: &[f32]) -> f32 {
         }
     };
     a.iter().zip(b).map(far).fold(0.0, f32::max)
+}
+
+/// Vectors of length 1, each at right angles to the others, as the columns of a matrix.
+pub fn rotation(seed: u64, width: usize, rank: usize) -> Value {
+    let drawn: Vec<Vec<f64>> = serde_json::from_value(random(seed, rank, width, 1.0)).unwrap();
+    let mut columns: Vec<Vec<f64>> = Vec::new();
+    for mut column in drawn {
+        // Twice, since the first time leaves what rounding brought in.
+        for other in columns.iter().chain(&columns) {
+            let along: f64 = column.iter().zip(other).map(|(a, b)| a * b).sum();
+            column.iter_mut().zip(other).for_each(|(a, b)| *a -= along * b);
+        }
+        let length = column.iter().map(|x| x * x).sum::<f64>().sqrt();
+        columns.push(column.iter().map(|x| x / length).collect());
+    }
+    (0..width).map(|i| columns.iter().map(|column| column[i]).collect::<Vec<_>>()).collect::<Vec<_>>().into()
+}
+
+/// Random parameters of an op for vectors of a width, by the table's own account of them.
+pub fn parameters(op: &OpInfo, seed: u64, width: usize, rank: usize) -> Value {
+    let mut given = json!({});
+    for (i, parameter) in op.parameters.iter().enumerate() {
+        let seed = seed * 31 + i as u64;
+        let sizes: Vec<usize> =
+            parameter.shape.iter().map(|axis| if *axis == Axis::Width { width } else { rank }).collect();
+        // Sums over rows stay of the size of what is summed.
+        let size = 0.4 / (width as f64).sqrt();
+        given[parameter.name] = match (parameter.name, sizes.as_slice()) {
+            ("rotation", [width, rank]) => rotation(seed, *width, *rank),
+            ("temperature", _) => json!(0.7),
+            ("boundary", _) => json!(0.4),
+            ("std", [width]) => random(seed, 1, *width, 0.3)[0]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|x| json!(x.as_f64().unwrap().abs()))
+                .collect(),
+            (_, [width]) => random(seed, 1, *width, 0.2)[0].clone(),
+            (_, [rows, columns]) => random(seed, *rows, *columns, size),
+            (name, shape) => panic!("{name} of shape {shape:?}"),
+        };
+    }
+    given
 }

@@ -1,7 +1,7 @@
 //! Attention over rows that stand anywhere: every query sees, by index, the keys of its own run.
 
 use super::pass::{Pass, lacking};
-use super::start::ascending;
+use super::start::those_of;
 use super::table::{Index, Table, fit};
 use crate::cone::{NodeId, Point, Rows};
 use crate::{Error, Result};
@@ -174,7 +174,7 @@ impl Pass<'_> {
         let rows = self.cone.slice.start(id).clone();
         let Some(step) = node.edit.as_ref().filter(|_| !rows.is_empty()) else { return Ok(None) };
         let parent = node.parent.unwrap_or(id);
-        let picked = step.indices(&rows);
+        let picked = step.indices(self.cone.slice.edited(&self.cone.forest, id));
         let positions: Vec<usize> = picked.iter().map(|i| step.edit.place.positions[*i]).collect();
         let base = self.matrix(parent, at, &positions)?;
         let value = self.value(step, &picked, at, &Table::default())?;
@@ -188,7 +188,7 @@ impl Pass<'_> {
                 Error::Part { part: format!("run \"{run}\""), source }
             })?;
         }
-        let new = ascending(&new, 1, &positions)?;
+        let new = those_of(&new, 1, &positions, &rows)?;
         let weights = if at.site == Site::AttentionScore { softmax(&new)? } else { new.clone() };
         self.matrices.insert((id, at.site), (rows.clone(), new));
         let seen = rows.end();

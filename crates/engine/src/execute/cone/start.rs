@@ -32,7 +32,7 @@ impl Pass<'_> {
             return Ok(base.map(|base| (rows, base)));
         }
         // In the order of the edit's own list, which its values are in.
-        let picked = step.indices(&rows);
+        let picked = step.indices(slice.edited(forest, id));
         let positions: Vec<usize> = picked.iter().map(|i| step.edit.place.positions[*i]).collect();
         let base = if step.keeps_some() {
             self.rows_of(parent, at, positions.iter().copied(), Some(table))?
@@ -45,7 +45,8 @@ impl Pass<'_> {
         let new = edit.place.edit_of_rows(&base, &positions, self.model.config(), |block| {
             edit.op.apply(edit.scale, block, value.as_ref())
         })?;
-        Ok(Some((rows, ascending(&new, 0, &positions)?)))
+        let new = those_of(&new, 0, &positions, &rows)?;
+        Ok(Some((rows, new)))
     }
 
     /// Rows of a run at a point, whoever owns them; `table` has those of this batch where it is at that
@@ -115,12 +116,12 @@ pub(super) fn source_positions(place: &Place, picked: &[usize]) -> Vec<usize> {
     picked.iter().map(|i| place.positions[*i]).collect()
 }
 
-/// Slices in the order of `positions` put into ascending order.
-pub(super) fn ascending(x: &Tensor, axis: usize, positions: &[usize]) -> Result<Tensor> {
-    if positions.is_sorted() {
+/// Of slices in the order of `positions` those of `rows`, in ascending order.
+pub(super) fn those_of(x: &Tensor, axis: usize, positions: &[usize], rows: &Rows) -> Result<Tensor> {
+    if positions.is_sorted() && positions.len() == rows.len() {
         return Ok(x.clone());
     }
-    let mut order: Vec<usize> = (0..positions.len()).collect();
+    let mut order: Vec<usize> = (0..positions.len()).filter(|i| rows.contains(positions[*i])).collect();
     order.sort_unstable_by_key(|i| positions[*i]);
     Ok(select(x, axis, &order)?)
 }
