@@ -36,6 +36,8 @@ pub(crate) struct EditSpec {
     pub(crate) run: RunId,
     pub(crate) target: Target,
     pub(crate) op: Op,
+    /// Names for parts of the dimensions, which `target` has by number.
+    pub(crate) partition: BTreeMap<String, Indices>,
 }
 
 /// Runs, the edits made to them, and what is read of them.
@@ -184,7 +186,7 @@ impl<'m> Experiment<'m> {
     /// When it does not fit the model or its run. What depends on other edits (cycles) or on
     /// examples is found by [`Experiment::plan`].
     pub fn edit(&mut self, run: RunId, target: impl Into<Target>, op: Op) -> Result<EditId> {
-        self.add_edit(EditSpec { name: None, run, target: target.into(), op })
+        self.add_edit(EditSpec { name: None, run, target: target.into(), op, partition: BTreeMap::new() })
     }
 
     pub(crate) fn add_edit(&mut self, edit: EditSpec) -> Result<EditId> {

@@ -8,6 +8,8 @@ mod edit;
 mod op;
 mod value;
 
+pub(crate) use value::LAYER;
+
 pub use edit::{
     DimsFile, EditFile, LinkFile, LoadFile, NumberFile, NumbersFile, OpFile, ParameterFile, ParametersFile,
     TensorFile, TokenFile, ValueFile,
@@ -49,7 +51,7 @@ const MAX_TOML_VALUES: usize = 1 << 16;
 /// assert_eq!(error.hint().as_deref(), Some("did you mean `model`?"));
 /// # Ok::<(), causalcone_engine::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExperimentFile {
     /// Alias, directory, file or owner/name of the model.
@@ -255,12 +257,17 @@ impl ExperimentFile {
     /// # Errors
     /// When the text does not follow the schema.
     pub fn from_json(text: &str) -> Result<Self> {
-        // Once for keys given twice, which serde would let pass inside maps; once for the schema,
-        // whose errors then say where.
-        json::check(text.as_bytes(), MAX_VALUES)
-            .and_then(|()| serde_json::from_str(text))
-            .map_err(|e| schema_error(&e.to_string(), &e.to_string()))
+        parse_json(text)
     }
+}
+
+/// Reads JSON that follows a schema.
+pub(crate) fn parse_json<T: de::DeserializeOwned>(text: &str) -> Result<T> {
+    // Once for keys given twice, which serde would let pass inside maps; once for the schema, whose
+    // errors then say where.
+    json::check(text.as_bytes(), MAX_VALUES)
+        .and_then(|()| serde_json::from_str(text))
+        .map_err(|e| schema_error(&e.to_string(), &e.to_string()))
 }
 
 /// The line that a byte of a text is in.

@@ -2,14 +2,12 @@
 
 use super::op::Shared;
 use super::value::site;
-use super::{
-    EditFile, EditRefFile, EditsFile, ExperimentFile, ParameterFile, ParametersFile, RunFile, SweepFile,
-    TokenFile,
-};
+use super::{EditFile, EditRefFile, EditsFile, ExperimentFile, OpFile, RunFile, SweepFile, TokenFile};
 use crate::dataset::{self, Example, Refused};
 use crate::error::Within;
 use crate::experiment::{EditId, Experiment, Sweep};
 use crate::metric::Metric;
+use crate::saved;
 use crate::{Error, Result};
 use causalcone_model::{Model, Site, nearest};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,25 +24,21 @@ impl ExperimentFile {
         if beside.exists() { beside } else { name.into() }
     }
 
-    /// The files it names, besides the model: examples, values, parameters.
+    /// The files it names, besides the model: examples, values, parameters, saved interventions.
     pub fn data_files(&self) -> Vec<PathBuf> {
-        let of_edit = |edit: &EditFile| {
-            let value = edit.value.iter().filter_map(|value| value.file.clone());
-            let parameters: Vec<String> = match &edit.parameters {
-                None => vec![],
-                Some(ParametersFile::All(file)) => vec![file.clone()],
-                Some(ParametersFile::Each(each)) => each
-                    .values()
-                    .filter_map(|parameter| match parameter {
-                        ParameterFile::From(from) => Some(from.file.clone()),
-                        ParameterFile::Numbers(_) => None,
-                    })
-                    .collect(),
-            };
-            value.chain(parameters).collect::<Vec<_>>()
-        };
-        let named = self.edit.iter().flat_map(of_edit).chain(self.examples.clone());
-        named.map(|name| self.data_path(&name)).collect()
+        let tensors = self.edit.iter().flat_map(EditFile::files).map(|name| self.data_path(name));
+        let saved = self.edit.iter().filter_map(|edit| match &edit.op {
+            OpFile::Load(load) => Some(self.data_path(&load.load)),
+            _ => None,
+        });
+        let saved = saved.flat_map(|path| {
+            if path.is_dir() {
+                vec![path.join(saved::DESCRIPTION), path.join(saved::WEIGHTS)]
+            } else {
+                vec![path]
+            }
+        });
+        tensors.chain(saved).chain(self.examples.iter().map(|name| self.data_path(name))).collect()
     }
 
     /// The experiment this describes, for a loaded model. Lines of its examples that cannot be read

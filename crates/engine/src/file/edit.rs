@@ -87,6 +87,37 @@ pub enum OpFile {
     Link(LinkFile),
 }
 
+impl EditFile {
+    /// The files of tensors it names.
+    pub fn files(&self) -> Vec<&str> {
+        let all = match &self.parameters {
+            Some(ParametersFile::All(file)) => Some(file.as_str()),
+            _ => None,
+        };
+        self.in_files().map(|(file, _)| file).chain(all).collect()
+    }
+
+    /// The tensors it names by name.
+    pub(crate) fn tensors(&self) -> Vec<&str> {
+        self.in_files().filter_map(|(_, tensor)| tensor).collect()
+    }
+
+    /// Tensors of files, each with its name if that is given.
+    fn in_files(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        let of_value =
+            self.value.iter().filter_map(|value| Some((value.file.as_deref()?, value.tensor.as_deref())));
+        let each = match &self.parameters {
+            Some(ParametersFile::Each(each)) => Some(each.values()),
+            _ => None,
+        };
+        let of_parameters = each.into_iter().flatten().filter_map(|parameter| match parameter {
+            ParameterFile::From(from) => Some((from.file.as_str(), from.tensor.as_deref())),
+            ParameterFile::Numbers(_) => None,
+        });
+        of_value.chain(of_parameters)
+    }
+}
+
 impl OpFile {
     /// Its name, where it is one by name.
     pub fn name(&self) -> Option<&str> {
@@ -102,8 +133,8 @@ impl fmt::Display for OpFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Name(name) => f.write_str(name),
-            Self::Load(LoadFile { load, name: None }) => f.write_str(load),
-            Self::Load(LoadFile { load, name: Some(name) }) => write!(f, "{name} of {load}"),
+            Self::Load(LoadFile { load, name: None, .. }) => f.write_str(load),
+            Self::Load(LoadFile { load, name: Some(name), .. }) => write!(f, "{name} of {load}"),
             Self::Link(LinkFile { link }) => write!(f, "the op of {link}"),
         }
     }
@@ -118,6 +149,9 @@ pub struct LoadFile {
     /// Which of those in the folder, if it holds several.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Whether it may have been made for other weights of the same shapes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub any_weights: bool,
 }
 
 /// Another edit.

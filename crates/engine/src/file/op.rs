@@ -1,18 +1,26 @@
 //! From an edit as it is written to what it asks for.
 
 use super::value::{TensorsFile, layers, site};
-use super::{DimsFile, EditFile, ExperimentFile, LinkFile, OpFile, ParameterFile, ParametersFile};
+use super::{DimsFile, EditFile, ExperimentFile, LinkFile, LoadFile, OpFile, ParameterFile, ParametersFile};
 use crate::experiment::{EditSpec, Experiment};
 use crate::op::{OPS, Op, OpInfo, OpKind, Setting};
+use crate::saved::{Saved, merged, unlinked};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use causalcone_model::{Indices, Positions, Target, nearest};
 use causalcone_ops::Activation;
 use std::collections::HashMap;
+use std::path::PathBuf;
+use std::rc::Rc;
 
-/// What is read once, however many edits name it: its key is what the edits write.
+/// What is read once, however many edits name it.
 #[derive(Default)]
-pub(super) struct Shared(HashMap<String, Op>);
+pub(super) struct Shared {
+    /// Parameters, by what the edits write and the folder it is relative to.
+    parameters: HashMap<String, Op>,
+    /// Saved interventions, by their path.
+    saved: HashMap<PathBuf, Rc<Saved>>,
+}
 
 impl ExperimentFile {
     /// An edit of the experiment; those before it are there already.
@@ -31,24 +39,62 @@ impl ExperimentFile {
             Some(name) => experiment.find_run(name, part)?,
             None => experiment.default_run(part)?,
         };
+        // What a saved edit says of itself is read beside its own weights.
+        let (whole, its_file);
+        let (edit, of_op, of_value) = match &edit.op {
+            OpFile::Load(load) => {
+                let saved = self.saved(experiment, load, part, shared)?;
+                let found = saved.find(load, part)?;
+                let has_value = edit.value.is_some();
+                let mut both = merged(edit, found, part)?;
+                let source = unlinked(saved.edits(), found);
+                both.op = source.op.clone();
+                both.parameters = source.parameters.clone();
+                (both.activation, both.min, both.max) = (source.activation.clone(), source.min, source.max);
+                (both.error, both.centre) = (source.error, source.centre);
+                whole = both;
+                its_file = saved.file();
+                (&whole, &its_file, if has_value { self } else { &its_file })
+            }
+            _ => (edit, self, self),
+        };
         let Some(site_name) = &edit.site else {
             return Err(Error::part(part, "needs a site: what is edited"));
         };
         let (site, layer) = site(site_name, part)?;
         let layers = layers(edit.layers.as_ref(), layer, part)?;
         let mut op = match &edit.op {
-            OpFile::Name(name) => self.named_op(experiment, edit, op_kind(name, part)?, part, shared)?,
+            OpFile::Name(name) => of_op.named_op(experiment, edit, op_kind(name, part)?, part, shared)?,
             OpFile::Link(link) => linked_op(experiment, edit, link, part)?,
-            OpFile::Load(_) => return Err(Error::part(part, "saved interventions are not loaded yet")),
+            OpFile::Load(_) => return Err(Error::part(part, "a saved intervention cannot load another")),
         };
-        op.value = edit.value.as_ref().map(|value| self.value(experiment, value, part)).transpose()?;
+        op.value = edit.value.as_ref().map(|value| of_value.value(experiment, value, part)).transpose()?;
         op.scale = factor(edit, op.kind.info(), part)?;
         op.seed = edit.seed.unwrap_or(0);
         op.joint = edit.joint;
         let positions = edit.positions.clone().unwrap_or(Positions::Indices(Indices::All));
         let dims = dims(edit, part)?;
         let target = Target { site, layers, positions, heads: edit.heads.clone(), dims };
-        Ok(EditSpec { name: edit.name.clone(), run, target, op })
+        let partition = edit.partition.clone();
+        Ok(EditSpec { name: edit.name.clone(), run, target, op, partition })
+    }
+
+    /// A saved intervention, checked against the model.
+    fn saved(
+        &self,
+        experiment: &Experiment<'_>,
+        load: &LoadFile,
+        part: &str,
+        shared: &mut Shared,
+    ) -> Result<Rc<Saved>> {
+        let path = self.data_path(&load.load);
+        let saved = match shared.saved.get(&path) {
+            Some(saved) => saved.clone(),
+            None => Rc::new(Saved::open(&path)?),
+        };
+        saved.check(experiment.model(), load.any_weights, part)?;
+        shared.saved.insert(path, saved.clone());
+        Ok(saved)
     }
 
     /// An op by its name, with the parameters and settings written beside it.
@@ -63,12 +109,12 @@ impl ExperimentFile {
         let mut op = match &edit.parameters {
             None => Op::new(kind),
             Some(parameters) => {
-                let key = format!("{} {parameters:?}", kind.info().name);
-                match shared.0.get(&key) {
+                let key = format!("{:?} {} {parameters:?}", self.folder, kind.info().name);
+                match shared.parameters.get(&key) {
                     Some(op) => op.clone(),
                     None => {
                         let op = self.parameters(experiment, kind, parameters, part)?;
-                        shared.0.insert(key, op.clone());
+                        shared.parameters.insert(key, op.clone());
                         op
                     }
                 }

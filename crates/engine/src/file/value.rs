@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 /// What stands for the layer in the name of a tensor.
-const LAYER: &str = "{layer}";
+pub(crate) const LAYER: &str = "{layer}";
 
 impl ExperimentFile {
     pub(super) fn value(&self, experiment: &Experiment<'_>, value: &ValueFile, part: &str) -> Result<Value> {

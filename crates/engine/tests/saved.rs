@@ -1,0 +1,222 @@
+//! Saved interventions: what is written is what is read, whatever the op; and what does not fit is
+//! refused.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
+
+mod common;
+
+use causalcone_engine::op::{OPS, OpInfo, OpKind, Setting, Takes};
+use causalcone_engine::{Cone, Error, Reference, Saved};
+use causalcone_model::Model;
+use common::*;
+use serde_json::{Value, json};
+use std::fs;
+use std::path::Path;
+
+/// An edit with an op that has all an op can have.
+fn edit_with(op: &OpInfo, model: &Model) -> Value {
+    let width = model.config().width;
+    let mut edit = json!({"name": "it", "run": "base", "site": "block_output", "layers": [0, 1],
+                          "positions": "last", "op": op.name});
+    if op.value == Takes::Must {
+        edit["value"] = json!({"values": random(1, 1, width, 0.3)[0]});
+    }
+    if !op.parameters.is_empty() {
+        edit["parameters"] = parameters(op, 3, width, 4);
+    }
+    if op.takes_scale {
+        edit[if op.kind == OpKind::Noise { "level" } else { "scale" }] = json!(0.37);
+    }
+    for setting in op.settings {
+        match setting {
+            Setting::Activation => edit["activation"] = json!("gelu_new"),
+            Setting::Bounds => edit["min"] = json!(-0.25),
+            Setting::AddError => edit["error"] = json!(true),
+            Setting::Centre => edit["centre"] = json!(false),
+        }
+    }
+    edit
+}
+
+fn written(edits: &Value) -> Value {
+    json!({"runs": {"base": {"ids": [49, 28, 31, 17, 5]}, "other": {"ids": [7, 28, 31, 17]}},
+           "edit": edits, "read": {"run": "base"}})
+}
+
+fn save(model: &Model, edits: &Value, path: &Path) -> Result<Saved, Error> {
+    let saved = Saved::of(&experiment(model, &written(edits))?, "a test", &Cone::default())?;
+    saved.write(path)?;
+    Ok(saved)
+}
+
+/// The answer of an experiment of these edits, as logits of everything.
+fn answers(model: &Model, edits: &Value) -> Rows {
+    logits(model, &written(edits), "base")
+}
+
+fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut found: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap())
+        .map(|entry| (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap()))
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn every_op_is_loaded_as_it_was_saved() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["tiny-gpt2", "tiny-llama"] {
+        let model = model(name);
+        for op in OPS.iter().filter(|op| !matches!(op.kind, OpKind::Custom | OpKind::Collect)) {
+            let path = folder.path().join(format!("{name}-{}", op.name));
+            let edits = json!([edit_with(op, model)]);
+            let saved = save(model, &edits, &path).unwrap();
+            assert_eq!(Saved::open(&path).unwrap().description, saved.description, "{}", op.name);
+            assert!(Saved::open(&path).unwrap().test(model, &Reference).unwrap().passed(), "{}", op.name);
+
+            // The same numbers to the bit, and saved once more the same bytes.
+            let load = json!([{"name": "it", "run": "base", "op": {"load": path.to_str().unwrap(), "name": "it"}}]);
+            assert_eq!(answers(model, &edits), answers(model, &load), "{}", op.name);
+            let again = folder.path().join("again");
+            save(model, &load, &again).unwrap();
+            assert_eq!(files(&path), files(&again), "{}", op.name);
+        }
+        let unedited = answers(model, &json!([]));
+        assert_ne!(unedited, answers(model, &json!([edit_with(OpKind::Loreft.info(), model)])));
+    }
+}
+
+#[test]
+fn edits_stay_linked_and_take_their_values_from_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("two");
+    let model = model("tiny-llama");
+    let mut first = edit_with(OpKind::LowRankSwap.info(), model);
+    first["value"] = json!({"run": "other", "positions": -2});
+    first["partition"] = json!({"a": [0, 1], "b": "2..4"});
+    first["dims"] = json!("b");
+    let second = json!({"name": "also", "run": "base", "site": "mlp_output", "layers": 2, "op": {"link": "it"},
+                        "positions": [1, 2], "value": {"values": random(2, 2, 20, 0.4)}});
+    let edits = json!([first, second]);
+    let saved = save(model, &edits, &path).unwrap();
+    let weights = fs::read(path.join("weights.safetensors")).unwrap();
+    // The rotation is there once: 20 × 4 numbers, beside 2 × 20 of the value.
+    assert!(weights.len() < 4 * (80 + 40) + 400, "{}", weights.len());
+    let load = |name: &str| json!({"load": path.to_str().unwrap(), "name": name});
+    let both = json!([{"run": "base", "op": load("it")}, {"run": "base", "op": load("also")}]);
+    assert_eq!(answers(model, &edits), answers(model, &both));
+
+    // What the edit says itself goes before what was saved; a part of the partition has its name still.
+    let mut elsewhere = edits[0].clone();
+    elsewhere["layers"] = json!(2);
+    elsewhere["dims"] = json!("a");
+    let mut own = json!({"run": "base", "op": load("it"), "layers": 2, "dims": "a"});
+    assert_eq!(answers(model, &json!([elsewhere])), answers(model, &json!([own])));
+    own["parameters"] = json!({});
+    let said = experiment(model, &written(&json!([own]))).unwrap_err().to_string();
+    assert!(said.contains("has its own parameters"), "{said}");
+    assert_eq!(saved.edits().len(), 2);
+}
+
+fn refused(result: Result<impl Sized, Error>, words: &[&str]) {
+    let Err(error) = result else { panic!("accepted, where {words:?} was to be said") };
+    let said = format!("{error} {}", error.hint().unwrap_or_default());
+    for word in words {
+        assert!(said.contains(word), "no {word:?} in: {said}");
+    }
+}
+
+#[test]
+fn a_folder_for_another_model_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("it");
+    let ours = model("tiny-llama");
+    let edits = json!([edit_with(OpKind::Add.info(), ours)]);
+    save(ours, &edits, &path).unwrap();
+    let load = |model, more: &Value| {
+        let edit = with(&json!({"run": "base", "op": with(&json!({"load": path.to_str().unwrap()}), more)}), &json!({}));
+        experiment(model, &written(&json!([edit]))).map(drop)
+    };
+    refused(load(model("tiny-gpt2"), &json!({})), &["family llama and not gpt2", "width 20 and not 24"]);
+    refused(load(model("tiny-llama-tied"), &json!({})), &["layers 3 and not 2"]);
+    refused(load(ours, &json!({"name": "ti"})), &["holds no \"ti\"", "it holds it"]);
+
+    // Other weights of the same shapes: by hash, and then on purpose.
+    let description = path.join("intervention.json");
+    let text = fs::read_to_string(&description).unwrap();
+    let hash = ours.sha256().unwrap();
+    fs::write(&description, text.replace(hash, &hash.replace(&hash[..4], "0000"))).unwrap();
+    refused(load(ours, &json!({})), &["weights 0000", "any_weights = true"]);
+    load(ours, &json!({"any_weights": true})).unwrap();
+}
+
+#[test]
+fn broken_folders_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("it");
+    let model = model("tiny-llama");
+    let edits = json!([edit_with(OpKind::LowRankSwap.info(), model)]);
+    save(model, &edits, &path).unwrap();
+    let description = fs::read_to_string(path.join("intervention.json")).unwrap();
+    let changed = |change: &dyn Fn(&mut Value)| {
+        let mut json: Value = serde_json::from_str(&description).unwrap();
+        change(&mut json);
+        fs::write(path.join("intervention.json"), json.to_string()).unwrap();
+        Saved::open(&path).and_then(|saved| saved.test(model, &Reference).map(drop))
+    };
+    refused(changed(&|json| json["version"] = json!(2)), &["version 2", "1 fits"]);
+    refused(changed(&|json| json["edit"] = json!([])), &["no edit"]);
+    refused(changed(&|json| json["edit"][0]["nmae"] = json!(1)), &["nmae"]);
+    refused(changed(&|json| json["edit"][0]["name"] = Value::Null), &["has no name"]);
+    refused(
+        changed(&|json| json["edit"][0]["parameters"]["rotation"]["file"] = json!("../../etc/passwd")),
+        &["../../etc/passwd", "weights.safetensors fits"],
+    );
+    refused(
+        changed(&|json| json["edit"][0]["parameters"]["rotation"]["tensor"] = json!("other")),
+        &["\"it.rotation\", which no edit names"],
+    );
+    refused(
+        changed(&|json| json["edit"][0]["op"] = json!({"load": "x"})),
+        &["loads another folder"],
+    );
+    refused(changed(&|json| json["edit"][0]["op"] = json!("rotated_swap")), &["rotation", "[20, 20] fits"]);
+    changed(&|_| {}).unwrap();
+    let weights = fs::read(path.join("weights.safetensors")).unwrap();
+    for end in 0..weights.len() {
+        fs::write(path.join("weights.safetensors"), &weights[..end]).unwrap();
+        assert!(Saved::open(&path).is_err(), "cut at {end}");
+    }
+    fs::remove_file(path.join("weights.safetensors")).unwrap();
+    refused(Saved::open(&path), &["weights.safetensors"]);
+    refused(Saved::open(&folder.path().join("none")), &["intervention.json"]);
+}
+
+#[test]
+fn what_is_there_stays_unless_all_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = model("tiny-llama");
+    let edits = json!([edit_with(OpKind::Add.info(), model)]);
+    let others = folder.path().join("somebody's");
+    fs::create_dir(&others).unwrap();
+    fs::write(others.join("precious"), "numbers").unwrap();
+    refused(save(model, &edits, &others), &["is there already"]);
+    fs::write(folder.path().join("file"), "numbers").unwrap();
+    refused(save(model, &edits, &folder.path().join("file")), &["is there already"]);
+    refused(save(model, &edits, &folder.path().join("no/such/folder")), &["cannot be made"]);
+    assert_eq!(fs::read_to_string(others.join("precious")).unwrap(), "numbers");
+
+    let path = folder.path().join("it");
+    save(model, &edits, &path).unwrap();
+    save(model, &json!([edit_with(OpKind::Zero.info(), model)]), &path).unwrap();
+    assert_eq!(Saved::open(&path).unwrap().edits()[0].op.name(), Some("zero"));
+    let mut names: Vec<_> = fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["file", "it", "somebody's"]);
+}
