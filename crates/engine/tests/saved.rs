@@ -81,7 +81,8 @@ fn every_op_is_loaded_as_it_was_saved() {
             assert!(Saved::open(&path).unwrap().test(model, &Reference).unwrap().passed(), "{}", op.name);
 
             // The same numbers to the bit, and saved once more the same bytes.
-            let load = json!([{"name": "it", "run": "base", "op": {"load": path.to_str().unwrap(), "name": "it"}}]);
+            let load =
+                json!([{"name": "it", "run": "base", "op": {"load": path.to_str().unwrap(), "name": "it"}}]);
             assert_eq!(answers(model, &edits), answers(model, &load), "{}", op.name);
             let again = folder.path().join("again");
             save(model, &load, &again).unwrap();
@@ -140,7 +141,10 @@ fn a_folder_for_another_model_is_refused() {
     let edits = json!([edit_with(OpKind::Add.info(), ours)]);
     save(ours, &edits, &path).unwrap();
     let load = |model, more: &Value| {
-        let edit = with(&json!({"run": "base", "op": with(&json!({"load": path.to_str().unwrap()}), more)}), &json!({}));
+        let edit = with(
+            &json!({"run": "base", "op": with(&json!({"load": path.to_str().unwrap()}), more)}),
+            &json!({}),
+        );
         experiment(model, &written(&json!([edit]))).map(drop)
     };
     refused(load(model("tiny-gpt2"), &json!({})), &["family llama and not gpt2", "width 20 and not 24"]);
@@ -182,10 +186,7 @@ fn broken_folders_are_refused() {
         changed(&|json| json["edit"][0]["parameters"]["rotation"]["tensor"] = json!("other")),
         &["\"it.rotation\", which no edit names"],
     );
-    refused(
-        changed(&|json| json["edit"][0]["op"] = json!({"load": "x"})),
-        &["loads another folder"],
-    );
+    refused(changed(&|json| json["edit"][0]["op"] = json!({"load": "x"})), &["loads another folder"]);
     refused(changed(&|json| json["edit"][0]["op"] = json!("rotated_swap")), &["rotation", "[20, 20] fits"]);
     changed(&|_| {}).unwrap();
     let weights = fs::read(path.join("weights.safetensors")).unwrap();

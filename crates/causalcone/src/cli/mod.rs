@@ -10,6 +10,7 @@ mod failure;
 mod folder;
 mod models;
 mod options;
+mod saved;
 mod sweep;
 mod terminal;
 mod tour;
@@ -82,6 +83,17 @@ enum Command {
     Sweep(SweepArgs),
     /// Say what an experiment file would do, without doing it
     Explain(ExplainArgs),
+    /// Save the edits of an experiment file as an intervention that others can load
+    ///
+    /// The folder holds what the edits are, their tensors, the model they are for and a self-test. An
+    /// edit of another file takes one by op = { load = "DIR", name = "…" }.
+    #[command(after_help = "Example: causalcone save examples/add.toml --out rome")]
+    Save(SaveArgs),
+    /// Describe a saved intervention and run its self-test
+    ///
+    /// Exits with 1 if the model does not answer as it did when the intervention was saved.
+    #[command(after_help = "Example: causalcone info rome")]
+    Info(InfoArgs),
     /// The models that have a name of their own: list, fetch, describe
     Models {
         #[command(subcommand)]
@@ -182,6 +194,30 @@ struct SweepArgs {
     again: Again,
 }
 
+#[derive(Debug, Args)]
+struct SaveArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    /// Folder for the intervention
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Replace an intervention that is already there
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Args)]
+struct InfoArgs {
+    /// The folder of a saved intervention
+    folder: PathBuf,
+    /// The model to test it on [default: the one it was saved with]
+    #[arg(short, long)]
+    model: Option<String>,
+    /// Only describe it
+    #[arg(long)]
+    no_test: bool,
+}
+
 #[derive(Debug, Subcommand)]
 enum ModelsAction {
     /// The models with a name, and which are on this machine
@@ -225,6 +261,8 @@ fn dispatch(command: Command, terminal: &mut Terminal) -> Result<(), Failure> {
         Command::Run(args) => answers::run(&args, terminal),
         Command::Sweep(args) => sweep::command(&args, terminal),
         Command::Explain(args) => explain(&args, terminal),
+        Command::Save(args) => saved::save(&args, terminal),
+        Command::Info(args) => saved::info(&args, terminal),
         Command::Models { action } => models::models(action.unwrap_or(ModelsAction::List), terminal),
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -84,8 +84,10 @@ pub(super) fn write(saved: &Saved, path: &Path) -> Result<()> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // A temporary folder is private; this one is to be as any other.
-        fs::set_permissions(new.path(), fs::Permissions::from_mode(0o755)).map_err(cannot("be made"))?;
+        // What is temporary is private; this is to be as any other folder.
+        for (path, mode) in [(new.path(), 0o755), (&weights, 0o644)] {
+            fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(cannot("be made"))?;
+        }
     }
     let old = builder.tempdir_in(parent).map_err(cannot("be replaced"))?;
     let aside = old.path().join("old");

@@ -1,0 +1,116 @@
+//! `save` and `info`: interventions in folders.
+
+use super::failure::Failure;
+use super::terminal::Terminal;
+use super::{InfoArgs, Loaded, SaveArgs};
+use crate::saved::{Description, Tested};
+use crate::{Cone, Saved, visible};
+use serde::Serialize;
+use std::path::PathBuf;
+
+#[derive(Serialize)]
+struct SaveResult {
+    out: PathBuf,
+    edits: Vec<String>,
+}
+
+/// `causalcone save`.
+pub(super) fn save(args: &SaveArgs, terminal: &mut Terminal) -> Result<(), Failure> {
+    if args.out.symlink_metadata().is_ok() && !args.force {
+        let message = format!("{} is there already", args.out.display());
+        return Err(
+            Failure::input(message).hint("--force replaces a saved intervention, or give another --out")
+        );
+    }
+    let loaded = Loaded::new(&args.file.file, args.file.model.as_deref(), terminal)?;
+    let (experiment, left_out) = loaded.single(terminal)?;
+    let name = args.file.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let saved = Saved::of(&experiment, &format!("causalcone save {name}"), &Cone::default())?;
+    saved.write(&args.out)?;
+    let edits = saved.edits().iter().filter_map(|edit| edit.name.clone()).collect();
+    terminal.result(&SaveResult { out: args.out.clone(), edits }, |result| {
+        let (edits, out) = (result.edits.join(", "), result.out.display());
+        format!(
+            "{out} holds {edits}\n\n    [[edit]]\n    op = {{ load = \"{out}\", name = \"{}\" }}\n",
+            result.edits[0]
+        )
+    })?;
+    left_out.into_result()
+}
+
+#[derive(Serialize)]
+struct InfoResult<'a> {
+    folder: &'a PathBuf,
+    #[serde(flatten)]
+    description: &'a Description,
+    /// None where no self-test was run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tested: Option<TestedJson<'a>>,
+}
+
+#[derive(Serialize)]
+struct TestedJson<'a> {
+    passed: bool,
+    difference: f64,
+    found: &'a [crate::saved::Top],
+}
+
+/// `causalcone info`.
+pub(super) fn info(args: &InfoArgs, terminal: &mut Terminal) -> Result<(), Failure> {
+    let saved = Saved::open(&args.folder)?;
+    let name = args.model.clone().unwrap_or_else(|| saved.description.base.model.clone());
+    if args.no_test || saved.description.test.is_none() {
+        let result = InfoResult { folder: &args.folder, description: &saved.description, tested: None };
+        return terminal.result(&result, |result| described(result.description) + "self-test      not run\n");
+    }
+    let model = terminal.load(&name).map_err(|failure| {
+        failure.hint("-m names the model it is for, and --no-test only describes the folder")
+    })?;
+    let tested = saved.test(&model, &Cone::default())?;
+    let json = TestedJson { passed: tested.passed(), difference: tested.difference, found: &tested.found };
+    let result = InfoResult { folder: &args.folder, description: &saved.description, tested: Some(json) };
+    terminal.result(&result, |result| {
+        let tokens = |id| visible(&model.token_text(id));
+        described(result.description) + &of_test(&tested, tokens)
+    })?;
+    if tested.passed() { Ok(()) } else { Err(Failure::run("the self-test failed")) }
+}
+
+fn described(description: &Description) -> String {
+    let base = &description.base;
+    let mut text = format!("model          {} ({})\n", base.model, base.family);
+    let sizes: Vec<String> = base.sizes.iter().map(|(name, size)| format!("{name} {size}")).collect();
+    text += &format!("sizes          {}\n", sizes.join(", "));
+    if let Some(hash) = &base.sha256 {
+        text += &format!("sha256         {hash}\n");
+    }
+    text += &format!("made by        {}", description.made.by);
+    if !description.made.how.is_empty() {
+        text += &format!(": {}", description.made.how);
+    }
+    text += "\n";
+    for edit in &description.edit {
+        let site = edit.site.as_deref().unwrap_or_default();
+        let layers = edit.layers.as_ref().map(|layers| format!(" of layers {layers}")).unwrap_or_default();
+        text += &format!(
+            "edit           {}: {} at {site}{layers}\n",
+            edit.name.as_deref().unwrap_or_default(),
+            edit.op
+        );
+    }
+    text
+}
+
+fn of_test(tested: &Tested, token: impl Fn(u32) -> String) -> String {
+    let verdict = if tested.passed() { "passed" } else { "FAILED" };
+    let mut text = format!(
+        "self-test      {verdict}: largest difference {:.1e} of {:.1e} allowed\n",
+        tested.difference, tested.tolerance
+    );
+    for (expected, found) in tested.expected.iter().zip(&tested.found) {
+        let now =
+            if expected.id == found.id { String::new() } else { format!(" was {}", token(expected.id)) };
+        text += &format!("  {:<16} {:.6} (saved {:.6}){now}\n", token(found.id), found.prob, expected.prob);
+    }
+    text
+}
