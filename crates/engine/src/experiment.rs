@@ -3,7 +3,7 @@
 use crate::dataset::{Example, Origin, Refused};
 use crate::execute::{Cone, Executor, collect};
 use crate::metric::{Distribution, Metric, Top};
-use crate::op::{Op, OpKind, Value};
+use crate::op::{Op, OpKind, Parameters, Value};
 use crate::plan::{Plan, Read, Reading};
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -18,6 +18,13 @@ pub struct RunId(pub(crate) usize);
 /// An edit of an experiment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EditId(pub(crate) usize);
+
+impl EditId {
+    /// Its place among the edits of its experiment.
+    pub fn index(self) -> usize {
+        self.0
+    }
+}
 
 /// A prompt.
 #[derive(Debug, Clone)]
@@ -207,6 +214,51 @@ impl<'m> Experiment<'m> {
             return Err(e);
         }
         Ok(id)
+    }
+
+    /// Puts other tensors in place of the parameters of all edits, such as variables that train; what linked
+    /// edits share is asked for once, for the first of them.
+    ///
+    /// ```
+    /// use candle_core::{DType, Device, Tensor, Var};
+    /// use causalcone_engine::{Experiment, Op, OpKind};
+    /// use causalcone_model::{Model, Site};
+    ///
+    /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-llama-tied");
+    /// let model = Model::load(path)?;
+    /// let mut exp = Experiment::new(&model);
+    /// let base = exp.run("The capital of Spain is")?;
+    /// let rotation = Tensor::eye(32, DType::F32, &Device::Cpu)?.narrow(1, 0, 2)?.contiguous()?;
+    /// let source = Tensor::zeros(2, DType::F32, &Device::Cpu)?;
+    /// let op = Op::new(OpKind::Consreft).parameter("rotation", rotation).parameter("source", source);
+    /// exp.edit(base, Site::BlockOutput.layers(0), op)?;
+    /// let mut trained = Vec::new();
+    /// exp.map_parameters(|_, name, tensor| {
+    ///     let variable = Var::from_tensor(tensor)?;
+    ///     trained.push((name.to_owned(), variable.clone()));
+    ///     Ok(variable.as_tensor().clone())
+    /// })?;
+    /// assert_eq!(trained.len(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What `f` returns.
+    pub fn map_parameters(
+        &mut self,
+        mut f: impl FnMut(EditId, &str, &Tensor) -> Result<Tensor>,
+    ) -> Result<()> {
+        let mut mapped: Vec<(Arc<Parameters>, Arc<Parameters>)> = Vec::new();
+        for (index, edit) in self.edits.iter_mut().enumerate() {
+            let old = edit.op.parameters.clone();
+            let known = mapped.iter().find(|(other, _)| Arc::ptr_eq(other, &old)).map(|(_, new)| new.clone());
+            edit.op.parameters = match known {
+                Some(new) => new,
+                None => Arc::new(old.map(|name, tensor| f(EditId(index), name, tensor))?),
+            };
+            mapped.push((old, edit.op.parameters.clone()));
+        }
+        Ok(())
     }
 
     /// Which run is read: by default the one named base, or the only one.

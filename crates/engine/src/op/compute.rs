@@ -131,7 +131,9 @@ impl Input<'_> {
         }
         let default = self.op.info().parameter(name).and_then(|parameter| parameter.default);
         match default {
-            Some(default) => Ok(Tensor::new(default as f32, self.base.device())?),
+            Some(default) => {
+                Ok(Tensor::new(default as f32, self.base.device())?.to_dtype(self.base.dtype())?)
+            }
             None => Err(Error::part(self.op.info().name, format!("needs the parameter \"{name}\""))),
         }
     }

@@ -17,7 +17,7 @@ pub(super) fn learned(x: &Input<'_>) -> Result<Tensor> {
 /// mᵢ = σ(i/t)·σ((β·d − i)/t) for coordinates i of `width`: about one up to β·d, about zero past it.
 pub(super) fn boundary(x: &Input<'_>, width: usize) -> Result<Tensor> {
     let temperature = x.parameter("temperature")?;
-    let i = Tensor::arange(0f32, width as f32, x.base.device())?;
+    let i = Tensor::arange(0f32, width as f32, x.base.device())?.to_dtype(x.base.dtype())?;
     // As pyvene has it. Outside the bounds the gradient is none, as in torch.
     let end = (x.parameter("boundary")?.maximum(1e-3)?.minimum(1.0)? * width as f64)?;
     let from_start = sigmoid(&i.broadcast_div(&temperature)?)?;

@@ -58,6 +58,16 @@ impl Parameters {
         self.tensors.is_empty()
     }
 
+    /// The same with other tensors of the same names and shapes.
+    pub(crate) fn map(
+        &self,
+        mut f: impl FnMut(&str, &Tensor) -> crate::Result<Tensor>,
+    ) -> crate::Result<Self> {
+        let mapped = |(name, tensor): (&String, &Tensor)| Ok((name.clone(), f(name, tensor)?));
+        let tensors = self.tensors.iter().map(mapped).collect::<crate::Result<_>>()?;
+        Ok(Self { tensors, checked: OnceLock::new() })
+    }
+
     /// What is wrong with the numbers, whatever the width: looked at once, since it takes long.
     fn numbers(&self, kind: OpKind) -> Option<String> {
         self.checked
