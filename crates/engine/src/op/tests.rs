@@ -32,3 +32,177 @@ fn names_and_kinds_are_there_once() {
         assert_eq!(OpKind::by_name(info.name), Some(info.kind));
     }
 }
+
+/// Random numbers of either sign.
+fn noise(shape: &[usize], seed: u64) -> Tensor {
+    let count: usize = shape.iter().product();
+    let numbers: Vec<f64> =
+        (0..count).map(|i| f64::from(crate::noise::epsilon(seed, 0, 0, 0, i as u64))).collect();
+    Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap()
+}
+
+/// Parameters of an op for rows of a width, f64.
+fn parameters(info: &OpInfo, width: usize, rank: usize) -> Vec<(&'static str, Tensor)> {
+    let of = |(seed, parameter): (usize, &ParameterInfo)| {
+        let shape: Vec<usize> =
+            parameter.shape.iter().map(|axis| if *axis == Axis::Width { width } else { rank }).collect();
+        let drawn = noise(&shape, seed as u64 + 10);
+        let tensor = match parameter.name {
+            "rotation" => causalcone_ops::householder(&unit_diagonal(&drawn)).unwrap(),
+            "temperature" => (drawn.abs().unwrap() + 0.5).unwrap(),
+            "std" => (drawn.abs().unwrap() + 0.5).unwrap(),
+            "boundary" => drawn.affine(0.0, 0.4).unwrap(),
+            _ => drawn,
+        };
+        (parameter.name, tensor)
+    };
+    info.parameters.iter().enumerate().map(of).collect()
+}
+
+/// The same with ones on the diagonal, which the map takes for signs.
+fn unit_diagonal(x: &Tensor) -> Tensor {
+    let mut rows = x.to_vec2::<f64>().unwrap();
+    for (i, row) in rows.iter_mut().enumerate().take(x.dims()[1]) {
+        row[i] = 1.0;
+    }
+    Tensor::new(rows, x.device()).unwrap()
+}
+
+/// An op over f64 tensors: the base, the value, then the parameters in the order of their names.
+fn computed(op: &Op, inputs: &[Tensor], names: &[&str]) -> Tensor {
+    let mut op = op.clone();
+    for (name, tensor) in names.iter().zip(&inputs[2..]) {
+        op = op.parameter(name, tensor.clone());
+    }
+    let rows = inputs[0].dims()[0];
+    let width = inputs[0].dims()[1] * if op.joint.is_some() { rows } else { 1 };
+    let dims = (op.kind.info().subspace == Subspace::Basis).then(|| Indices::from(vec![1usize, 0]));
+    let operation = op.operation(width, dims.as_ref()).map_err(|p| p.message).unwrap();
+    operation.apply(op.scale, &inputs[0], Some(&inputs[1])).unwrap()
+}
+
+/// The gradients of every op, to the base, the value and each parameter, are its central differences.
+#[test]
+fn gradients_are_finite_differences() {
+    for info in OPS.iter().filter(|info| !matches!(info.kind, OpKind::Custom | OpKind::Zero)) {
+        for joint in [None, Some(Joint::Positions)].into_iter().filter(|j| j.is_none() || info.is_of_rows) {
+            let (rows, width) = (2, 4);
+            let whole = if joint.is_some() { rows * width } else { width };
+            let mut op = Op::new(info.kind).scaled(if info.takes_scale { 1.7 } else { 1.0 });
+            op.joint = joint;
+            if info.value != Takes::No {
+                op = op.value(0.0);
+            }
+            if info.settings.contains(&Setting::Bounds) {
+                op = op.between(Some(-0.2), Some(0.3));
+            }
+            if info.settings.contains(&Setting::Activation) {
+                op = op.activated(Activation::GeluErf);
+            }
+            let given = parameters(info, whole, 3);
+            let names: Vec<&str> = given.iter().map(|(name, _)| *name).collect();
+            let mut inputs = vec![noise(&[rows, width], 1), noise(&[rows, width], 2)];
+            inputs.extend(given.into_iter().map(|(_, tensor)| tensor));
+            let vars: Vec<candle_core::Var> =
+                inputs.iter().map(|x| candle_core::Var::from_tensor(x).unwrap()).collect();
+            let tracked: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
+            let c = noise(&[rows, width], 3);
+            let loss = |inputs: &[Tensor]| (computed(&op, inputs, &names) * &c).unwrap().sum_all().unwrap();
+            let gradients = loss(&tracked).backward().unwrap();
+            for (index, var) in vars.iter().enumerate() {
+                let gradient = gradients.get(var).cloned().unwrap_or_else(|| var.zeros_like().unwrap());
+                let gradient = gradient.flatten_all().unwrap().to_vec1::<f64>().unwrap();
+                for (i, gradient) in gradient.into_iter().enumerate() {
+                    let moved = |by: f64| {
+                        let mut numbers = inputs[index].flatten_all().unwrap().to_vec1::<f64>().unwrap();
+                        numbers[i] += by;
+                        let mut inputs = inputs.clone();
+                        inputs[index] =
+                            Tensor::from_vec(numbers, inputs[index].shape().clone(), &Device::Cpu).unwrap();
+                        loss(&inputs).to_scalar::<f64>().unwrap()
+                    };
+                    // In f64 a step of 1e-5 leaves differences good to about 1e-9.
+                    let slope = (moved(1e-5) - moved(-1e-5)) / 2e-5;
+                    assert!(
+                        (slope - gradient).abs() <= 1e-6 * slope.abs().max(1.0),
+                        "{} {joint:?}, input {index}, number {i}: {gradient} is not {slope}",
+                        info.name
+                    );
+                }
+            }
+        }
+    }
+}
+
+fn refused(op: &Op, width: usize, dims: Option<&Indices>, words: &[&str]) {
+    let Err(problem) = op.operation(width, dims) else { panic!("{op:?} is accepted") };
+    let said = format!("{} {}", problem.message, problem.hint.unwrap_or_default());
+    for word in words {
+        assert!(said.contains(word), "no {word:?} in: {said}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_by_name() {
+    let eye = |d: usize, k: usize| {
+        Tensor::eye(d.max(k), candle_core::DType::F32, &Device::Cpu)
+            .unwrap()
+            .narrow(1, 0, k)
+            .unwrap()
+            .narrow(0, 0, d)
+            .unwrap()
+            .contiguous()
+            .unwrap()
+    };
+    let swap = || Op::new(OpKind::LowRankSwap).value(1.0);
+    refused(&Op::new(OpKind::LowRankSwap), 4, None, &["needs a value"]);
+    refused(&swap(), 4, None, &["needs the parameter \"rotation\""]);
+    refused(
+        &swap().parameter("rotaton", eye(4, 2)),
+        4,
+        None,
+        &["no parameter \"rotaton\"", "did you mean \"rotation\"?"],
+    );
+    refused(&swap().parameter("rotation", eye(3, 2)), 4, None, &["shape [3, 2]", "[4, 2] fits", "4 wide"]);
+    refused(&swap().parameter("rotation", eye(4, 6)), 4, None, &["rank 6", "width 4"]);
+    refused(&swap().parameter("rotation", (eye(4, 2) * 2.0).unwrap()), 4, None, &["no rotation"]);
+    refused(
+        &swap().parameter("rotation", (eye(4, 2) * f64::NAN).unwrap()),
+        4,
+        None,
+        &["\"rotation\" holds NaN"],
+    );
+    refused(
+        &swap().parameter("rotation", eye(4, 2)),
+        4,
+        Some(&Indices::from(2)),
+        &["dimension 2", "there are 2"],
+    );
+    refused(&swap().parameter("rotation", eye(4, 2)).with_error(), 4, None, &["has no error"]);
+    let square = Op::new(OpKind::RotatedSwap).value(1.0);
+    refused(&square.clone().parameter("rotation", eye(4, 2)), 4, None, &["[4, 4] fits"]);
+    let mask = Op::new(OpKind::SigmoidMask).value(1.0).parameter("mask", eye(4, 1).flatten_all().unwrap());
+    refused(
+        &mask.clone().parameter("temperature", Tensor::new(0f32, &Device::Cpu).unwrap()),
+        4,
+        None,
+        &["\"temperature\" must be more than 0"],
+    );
+    refused(
+        &mask.joint(Joint::Positions),
+        12,
+        None,
+        &["shape [4]", "[12] fits", "all its positions together"],
+    );
+    let boundless = Op::new(OpKind::BoundlessSwap).value(1.0).parameter("rotation", eye(4, 4));
+    refused(&boundless, 4, Some(&Indices::from(0)), &["has no subspace"]);
+    refused(&Op::new(OpKind::Clamp).value(1.0), 4, None, &["needs min, max or both"]);
+    refused(
+        &Op::new(OpKind::Clamp).value(1.0).between(Some(1.0), Some(0.0)),
+        4,
+        None,
+        &["min 1 is more than max 0"],
+    );
+    refused(&Op::new(OpKind::Clamp).value(1.0).between(Some(f64::NAN), None), 4, None, &["bound NaN"]);
+    refused(&Op::zero().activated(Activation::Relu), 4, None, &["has no activation"]);
+}
