@@ -1,63 +1,14 @@
 //! The command as other programs see it: files, JSON, exit codes, and what bad input gets.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
+mod common;
+
+use common::*;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
-
-const FIXTURES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures");
-
-/// A folder of its own for one test, with a cache of its own.
-struct Place(tempfile::TempDir);
-
-impl Place {
-    fn new() -> Self {
-        Self(tempfile::tempdir().unwrap())
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    /// The command, to be run in this folder.
-    fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_causalcone"));
-        command.current_dir(self.0.path()).env("CAUSALCONE_CACHE", self.path("cache")).args(args);
-        command
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        self.command(args).output().unwrap()
-    }
-
-    /// Runs a command that must succeed and gives its one JSON document.
-    fn json(&self, args: &[&str]) -> Value {
-        let out = self.run(&[args, &["--json"]].concat());
-        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
-        assert!(out.stderr.is_empty(), "nothing is said where stderr is no terminal");
-        serde_json::from_slice(&out.stdout).unwrap()
-    }
-
-    /// Runs a command that must be refused, and gives what it says.
-    fn refused(&self, args: &[&str]) -> String {
-        let out = self.run(args);
-        let said = String::from_utf8(out.stderr).unwrap();
-        assert_eq!(out.status.code(), Some(2), "{args:?}: {said}");
-        assert!(out.stdout.is_empty(), "{args:?} prints to stdout");
-        assert!(!said.contains("panicked"), "{said}");
-        said
-    }
-
-    /// Writes an experiment file on a tiny model.
-    fn experiment(&self, name: &str, rest: &str) -> String {
-        let base = "[runs.base]\nids = [3, 1, 4, 1, 5]\n[runs.source]\nids = [2, 7, 1, 8, 2]\n";
-        let text = format!("model = '{FIXTURES}/tiny-llama'\n{base}{rest}");
-        std::fs::write(self.path(name), text).unwrap();
-        name.into()
-    }
-}
 
 const SWAP: &str = "[[edit]]\nsite = 'block_output'\nlayers = 'all'\nop = 'swap'\nvalue = { run = 'source' }\n\
     [read]\ntokens = [7, 9]\n[sweep]\nlayers = 'each'\npositions = 'each'\n";
@@ -170,7 +121,7 @@ fn results_are_never_mixed_or_overwritten_unasked() {
     // Results of unknown origin are nothing to go on from.
     std::fs::create_dir(place.path("foreign")).unwrap();
     std::fs::write(place.path("foreign/cells.csv"), "mine").unwrap();
-    assert!(place.refused(&["sweep", &file, "--out", "foreign", "--resume"]).contains("no sweep can go on"));
+    assert!(place.refused(&["sweep", &file, "--out", "foreign", "--resume"]).contains("cannot be gone on from"));
     assert_eq!(std::fs::read(place.path("foreign/cells.csv")).unwrap(), b"mine");
 
     // The model counts by what it is, not by what it is called.
@@ -235,13 +186,6 @@ fn the_tour_does_not_overwrite_a_changed_file() {
     std::fs::write(place.path("mine/add.toml"), "# my own").unwrap();
     assert!(place.refused(&["tour", "--out", "mine"]).contains("add.toml"));
     assert_eq!(std::fs::read(place.path("mine/add.toml")).unwrap(), b"# my own");
-}
-
-#[cfg(unix)]
-fn signal(child: &std::process::Child, name: &str) {
-    assert!(
-        Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status().unwrap().success()
-    );
 }
 
 #[cfg(unix)]

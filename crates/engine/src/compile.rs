@@ -83,7 +83,7 @@ impl Experiment<'_> {
     /// # Errors
     /// When the experiment contradicts itself.
     pub fn plan_single(&self) -> Result<Plan> {
-        self.plan_runs(|one| {
+        Self::plan_runs(&self.instances()?, |one| {
             let read_run = one.experiment.reading_run()?;
             one.experiment.check_reach(&one.expanded)?;
             Ok(vec![read_run])
@@ -92,12 +92,17 @@ impl Experiment<'_> {
 
     /// The same reading every run, in order.
     pub(crate) fn plan_all_runs(&self) -> Result<Plan> {
-        self.plan_runs(|one| Ok((0..one.experiment.runs.len()).map(RunId).collect()))
+        Self::plan_runs(&self.instances()?, |one| Ok((0..one.experiment.runs.len()).map(RunId).collect()))
     }
 
-    fn plan_runs(&self, read: impl Fn(&Compiler<'_>) -> Result<Vec<RunId>>) -> Result<Plan> {
+    /// The plan of what the `collect` edits of some examples read, and of nothing else.
+    pub(crate) fn plan_collects(instances: &[Self]) -> Result<Plan> {
+        Self::plan_runs(instances, |_| Ok(Vec::new()))
+    }
+
+    fn plan_runs(instances: &[Self], read: impl Fn(&Compiler<'_>) -> Result<Vec<RunId>>) -> Result<Plan> {
         let mut plan = Plan::default();
-        for (baseline, instance) in self.instances()?.iter().enumerate() {
+        for (baseline, instance) in instances.iter().enumerate() {
             let mut compiler = Compiler::new(instance, &[]).map_err(|e| instance.blame(e))?;
             let runs = read(&compiler).map_err(|e| instance.blame(e))?;
             let mut cell = |version: Version| -> Result<Cell> {

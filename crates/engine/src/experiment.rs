@@ -396,6 +396,12 @@ impl<'m> Experiment<'m> {
         self.origin.as_ref().map(|origin| origin.number)
     }
 
+    /// The name of the run that an edit is of; empty for an edit of another experiment.
+    pub fn run_name_of(&self, edit: EditId) -> &str {
+        let spec = self.edits.get(edit.0);
+        spec.and_then(|spec| self.runs.get(spec.run.0)).map_or("", |run| &run.name)
+    }
+
     /// Whether any edit only reads.
     pub(crate) fn collects(&self) -> impl Iterator<Item = EditId> + '_ {
         let kinds = self.edits.iter().enumerate();

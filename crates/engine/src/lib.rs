@@ -21,6 +21,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod axes;
+pub mod collection;
 mod compile;
 pub mod cone;
 pub mod dataset;
@@ -44,6 +45,7 @@ mod sweep;
 mod verify;
 mod versions;
 
+pub use collection::{Collection, Gathered};
 pub use dataset::{Example, Prompt, Refused};
 pub use error::{Error, Result};
 pub use execute::{Cone, Executor, Reference, Session, Sink, collect, half_of_free_memory};

@@ -22,6 +22,8 @@ pub enum Unit {
     Bytes,
     /// Cells of a sweep.
     Cells,
+    /// Examples of a data set.
+    Examples,
 }
 
 /// Called now and then by long work; [`ControlFlow::Break`] stops it cleanly.

@@ -1,29 +1,60 @@
 //! The folder a sweep writes to: never mixed with other results, never half-written.
 
-use super::Again;
 use super::failure::Failure;
-use crate::store::sha256_of;
-use crate::{Journal, Values};
+use super::{Again, Loaded};
+use crate::store::{self, sha256_of};
+use crate::{ExperimentFile, Journal, Values};
 use causalcone_report::atomic::write_whole;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Every file a sweep may leave, finished or not.
-const OURS: [&str; 11] = [
-    "cells.csv",
-    "cells.jsonl",
-    "cells.parquet",
-    "means.csv",
-    "means.jsonl",
-    "means.parquet",
-    "heatmap.svg",
-    "heatmap.png",
-    "experiment.json",
-    JOURNAL,
-    IDENTITY,
-];
+/// What a folder is for: which files of it are ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Results {
+    /// Of a sweep.
+    Sweep,
+    /// Of a collection.
+    Collection,
+}
+
+impl Results {
+    /// Whether a file is one that such work may leave, finished or not.
+    fn has(self, name: &str) -> bool {
+        const SWEEP: [&str; 10] = [
+            "cells.csv",
+            "cells.jsonl",
+            "cells.parquet",
+            "means.csv",
+            "means.jsonl",
+            "means.parquet",
+            "heatmap.svg",
+            "heatmap.png",
+            "experiment.json",
+            JOURNAL,
+        ];
+        const COLLECTION: [&str; 4] = ["index.csv", "index.jsonl", "index.parquet", "collection.json"];
+        let is_shard = || {
+            let number = name.strip_prefix("shard-").and_then(|rest| rest.strip_suffix(".safetensors"));
+            number.is_some_and(|number| number.bytes().all(|b| b.is_ascii_digit()))
+        };
+        name == IDENTITY
+            || match self {
+                Self::Sweep => SWEEP.contains(&name),
+                Self::Collection => COLLECTION.contains(&name) || is_shard(),
+            }
+    }
+
+    /// The file that is written last.
+    fn last(self) -> &'static str {
+        match self {
+            Self::Sweep => "experiment.json",
+            Self::Collection => "collection.json",
+        }
+    }
+}
+
 const JOURNAL: &str = "journal.jsonl";
 const IDENTITY: &str = "resume.json";
 
@@ -54,9 +85,36 @@ impl Identity {
         differs.map(|(name, ours, theirs)| format!("{name} differs: {theirs} there, {ours} now"))
     }
 
+    /// The same work with something else that must be the same.
+    pub(super) fn with(self, more: &str) -> Self {
+        Self { file: sha256_of(format!("{} {more}", self.file)), ..self }
+    }
+
     fn hash(&self) -> String {
         let text = format!("{}\n{}\n{}\n{:?}", self.file, self.model, self.version, self.seed);
         sha256_of(text)
+    }
+}
+
+impl Loaded {
+    /// What this work is, for a later --resume to compare. The model counts by its hash, whatever it was
+    /// called.
+    pub(super) fn identity(&self) -> Result<Identity, Failure> {
+        let file = ExperimentFile { model: None, ..self.file.clone() };
+        let mut content = serde_json::to_string(&file).map_err(|e| Failure::run(e.to_string()))?;
+        for path in file.data_files() {
+            content += &store::cached_sha256(&path)?;
+        }
+        Ok(Identity {
+            file: store::sha256_of(content),
+            model: self.model.sha256()?.into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            seed: file
+                .edit
+                .iter()
+                .find(|edit| edit.op.name() == Some("noise"))
+                .map(|edit| edit.seed.unwrap_or(0)),
+        })
     }
 }
 
@@ -64,39 +122,39 @@ impl Identity {
 pub(super) struct Folder {
     path: PathBuf,
     again: Again,
+    results: Results,
 }
 
 impl Folder {
     /// Checks, before any work, that results can go to this folder; leaves nothing behind.
-    pub(super) fn claim(path: &Path, again: Again) -> Result<Self, Failure> {
+    pub(super) fn claim(path: &Path, again: Again, results: Results) -> Result<Self, Failure> {
         let shown = path.display();
         let cannot = |e: std::io::Error| Failure::input(format!("cannot write to {shown}: {e}"));
         if path.exists() && !path.is_dir() {
             return Err(Failure::input(format!("{shown} is not a folder")).hint("give another --out"));
         }
-        let held: Vec<&str> =
-            OURS.into_iter().filter(|name| path.join(name).symlink_metadata().is_ok()).collect();
+        let held = held(path, results);
         if !held.is_empty() && !again.force && !again.resume {
-            let unfinished = held.contains(&JOURNAL) && !held.contains(&"experiment.json");
+            let unfinished = has(&held, IDENTITY) && !has(&held, results.last());
             let hint = if unfinished {
-                "--resume goes on with the sweep that was cut short, --force starts over"
+                "--resume goes on with what was cut short, --force starts over"
             } else {
                 "--force replaces them, or give another --out"
             };
             return Err(
-                Failure::input(format!("{shown} already holds results: {}", held.join(", "))).hint(hint)
+                Failure::input(format!("{shown} already holds results: {}", listed(&held))).hint(hint)
             );
         }
-        let lost = !held.is_empty() && !held.contains(&IDENTITY);
+        let lost = !held.is_empty() && !has(&held, IDENTITY);
         if again.resume && lost {
-            let message = format!("{shown} holds results that no sweep can go on from: {}", held.join(", "));
+            let message = format!("{shown} holds results that cannot be gone on from: {}", listed(&held));
             return Err(Failure::input(message).hint("--force replaces them, or give another --out"));
         }
         // Only an attempt tells whether a folder can be written to, or made in the first one there is.
         let existing = path.ancestors().find(|p| p.exists()).filter(|p| !p.as_os_str().is_empty());
         let probe = existing.unwrap_or(Path::new(".")).join(format!(".causalcone-{}", std::process::id()));
         std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe)).map_err(cannot)?;
-        Ok(Self { path: path.into(), again })
+        Ok(Self { path: path.into(), again, results })
     }
 
     /// Where a file of this folder is.
@@ -104,24 +162,17 @@ impl Folder {
         self.path.join(name)
     }
 
-    /// Opens the journal for a sweep that has been checked whole. With --force older results go
-    /// now, with --resume the cells they hold are given back.
-    pub(super) fn journal(
-        &self,
-        identity: &Identity,
-        cells: usize,
-        values: usize,
-    ) -> Result<(Journal, BTreeMap<usize, Values>), Failure> {
+    /// Makes the folder that of this work, which has been checked whole. With --force older results go now;
+    /// with --resume they must be of the same.
+    pub(super) fn open(&self, identity: &Identity) -> Result<(), Failure> {
         let identity_path = self.file(IDENTITY);
         std::fs::create_dir_all(&self.path)
             .map_err(|e| Failure::input(format!("cannot create {}: {e}", self.path.display())))?;
         if self.again.force {
-            for name in OURS {
-                let file = self.file(name);
-                if file.symlink_metadata().is_ok() {
-                    std::fs::remove_file(&file)
-                        .map_err(|e| Failure::input(format!("cannot remove {}: {e}", file.display())))?;
-                }
+            for name in held(&self.path, self.results) {
+                let file = self.file(&name);
+                std::fs::remove_file(&file)
+                    .map_err(|e| Failure::input(format!("cannot remove {}: {e}", file.display())))?;
             }
         }
         if identity_path.exists() {
@@ -137,6 +188,17 @@ impl Folder {
         } else {
             write_whole(&identity_path, |w| Ok(serde_json::to_writer_pretty(w, identity)?))?;
         }
+        Ok(())
+    }
+
+    /// Opens the folder and its journal, and gives back the cells that it holds already.
+    pub(super) fn journal(
+        &self,
+        identity: &Identity,
+        cells: usize,
+        values: usize,
+    ) -> Result<(Journal, BTreeMap<usize, Values>), Failure> {
+        self.open(identity)?;
         Ok(Journal::open(&self.file(JOURNAL), &identity.hash(), cells, values)?)
     }
 
@@ -147,5 +209,27 @@ impl Folder {
         fill: impl FnOnce(&mut (dyn Write + Send)) -> std::io::Result<()>,
     ) -> Result<(), Failure> {
         Ok(write_whole(self.file(name), fill)?)
+    }
+}
+
+/// The files of a folder that such work has left.
+fn held(path: &Path, results: Results) -> Vec<String> {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let mut held: Vec<String> = names.filter(|name| results.has(name)).collect();
+    held.sort();
+    held
+}
+
+fn has(names: &[String], name: &str) -> bool {
+    names.iter().any(|other| other == name)
+}
+
+/// Some names, for people.
+fn listed(names: &[String]) -> String {
+    const SHOWN: usize = 11;
+    match names.len() {
+        n if n <= SHOWN => names.join(", "),
+        n => format!("{} and {} more", names[..SHOWN].join(", "), n - SHOWN),
     }
 }

@@ -5,6 +5,7 @@
 
 mod answers;
 mod check;
+mod collect;
 mod examples;
 mod failure;
 mod folder;
@@ -20,7 +21,7 @@ use causalcone_report::Format;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use failure::Failure;
-use options::{Memory, Verify};
+use options::{Memory, Size, Verify};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use terminal::Terminal;
@@ -83,6 +84,13 @@ enum Command {
     Sweep(SweepArgs),
     /// Say what an experiment file would do, without doing it
     Explain(ExplainArgs),
+    /// Write the activations that an experiment file collects over its data set
+    ///
+    /// DIR gets shards of tensors (safetensors), an index that says which row of which shard is what
+    /// position of what example, and collection.json. Memory stays bounded however long the data set;
+    /// what was cut short goes on with --resume.
+    #[command(after_help = "Example: causalcone collect examples/collect.toml --out activations")]
+    Collect(CollectArgs),
     /// Save the edits of an experiment file as an intervention that others can load
     ///
     /// The folder holds what the edits are, their tensors, the model they are for and a self-test. An
@@ -195,6 +203,25 @@ struct SweepArgs {
 }
 
 #[derive(Debug, Args)]
+struct CollectArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    /// Folder for the shards
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// About how large a shard is, and what is held of it in memory
+    #[arg(long, value_name = "SIZE", default_value = "64MB")]
+    shard: Size,
+    /// Format of the index
+    #[arg(long, default_value = "csv", value_parser = formats())]
+    format: Format,
+    #[command(flatten)]
+    memory: Memory,
+    #[command(flatten)]
+    again: Again,
+}
+
+#[derive(Debug, Args)]
 struct SaveArgs {
     #[command(flatten)]
     file: FileArgs,
@@ -261,6 +288,7 @@ fn dispatch(command: Command, terminal: &mut Terminal) -> Result<(), Failure> {
         Command::Run(args) => answers::run(&args, terminal),
         Command::Sweep(args) => sweep::command(&args, terminal),
         Command::Explain(args) => explain(&args, terminal),
+        Command::Collect(args) => collect::collect(&args, terminal),
         Command::Save(args) => saved::save(&args, terminal),
         Command::Info(args) => saved::info(&args, terminal),
         Command::Models { action } => models::models(action.unwrap_or(ModelsAction::List), terminal),

@@ -21,7 +21,14 @@ impl Memory {
 
 /// A number of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Size(u64);
+pub(super) struct Size(u64);
+
+impl Size {
+    /// In bytes.
+    pub(super) fn bytes(self) -> u64 {
+        self.0
+    }
+}
 
 const UNITS: [(&str, u64); 8] = [
     ("KIB", 1 << 10),

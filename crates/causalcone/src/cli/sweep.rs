@@ -2,13 +2,13 @@
 
 use super::examples::LeftOut;
 use super::failure::Failure;
-use super::folder::{Folder, Identity};
+use super::folder::{Folder, Identity, Results};
 use super::options::Verify;
 use super::terminal::Terminal;
 use super::{Loaded, SweepArgs};
 use crate::{
-    Cone, Error, ExperimentFile, Explanation, PreparedSweep, Refused, SweepResult, Verification, cone::Work,
-    heat_map, means_table, store, table,
+    Cone, Error, Explanation, PreparedSweep, Refused, SweepResult, Verification, cone::Work, heat_map,
+    means_table, table,
 };
 use causalcone_engine::file::{EditRefFile, EditsFile, RunFile, TokenFile};
 use causalcone_report::{Format, HeatMap, text};
@@ -78,7 +78,7 @@ pub(super) struct Swept {
 
 /// `causalcone sweep`.
 pub(super) fn command(args: &SweepArgs, terminal: &mut Terminal) -> Result<(), Failure> {
-    let folder = Folder::claim(&args.out, args.again)?;
+    let folder = Folder::claim(&args.out, args.again, Results::Sweep)?;
     let started = Instant::now();
     let loaded = Loaded::new(&args.file.file, args.file.model.as_deref(), terminal)?;
     let load = started.elapsed().as_secs_f64();
@@ -128,7 +128,7 @@ pub(super) fn sweep(
     let (experiment, left_out) = loaded.experiment(terminal)?;
     let prepared = PreparedSweep::new(&experiment)?;
     let plan = Explanation::of(&experiment, prepared.plan(), &how.executor)?;
-    let identity = identity(loaded)?;
+    let identity = loaded.identity()?;
     let cells = prepared.plan().cells.len();
     let (mut journal, done) = folder.journal(&identity, cells, prepared.columns().len())?;
     let resumed = done.len();
@@ -221,26 +221,6 @@ fn draw(map: &HeatMap, folder: &Folder, terminal: &Terminal) -> Result<Vec<&'sta
         None => terminal.note("no heatmap.png: the figure is too large for a picture"),
     }
     Ok(drawn)
-}
-
-/// What this sweep is, for a later --resume to compare. The model counts by its hash, whatever it
-/// was called.
-fn identity(loaded: &Loaded) -> Result<Identity, Failure> {
-    let file = ExperimentFile { model: None, ..loaded.file.clone() };
-    let mut content = serde_json::to_string(&file).map_err(|e| Failure::run(e.to_string()))?;
-    for path in file.data_files() {
-        content += &store::cached_sha256(&path)?;
-    }
-    Ok(Identity {
-        file: store::sha256_of(content),
-        model: loaded.model.sha256()?.into(),
-        version: env!("CARGO_PKG_VERSION").into(),
-        seed: file
-            .edit
-            .iter()
-            .find(|edit| edit.op.name() == Some("noise"))
-            .map(|edit| edit.seed.unwrap_or(0)),
-    })
 }
 
 /// Says on the figure what was done to what.

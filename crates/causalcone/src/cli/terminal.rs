@@ -140,6 +140,7 @@ fn new_bar(progress: &Progress<'_>) -> ProgressBar {
     let counts = match progress.unit {
         Unit::Bytes => "{decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}",
         Unit::Cells => "{pos}/{len} cells  {per_sec}",
+        Unit::Examples => "{pos}/{len} examples  {per_sec}",
     };
     let template = format!("{{msg}} {{wide_bar}} {counts}  {{eta}} left");
     let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());

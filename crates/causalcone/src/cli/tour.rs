@@ -3,7 +3,7 @@
 use super::answers::run_once;
 use super::check::{Check, Published};
 use super::failure::Failure;
-use super::folder::Folder;
+use super::folder::{Folder, Results};
 use super::sweep::{How, Summary, sweep};
 use super::terminal::Terminal;
 use super::{Loaded, TourArgs};
@@ -153,7 +153,10 @@ fn claim(args: &TourArgs) -> Result<Vec<Folder>, Failure> {
             return Err(Failure::input(message).hint("--force replaces it, or give another --out"));
         }
     }
-    SWEEPS.iter().map(|(shipped, _)| Folder::claim(&args.out.join(shipped.name), args.again)).collect()
+    SWEEPS
+        .iter()
+        .map(|(shipped, _)| Folder::claim(&args.out.join(shipped.name), args.again, Results::Sweep))
+        .collect()
 }
 
 /// The ten likeliest next tokens of a prompt.

@@ -5,7 +5,7 @@ use super::{DESCRIPTION, Saved, WEIGHTS, card};
 use crate::file::LAYER;
 use crate::{Error, Result};
 use causalcone_model::file::{DataFile, Weights};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
@@ -77,17 +77,16 @@ pub(super) fn write(saved: &Saved, path: &Path) -> Result<()> {
     put(&new.path().join("README.md"), card::card(&saved.description).as_bytes())
         .map_err(cannot("be written"))?;
     let weights = new.path().join(WEIGHTS);
-    let tensors: HashMap<&str, _> =
+    let tensors: BTreeMap<&str, _> =
         saved.tensors().iter().map(|(name, x)| (name.as_str(), x.clone())).collect();
-    candle_core::safetensors::save(&tensors, &weights)?;
-    File::open(&weights).and_then(|file| file.sync_all()).map_err(cannot("be written"))?;
+    let bytes =
+        safetensors::serialize(tensors, None).map_err(|e| failed(format!("cannot be written: {e}")))?;
+    put(&weights, &bytes).map_err(cannot("be written"))?;
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         // What is temporary is private; this is to be as any other folder.
-        for (path, mode) in [(new.path(), 0o755), (&weights, 0o644)] {
-            fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(cannot("be made"))?;
-        }
+        fs::set_permissions(new.path(), fs::Permissions::from_mode(0o755)).map_err(cannot("be made"))?;
     }
     let old = builder.tempdir_in(parent).map_err(cannot("be replaced"))?;
     let aside = old.path().join("old");
