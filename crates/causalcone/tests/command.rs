@@ -121,7 +121,9 @@ fn results_are_never_mixed_or_overwritten_unasked() {
     // Results of unknown origin are nothing to go on from.
     std::fs::create_dir(place.path("foreign")).unwrap();
     std::fs::write(place.path("foreign/cells.csv"), "mine").unwrap();
-    assert!(place.refused(&["sweep", &file, "--out", "foreign", "--resume"]).contains("cannot be gone on from"));
+    assert!(
+        place.refused(&["sweep", &file, "--out", "foreign", "--resume"]).contains("cannot be gone on from")
+    );
     assert_eq!(std::fs::read(place.path("foreign/cells.csv")).unwrap(), b"mine");
 
     // The model counts by what it is, not by what it is called.

@@ -3,6 +3,7 @@
 //! The schema is documented in docs/experiment-file.md. Whatever is not in it is an error that
 //! suggests the nearest thing that is.
 
+mod autoencoder;
 mod build;
 mod edit;
 mod op;

@@ -221,3 +221,144 @@ fn what_is_there_stays_unless_all_is_written() {
     names.sort();
     assert_eq!(names, ["file", "it", "somebody's"]);
 }
+
+/// What pyvene saved is loaded as what pyvene computed with it.
+#[test]
+fn folders_of_pyvene_give_its_answers() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/pyvene-saved");
+    for name in ["tiny-gpt2", "tiny-llama"] {
+        let model = model(name);
+        let expected: Value =
+            serde_json::from_slice(&fs::read(fixtures.join(format!("{name}.json"))).unwrap()).unwrap();
+        let tensors = candle_core::safetensors::load(
+            fixtures.join(format!("{name}.safetensors")),
+            &candle_core::Device::Cpu,
+        )
+        .unwrap();
+        let folder = fixtures.join(name);
+        let mut edits = Vec::new();
+        for edit in expected["edit"].as_array().unwrap() {
+            let mut loaded = json!({"run": "base", "positions": edit["positions"],
+                                    "op": {"load": folder.to_str().unwrap(), "name": edit["key"]}});
+            for key in ["value", "dims"] {
+                if !edit[key].is_null() {
+                    loaded[key] = edit[key].clone();
+                }
+            }
+            edits.push(loaded);
+        }
+        let written =
+            |edits: &[Value]| json!({"runs": expected["runs"], "edit": edits, "read": {"run": "base"}});
+        let theirs = tensors["logits"].to_vec2::<f32>().unwrap();
+        for executor in EXECUTORS {
+            let ours = collected(executor, model, &written(&edits), &["base"]).unwrap().remove(0);
+            for (ours, theirs) in ours[&Moment::of(causalcone_model::Site::Logits, None)].iter().zip(&theirs)
+            {
+                for (a, b) in ours.iter().zip(theirs) {
+                    assert!((a - b).abs() <= 1e-5 + 1e-5 * b.abs(), "{name}: {a} is not {b}");
+                }
+            }
+        }
+        // Each of them matters.
+        let distance = |edits: &[Value]| {
+            let ours = logits(model, &written(edits), "base");
+            ours.iter().zip(&theirs).map(|(a, b)| distance(a, b)).fold(0.0, f32::max)
+        };
+        for left_out in 0..edits.len() {
+            let mut some = edits.clone();
+            some.remove(left_out);
+            assert!(distance(&some) > 1e-3, "{name}: edit {left_out} changes nothing");
+        }
+
+        // And saved again as one of ours, without the bases of its rotations.
+        let own = tempfile::tempdir().unwrap();
+        let path = own.path().join("ours");
+        for (index, edit) in edits.iter_mut().enumerate() {
+            edit["name"] = json!(format!("e{index}"));
+        }
+        Saved::of(&experiment(model, &written(&edits)).unwrap(), "pyvene", &Cone::default())
+            .unwrap()
+            .write(&path)
+            .unwrap();
+        let again: Vec<Value> = (0..edits.len())
+            .map(|index| json!({"run": "base", "op": {"load": path.to_str().unwrap(), "name": format!("e{index}")}}))
+            .collect();
+        assert_eq!(logits(model, &written(&again), "base"), logits(model, &written(&edits), "base"));
+    }
+}
+
+#[test]
+fn broken_folders_of_pyvene_are_refused() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/pyvene-saved/tiny-gpt2");
+    let folder = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(fixtures).unwrap().map(Result::unwrap) {
+        fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    Saved::open(folder.path()).unwrap();
+    let config = fs::read_to_string(folder.path().join("config.json")).unwrap();
+    let with = |from: &str, to: &str| {
+        fs::write(folder.path().join("config.json"), config.replace(from, to)).unwrap();
+        Saved::open(folder.path())
+    };
+    refused(
+        with("LowRankRotatedSpaceIntervention", "os.system"),
+        &["is a \"system\"", "VanillaIntervention"],
+    );
+    refused(with("LowRankRotatedSpaceIntervention", "PCARotatedSpaceIntervention"), &["PCARotated"]);
+    refused(with("LowRankRotatedSpaceIntervention", "SigmoidMaskIntervention"), &["lacks \"mask\""]);
+    refused(with("\"block_output\"", "\"block_outptu\""), &["is no site"]);
+    refused(with("\"representations\"", "\"representation\""), &["no list \"representations\""]);
+    refused(with("\"pos\"", "\"t\""), &["units \"t\""]);
+    with("nothing", "").unwrap();
+    let bin = folder.path().join("intkey_layer_0_comp_block_output_unit_pos_nunit_1#0.bin");
+    let bytes = fs::read(&bin).unwrap();
+    for end in (0..bytes.len()).step_by(7) {
+        fs::write(&bin, &bytes[..end]).unwrap();
+        assert!(Saved::open(folder.path()).is_err(), "cut at {end}");
+    }
+    fs::remove_file(&bin).unwrap();
+    refused(Saved::open(folder.path()), &["lacks \"rotate_layer.parametrizations.weight.original\""]);
+}
+
+/// Autoencoders as SAELens and Gemma Scope lay them out give the numbers of their formulas.
+#[test]
+fn autoencoders_are_read_from_their_files() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/sae");
+    let expected =
+        candle_core::safetensors::load(fixtures.join("expected.safetensors"), &candle_core::Device::Cpu)
+            .unwrap();
+    let cases: Vec<Value> =
+        serde_json::from_slice(&fs::read(fixtures.join("expected.json")).unwrap()).unwrap();
+    let model = model("tiny-gpt2");
+    for case in cases {
+        let name = case["name"].as_str().unwrap();
+        let of = |what: &str| &expected[&format!("{name}/{what}")];
+        let op = if case["architecture"] == "standard" { "autoencoder_swap" } else { "jumprelu_autoencoder" };
+        let file = if name == "gemma-scope" { "gemma-scope/params.npz".into() } else { name.to_owned() };
+        // The rows of a base and a source, put in place of a site and read again.
+        let rows = |what: &str| json!({"values": of(what).to_vec2::<f32>().unwrap()});
+        let n = of("base").dims()[0];
+        let ids: Vec<usize> = (1..=n).collect();
+        for (swapped, error, value) in
+            [("reconstructed", false, false), ("swapped", false, true), ("swapped_with_error", true, true)]
+        {
+            let mut edit = json!({"run": "base", "site": "block_output", "layers": 2, "op": op, "error": error,
+                                  "parameters": fixtures.join(&file).to_str().unwrap()});
+            if value {
+                edit["value"] = rows("source");
+                edit["dims"] = case["dims"].clone();
+            }
+            let put = json!({"run": "base", "site": "block_output", "layers": 2, "op": "swap", "value": rows("base")});
+            let read = json!({"run": "base", "site": "block_output", "layers": 2, "op": "collect"});
+            let written =
+                json!({"runs": {"base": {"ids": ids}}, "edit": [put, edit, read], "read": {"run": "base"}});
+            let outcome = experiment(model, &written).unwrap().execute().unwrap();
+            let ours = outcome.collected()[0].tensor.to_vec2::<f32>().unwrap();
+            for (ours, theirs) in ours.iter().zip(of(swapped).to_vec2::<f32>().unwrap()) {
+                for (a, b) in ours.iter().zip(theirs) {
+                    assert!((a - b).abs() <= 1e-5 + 1e-5 * b.abs(), "{name} {swapped}: {a} is not {b}");
+                }
+            }
+        }
+    }
+}

@@ -7,7 +7,6 @@ use crate::dataset::{self, Example, Refused};
 use crate::error::Within;
 use crate::experiment::{EditId, Experiment, Sweep};
 use crate::metric::Metric;
-use crate::saved;
 use crate::{Error, Result};
 use causalcone_model::{Model, Site, nearest};
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,19 +25,12 @@ impl ExperimentFile {
 
     /// The files it names, besides the model: examples, values, parameters, saved interventions.
     pub fn data_files(&self) -> Vec<PathBuf> {
-        let tensors = self.edit.iter().flat_map(EditFile::files).map(|name| self.data_path(name));
         let saved = self.edit.iter().filter_map(|edit| match &edit.op {
-            OpFile::Load(load) => Some(self.data_path(&load.load)),
+            OpFile::Load(load) => Some(load.load.as_str()),
             _ => None,
         });
-        let saved = saved.flat_map(|path| {
-            if path.is_dir() {
-                vec![path.join(saved::DESCRIPTION), path.join(saved::WEIGHTS)]
-            } else {
-                vec![path]
-            }
-        });
-        tensors.chain(saved).chain(self.examples.iter().map(|name| self.data_path(name))).collect()
+        let names = self.edit.iter().flat_map(EditFile::files).chain(saved);
+        names.chain(self.examples.as_deref()).flat_map(|name| files_at(self.data_path(name))).collect()
     }
 
     /// The experiment this describes, for a loaded model. Lines of its examples that cannot be read
@@ -198,4 +190,15 @@ fn metric(name: &str) -> Result<Metric> {
             hint,
         )
     })
+}
+
+/// The file of that path, or all that are in the folder.
+fn files_at(path: PathBuf) -> Vec<PathBuf> {
+    let Ok(held) = std::fs::read_dir(&path) else {
+        return vec![path];
+    };
+    let mut held: Vec<PathBuf> =
+        held.flatten().map(|entry| entry.path()).filter(|path| path.is_file()).collect();
+    held.sort();
+    held
 }

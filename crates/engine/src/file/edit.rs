@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 /// `[[edit]]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EditFile {
     /// A name for `[sweep] edit` and for messages.
@@ -115,6 +115,12 @@ impl EditFile {
             ParameterFile::Numbers(_) => None,
         });
         of_value.chain(of_parameters)
+    }
+}
+
+impl Default for OpFile {
+    fn default() -> Self {
+        Self::Name(String::new())
     }
 }
 

@@ -1,5 +1,6 @@
 //! From an edit as it is written to what it asks for.
 
+use super::autoencoder;
 use super::value::{TensorsFile, layers, site};
 use super::{DimsFile, EditFile, ExperimentFile, LinkFile, LoadFile, OpFile, ParameterFile, ParametersFile};
 use crate::experiment::{EditSpec, Experiment};
@@ -149,26 +150,17 @@ impl ExperimentFile {
         parameters: &ParametersFile,
         part: &str,
     ) -> Result<Op> {
-        let info = kind.info();
         let device = experiment.model().decoder().device();
-        let mut op = Op::new(kind);
         match parameters {
             ParametersFile::All(name) => {
-                let file = TensorsFile::open(&self.data_path(name), name, part)?;
-                if let Some(unknown) = file.names().into_iter().find(|name| info.parameter(name).is_none()) {
-                    let known: Vec<&str> = info.parameters.iter().map(|parameter| parameter.name).collect();
-                    let has = if known.is_empty() { "none".into() } else { known.join(", ") };
-                    let problem = format!(
-                        "{name} holds \"{unknown}\", which is no parameter of op \"{}\"; it has {has}",
-                        info.name
-                    );
-                    return Err(Error::part(part, problem));
-                }
-                for name in file.names() {
-                    op = op.parameter(name, file.take(Some(name), None, part)?.to_device(device)?);
+                let path = self.data_path(name);
+                match path.is_dir() {
+                    true => autoencoder::read(&path, name, kind, device, part),
+                    false => TensorsFile::open(&path, name, part)?.parameters(kind, device, part),
                 }
             }
             ParametersFile::Each(each) => {
+                let mut op = Op::new(kind);
                 for (name, parameter) in each {
                     let part = format!("{part}, parameter \"{name}\"");
                     let tensor = match parameter {
@@ -183,9 +175,9 @@ impl ExperimentFile {
                     };
                     op = op.parameter(name, tensor);
                 }
+                Ok(op)
             }
         }
-        Ok(op)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{ExperimentFile, NumberFile, NumbersFile, TokenFile, ValueFile};
 use crate::experiment::Experiment;
-use crate::op::{Source, Value};
+use crate::op::{Op, OpKind, Source, Value};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use causalcone_model::file::Weights;
@@ -96,7 +96,11 @@ pub(super) struct TensorsFile<'a> {
 impl<'a> TensorsFile<'a> {
     /// Opens a file that is called `file` in messages.
     pub(super) fn open(path: &Path, file: &'a str, part: &str) -> Result<Self> {
-        let weights = Weights::from_safetensors(&[path]);
+        let is = |extension: &str| path.extension().is_some_and(|own| own.eq_ignore_ascii_case(extension));
+        let weights = match () {
+            () if is("npz") || is("npy") => Weights::from_numpy(path),
+            () => Weights::from_safetensors(&[path]),
+        };
         Ok(Self { file, weights: weights.map_err(|source| Error::Part { part: part.into(), source })? })
     }
 
@@ -125,6 +129,25 @@ impl<'a> TensorsFile<'a> {
         taken.map_err(|source| Error::Part { part: part.into(), source })
     }
 
+    /// All its tensors, as the parameters of an op that has those of these names.
+    pub(super) fn parameters(&self, kind: OpKind, device: &Device, part: &str) -> Result<Op> {
+        let info = kind.info();
+        let mut op = Op::new(kind);
+        for name in self.names() {
+            if info.parameter(name).is_none() {
+                let known: Vec<&str> = info.parameters.iter().map(|parameter| parameter.name).collect();
+                let has = if known.is_empty() { "none".into() } else { known.join(", ") };
+                let problem = format!(
+                    "{} holds \"{name}\", which is no parameter of op \"{}\"; it has {has}",
+                    self.file, info.name
+                );
+                return Err(Error::part(part, problem));
+            }
+            op = op.parameter(name, self.take(Some(name), None, part)?.to_device(device)?);
+        }
+        Ok(op)
+    }
+
     /// That there is no such tensor.
     pub(super) fn lacks(&self, name: &str, part: &str) -> Error {
         Error::part(part, format!("there is no tensor \"{name}\"; {}", self.holds()))
@@ -139,6 +162,16 @@ impl<'a> TensorsFile<'a> {
 }
 
 impl NumbersFile {
+    /// The numbers of a tensor of at most two axes.
+    pub(crate) fn of(tensor: &Tensor) -> Result<Self> {
+        let wide = |row: Vec<f32>| row.into_iter().map(|x| NumberFile(x.into())).collect::<Vec<_>>();
+        Ok(match tensor.rank() {
+            0 => Self::One(NumberFile(tensor.to_scalar::<f32>()?.into())),
+            1 => Self::Row(wide(tensor.to_vec1()?)),
+            _ => Self::Rows(tensor.to_vec2()?.into_iter().map(wide).collect()),
+        })
+    }
+
     /// A row, or a matrix of equally long rows; nothing where it is a single number.
     pub(super) fn tensor(&self, device: &Device, part: &str) -> Result<Option<Tensor>> {
         Ok(match self {

@@ -1,7 +1,7 @@
 //! Reading and writing the folder.
 
 use super::format::Description;
-use super::{DESCRIPTION, Saved, WEIGHTS, card};
+use super::{DESCRIPTION, Saved, WEIGHTS, card, pyvene};
 use crate::file::LAYER;
 use crate::{Error, Result};
 use causalcone_model::file::{DataFile, Weights};
@@ -15,6 +15,10 @@ const MAX_DESCRIPTION: u64 = 16 << 20;
 
 pub(super) fn open(path: &Path) -> Result<Saved> {
     let name = path.join(DESCRIPTION);
+    if name.symlink_metadata().is_err() && path.join(pyvene::CONFIG).is_file() {
+        let description = pyvene::open(path)?;
+        return Ok(Saved { description, tensors: BTreeMap::new(), folder: path.into() });
+    }
     let refuse = |problem: String| Error::File { path: name.clone(), problem, hint: None };
     let bytes = DataFile::open(&name)?.read_all(MAX_DESCRIPTION)?;
     let text = String::from_utf8(bytes).map_err(|_| refuse("is not UTF-8 text".into()))?;

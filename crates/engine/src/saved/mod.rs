@@ -28,6 +28,7 @@ mod card;
 mod describe;
 mod folder;
 mod format;
+mod pyvene;
 mod test;
 
 pub use format::{BaseModel, Description, Made, TestFile, Top};
@@ -139,7 +140,7 @@ impl Saved {
         folder::write(self, path)
     }
 
-    /// Reads a folder.
+    /// Reads a folder: one of ours, or one that pyvene has saved.
     ///
     /// # Errors
     /// When it is not one of a saved intervention, or of another version.

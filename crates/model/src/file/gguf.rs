@@ -3,7 +3,7 @@
 //! Layout (version 3, and 2, which differs in nothing we read): magic, version, counts, key–value
 //! pairs, tensor infos, padding to the alignment, data. All numbers are little-endian.
 
-use super::{DataFile, Encoding, Entry};
+use super::{DataFile, Encoding, Entry, Order};
 use crate::{Error, Result};
 use std::io::{BufReader, Read};
 
@@ -153,7 +153,7 @@ fn tensor_info(reader: &mut Reader<'_>, alignment: u64) -> Result<Entry> {
     // GGUF lists the fastest dimension first.
     let shape = dims.iter().rev().map(|&d| usize::try_from(d)).collect::<Result<_, _>>();
     let shape = shape.map_err(|_| reader.bad(&name, "its shape does not fit this machine".into()))?;
-    Ok(Entry { name, shape, encoding, offset, bytes })
+    Ok(Entry { name, shape, encoding, offset, bytes, order: Order::Rows })
 }
 
 /// Makes offsets absolute, and checks that the tensors fill the data section: no overlap, no hole

@@ -2,15 +2,20 @@
 //!
 //! The libraries below us are no security boundary: [`gguf`] and [`safetensors`] check a whole
 //! header themselves before any byte of it reaches a tensor library, and [`Weights`] then reads
-//! tensors by position, so a file that shrinks meanwhile is an error and not a crash.
+//! tensors by position, so a file that shrinks meanwhile is an error and not a crash. So it is with NumPy's
+//! arrays and with what torch.save writes, whose pickles are read and never run.
 
+mod archive;
 pub mod gguf;
 pub mod json;
 pub mod keys;
+mod npy;
+mod pickle;
 pub mod safetensors;
+mod torch;
 mod weights;
 
-pub use weights::{Encoding, Entry, Weights};
+pub use weights::{Encoding, Entry, Order, Weights};
 
 use crate::{Error, Result};
 use std::fs::File;

@@ -3,7 +3,7 @@
 //! Eight bytes of length, a JSON object, then the tensors without gap or overlap. Every claim is
 //! checked against the file's size before a tensor is read.
 
-use super::{DataFile, Encoding, Entry, json};
+use super::{DataFile, Encoding, Entry, Order, json};
 use crate::{Error, Result};
 use serde_json::Value;
 
@@ -80,6 +80,7 @@ pub fn entries(file: &DataFile) -> Result<Vec<Entry>> {
         encoding: d.encoding,
         offset: start + d.begin,
         bytes: d.end - d.begin,
+        order: Order::Rows,
     };
     Ok(declared.into_iter().map(entry).collect())
 }

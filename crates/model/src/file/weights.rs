@@ -1,6 +1,6 @@
 //! The tensors of one model, from one file or many, read as f32 by name.
 
-use super::{DataFile, gguf, safetensors};
+use super::{DataFile, gguf, npy, safetensors, torch};
 use crate::{Error, Result};
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{Device, Tensor};
@@ -70,6 +70,15 @@ impl Encoding {
     }
 }
 
+/// In which order a tensor's numbers stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// The last axis is the fastest.
+    Rows,
+    /// The first axis is the fastest.
+    Columns,
+}
+
 /// One tensor of a file: its extent has been checked against the file's size.
 #[derive(Debug, Clone)]
 pub struct Entry {
@@ -83,6 +92,8 @@ pub struct Entry {
     pub offset: u64,
     /// How many bytes its data takes.
     pub bytes: u64,
+    /// In which order.
+    pub order: Order,
 }
 
 /// The tensors of a model by name. Remembers which were taken, so that a tensor nobody understood
@@ -116,6 +127,36 @@ impl Weights {
             let entries = safetensors::entries(&file)?;
             weights.add(file, entries)?;
         }
+        Ok(weights)
+    }
+
+    /// The tensors of a NumPy file: those of a .npz by their names, the one of a .npy as `arr`.
+    ///
+    /// # Errors
+    /// When it is malformed, or holds something else than arrays of plain numbers.
+    pub fn from_numpy(path: &Path) -> Result<Self> {
+        let file = DataFile::open(path)?;
+        let mut weights = Self::empty();
+        if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("npy")) {
+            let entry = npy::entry(&file, "arr")?;
+            weights.add(file, vec![entry])?;
+        } else {
+            for (file, entries) in npy::of_archive(file)? {
+                weights.add(file, entries)?;
+            }
+        }
+        Ok(weights)
+    }
+
+    /// The tensors of a state dict that torch.save wrote, by name. Nothing in the file is run.
+    ///
+    /// # Errors
+    /// When it is malformed, or holds anything but tensors by name.
+    pub fn from_torch(path: &Path) -> Result<Self> {
+        let file = DataFile::open(path)?;
+        let entries = torch::entries(&file)?;
+        let mut weights = Self::empty();
+        weights.add(file, entries)?;
         Ok(weights)
     }
 
@@ -170,6 +211,11 @@ impl Weights {
         }
         let values = widen(file, entry)?;
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(name.into());
+        if entry.order == Order::Columns {
+            let reversed: Vec<usize> = (0..shape.len()).rev().collect();
+            let shape: Vec<usize> = shape.iter().rev().copied().collect();
+            return Ok(Tensor::from_vec(values, shape, &Device::Cpu)?.permute(reversed)?.contiguous()?);
+        }
         Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
     }
 

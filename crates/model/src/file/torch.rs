@@ -1,0 +1,138 @@
+//! What torch.save writes: an archive with a pickle of the tensors' names and shapes, and their numbers.
+//!
+//! Nothing of the pickle is run (see `pickle`); only a flat dictionary of tensors by name is read, as
+//! `Module.state_dict()` gives it.
+
+use super::archive::{self, Member};
+use super::pickle::{self, Tensor};
+use super::{DataFile, Encoding, Entry, Order};
+use crate::{Error, Result};
+use candle_core::quantized::GgmlDType;
+use std::collections::HashMap;
+
+/// Names and shapes of many thousand tensors.
+const MAX_PICKLE: u64 = 4 << 20;
+
+/// Beside the pickle and the numbers: versions, and what tells one saved file from another.
+const OTHERS: [&str; 4] = ["version", ".format_version", ".storage_alignment", ".data/serialization_id"];
+
+/// The tensors of a file.
+///
+/// # Errors
+/// When it is no such archive, or its pickle is anything but a dictionary of tensors.
+pub fn entries(file: &DataFile) -> Result<Vec<Entry>> {
+    let bad = |field: &str, problem: String| Error::file(file.path(), field, problem);
+    let mut start = [0; 2];
+    if file.len() > 2 {
+        file.read_at(&mut start, 0)?;
+    }
+    if start[0] == 0x80 {
+        let problem = "is a bare pickle, torch's format before version 1.6: load it there and save it again";
+        return Err(bad("format", problem.into()));
+    }
+    let members = archive::members(file)?;
+    let folder =
+        members.first().and_then(|first| first.name.split_once('/')).map_or("", |(folder, _)| folder);
+    let mut parts: HashMap<&str, &Member> = HashMap::new();
+    for member in &members {
+        let Some(name) = member.name.strip_prefix(folder).and_then(|name| name.strip_prefix('/')) else {
+            return Err(bad(&member.name, format!("is not in the folder \"{folder}\" of the others")));
+        };
+        if member.is_compressed {
+            return Err(bad(&member.name, "is compressed, which torch never does".into()));
+        }
+        let is_storage =
+            || name.strip_prefix("data/").is_some_and(|key| key.bytes().all(|b| b.is_ascii_digit()));
+        if !(name == "data.pkl" || name == "byteorder" || OTHERS.contains(&name) || is_storage()) {
+            return Err(bad(&member.name, "is nothing that a file of tensors holds".into()));
+        }
+        parts.insert(name, member);
+    }
+    if let Some(order) = parts.get("byteorder") {
+        let order = order.read(file, 16)?;
+        if order != b"little" {
+            return Err(bad(
+                "byteorder",
+                format!("{:?}, where little fits", String::from_utf8_lossy(&order)),
+            ));
+        }
+    }
+    let Some(pickle) = parts.get("data.pkl") else { return Err(bad("data.pkl", "is missing".into())) };
+    let tensors =
+        pickle::state_dict(&pickle.read(file, MAX_PICKLE)?).map_err(|problem| bad("data.pkl", problem))?;
+    let mut kinds: HashMap<&str, (&str, u64)> = HashMap::new();
+    for (name, Tensor { storage, .. }) in &tensors {
+        let known = *kinds.entry(&storage.key).or_insert((storage.kind, storage.count));
+        if known != (storage.kind, storage.count) {
+            return Err(bad(
+                name,
+                format!("takes storage {} for something else than another tensor", storage.key),
+            ));
+        }
+    }
+    let entry = |(name, tensor): &(String, Tensor)| {
+        let data = parts.get(format!("data/{}", tensor.storage.key).as_str());
+        placed(name, tensor, data.copied()).map_err(|problem| bad(name, problem))
+    };
+    tensors.iter().map(entry).collect()
+}
+
+/// Where a tensor's numbers are.
+fn placed(name: &str, tensor: &Tensor, data: Option<&Member>) -> Result<Entry, String> {
+    let Tensor { storage, offset, shape, strides } = tensor;
+    let data = data.ok_or_else(|| format!("its storage {} is missing", storage.key))?;
+    let encoding = match storage.kind {
+        "FloatStorage" => Encoding::Ggml(GgmlDType::F32),
+        "HalfStorage" => Encoding::Ggml(GgmlDType::F16),
+        "BFloat16Storage" => Encoding::Ggml(GgmlDType::BF16),
+        "DoubleStorage" => Encoding::F64,
+        "LongStorage" => Encoding::Other(8),
+        "IntStorage" => Encoding::Other(4),
+        "ShortStorage" => Encoding::Other(2),
+        _ => Encoding::Other(1),
+    };
+    let size = encoding.block().1;
+    if storage.count.checked_mul(size) != Some(data.stored) {
+        return Err(format!("its storage of {} numbers has {} bytes", storage.count, data.stored));
+    }
+    let count = shape.iter().try_fold(1u64, |all, n| all.checked_mul(*n));
+    let end = count.and_then(|count| offset.checked_add(count));
+    let (Some(count), true) = (count, end.is_some_and(|end| end <= storage.count)) else {
+        return Err(format!(
+            "its shape {shape:?} from {offset} on is more than its storage of {}",
+            storage.count
+        ));
+    };
+    let order = if is_dense(shape.iter().zip(strides).rev()) {
+        Order::Rows
+    } else if is_dense(shape.iter().zip(strides)) {
+        Order::Columns
+    } else {
+        return Err(format!(
+            "its strides {strides:?} for shape {shape:?} are of a view that is not in one piece"
+        ));
+    };
+    if strides.len() != shape.len() {
+        return Err(format!("has {} strides for {} axes", strides.len(), shape.len()));
+    }
+    Ok(Entry {
+        name: name.into(),
+        shape: shape.iter().map(|n| usize::try_from(*n).unwrap_or(usize::MAX)).collect(),
+        encoding,
+        offset: data.offset + offset * size,
+        bytes: count * size,
+        order,
+    })
+}
+
+/// Whether axes, the fastest first, lie without gap or overlap; the stride of an axis of one means nothing.
+fn is_dense<'a>(axes: impl Iterator<Item = (&'a u64, &'a u64)>) -> bool {
+    let mut expected = 1u64;
+    for (size, stride) in axes {
+        if *size != 1 && *stride != expected {
+            return false;
+        }
+        expected = expected.saturating_mul(*size);
+    }
+    true
+}
