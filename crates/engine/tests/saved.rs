@@ -362,3 +362,70 @@ fn autoencoders_are_read_from_their_files() {
         }
     }
 }
+
+#[test]
+fn autoencoders_that_do_not_fit_are_refused() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/sae");
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["cfg.json", "sae_weights.safetensors"] {
+        fs::copy(fixtures.join("standard").join(name), folder.path().join(name)).unwrap();
+    }
+    let model = model("tiny-gpt2");
+    let with = |op: &str, site: &str, path: &Path| {
+        let edits = json!([{"run": "base", "site": site, "layers": 1, "op": op,
+                            "parameters": path.to_str().unwrap()}]);
+        experiment(model, &written(&edits)).and_then(|experiment| experiment.execute())
+    };
+    let as_standard = |path: &Path| with("autoencoder_swap", "block_output", path);
+    as_standard(folder.path()).unwrap();
+    refused(
+        with("jumprelu_autoencoder", "block_output", folder.path()),
+        &["op \"autoencoder_swap\"", "op = \"autoencoder_swap\""],
+    );
+    refused(with("swap", "block_output", folder.path()), &["given to op \"swap\""]);
+    // Of a width that the site does not have.
+    refused(with("autoencoder_swap", "mlp_activation", folder.path()), &["W_enc", "24"]);
+
+    let config = fs::read_to_string(folder.path().join("cfg.json")).unwrap();
+    let changed = |from: &str, to: &str| {
+        assert!(config.contains(from), "{from}");
+        fs::write(folder.path().join("cfg.json"), config.replace(from, to)).unwrap();
+        as_standard(folder.path())
+    };
+    refused(changed("\"standard\"", "\"gated\""), &["architecture is gated", "standard or jumprelu"]);
+    refused(changed("\"standard\"", "\"topk\""), &["architecture is topk"]);
+    refused(changed("\"none\"", "\"layer_norm\""), &["normalize_activations is layer_norm"]);
+    refused(changed("\"relu\"", "\"topk\""), &["activation_fn_str is topk"]);
+    refused(changed("scaling_factor\": false", "scaling_factor\": true"), &["finetuning_scaling_factor"]);
+    refused(changed("_input\": true", "_input\": 1"), &["apply_b_dec_to_input is 1"]);
+    refused(changed("\"architecture\"", "\"d_in\""), &["cfg.json", "d_in"]);
+    refused(changed("{", "{{"), &["cfg.json"]);
+    changed("\"hook_layer\": 1", "\"hook_layer\": 2").unwrap();
+
+    let weights = candle_core::safetensors::load(
+        fixtures.join("standard/sae_weights.safetensors"),
+        &candle_core::Device::Cpu,
+    )
+    .unwrap();
+    fs::write(folder.path().join("cfg.json"), &config).unwrap();
+    let replaced = |name: &str, tensor: Option<candle_core::Tensor>| {
+        let mut weights = weights.clone();
+        let _ = match tensor {
+            Some(tensor) => weights.insert(name.into(), tensor),
+            None => weights.remove(name),
+        };
+        candle_core::safetensors::save(&weights, folder.path().join("sae_weights.safetensors")).unwrap();
+        as_standard(folder.path())
+    };
+    let turned = weights["W_enc"].t().unwrap().contiguous().unwrap();
+    refused(replaced("W_enc", Some(turned)), &["W_enc"]);
+    refused(replaced("b_enc", None), &["b_enc"]);
+    refused(
+        replaced("scaling_factor", Some(weights["b_enc"].clone())),
+        &["\"scaling_factor\", which is no parameter"],
+    );
+    let nan = (weights["b_enc"].zeros_like().unwrap() / 0.0).unwrap();
+    refused(replaced("b_enc", Some(nan)), &["b_enc", "NaN"]);
+    fs::remove_file(folder.path().join("cfg.json")).unwrap();
+    refused(as_standard(folder.path()), &["cfg.json"]);
+}

@@ -174,7 +174,7 @@ impl Represented {
         if !parameters.is_empty() {
             edit.parameters = Some(ParametersFile::Each(parameters));
         }
-        let width = width.or(source.as_ref().map(|source| source.elem_count()));
+        let width = width.or(source.as_ref().map(Tensor::elem_count));
         if let Some(source) = source {
             let values = NumbersFile::of(&source.flatten_all()?)?;
             edit.value = Some(ValueFile { values: Some(values), ..ValueFile::default() });

@@ -8,11 +8,11 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
-/// No state dict makes as many values, and so many fit into memory.
-const MAX_VALUES: usize = 1 << 20;
+/// A tensor takes some fifteen; so many, all of them the largest there are, take 60 MB.
+const MAX_VALUES: usize = 1 << 17;
 
 /// No tensor has as many axes; a view's shape is copied with each view.
-const MAX_AXES: usize = 16;
+const MAX_AXES: usize = 8;
 
 /// The place of a value.
 type At = usize;
@@ -181,7 +181,8 @@ impl<'a> Machine<'a> {
             b'M' => self.integer(2),
             b'J' => {
                 let number = self.number(4)?;
-                self.push(Value::Int(i64::from(number as u32 as i32)))
+                let sign = if number >> 31 == 1 { 1 << 32 } else { 0 };
+                self.push(Value::Int(number.cast_signed() - sign))
             }
             // LONG1: as many bytes as it says.
             0x8a => {
