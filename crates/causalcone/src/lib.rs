@@ -36,10 +36,11 @@ mod figure;
 mod tidy;
 
 pub use causalcone_engine::{
-    Answer, Collection, Cone, Distribution, EditId, Error, Example, Executor, Experiment, ExperimentFile,
-    Explanation, Joint, Journal, LayerAxis, Mean, MeanToken, Metric, Op, OpKind, Outcome, PreparedSweep,
-    Prompt, Record, Reference, Refused, Result, RunId, Saved, Session, Source, Sweep, SweepResult, Top,
-    Value, Values, Verification, collection, cone, dataset, noise, op, plan, saved, visible,
+    Answer, Collection, Cone, ControlVector, Distribution, EditId, Error, Example, Executor, Experiment,
+    ExperimentFile, Explanation, Joint, Journal, LayerAxis, Mean, MeanToken, Metric, Op, OpKind, Outcome,
+    PreparedSweep, Prompt, Record, Reference, Refused, Result, RunId, Saved, Session, Source, Sweep,
+    SweepResult, Top, Value, Values, Verification, collection, cone, dataset, noise, op, plan, saved,
+    visible,
 };
 pub use causalcone_model::{
     Config, Error as ModelError, Indices, Layout, Model, Positions, Progress, Report, Site, Target,

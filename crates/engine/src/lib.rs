@@ -24,6 +24,7 @@ mod axes;
 pub mod collection;
 mod compile;
 pub mod cone;
+pub mod control;
 pub mod dataset;
 mod error;
 mod execute;
@@ -46,6 +47,7 @@ mod verify;
 mod versions;
 
 pub use collection::{Collection, Gathered};
+pub use control::ControlVector;
 pub use dataset::{Example, Prompt, Refused};
 pub use error::{Error, Result};
 pub use execute::{Cone, Executor, Reference, Session, Sink, collect, half_of_free_memory};

@@ -125,14 +125,6 @@ fn edits_stay_linked_and_take_their_values_from_runs() {
     assert_eq!(saved.edits().len(), 2);
 }
 
-fn refused(result: Result<impl Sized, Error>, words: &[&str]) {
-    let Err(error) = result else { panic!("accepted, where {words:?} was to be said") };
-    let said = format!("{error} {}", error.hint().unwrap_or_default());
-    for word in words {
-        assert!(said.contains(word), "no {word:?} in: {said}");
-    }
-}
-
 #[test]
 fn a_folder_for_another_model_is_refused() {
     let folder = tempfile::tempdir().unwrap();

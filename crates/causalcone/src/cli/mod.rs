@@ -95,6 +95,9 @@ enum Command {
     ///
     /// The folder holds what the edits are, their tensors, the model they are for and a self-test. An
     /// edit of another file takes one by op = { load = "DIR", name = "…" }.
+    ///
+    /// Where --out ends in .gguf, vectors added to block_output are saved as a control vector, which
+    /// llama.cpp and repeng read too; an edit takes one by value = { file = "FILE.gguf" }.
     #[command(after_help = "Example: causalcone save examples/add.toml --out rome")]
     Save(SaveArgs),
     /// Describe a saved intervention and run its self-test
@@ -225,7 +228,7 @@ struct CollectArgs {
 struct SaveArgs {
     #[command(flatten)]
     file: FileArgs,
-    /// Folder for the intervention
+    /// Folder for the intervention, or file for a control vector (.gguf)
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Replace an intervention that is already there

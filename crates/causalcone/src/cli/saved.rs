@@ -1,10 +1,10 @@
-//! `save` and `info`: interventions in folders.
+//! `save` and `info`: interventions in folders, and control vectors.
 
 use super::failure::Failure;
 use super::terminal::Terminal;
 use super::{InfoArgs, Loaded, SaveArgs};
 use crate::saved::{Description, Tested};
-use crate::{Cone, Saved, visible};
+use crate::{Cone, ControlVector, Saved, visible};
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -12,6 +12,12 @@ use std::path::PathBuf;
 struct SaveResult {
     out: PathBuf,
     edits: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct VectorResult {
+    out: PathBuf,
+    layers: Vec<usize>,
 }
 
 /// `causalcone save`.
@@ -24,6 +30,20 @@ pub(super) fn save(args: &SaveArgs, terminal: &mut Terminal) -> Result<(), Failu
     }
     let loaded = Loaded::new(&args.file.file, args.file.model.as_deref(), terminal)?;
     let (experiment, left_out) = loaded.single(terminal)?;
+    if args.out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
+        let vector = ControlVector::of(&experiment)?;
+        vector.write(&args.out)?;
+        let layers: Vec<usize> = vector.directions.keys().copied().collect();
+        terminal.result(&VectorResult { out: args.out.clone(), layers }, |result| {
+            let layers: Vec<String> = result.layers.iter().map(ToString::to_string).collect();
+            let (layers, out) = (layers.join(", "), result.out.display());
+            let edit = "[[edit]]\n    op = \"add\"\n    site = \"block_output\"";
+            format!(
+                "{out} is a control vector for layers {layers}\n\n    {edit}\n    value = {{ file = \"{out}\" }}\n"
+            )
+        })?;
+        return left_out.into_result();
+    }
     let name = args.file.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let saved = Saved::of(&experiment, &format!("causalcone save {name}"), &Cone::default())?;
     saved.write(&args.out)?;

@@ -1,6 +1,7 @@
 //! From a value as it is written to what it is.
 
 use super::{ExperimentFile, NumberFile, NumbersFile, TokenFile, ValueFile};
+use crate::control::ControlVector;
 use crate::experiment::Experiment;
 use crate::op::{Op, OpKind, Source, Value};
 use crate::{Error, Result};
@@ -68,7 +69,17 @@ impl ExperimentFile {
 
     /// A value from a file: one tensor, or one a layer where its name says so.
     fn value_of_file(&self, file: &str, tensor: Option<&str>, device: &Device, part: &str) -> Result<Value> {
-        let tensors = TensorsFile::open(&self.data_path(file), file, part)?;
+        let path = self.data_path(file);
+        if has_extension(&path, "gguf") {
+            if tensor.is_some() {
+                let problem = format!("{file} is a control vector, which has one tensor a layer to be used");
+                return Err(Error::hinted(part, problem, Some("leave tensor out".into())));
+            }
+            let by_layer = ControlVector::read(&path)?.directions;
+            let on_device = |(layer, tensor): (_, Tensor)| Ok((layer, tensor.to_device(device)?));
+            return Ok(Value::Layers(by_layer.into_iter().map(on_device).collect::<Result<_>>()?));
+        }
+        let tensors = TensorsFile::open(&path, file, part)?;
         let Some((before, after)) = tensor.and_then(|name| name.split_once(LAYER)) else {
             return Ok(Value::Tensor(tensors.take(tensor, None, part)?.to_device(device)?));
         };
@@ -96,11 +107,8 @@ pub(super) struct TensorsFile<'a> {
 impl<'a> TensorsFile<'a> {
     /// Opens a file that is called `file` in messages.
     pub(super) fn open(path: &Path, file: &'a str, part: &str) -> Result<Self> {
-        let is = |extension: &str| path.extension().is_some_and(|own| own.eq_ignore_ascii_case(extension));
-        let weights = match () {
-            () if is("npz") || is("npy") => Weights::from_numpy(path),
-            () => Weights::from_safetensors(&[path]),
-        };
+        let is_numpy = has_extension(path, "npz") || has_extension(path, "npy");
+        let weights = if is_numpy { Weights::from_numpy(path) } else { Weights::from_safetensors(&[path]) };
         Ok(Self { file, weights: weights.map_err(|source| Error::Part { part: part.into(), source })? })
     }
 
@@ -205,6 +213,10 @@ impl TokenFile {
         };
         id.map_err(|source| Error::Part { part: part.into(), source })
     }
+}
+
+fn has_extension(path: &Path, extension: &str) -> bool {
+    path.extension().is_some_and(|own| own.eq_ignore_ascii_case(extension))
 }
 
 fn plain(numbers: &[NumberFile]) -> Vec<f64> {

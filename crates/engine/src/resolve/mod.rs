@@ -72,6 +72,27 @@ impl Expanded {
         self.operation.info().takes_scale.then(|| choice.scale.unwrap_or(self.scale))
     }
 
+    /// What an added constant adds to each layer, the scale counted in; nothing where it is no single row.
+    pub(crate) fn added(&self, width: usize) -> Result<Vec<(usize, Option<Vec<f32>>)>> {
+        let mut found = Vec::with_capacity(self.layers.len());
+        for (i, (layer, _)) in self.layers.iter().enumerate() {
+            let row = match &self.value {
+                ExpandedValue::Constant(rows) => {
+                    let row = if rows.len() == 1 { &rows[0] } else { &rows[i] };
+                    let row = (row * self.scale)?.flatten_all()?.to_vec1::<f32>()?;
+                    match row.len() {
+                        1 => Some(vec![row[0]; width]),
+                        n if n == width => Some(row),
+                        _ => None,
+                    }
+                }
+                _ => None,
+            };
+            found.extend(layer.map(|layer| (layer, row)));
+        }
+        Ok(found)
+    }
+
     /// How many numbers of noise one sample of it takes.
     pub(crate) fn noise(&self) -> usize {
         match &self.value {
@@ -176,7 +197,15 @@ impl Experiment<'_> {
         }
         let site = site.unwrap_or(edit.target.site);
         let ids = &self.runs[edit.run.0].ids;
-        let layers = self.layers(site, edit.target.layers.as_ref(), Indices::resolve).within(part)?;
+        // A value for certain layers says which, where the edit does not.
+        let named = match (&edit.target.layers, &edit.op.value) {
+            (None, Some(Value::Layers(given))) if site.is_in_block() => {
+                let numbers = given.keys().map(|layer| i64::try_from(*layer).unwrap_or(i64::MAX));
+                Some(Indices::List(numbers.collect()))
+            }
+            (layers, _) => layers.clone(),
+        };
+        let layers = self.layers(site, named.as_ref(), Indices::resolve).within(part)?;
         let positions = self.positions(&edit.target.positions, edit.run, edit.run).within(part)?;
         let heads = self.heads(site, edit.target.heads.as_ref(), Indices::resolve).within(part)?;
         if site.is_attention_matrix() && (info.is_of_rows || edit.op.joint.is_some()) {

@@ -227,3 +227,12 @@ pub fn parameters(op: &OpInfo, seed: u64, width: usize, rank: usize) -> Value {
     }
     given
 }
+
+/// That something was refused, in a message with these words.
+pub fn refused(result: Result<impl Sized, Error>, words: &[&str]) {
+    let Err(error) = result else { panic!("accepted, where {words:?} was to be said") };
+    let said = format!("{error} {}", error.hint().unwrap_or_default());
+    for word in words {
+        assert!(said.contains(word), "no {word:?} in: {said}");
+    }
+}
