@@ -31,6 +31,7 @@ mod execute;
 mod experiment;
 mod explain;
 pub mod file;
+pub mod fit;
 mod instance;
 mod journal;
 mod means;

@@ -465,6 +465,76 @@ fn addresses() {
     ]);
 }
 
+/// Turns the patch into a swap of two directions of the 32.
+fn low_rank(file: &mut Value) -> &mut Value {
+    let mut rows = vec![vec![0.0; 2]; 32];
+    (rows[0][0], rows[1][1]) = (1.0, 1.0);
+    let edit = &mut file["edit"][0];
+    edit["op"] = "low_rank_swap".into();
+    edit["parameters"] = json!({"rotation": rows});
+    edit
+}
+
+#[test]
+fn parameters_and_partitions() {
+    refuse(&[
+        ("rank above the width", "rotation", |f| {
+            let row = |i: usize| (0..40).map(|j| if i == j { 1.0 } else { 0.0 }).collect::<Vec<f64>>();
+            low_rank(f)["parameters"]["rotation"] = json!((0..32).map(row).collect::<Vec<_>>());
+        }),
+        ("a rotation of the wrong width", "rotation", |f| {
+            low_rank(f)["parameters"]["rotation"] = json!(vec![[1.0], [0.0]]);
+        }),
+        ("no rotation", "is no rotation", |f| low_rank(f)["parameters"]["rotation"][0][0] = 2.0.into()),
+        ("a rotation that is a number", "rotation", |f| {
+            low_rank(f)["parameters"]["rotation"] = 1.into();
+        }),
+        ("a rotation with NaN", "parameters by name", |f| {
+            low_rank(f)["parameters"]["rotation"][0][0] = "NaN".into();
+        }),
+        ("no parameters", "rotation", |f| {
+            low_rank(f).as_object_mut().unwrap().remove("parameters");
+        }),
+        ("another parameter", "rotatoin", |f| low_rank(f)["parameters"]["rotatoin"] = json!([1.0])),
+        ("a parameter of an op with none", "scale", |f| f["edit"][0]["parameters"] = json!({"scale": 1.0})),
+        ("a parameter from nowhere", "no/where", |f| {
+            low_rank(f)["parameters"] = "no/where.safetensors".into();
+        }),
+        ("dims above the rank", "2", |f| low_rank(f)["dims"] = json!([0, 2])),
+        ("a part that is none", "its partition has a", |f| {
+            let edit = low_rank(f);
+            edit["partition"] = json!({"a": [0]});
+            edit["dims"] = "b".into();
+        }),
+        ("overlapping parts", "overlap: both have dimension 1", |f| {
+            low_rank(f)["partition"] = json!({"a": [0, 1], "b": "1..2"});
+        }),
+        ("a dimension twice", "names dimension 0 twice", |f| {
+            low_rank(f)["partition"] = json!({"a": [0, 0]});
+        }),
+        ("a part without end", "range with both ends", |f| {
+            low_rank(f)["partition"] = json!({"a": "0.."});
+        }),
+        ("a part of 2^40", "1048576", |f| low_rank(f)["partition"] = json!({"a": "0..1099511627776"})),
+        ("many large parts", "more than 1048576 dimensions", |f| {
+            let parts = (0..1000).map(|i| (format!("p{i}"), "0..1048576".into()));
+            low_rank(f)["partition"] = Value::Object(parts.collect());
+        }),
+        ("joint over nothing", "unknown variant", |f| low_rank(f)["joint"] = "layers".into()),
+        ("an activation that is none", "activation", |f| low_rank(f)["activation"] = "reul".into()),
+        ("a link to nothing", "no edit before it", |f| f["edit"][0]["op"] = json!({"link": "x"})),
+        ("a link to itself", "no edit before it", |f| f["edit"][0]["op"] = json!({"link": "patch"})),
+        ("a folder that is none", "no/where", |f| f["edit"][0]["op"] = json!({"load": "no/where"})),
+        ("a device as a folder", "/dev/zero", |f| f["edit"][0]["op"] = json!({"load": "/dev/zero"})),
+        ("a mean over a device", "/dev/zero", |f| {
+            f["edit"][0]["value"] = json!({"mean": "base", "examples": "/dev/zero"});
+        }),
+        ("a control vector of a device", "", |f| {
+            f["edit"][0]["value"] = json!({"file": "/dev/zero.gguf"});
+        }),
+    ]);
+}
+
 /// Names of runs and edits are looked up in each other: many of them must not take forever.
 #[test]
 fn many_runs_and_edits() {

@@ -60,7 +60,7 @@ pub struct EditFile {
     pub centre: Option<bool>,
     /// The op's value.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub value: Option<ValueFile>,
+    pub value: Option<Box<ValueFile>>,
     /// The op's scale, 1 if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scale: Option<f64>,
@@ -88,13 +88,14 @@ pub enum OpFile {
 }
 
 impl EditFile {
-    /// The files of tensors it names.
+    /// The files it names.
     pub fn files(&self) -> Vec<&str> {
         let all = match &self.parameters {
             Some(ParametersFile::All(file)) => Some(file.as_str()),
             _ => None,
         };
-        self.in_files().map(|(file, _)| file).chain(all).collect()
+        let examples = self.value.iter().filter_map(|value| value.examples.as_deref());
+        self.in_files().map(|(file, _)| file).chain(all).chain(examples).collect()
     }
 
     /// The tensors it names by name.
@@ -233,6 +234,21 @@ pub struct ValueFile {
     /// Other heads of that run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heads: Option<Indices>,
+    /// A run of a data set of its own, over which the mean is taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean: Option<String>,
+    /// With `mean`: another run of it, whose mean is taken off.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minus: Option<String>,
+    /// With `mean`: the data set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub examples: Option<String>,
+    /// The Euclidean norm that every row is scaled to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub norm: Option<f64>,
+    /// A seed: every row is replaced by a random direction of the same norm.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub random: Option<u64>,
     /// A token whose embedding is taken, as a text or an id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub embedding: Option<TokenFile>,

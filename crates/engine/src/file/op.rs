@@ -69,7 +69,15 @@ impl ExperimentFile {
             OpFile::Link(link) => linked_op(experiment, edit, link, part)?,
             OpFile::Load(_) => return Err(Error::part(part, "a saved intervention cannot load another")),
         };
-        op.value = edit.value.as_ref().map(|value| of_value.value(experiment, value, part)).transpose()?;
+        let at = Target {
+            site,
+            layers: layers.clone(),
+            positions: Positions::Indices(Indices::All),
+            heads: None,
+            dims: None,
+        };
+        op.value =
+            edit.value.as_ref().map(|value| of_value.value(experiment, value, at, part)).transpose()?;
         op.scale = factor(edit, op.kind.info(), part)?;
         op.seed = edit.seed.unwrap_or(0);
         op.joint = edit.joint;
@@ -269,19 +277,20 @@ fn dims(edit: &EditFile, part: &str) -> Result<Option<Indices>> {
     Ok(Some(Indices::List(found)))
 }
 
+/// More dimensions, of all parts of a partition together, than a basis has.
+const MAX_DIMS: i64 = 1 << 20;
+
 /// The numbers of a part: written out, so that parts can be told apart whatever they are of.
 fn numbers(name: &str, indices: &Indices, part: &str) -> Result<Vec<i64>> {
-    /// More dimensions than anything has.
-    const MOST: i64 = 1 << 24;
     match indices {
-        Indices::List(list) if list.iter().all(|i| (0..MOST).contains(i)) => Ok(list.clone()),
-        Indices::Range(start, Some(end)) if 0 <= *start && start < end && *end <= MOST => {
+        Indices::List(list) if list.iter().all(|i| (0..MAX_DIMS).contains(i)) => Ok(list.clone()),
+        Indices::Range(start, Some(end)) if 0 <= *start && start < end && *end <= MAX_DIMS => {
             Ok((*start..*end).collect())
         }
         _ => Err(Error::part(
             part,
             format!(
-                "part \"{name}\" of its partition is {indices}, where numbers from 0 fit, or a range with both ends"
+                "part \"{name}\" of its partition is {indices}, where numbers from 0 to {MAX_DIMS} fit, or a range with both ends"
             ),
         )),
     }
@@ -289,24 +298,29 @@ fn numbers(name: &str, indices: &Indices, part: &str) -> Result<Vec<i64>> {
 
 /// That no two parts of a partition share a dimension.
 fn disjoint(edit: &EditFile, part: &str) -> Result<()> {
-    let mut whose: HashMap<i64, &str> = HashMap::new();
+    let mut all: Vec<(i64, &str)> = Vec::new();
     for (name, indices) in &edit.partition {
-        for dim in numbers(name, indices, part)? {
-            match whose.insert(dim, name) {
-                Some(other) if other == name => {
-                    return Err(Error::part(part, format!("part \"{name}\" names dimension {dim} twice")));
-                }
-                Some(other) => {
-                    let problem = format!(
-                        "the parts \"{other}\" and \"{name}\" of its partition overlap: both have dimension {dim}"
-                    );
-                    return Err(Error::part(part, problem));
-                }
-                None => {}
-            }
+        let dims = numbers(name, indices, part)?;
+        if i64::try_from(all.len() + dims.len()).map_or(true, |count| count > MAX_DIMS) {
+            let problem = format!("the parts of its partition have more than {MAX_DIMS} dimensions");
+            return Err(Error::part(part, problem));
+        }
+        all.extend(dims.into_iter().map(|dim| (dim, name.as_str())));
+    }
+    all.sort_unstable();
+    let twice = all.windows(2).find(|pair| pair[0].0 == pair[1].0);
+    match twice.map(|pair| (pair[0].0, pair[0].1, pair[1].1)) {
+        None => Ok(()),
+        Some((dim, name, other)) if name == other => {
+            Err(Error::part(part, format!("part \"{name}\" names dimension {dim} twice")))
+        }
+        Some((dim, name, other)) => {
+            let problem = format!(
+                "the parts \"{name}\" and \"{other}\" of its partition overlap: both have dimension {dim}"
+            );
+            Err(Error::part(part, problem))
         }
     }
-    Ok(())
 }
 
 /// The scale of an op, or the level of noise: each has its own key.

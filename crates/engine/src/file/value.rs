@@ -2,12 +2,13 @@
 
 use super::{ExperimentFile, NumberFile, NumbersFile, TokenFile, ValueFile};
 use crate::control::ControlVector;
+use crate::execute::Cone;
 use crate::experiment::Experiment;
 use crate::op::{Op, OpKind, Source, Value};
-use crate::{Error, Result};
+use crate::{Error, Result, dataset, fit};
 use candle_core::{Device, Tensor};
 use causalcone_model::file::Weights;
-use causalcone_model::{Indices, Model, Site};
+use causalcone_model::{Indices, Model, Site, Target, nearest};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -15,23 +16,74 @@ use std::path::Path;
 pub(crate) const LAYER: &str = "{layer}";
 
 impl ExperimentFile {
-    pub(super) fn value(&self, experiment: &Experiment<'_>, value: &ValueFile, part: &str) -> Result<Value> {
+    /// The value of an edit at these places, all positions of them.
+    pub(super) fn value(
+        &self,
+        experiment: &Experiment<'_>,
+        value: &ValueFile,
+        at: Target,
+        part: &str,
+    ) -> Result<Value> {
+        let found = self.unscaled(experiment, value, at, part)?;
+        if let Some(norm) = value.norm.filter(|norm| !(norm.is_finite() && *norm > 0.0)) {
+            return Err(Error::part(part, format!("norm {norm} of its value is no number above 0")));
+        }
+        let change = |layer: u64, tensor: Tensor| -> Result<Tensor> {
+            let tensor = match value.random {
+                Some(seed) => fit::random_like(&tensor, seed, layer)?,
+                None => tensor,
+            };
+            Ok(match value.norm {
+                Some(norm) => fit::with_norm(&tensor, norm)?,
+                None => tensor,
+            })
+        };
+        Ok(match found {
+            found if value.norm.is_none() && value.random.is_none() => found,
+            Value::Tensor(tensor) => Value::Tensor(change(0, tensor)?),
+            Value::Layers(by_layer) => {
+                let changed = |(layer, tensor)| Ok((layer, change(layer as u64, tensor)?));
+                Value::Layers(by_layer.into_iter().map(changed).collect::<Result<_>>()?)
+            }
+            Value::Number(_) | Value::Run(_) => {
+                let problem = "norm and random of a value are for constant vectors, not for a run's activations or one number";
+                return Err(Error::part(part, problem));
+            }
+        })
+    }
+
+    fn unscaled(
+        &self,
+        experiment: &Experiment<'_>,
+        value: &ValueFile,
+        at: Target,
+        part: &str,
+    ) -> Result<Value> {
         let model = experiment.model();
         let device = model.decoder().device();
-        let kinds =
-            [value.run.is_some(), value.embedding.is_some(), value.file.is_some(), value.values.is_some()];
+        let kinds = [
+            value.run.is_some(),
+            value.mean.is_some(),
+            value.embedding.is_some(),
+            value.file.is_some(),
+            value.values.is_some(),
+        ];
         if kinds.iter().filter(|given| **given).count() != 1 {
-            return Err(Error::part(part, "value needs exactly one of run, embedding, file or values"));
+            return Err(Error::part(part, "value needs exactly one of run, mean, embedding, file or values"));
         }
-        let of_run = value.site.is_some()
-            || value.layers.is_some()
-            || value.positions.is_some()
-            || value.heads.is_some();
-        if of_run && value.run.is_none() {
+        let of_run = value.layers.is_some() || value.heads.is_some();
+        let of_either = value.site.is_some() || value.positions.is_some();
+        if of_run && value.run.is_none() || of_either && value.run.is_none() && value.mean.is_none() {
             return Err(Error::part(
                 part,
-                "site, layers, positions and heads of a value need value = { run = … }",
+                "layers and heads of a value need value = { run = … }, site and positions that or { mean = … }",
             ));
+        }
+        if (value.minus.is_some() || value.examples.is_some()) && value.mean.is_none() {
+            return Err(Error::part(part, "minus and examples of a value need value = { mean = … }"));
+        }
+        if let Some(mean) = &value.mean {
+            return self.mean(experiment, mean, value, at, part);
         }
         if value.tensor.is_some() && value.file.is_none() {
             return Err(Error::part(part, "tensor needs value = { file = … }"));
@@ -65,6 +117,67 @@ impl ExperimentFile {
             }),
             None => Err(Error::part(part, "value is empty")),
         }
+    }
+
+    /// The mean of a run's activations over a data set, less that of another run where one is named.
+    fn mean(
+        &self,
+        experiment: &Experiment<'_>,
+        mean: &str,
+        value: &ValueFile,
+        mut at: Target,
+        part: &str,
+    ) -> Result<Value> {
+        let Some(file) = &value.examples else {
+            let hint = "write examples = \"FILE\", one example a line".to_string();
+            return Err(Error::hinted(part, "the mean of its value is over no examples", Some(hint)));
+        };
+        if let Some(name) = &value.site {
+            let (own, layer) = site(name, part)?;
+            at.site = own;
+            at.layers = layers(at.layers.as_ref(), layer, part)?;
+        } else if self.sweep.as_ref().is_some_and(|sweep| sweep.sites.is_some()) {
+            let problem = "the mean of its value is at the edit's site, which the sweep changes";
+            return Err(Error::hinted(part, problem, Some("give the value a site".into())));
+        }
+        at.positions = value.positions.clone().unwrap_or(at.positions);
+        let examples = dataset::load(&self.data_path(file))?;
+        let mut fitted = Experiment::new(experiment.model());
+        let mut runs = BTreeMap::new();
+        let names = examples.iter().flatten().take(1).flat_map(|example| example.prompts.keys());
+        for name in names {
+            runs.insert(name.as_str(), fitted.open_run(name)?);
+        }
+        for name in [Some(mean), value.minus.as_deref()].into_iter().flatten() {
+            let Some(run) = runs.get(name) else {
+                let has = runs.keys().copied().collect::<Vec<_>>().join(", ");
+                let problem = format!("{file} has no prompts for \"{name}\"; it has them for {has}");
+                let hint = nearest(name, runs.keys().copied());
+                return Err(Error::hinted(
+                    part,
+                    problem,
+                    hint.map(|near| format!("did you mean \"{near}\"?")),
+                ));
+            };
+            fitted.edit(*run, at.clone(), Op::collect())?;
+        }
+        fitted.examples = Some(examples);
+        let means = fit::means(&fitted, &Cone::default()).map_err(|error| {
+            let hint = error.hint();
+            Error::hinted(part, format!("the mean over {file}: {error}"), hint)
+        })?;
+        let mut found = BTreeMap::new();
+        for (layer, tensor) in &means[0] {
+            let tensor = match means.get(1) {
+                Some(minus) => (tensor - &minus[layer])?,
+                None => tensor.clone(),
+            };
+            found.insert(*layer, tensor.to_device(experiment.model().decoder().device())?);
+        }
+        Ok(match found.remove(&None) {
+            Some(outside) => Value::Tensor(outside),
+            None => Value::Layers(found.into_iter().filter_map(|(l, t)| Some((l?, t))).collect()),
+        })
     }
 
     /// A value from a file: one tensor, or one a layer where its name says so.

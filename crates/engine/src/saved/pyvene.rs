@@ -177,7 +177,7 @@ impl Represented {
         let width = width.or(source.as_ref().map(Tensor::elem_count));
         if let Some(source) = source {
             let values = NumbersFile::of(&source.flatten_all()?)?;
-            edit.value = Some(ValueFile { values: Some(values), ..ValueFile::default() });
+            edit.value = Some(Box::new(ValueFile { values: Some(values), ..ValueFile::default() }));
         }
         edit.dims = dims(*kind, dimension.as_u64(), width, self.units).map_err(wrong)?;
         Ok(edit)
