@@ -15,7 +15,7 @@
 //! let mut exp = Experiment::new(&model);
 //! let base = exp.run("The capital of Spain is")?;
 //! let direction = Tensor::arange(0f32, 32.0, &Device::Cpu)?;
-//! exp.edit(base, Site::BlockOutput.layers(1), Op::new(OpKind::Add).value(direction).scale(0.5))?;
+//! exp.edit(base, Site::BlockOutput.layers(1), Op::new(OpKind::Add).value(direction).scaled(0.5))?;
 //!
 //! let folder = tempfile::tempdir()?;
 //! let path = folder.path().join("up.gguf");
