@@ -12,8 +12,8 @@ mod value;
 pub(crate) use value::LAYER;
 
 pub use edit::{
-    DimsFile, EditFile, LinkFile, LoadFile, NumberFile, NumbersFile, OpFile, ParameterFile, ParametersFile,
-    TensorFile, TokenFile, ValueFile,
+    DimsFile, EditFile, FitFile, LinkFile, LoadFile, NumberFile, NumbersFile, OpFile, ParameterFile,
+    ParametersFile, TensorFile, TokenFile, ValueFile,
 };
 
 use crate::experiment::LayerAxis;

@@ -55,9 +55,6 @@ fn normal(word: u64) -> f32 {
     ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
 }
 
-/// What has been drawn, by sample, and by head where a cell edits one at a time.
-type Drawn = HashMap<(usize, Option<usize>), Tensor>;
-
 /// The noise of one edit: its tensors, drawn when a cell first asks for them and the same ones ever
 /// after, since equal rows are known by their tensor.
 #[derive(Debug, Clone)]
@@ -70,7 +67,8 @@ pub(crate) struct Noise {
     /// Heads and the width of each, on sites that have them apart.
     heads: Option<(Vec<usize>, usize)>,
     device: Device,
-    drawn: Rc<RefCell<Drawn>>,
+    /// By sample.
+    drawn: Rc<RefCell<HashMap<usize, Tensor>>>,
 }
 
 impl Noise {
@@ -90,19 +88,14 @@ impl Noise {
         self.positions.len() * self.dims.len() * self.heads.as_ref().map_or(1, |(heads, _)| heads.len())
     }
 
-    /// The noise of a sample: positions × width, or positions × heads × width, of one of the heads
-    /// if a cell edits one at a time.
-    pub(crate) fn tensor(&self, sample: usize, head: Option<usize>) -> candle_core::Result<Tensor> {
-        if let Some(drawn) = self.drawn.borrow().get(&(sample, head)) {
+    /// The noise of a sample: positions × width, or positions × heads × width.
+    pub(crate) fn tensor(&self, sample: usize) -> candle_core::Result<Tensor> {
+        if let Some(drawn) = self.drawn.borrow().get(&sample) {
             return Ok(drawn.clone());
         }
-        let heads: Option<Vec<usize>> = self.heads.as_ref().map(|(heads, _)| match head {
-            Some(one) if heads.len() > 1 => vec![heads[one]],
-            _ => heads.clone(),
-        });
-        let starts: Vec<usize> = match (&heads, &self.heads) {
-            (Some(heads), Some((_, width))) => heads.iter().map(|head| head * width).collect(),
-            _ => vec![0],
+        let starts: Vec<usize> = match &self.heads {
+            Some((heads, width)) => heads.iter().map(|head| head * width).collect(),
+            None => vec![0],
         };
         let mut numbers = Vec::with_capacity(self.len());
         for position in self.positions.iter() {
@@ -112,11 +105,11 @@ impl Noise {
             }
         }
         let (rows, width) = (self.positions.len(), self.dims.len());
-        let tensor = match &heads {
-            Some(heads) => Tensor::from_vec(numbers, (rows, heads.len(), width), &self.device)?,
+        let tensor = match &self.heads {
+            Some((heads, _)) => Tensor::from_vec(numbers, (rows, heads.len(), width), &self.device)?,
             None => Tensor::from_vec(numbers, (rows, width), &self.device)?,
         };
-        self.drawn.borrow_mut().insert((sample, head), tensor.clone());
+        self.drawn.borrow_mut().insert(sample, tensor.clone());
         Ok(tensor)
     }
 }
@@ -170,16 +163,15 @@ mod tests {
         let noise = |dims: Vec<usize>, heads: Option<(Vec<usize>, usize)>| {
             Noise::new(5, 2, [4, 1].into(), dims, heads, Device::Cpu)
         };
-        let whole = noise((0..12).collect(), None).tensor(3, None).unwrap().to_vec2::<f32>().unwrap();
+        let whole = noise((0..12).collect(), None).tensor(3).unwrap().to_vec2::<f32>().unwrap();
         assert_eq!(whole[1][7], epsilon(5, 2, 3, 1, 7));
-        let some = noise(vec![7, 2], None).tensor(3, None).unwrap().to_vec2::<f32>().unwrap();
+        let some = noise(vec![7, 2], None).tensor(3).unwrap().to_vec2::<f32>().unwrap();
         assert_eq!(some, [[whole[0][7], whole[0][2]], [whole[1][7], whole[1][2]]]);
         let by_head = noise(vec![0, 3], Some((vec![2, 0], 4)));
-        let both = by_head.tensor(3, None).unwrap().to_vec3::<f32>().unwrap();
+        let both = by_head.tensor(3).unwrap().to_vec3::<f32>().unwrap();
         assert_eq!(both[0], [[whole[0][8], whole[0][11]], [whole[0][0], whole[0][3]]]);
-        let second = by_head.tensor(3, Some(1)).unwrap().to_vec3::<f32>().unwrap();
-        assert_eq!(second[1], [[whole[1][0], whole[1][3]]]);
-        assert_eq!(by_head.tensor(3, None).unwrap().id(), by_head.tensor(3, None).unwrap().id());
-        assert_ne!(by_head.tensor(4, None).unwrap().to_vec3::<f32>().unwrap(), both);
+        assert_eq!(both[1][1], [whole[1][0], whole[1][3]]);
+        assert_eq!(by_head.tensor(3).unwrap().id(), by_head.tensor(3).unwrap().id());
+        assert_ne!(by_head.tensor(4).unwrap().to_vec3::<f32>().unwrap(), both);
     }
 }

@@ -127,24 +127,30 @@ pub enum Taken {
     Own(Place),
 }
 
-/// Numbers given: what cells share is one tensor, of which a cell of one position may mean one row.
+/// Numbers given: what cells share is one tensor, of which a cell of one position or head may mean one row.
 #[derive(Debug, Clone)]
 pub struct Constant {
     /// One number; one row; or one row a position (with an axis for heads between, on head sites).
     pub rows: Tensor,
     /// Only this row of it.
     pub row: Option<usize>,
+    /// Only this head of it.
+    pub head: Option<usize>,
 }
 
 impl Constant {
     /// What is meant, of a shape that broadcasts to the place's block.
     ///
     /// # Errors
-    /// When the row is not there.
+    /// When the row or head is not there.
     pub fn tensor(&self) -> candle_core::Result<Tensor> {
-        match self.row {
-            Some(row) => self.rows.narrow(0, row, 1),
-            None => Ok(self.rows.clone()),
+        let rows = match self.row {
+            Some(row) => self.rows.narrow(0, row, 1)?,
+            None => self.rows.clone(),
+        };
+        match self.head {
+            Some(head) => rows.narrow(1, head, 1),
+            None => Ok(rows),
         }
     }
 }

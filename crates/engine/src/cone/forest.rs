@@ -73,7 +73,8 @@ struct Key {
 #[derive(Debug, PartialEq, Eq, Hash)]
 enum ValueKey {
     None,
-    Constant(candle_core::TensorId, Option<usize>),
+    /// Which tensor, which row and head of it.
+    Constant(candle_core::TensorId, Option<usize>, Option<usize>),
     /// Of which node, at which point, which rows, heads and dimensions of them.
     Rows(NodeId, Point, Arc<[usize]>, Option<Arc<[usize]>>, Option<Arc<[usize]>>),
 }
@@ -259,7 +260,7 @@ impl Forest {
         };
         let (value, source) = match (&edit.value, from) {
             (Some(Taken::Constant(constant)), _) => {
-                (ValueKey::Constant(constant.rows.id(), constant.row), None)
+                (ValueKey::Constant(constant.rows.id(), constant.row, constant.head), None)
             }
             (_, None) => (ValueKey::None, None),
             (_, Some((source, place))) => {

@@ -94,7 +94,11 @@ impl EditFile {
             Some(ParametersFile::All(file)) => Some(file.as_str()),
             _ => None,
         };
-        let examples = self.value.iter().filter_map(|value| value.examples.as_deref());
+        let fitted = match &self.parameters {
+            Some(ParametersFile::Fit(fit)) => Some(fit.examples.as_str()),
+            _ => None,
+        };
+        let examples = self.value.iter().filter_map(|value| value.examples.as_deref()).chain(fitted);
         self.in_files().map(|(file, _)| file).chain(all).chain(examples).collect()
     }
 
@@ -181,17 +185,37 @@ pub enum DimsFile {
     Parts(Vec<String>),
 }
 
-/// `parameters`: all of one file, or each by name.
+/// `parameters`: all of one file, or each by name, or fitted.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(
     untagged,
-    expecting = "a safetensors or npz file, an autoencoder's folder, or a table of parameters by name"
+    expecting = "a safetensors or npz file, an autoencoder's folder, a table of parameters by name, or { pca = \"RUN\", examples = \"FILE\", rank = … }"
 )]
 pub enum ParametersFile {
     /// A file that has them by their names, or the folder of an autoencoder.
     All(String),
+    /// Principal components of activations.
+    Fit(FitFile),
     /// Each by its name.
     Each(BTreeMap<String, ParameterFile>),
+}
+
+/// Principal components, fitted to a data set at the edit's site and layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FitFile {
+    /// The run of the data set.
+    pub pca: String,
+    /// The data set, one example a line.
+    pub examples: String,
+    /// How many components.
+    pub rank: usize,
+    /// Which positions of each example; all if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub positions: Option<Positions>,
+    /// Whether dimensions are divided by their standard deviations first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub standardise: bool,
 }
 
 /// One of the op's own tensors.
@@ -237,10 +261,14 @@ pub struct ValueFile {
     /// A run of a data set of its own, over which the mean is taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mean: Option<String>,
-    /// With `mean`: another run of it, whose mean is taken off.
+    /// A run of a data set of its own, whose activations' first principal component it is; with `minus` that of
+    /// the differences.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pca: Option<String>,
+    /// With `mean` or `pca`: another run of it, which is taken off.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub minus: Option<String>,
-    /// With `mean`: the data set.
+    /// With `mean` or `pca`: the data set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub examples: Option<String>,
     /// The Euclidean norm that every row is scaled to.

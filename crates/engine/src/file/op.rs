@@ -64,17 +64,19 @@ impl ExperimentFile {
         };
         let (site, layer) = site(site_name, part)?;
         let layers = layers(edit.layers.as_ref(), layer, part)?;
-        let mut op = match &edit.op {
-            OpFile::Name(name) => of_op.named_op(experiment, edit, op_kind(name, part)?, part, shared)?,
-            OpFile::Link(link) => linked_op(experiment, edit, link, part)?,
-            OpFile::Load(_) => return Err(Error::part(part, "a saved intervention cannot load another")),
-        };
         let at = Target {
             site,
             layers: layers.clone(),
             positions: Positions::Indices(Indices::All),
             heads: None,
             dims: None,
+        };
+        let mut op = match &edit.op {
+            OpFile::Name(name) => {
+                of_op.named_op(experiment, edit, (op_kind(name, part)?, &at), part, shared)?
+            }
+            OpFile::Link(link) => linked_op(experiment, edit, link, part)?,
+            OpFile::Load(_) => return Err(Error::part(part, "a saved intervention cannot load another")),
         };
         op.value =
             edit.value.as_ref().map(|value| of_value.value(experiment, value, at, part)).transpose()?;
@@ -111,18 +113,22 @@ impl ExperimentFile {
         &self,
         experiment: &Experiment<'_>,
         edit: &EditFile,
-        kind: OpKind,
+        (kind, at): (OpKind, &Target),
         part: &str,
         shared: &mut Shared,
     ) -> Result<Op> {
         let mut op = match &edit.parameters {
             None => Op::new(kind),
             Some(parameters) => {
-                let key = format!("{:?} {} {parameters:?}", self.folder, kind.info().name);
+                let fitted_at = match parameters {
+                    ParametersFile::Fit(_) => format!("{at:?}"),
+                    _ => String::new(),
+                };
+                let key = format!("{:?} {} {parameters:?} {fitted_at}", self.folder, kind.info().name);
                 match shared.parameters.get(&key) {
                     Some(op) => op.clone(),
                     None => {
-                        let op = self.parameters(experiment, kind, parameters, part)?;
+                        let op = self.parameters(experiment, (kind, at), parameters, part)?;
                         shared.parameters.insert(key, op.clone());
                         op
                     }
@@ -154,12 +160,13 @@ impl ExperimentFile {
     fn parameters(
         &self,
         experiment: &Experiment<'_>,
-        kind: OpKind,
+        (kind, at): (OpKind, &Target),
         parameters: &ParametersFile,
         part: &str,
     ) -> Result<Op> {
         let device = experiment.model().decoder().device();
         match parameters {
+            ParametersFile::Fit(fit) => self.fitted_parameters(experiment.model(), fit, kind, at, part),
             ParametersFile::All(name) => {
                 let path = self.data_path(name);
                 match path.is_dir() {

@@ -1,6 +1,6 @@
 //! From a value as it is written to what it is.
 
-use super::{ExperimentFile, NumberFile, NumbersFile, TokenFile, ValueFile};
+use super::{ExperimentFile, FitFile, NumberFile, NumbersFile, TokenFile, ValueFile};
 use crate::control::ControlVector;
 use crate::execute::Cone;
 use crate::experiment::Experiment;
@@ -8,7 +8,7 @@ use crate::op::{Op, OpKind, Source, Value};
 use crate::{Error, Result, dataset, fit};
 use candle_core::{Device, Tensor};
 use causalcone_model::file::Weights;
-use causalcone_model::{Indices, Model, Site, Target, nearest};
+use causalcone_model::{Indices, Model, Positions, Site, Target, nearest};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -61,29 +61,35 @@ impl ExperimentFile {
     ) -> Result<Value> {
         let model = experiment.model();
         let device = model.decoder().device();
+        let fitted = value.mean.as_ref().or(value.pca.as_ref());
         let kinds = [
             value.run.is_some(),
             value.mean.is_some(),
+            value.pca.is_some(),
             value.embedding.is_some(),
             value.file.is_some(),
             value.values.is_some(),
         ];
         if kinds.iter().filter(|given| **given).count() != 1 {
-            return Err(Error::part(part, "value needs exactly one of run, mean, embedding, file or values"));
+            return Err(Error::part(
+                part,
+                "value needs exactly one of run, mean, pca, embedding, file or values",
+            ));
         }
         let of_run = value.layers.is_some() || value.heads.is_some();
         let of_either = value.site.is_some() || value.positions.is_some();
-        if of_run && value.run.is_none() || of_either && value.run.is_none() && value.mean.is_none() {
+        if of_run && value.run.is_none() || of_either && value.run.is_none() && fitted.is_none() {
             return Err(Error::part(
                 part,
-                "layers and heads of a value need value = { run = … }, site and positions that or { mean = … }",
+                "layers and heads of a value need value = { run = … }, site and positions that or { mean = … } or { pca = … }",
             ));
         }
-        if (value.minus.is_some() || value.examples.is_some()) && value.mean.is_none() {
-            return Err(Error::part(part, "minus and examples of a value need value = { mean = … }"));
+        if (value.minus.is_some() || value.examples.is_some()) && fitted.is_none() {
+            let problem = "minus and examples of a value need value = { mean = … } or { pca = … }";
+            return Err(Error::part(part, problem));
         }
-        if let Some(mean) = &value.mean {
-            return self.mean(experiment, mean, value, at, part);
+        if let Some(run) = fitted {
+            return self.fitted_value(experiment, run, value, at, part);
         }
         if value.tensor.is_some() && value.file.is_none() {
             return Err(Error::part(part, "tensor needs value = { file = … }"));
@@ -119,36 +125,111 @@ impl ExperimentFile {
         }
     }
 
-    /// The mean of a run's activations over a data set, less that of another run where one is named.
-    fn mean(
+    /// What is fitted to a run's activations over a data set, or to what they have more than another run's: the
+    /// mean, or the first principal component.
+    fn fitted_value(
         &self,
         experiment: &Experiment<'_>,
-        mean: &str,
+        run: &str,
         value: &ValueFile,
         mut at: Target,
         part: &str,
     ) -> Result<Value> {
         let Some(file) = &value.examples else {
             let hint = "write examples = \"FILE\", one example a line".to_string();
-            return Err(Error::hinted(part, "the mean of its value is over no examples", Some(hint)));
+            return Err(Error::hinted(part, "its value is fitted to no examples", Some(hint)));
         };
         if let Some(name) = &value.site {
             let (own, layer) = site(name, part)?;
             at.site = own;
             at.layers = layers(at.layers.as_ref(), layer, part)?;
         } else if self.sweep.as_ref().is_some_and(|sweep| sweep.sites.is_some()) {
-            let problem = "the mean of its value is at the edit's site, which the sweep changes";
+            let problem = "its value is fitted at the edit's site, which the sweep changes";
             return Err(Error::hinted(part, problem, Some("give the value a site".into())));
         }
         at.positions = value.positions.clone().unwrap_or(at.positions);
-        let examples = dataset::load(&self.data_path(file))?;
-        let mut fitted = Experiment::new(experiment.model());
-        let mut runs = BTreeMap::new();
-        let names = examples.iter().flatten().take(1).flat_map(|example| example.prompts.keys());
-        for name in names {
-            runs.insert(name.as_str(), fitted.open_run(name)?);
+        let runs: Vec<&str> = [Some(run), value.minus.as_deref()].into_iter().flatten().collect();
+        let collecting = self.collecting(experiment.model(), file, &runs, &at, part)?;
+        let executor = Cone::default();
+        let found: Result<fit::ByLayer<Tensor>> = match (&value.pca, runs.len()) {
+            (None, _) => fit::means(&collecting, &executor).and_then(|means| {
+                let less = |(layer, mean): (&Option<usize>, &Tensor)| {
+                    let minus = means.get(1).and_then(|minus| minus.get(layer));
+                    Ok((*layer, minus.map_or(Ok(mean.clone()), |minus| mean - minus)?))
+                };
+                means[0].iter().map(less).collect()
+            }),
+            (Some(_), 1) => fit::components(&collecting, &executor, 1, false).and_then(|mut found| {
+                let first = |(layer, found): (_, fit::Components)| Ok((layer, found.components.get(0)?));
+                found.swap_remove(0).into_iter().map(first).collect()
+            }),
+            (Some(_), _) => fit::contrast(&collecting, &executor),
+        };
+        let found = found.map_err(|error| fitting(file, part, &error))?;
+        let on_device = |(layer, tensor): (_, Tensor)| {
+            Ok((layer, tensor.to_device(experiment.model().decoder().device())?))
+        };
+        let mut found: fit::ByLayer<Tensor> = found.into_iter().map(on_device).collect::<Result<_>>()?;
+        Ok(match found.remove(&None) {
+            Some(outside) => Value::Tensor(outside),
+            None => Value::Layers(found.into_iter().filter_map(|(l, t)| Some((l?, t))).collect()),
+        })
+    }
+
+    /// The principal components that an op's parameters are fitted to be.
+    pub(super) fn fitted_parameters(
+        &self,
+        model: &Model,
+        fit: &FitFile,
+        kind: OpKind,
+        at: &Target,
+        part: &str,
+    ) -> Result<Op> {
+        if kind != OpKind::PcaSwap {
+            let problem =
+                format!("principal components are for op \"pca_swap\", not \"{}\"", kind.info().name);
+            return Err(Error::part(part, problem));
         }
-        for name in [Some(mean), value.minus.as_deref()].into_iter().flatten() {
+        if self.sweep.as_ref().is_some_and(|sweep| sweep.sites.is_some()) {
+            let problem = "its parameters are fitted at the edit's site, which the sweep changes";
+            return Err(Error::part(part, problem));
+        }
+        let mut at = at.clone();
+        at.positions = fit.positions.clone().unwrap_or(Positions::Indices(Indices::All));
+        let collecting = self.collecting(model, &fit.examples, &[&fit.pca], &at, part)?;
+        let found = fit::components(&collecting, &Cone::default(), fit.rank, fit.standardise);
+        let found = found.map_err(|error| fitting(&fit.examples, part, &error))?.swap_remove(0);
+        let count = found.len();
+        let mut found = found.into_values();
+        match (found.next(), count) {
+            (Some(found), 1) => Ok(Op::new(kind)
+                .parameter("components", found.components)
+                .parameter("mean", found.mean)
+                .parameter("std", found.std)),
+            _ => {
+                let problem = format!("components are of one layer, and it names {count}");
+                Err(Error::hinted(part, problem, Some("write an edit for each layer".into())))
+            }
+        }
+    }
+
+    /// An experiment that collects from some runs of a data set.
+    fn collecting<'m>(
+        &self,
+        model: &'m Model,
+        file: &str,
+        names: &[&str],
+        at: &Target,
+        part: &str,
+    ) -> Result<Experiment<'m>> {
+        let examples = dataset::load(&self.data_path(file))?;
+        let mut collecting = Experiment::new(model);
+        let mut runs = BTreeMap::new();
+        let has = examples.iter().flatten().take(1).flat_map(|example| example.prompts.keys());
+        for name in has {
+            runs.insert(name.as_str(), collecting.open_run(name)?);
+        }
+        for name in names {
             let Some(run) = runs.get(name) else {
                 let has = runs.keys().copied().collect::<Vec<_>>().join(", ");
                 let problem = format!("{file} has no prompts for \"{name}\"; it has them for {has}");
@@ -159,25 +240,10 @@ impl ExperimentFile {
                     hint.map(|near| format!("did you mean \"{near}\"?")),
                 ));
             };
-            fitted.edit(*run, at.clone(), Op::collect())?;
+            collecting.edit(*run, at.clone(), Op::collect())?;
         }
-        fitted.examples = Some(examples);
-        let means = fit::means(&fitted, &Cone::default()).map_err(|error| {
-            let hint = error.hint();
-            Error::hinted(part, format!("the mean over {file}: {error}"), hint)
-        })?;
-        let mut found = BTreeMap::new();
-        for (layer, tensor) in &means[0] {
-            let tensor = match means.get(1) {
-                Some(minus) => (tensor - &minus[layer])?,
-                None => tensor.clone(),
-            };
-            found.insert(*layer, tensor.to_device(experiment.model().decoder().device())?);
-        }
-        Ok(match found.remove(&None) {
-            Some(outside) => Value::Tensor(outside),
-            None => Value::Layers(found.into_iter().filter_map(|(l, t)| Some((l?, t))).collect()),
-        })
+        collecting.examples = Some(examples);
+        Ok(collecting)
     }
 
     /// A value from a file: one tensor, or one a layer where its name says so.
@@ -209,6 +275,11 @@ impl ExperimentFile {
         }
         Ok(Value::Layers(by_layer))
     }
+}
+
+/// That something cannot be fitted to a data set.
+fn fitting(file: &str, part: &str, error: &Error) -> Error {
+    Error::hinted(part, format!("what is fitted to {file}: {error}"), error.hint())
 }
 
 /// A file of tensors by name.

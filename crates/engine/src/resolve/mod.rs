@@ -112,14 +112,15 @@ impl Expanded {
         let layers = choice.layers.clone().unwrap_or(0..self.layers.len());
         let positions = pick(&self.positions, choice.position);
         let heads = self.heads.as_ref().map(|heads| pick(heads, choice.head));
-        // Cells that share a constant share its tensor, of which one that edits a position at a time
-        // takes a row.
+        // Cells that share a constant share its tensor, of which one that edits a position or head at a
+        // time takes a row.
         let constant = |rows: Tensor| {
             let row = choice.position.filter(|_| rows.rank() > 0 && rows.dims()[0] > 1);
-            Taken::Constant(Constant { rows, row })
+            let head = choice.head.filter(|_| rows.rank() == 3 && rows.dims()[1] > 1);
+            Taken::Constant(Constant { rows, row, head })
         };
         let noise = match &self.value {
-            ExpandedValue::Noise(noise) => Some(constant(noise.tensor(sample, choice.head)?)),
+            ExpandedValue::Noise(noise) => Some(constant(noise.tensor(sample)?)),
             _ => None,
         };
         layers

@@ -74,8 +74,8 @@ impl Experiment<'_> {
         Ok(())
     }
 
-    /// A constant: one number, one row, or one row a position; as wide as the site or the subspace, or as
-    /// all that is joint.
+    /// A constant: one number, one row, or one row a position, on sites by head also one a head; as wide as
+    /// the site or the subspace, or as all that is joint.
     fn constant(&self, edit: &Expanded, value: &Tensor, part: &dyn Fn() -> String) -> Result<Tensor> {
         let wrong = |problem: String| Error::part(part(), format!("the value {problem}"));
         let kind = edit.operation.kind;
@@ -94,17 +94,26 @@ impl Experiment<'_> {
         if value.rank() == 0 {
             return Ok(value);
         }
-        let rows = match value.dims() {
-            [_] => value.unsqueeze(0)?,
-            [_, _] => value,
-            shape => {
+        let layout = edit.site.layout(self.model.config());
+        let rows = match (value.dims(), layout) {
+            ([_], _) => value.unsqueeze(0)?,
+            ([_, _], _) => value,
+            ([_, given, _], Layout::Heads { heads, .. }) => match &edit.heads {
+                _ if *given == self.head_count(edit) => value,
+                Some(named) if *given == heads => select(&value, 1, named)?,
+                _ => {
+                    let problem = format!("is of {given} heads, where {} fit", self.head_count(edit));
+                    return Err(wrong(problem));
+                }
+            },
+            (shape, _) => {
                 return Err(wrong(format!("has shape {shape:?}, where a vector or one row a position fits")));
             }
         };
-        let (count, width) = rows.dims2()?;
+        let count = rows.dim(0)?;
         let full = self.width(edit.site, self.runs[edit.run.0].ids.len());
         let part_width = edit.dims.as_ref().map_or(full, |dims| dims.len());
-        if let (1, Some(joint)) = (count, edit.operation.joint)
+        if let (1, 2, Some(joint)) = (count, rows.rank(), edit.operation.joint)
             && width == self.joint_width(edit, part_width)
         {
             let heads = self.head_count(edit);
@@ -125,7 +134,7 @@ impl Experiment<'_> {
         }
         let rows = match &edit.dims {
             Some(dims) if width == dims.len() => rows,
-            Some(dims) if width == full => select(&rows, 1, dims)?,
+            Some(dims) if width == full => select(&rows, rows.rank() - 1, dims)?,
             None if width == full => rows,
             dims => {
                 let fits =
@@ -133,9 +142,9 @@ impl Experiment<'_> {
                 return Err(wrong(format!("is {width} wide, where {} needs {fits}", edit.site.name())));
             }
         };
-        // On head sites the same row serves every head: positions × 1 × width.
-        let by_head = matches!(edit.site.layout(self.model.config()), Layout::Heads { .. });
-        Ok(if by_head { rows.unsqueeze(1)? } else { rows })
+        // On head sites a row without heads serves every head: positions × 1 × width.
+        let by_head = matches!(layout, Layout::Heads { .. });
+        Ok(if by_head && rows.rank() == 2 { rows.unsqueeze(1)? } else { rows })
     }
 
     /// Activations of another run: site, layers, positions and heads paired with the edit's.

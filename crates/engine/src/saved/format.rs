@@ -151,7 +151,7 @@ impl Description {
             if self.edit[..index].iter().any(|other| other.name.as_ref() == Some(name)) {
                 return Err(format!("two edits are called \"{name}\""));
             }
-            if let Some(ParametersFile::All(_)) = &edit.parameters {
+            if let Some(ParametersFile::All(_) | ParametersFile::Fit(_)) = &edit.parameters {
                 return Err(format!("edit \"{name}\" does not name its parameters one by one"));
             }
             if let Some(file) = edit.files().into_iter().find(|file| *file != super::WEIGHTS) {
