@@ -177,8 +177,8 @@ pub fn heat_map(result: &SweepResult, model: &Model, title: &str) -> HeatMap {
         facets,
         value_label: format!("{mean}{}", value_label(metric)),
         scale: match metric {
-            Metric::Prob | Metric::Kl => Scale::FromZero,
-            Metric::Logit | Metric::Logprob => Scale::Sequential,
+            Metric::Prob | Metric::Kl | Metric::Accuracy => Scale::FromZero,
+            Metric::Logit | Metric::Logprob | Metric::Loss => Scale::Sequential,
             Metric::LogitDiff => Scale::Diverging,
         },
     }
@@ -202,6 +202,8 @@ fn value_label(metric: Metric) -> &'static str {
         Metric::Logprob => "log probability (nats)",
         Metric::LogitDiff => "logit difference",
         Metric::Kl => "KL divergence (nats)",
+        Metric::Accuracy => "accuracy",
+        Metric::Loss => "loss (nats)",
     }
 }
 

@@ -19,6 +19,7 @@ struct Swept<'a> {
     read_run: RunId,
     /// Tokens whose logits are all that is read; `None` where whole distributions are.
     single: Option<Arc<[u32]>>,
+    label: Option<u32>,
     /// The plan's number of its first baseline, and whether there is one for each sample.
     baseline: usize,
     by_sample: bool,
@@ -31,6 +32,8 @@ pub(crate) struct Basis {
     pub(crate) prompt: Arc<[u32]>,
     /// The tokens that are read.
     pub(crate) tokens: Arc<[u32]>,
+    /// What should come, where a metric asks.
+    pub(crate) label: Option<u32>,
 }
 
 impl Experiment<'_> {
@@ -220,13 +223,17 @@ impl<'a> Swept<'a> {
                 ));
             }
         }
+        let label = match metrics.iter().find(|metric| metric.needs_label()) {
+            Some(metric) => Some(experiment.label(metric.name())?),
+            None => None,
+        };
         // Logits of single tokens need only their own rows of the unembedding.
         let single = metrics.iter().all(|m| matches!(m, Metric::Logit | Metric::LogitDiff));
         let single = single.then(|| experiment.tokens.clone().into());
         let axes = experiment.axes(sweep, &edits, &compiler.expanded)?;
         let samples = experiment.samples(sweep)?;
         let by_sample = samples.is_some() && compiler.noisy[0][read_run.0];
-        Ok(Self { compiler, edits, axes, samples, read_run, single, baseline: 0, by_sample })
+        Ok(Self { compiler, edits, axes, samples, read_run, single, label, baseline: 0, by_sample })
     }
 
     fn cells(&self) -> u128 {
@@ -244,7 +251,8 @@ impl<'a> Swept<'a> {
     fn basis(&self) -> Basis {
         let experiment = self.compiler.experiment;
         let edited = experiment.edits[self.edits[0].0].run;
-        Basis { prompt: experiment.runs[edited.0].ids.clone(), tokens: experiment.tokens.clone().into() }
+        let prompt = experiment.runs[edited.0].ids.clone();
+        Basis { prompt, tokens: experiment.tokens.clone().into(), label: self.label }
     }
 
     fn each_sample(samples: Option<usize>) -> impl Iterator<Item = Option<usize>> {

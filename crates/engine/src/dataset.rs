@@ -44,7 +44,7 @@ pub struct Example {
     pub positions: BTreeMap<String, Indices>,
     /// Tokens in place of those the experiment reads.
     pub tokens: Option<Vec<TokenFile>>,
-    /// Anything, as JSON; kept for training.
+    /// The token that should come next, as JSON: a text that is one token, or an id.
     pub label: Option<String>,
     pub(crate) origin: Origin,
 }
@@ -155,6 +155,13 @@ impl Example {
     #[must_use]
     pub fn token(mut self, token: impl Into<TokenFile>) -> Self {
         self.tokens.get_or_insert_default().push(token.into());
+        self
+    }
+
+    /// The same with the token that should come next.
+    #[must_use]
+    pub fn label(mut self, token: impl Into<TokenFile>) -> Self {
+        self.label = serde_json::to_string(&token.into()).ok();
         self
     }
 

@@ -69,6 +69,14 @@ pub enum Error {
         /// The operating system's reason.
         source: std::io::Error,
     },
+    /// A training went out of bounds.
+    #[error("{what} is not finite at step {step}")]
+    Diverged {
+        /// The update, counted from 1, that was not made.
+        step: usize,
+        /// What: the loss, or a gradient.
+        what: &'static str,
+    },
     /// The caller asked to stop.
     #[error("interrupted")]
     Interrupted,
@@ -89,6 +97,9 @@ impl Error {
                 [one] => one.hint.clone(),
                 _ => None,
             },
+            Self::Diverged { .. } => Some(
+                "a lower learning_rate, or a warmup, keeps steps small; what was learned before stays".into(),
+            ),
             _ => None,
         }
     }
@@ -99,7 +110,7 @@ impl Error {
             Self::Model(source) | Self::Part { source, .. } => source.is_bad_input(),
             // A disk that is full is no fault of the experiment.
             Self::Io { doing, .. } => *doing != "write",
-            Self::Interrupted | Self::Kernel(_) => false,
+            Self::Interrupted | Self::Kernel(_) | Self::Diverged { .. } => false,
             Self::Examples { first: Some(first), .. } => first.is_bad_input(),
             _ => true,
         }

@@ -2,6 +2,7 @@
 
 use crate::dataset::{Example, Origin, Refused};
 use crate::execute::{Cone, Executor, collect};
+use crate::file::TokenFile;
 use crate::metric::{Distribution, Metric, Top};
 use crate::op::{Op, OpKind, Parameters, Value};
 use crate::plan::{Plan, Read, Reading};
@@ -78,6 +79,8 @@ pub struct Experiment<'m> {
     pub(crate) origin: Option<Origin>,
     /// The positions that example has names for.
     pub(crate) names: BTreeMap<String, Indices>,
+    /// What that example says should come, as JSON.
+    pub(crate) label: Option<String>,
 }
 
 /// The axes of a sweep; each point of their product is a cell. Without an axis, what the edits list
@@ -127,6 +130,7 @@ impl<'m> Experiment<'m> {
             examples: None,
             origin: None,
             names: BTreeMap::new(),
+            label: None,
         }
     }
 
@@ -299,6 +303,22 @@ impl<'m> Experiment<'m> {
     /// The tokens whose probabilities are recorded.
     pub fn read_tokens(&self) -> &[u32] {
         &self.tokens
+    }
+
+    /// The token that should come next: the example's label, or the first of the tokens that are read.
+    pub(crate) fn label(&self, what: &str) -> Result<u32> {
+        let Some(written) = &self.label else {
+            return self.tokens.first().copied().ok_or_else(|| {
+                let problem = format!("\"{what}\" needs to know which token should come");
+                let hint =
+                    Some("give each example a label, or [read] tokens, of which it is the first".into());
+                Error::hinted("label", problem, hint)
+            });
+        };
+        let token: TokenFile = serde_json::from_str(written).map_err(|_| {
+            Error::part("label", format!("{written} is neither a text that is one token nor a token id"))
+        })?;
+        token.id(self.model, "label")
     }
 
     /// The axes to sweep; `None` for a single experiment.

@@ -7,13 +7,17 @@ mod autoencoder;
 mod build;
 mod edit;
 mod op;
+mod train;
 mod value;
 
 pub(crate) use value::LAYER;
 
 pub use edit::{
     DimsFile, EditFile, FitFile, LinkFile, LoadFile, NumberFile, NumbersFile, OpFile, ParameterFile,
-    ParametersFile, TensorFile, TokenFile, ValueFile,
+    ParametersFile, RandomFile, TensorFile, TokenFile, ValueFile,
+};
+pub use train::{
+    BaseFile, HeldOutFile, KlFile, ObjectiveFile, OptimizerFile, RotationsFile, TemperatureFile, TrainFile,
 };
 
 use crate::experiment::LayerAxis;
@@ -73,6 +77,9 @@ pub struct ExperimentFile {
     /// What is swept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sweep: Option<SweepFile>,
+    /// How it is trained.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub train: Option<TrainFile>,
     /// The folder that file names in it are relative to.
     #[serde(skip)]
     pub folder: PathBuf,

@@ -176,6 +176,7 @@ impl<'m> Experiment<'m> {
             examples: None,
             origin: Some(example.origin.clone()),
             names: example.positions.clone(),
+            label: example.label.clone(),
         };
         if let Some(given) = &example.tokens {
             let ids = given.iter().map(|token| token.id(self.model, "tokens")).collect::<Result<_>>()?;

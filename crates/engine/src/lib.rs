@@ -44,6 +44,7 @@ mod positions;
 mod resolve;
 pub mod saved;
 mod sweep;
+pub mod train;
 mod verify;
 mod versions;
 

@@ -130,7 +130,7 @@ impl SweepResult {
 
 impl Coordinates {
     /// Leaves only what another cell has too.
-    fn narrow(&mut self, other: &Self) {
+    pub(crate) fn narrow(&mut self, other: &Self) {
         fn same<T: PartialEq>(ours: &mut Option<T>, theirs: &Option<T>) {
             if ours != theirs {
                 *ours = None;

@@ -164,16 +164,22 @@ pub enum Metric {
     LogitDiff,
     /// D(original ‖ edited) over the whole vocabulary, in nats.
     Kl,
+    /// 1 where the label is the likeliest token, else 0; its mean over examples is the accuracy.
+    Accuracy,
+    /// −ln p of the label, in nats: the cross-entropy.
+    Loss,
 }
 
 impl Metric {
     /// All of them, by name.
-    pub const ALL: [(&'static str, Self); 5] = [
+    pub const ALL: [(&'static str, Self); 7] = [
         ("prob", Self::Prob),
         ("logit", Self::Logit),
         ("logprob", Self::Logprob),
         ("logit_diff", Self::LogitDiff),
         ("kl", Self::Kl),
+        ("accuracy", Self::Accuracy),
+        ("loss", Self::Loss),
     ];
 
     /// Its name in files and tables.
@@ -186,13 +192,18 @@ impl Metric {
         match self {
             Self::Prob | Self::Logit | Self::Logprob => 1,
             Self::LogitDiff => 2,
-            Self::Kl => 0,
+            Self::Kl | Self::Accuracy | Self::Loss => 0,
         }
+    }
+
+    /// Whether it is about the label: what the example says should come, or the first of the tokens.
+    pub fn needs_label(self) -> bool {
+        matches!(self, Self::Accuracy | Self::Loss)
     }
 
     /// Whether there is one number for each token (true) or one for the cell (false).
     pub fn is_per_token(self) -> bool {
-        !matches!(self, Self::LogitDiff | Self::Kl)
+        matches!(self, Self::Prob | Self::Logit | Self::Logprob)
     }
 
     /// Whether it compares with the unedited distribution.
@@ -200,8 +211,14 @@ impl Metric {
         self == Self::Kl
     }
 
-    /// Its numbers for a distribution, given the tokens and the unedited distribution.
-    pub fn values(self, edited: &Distribution, original: &Distribution, tokens: &[u32]) -> Vec<f64> {
+    /// Its numbers for a distribution, given the tokens, the label, and the unedited distribution.
+    pub fn values(
+        self,
+        edited: &Distribution,
+        original: &Distribution,
+        tokens: &[u32],
+        label: Option<u32>,
+    ) -> Vec<f64> {
         let each = |f: fn(&Distribution, u32) -> f64| tokens.iter().map(|&id| f(edited, id)).collect();
         match self {
             Self::Prob => each(Distribution::prob),
@@ -212,6 +229,11 @@ impl Metric {
                 vec![pair.map_or(f64::NAN, |(a, b)| edited.logit(*a) - edited.logit(*b))]
             }
             Self::Kl => vec![original.kl(edited)],
+            Self::Accuracy => {
+                let is_best = |label| edited.top_ids(1) == [label];
+                vec![label.map_or(f64::NAN, |label| f64::from(u8::from(is_best(label))))]
+            }
+            Self::Loss => vec![label.map_or(f64::NAN, |label| -edited.logprob(label))],
         }
     }
 }

@@ -34,6 +34,11 @@ pub fn epsilon(seed: u64, example: u64, sample: u64, position: u64, dimension: u
     normal(mix(row(seed, example, sample, position) ^ dimension))
 }
 
+/// One number of [0, 1): a function of the seed, the stream and the index.
+pub(crate) fn uniform(seed: u64, stream: u64, index: u64) -> f64 {
+    (mix(mix(mix(seed) ^ stream) ^ index) >> 11) as f64 / (1u64 << 53) as f64
+}
+
 /// What all numbers of one position have in common.
 fn row(seed: u64, example: u64, sample: u64, position: u64) -> u64 {
     mix(mix(mix(mix(seed) ^ example) ^ sample) ^ position)

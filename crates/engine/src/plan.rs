@@ -139,6 +139,11 @@ pub struct Constant {
 }
 
 impl Constant {
+    /// Whether it is the same for every position.
+    pub(crate) fn is_one_row(&self) -> bool {
+        self.row.is_some() || self.rows.rank() == 0 || self.rows.dims()[0] == 1
+    }
+
     /// What is meant, of a shape that broadcasts to the place's block.
     ///
     /// # Errors

@@ -266,7 +266,7 @@ impl<'m> PreparedSweep<'m> {
     /// What is recorded of a cell whose logits are `row`.
     pub(crate) fn numbers(&self, row: &Distribution, original: &Distribution, baseline: usize) -> Values {
         // Where only single logits are read, a row holds them in the order of the tokens.
-        let tokens = &*self.bases[baseline].tokens;
+        let (tokens, label) = (&*self.bases[baseline].tokens, self.bases[baseline].label);
         let single: Vec<u32>;
         let tokens = match self.plan.baselines[baseline].original.reads.first() {
             Some(Read::Logits { tokens: Some(tokens), .. }) => {
@@ -275,7 +275,7 @@ impl<'m> PreparedSweep<'m> {
             }
             _ => tokens,
         };
-        let all = self.metrics.iter().flat_map(|metric| metric.values(row, original, tokens));
+        let all = self.metrics.iter().flat_map(|metric| metric.values(row, original, tokens, label));
         all.map(|x| x.is_finite().then_some(x)).collect()
     }
 }

@@ -112,8 +112,10 @@ impl Verification {
 
 fn tolerance(metric: Metric, reference: f64) -> f64 {
     match metric {
-        Metric::Prob | Metric::Kl => PROB_TOLERANCE,
-        Metric::Logit | Metric::Logprob | Metric::LogitDiff => LOGIT_TOLERANCE * reference.abs().max(1.0),
+        Metric::Prob | Metric::Kl | Metric::Accuracy => PROB_TOLERANCE,
+        Metric::Logit | Metric::Logprob | Metric::LogitDiff | Metric::Loss => {
+            LOGIT_TOLERANCE * reference.abs().max(1.0)
+        }
     }
 }
 

@@ -215,7 +215,7 @@ fn equal_noise_is_one_tensor() {
     }
     let ids: std::collections::HashSet<_> = tensors.values().collect();
     assert_eq!((tensors.len(), ids.len()), (4, 4));
-    // Heads swept one at a time have their own.
+    // Heads swept one at a time have their own part of one.
     let heads = json!({"run": "base", "site": "head_query_output", "layers": [0, 1], "heads": "all", "op": "noise", "level": 0.1});
     let plan =
         experiment(model("tiny-llama"), &file(json!([heads]), json!({"layers": "each", "heads": "each"})));
@@ -227,11 +227,12 @@ fn equal_noise_is_one_tensor() {
         .iter()
         .flat_map(|run| run.edits.clone())
         .filter_map(|edit| match &edit.value {
-            Some(Taken::Constant(constant)) => Some(constant.rows.id()),
+            Some(Taken::Constant(constant)) => Some((constant.rows.id(), constant.head.unwrap())),
             _ => None,
         })
         .collect();
     assert_eq!(ids.len(), 4);
+    assert_eq!(ids.iter().map(|(id, _)| *id).collect::<std::collections::HashSet<_>>().len(), 1);
 }
 
 #[test]

@@ -4,7 +4,8 @@
 //! Rows are the last-but-one axis, features the last one. The kernels are [`Linear`], [`layer_norm`],
 //! [`rms_norm`], [`softmax`], [`Activation`], [`Rope`], attention over ragged lists of keys ([`Ragged`]),
 //! and the sums and products [`add`], [`multiply`] and [`add_rows`]; [`gather_rows`], [`select`] and
-//! [`replace`] take rows and slices out and put them back; [`log_sum_exp`] and [`divergence`] read rows of logits.
+//! [`replace`] take rows and slices out and put them back; [`log_sum_exp`] and [`divergence`] read rows of logits, [`cross_entropy`]
+//! and [`kl_divergence`] are their losses.
 //!
 //! On the CPU and in f32 they run vectorised on all threads, with gradients computed by formula; their
 //! results do not depend on the number of threads. Elsewhere, and wherever a parameter trains, they are
@@ -29,6 +30,7 @@ mod distribution;
 mod elementwise;
 mod kernel;
 mod linear;
+mod loss;
 mod norm;
 mod orthogonal;
 mod panels;
@@ -44,6 +46,7 @@ pub use attention::{Query, Ragged, Stretch};
 pub use distribution::{divergence, log_sum_exp};
 pub use elementwise::{add, multiply};
 pub use linear::Linear;
+pub use loss::{cross_entropy, kl_divergence};
 pub use norm::{layer_norm, rms_norm};
 pub use orthogonal::{cayley, distance_from_orthogonal, exponential, householder};
 pub use rope::{Rope, Rotation};

@@ -35,6 +35,7 @@ mod work;
 pub use forest::{Forest, Node, NodeId, Step};
 pub use point::{Point, Reach, reach};
 pub use rows::Rows;
+pub(crate) use schedule::Part;
 pub use schedule::{Batch, Kept, Schedule};
 pub use slice::{Need, Slice, Use};
 pub use work::Work;
@@ -43,6 +44,7 @@ pub(crate) use work::{Continued, Flops};
 use crate::Result;
 use crate::plan::{Cell, Plan, Read};
 use causalcone_model::{Config, Site};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 /// What the cone executor will do for some cells of a plan.
@@ -58,6 +60,8 @@ pub struct ConePlan {
     pub reads: Vec<Vec<NodeRead>>,
     work: Work,
     continued: Continued,
+    /// The wave of every node of which something is needed.
+    waves: HashMap<NodeId, usize>,
 }
 
 /// A read of a cell, resolved to nodes.
@@ -87,30 +91,6 @@ impl ConePlan {
     /// # Errors
     /// When a single cell needs more memory than that; says how much.
     pub fn new(plan: &Plan, cells: &[&Cell], config: &Config, memory: Option<u64>) -> Result<Self> {
-        Self::ordered(plan, cells, config, memory, false)
-    }
-
-    /// [`ConePlan::new`] with all prompts in batches before any edit, so that they can be run once for
-    /// many values of the edits.
-    ///
-    /// # Errors
-    /// As [`ConePlan::new`].
-    pub fn with_prompts_first(
-        plan: &Plan,
-        cells: &[&Cell],
-        config: &Config,
-        memory: Option<u64>,
-    ) -> Result<Self> {
-        Self::ordered(plan, cells, config, memory, true)
-    }
-
-    fn ordered(
-        plan: &Plan,
-        cells: &[&Cell],
-        config: &Config,
-        memory: Option<u64>,
-        prompts_first: bool,
-    ) -> Result<Self> {
         let layers = config.layers;
         let mut forest = Forest::new(layers);
         let mut wanted = vec![false; plan.runs.len()];
@@ -136,10 +116,47 @@ impl ConePlan {
             cells.iter().map(|cell| cell.reads.iter().map(read).collect()).collect();
         let asked: Vec<_> = reads.iter().flatten().flat_map(|read| read.asks(&forest)).collect();
         let slice = Slice::new(&forest, asked.into_iter());
-        let schedule = Schedule::new((&forest, &slice), &reads, config, memory, prompts_first)?;
+        let order = schedule::order(&forest, &slice);
+        let waves = order.iter().map(|(wave, id)| (*id, *wave)).collect();
+        let all: Vec<usize> = (0..cells.len()).collect();
+        let part = Part { nodes: &order, cells: &all, later: &[], later_cells: &[] };
+        let schedule = Schedule::new((&forest, &slice), &reads, config, memory, &part)?;
         let continued = Continued::new(&forest, &slice);
         let work = Work::of(&forest, &slice, &schedule, &reads, (&continued, config));
-        Ok(Self { forest, slice, schedule, reads, work, continued })
+        Ok(Self { forest, slice, schedule, reads, work, continued, waves })
+    }
+
+    /// The schedule of a part of the work.
+    ///
+    /// # Errors
+    /// As [`ConePlan::new`].
+    pub(crate) fn schedule_of(
+        &self,
+        part: &Part<'_>,
+        config: &Config,
+        memory: Option<u64>,
+    ) -> Result<Schedule> {
+        Schedule::new((&self.forest, &self.slice), &self.reads, config, memory, part)
+    }
+
+    /// The nodes that some cells need, by wave and in order; those that are `there`, and what only they need,
+    /// are left out.
+    pub(crate) fn nodes_of(&self, cells: &[usize], there: impl Fn(NodeId) -> bool) -> Vec<(usize, NodeId)> {
+        let asks = cells.iter().flat_map(|cell| &self.reads[*cell]).flat_map(|read| read.asks(&self.forest));
+        let mut open: Vec<NodeId> = asks.map(|(owner, ..)| owner).collect();
+        let mut needed = HashSet::new();
+        while let Some(id) = open.pop() {
+            if !there(id) && needed.insert(id) {
+                self.slice.outside(&self.forest, id, |owner, _, _, _| open.push(owner));
+            }
+        }
+        let mut nodes: Vec<(usize, NodeId)> = needed
+            .into_iter()
+            .filter(|id| self.slice.is_needed(*id))
+            .map(|id| (self.waves[&id], id))
+            .collect();
+        nodes.sort_unstable();
+        nodes
     }
 
     /// What it costs.
@@ -147,11 +164,9 @@ impl ConePlan {
         &self.work
     }
 
-    /// How many batches come before the first edit.
-    pub(crate) fn clean_batches(&self) -> usize {
-        let is_edited = |id: &NodeId| self.forest.nodes()[*id].edit.is_some();
-        let batches = &self.schedule.batches;
-        batches.iter().position(|batch| batch.nodes.iter().any(is_edited)).unwrap_or(batches.len())
+    /// Bytes that each node of a part leaves behind for others and for reads.
+    pub(crate) fn kept_bytes(&self, part: &Part<'_>, config: &Config) -> HashMap<NodeId, u64> {
+        schedule::kept_bytes((&self.forest, &self.slice), &self.reads, config, part)
     }
 
     pub(crate) fn continued(&self) -> &Continued {

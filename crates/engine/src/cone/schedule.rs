@@ -67,24 +67,57 @@ pub struct Kept {
     pub until: usize,
 }
 
+/// Part of a plan's work.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Part<'a> {
+    /// What is computed: nodes by wave and in order.
+    pub(crate) nodes: &'a [(usize, NodeId)],
+    /// The cells that are then complete.
+    pub(crate) cells: &'a [usize],
+    /// What is computed at other times, and takes from these nodes then: that is kept until the end.
+    pub(crate) later: &'a [(usize, NodeId)],
+    /// The cells that are complete at other times.
+    pub(crate) later_cells: &'a [usize],
+}
+
+impl Part<'_> {
+    /// All that is asked of any node: by the edits and runs of others, and by reads. Tells whose, of which tensor,
+    /// which rows.
+    fn asked(
+        &self,
+        forest: &Forest,
+        slice: &Slice,
+        reads: &[Vec<NodeRead>],
+        mut tell: impl FnMut(NodeId, Point, &Rows),
+    ) {
+        for (_, id) in self.nodes.iter().chain(self.later) {
+            slice.outside(forest, *id, |owner, at, rows, _| tell(owner, at, &rows));
+        }
+        let reads = self.cells.iter().chain(self.later_cells).flat_map(|cell| &reads[*cell]);
+        for (owner, at, rows) in reads.flat_map(|read| read.asks(forest)) {
+            tell(owner, at, &rows);
+        }
+    }
+}
+
 impl Schedule {
     pub(super) fn new(
         (forest, slice): (&Forest, &Slice),
         reads: &[Vec<NodeRead>],
         config: &Config,
         memory: Option<u64>,
-        prompts_first: bool,
+        part: &Part<'_>,
     ) -> Result<Self> {
-        let order = order(forest, slice, prompts_first);
         let sizes = Sizes::new(config);
         // What is kept if everything that can be is: an upper bound that holds for any cut.
-        let kept = Sizes::kept(config, forest, slice, &order, reads) + logits(reads, config);
+        let kept = kept_bytes((forest, slice), reads, config, part).into_values().sum::<u64>()
+            + logits(part.cells.iter().map(|cell| &reads[*cell]), config);
         let room = memory.map(|memory| memory.saturating_sub(kept));
         let mut schedule = Self { batch_of: vec![None; forest.nodes().len()], ..Self::default() };
         let mut load = Load::new(config);
         let mut peak = 0;
         let mut last_wave = None;
-        for (wave, id) in order {
+        for &(wave, id) in part.nodes {
             let alone = Load::of(config, &sizes, slice, id);
             if room.is_some_and(|room| alone.bytes > room) {
                 return Err(too_small(memory.unwrap_or_default(), kept + alone.bytes));
@@ -102,7 +135,11 @@ impl Schedule {
             schedule.batch_of[id] = Some(number);
             schedule.batches[number].nodes.push(id);
         }
-        schedule.keep(forest, slice, reads);
+        if schedule.batches.is_empty() && !part.cells.is_empty() {
+            // All that these cells read is there already.
+            schedule.batches.push(Batch::default());
+        }
+        schedule.keep(forest, slice, reads, part);
         schedule.peak = kept + peak;
         Ok(schedule)
     }
@@ -113,7 +150,7 @@ impl Schedule {
     }
 
     /// Finds what must be kept, and when each cell is complete.
-    fn keep(&mut self, forest: &Forest, slice: &Slice, reads: &[Vec<NodeRead>]) {
+    fn keep(&mut self, forest: &Forest, slice: &Slice, reads: &[Vec<NodeRead>], part: &Part<'_>) {
         let mut kept: HashMap<(NodeId, Point), (Rows, usize)> = HashMap::new();
         let mut keep = |node: NodeId, at: Point, rows: &Rows, until: usize| {
             let entry = kept.entry((node, at)).or_default();
@@ -131,8 +168,10 @@ impl Schedule {
                 });
             }
         }
-        for (cell, reads) in reads.iter().enumerate() {
-            let asked: Vec<_> = reads.iter().flat_map(|read| read.asks(forest)).collect();
+        let others = Part { nodes: &[], cells: &[], ..*part };
+        others.asked(forest, slice, reads, |owner, at, rows| keep(owner, at, rows, usize::MAX));
+        for &cell in part.cells {
+            let asked: Vec<_> = reads[cell].iter().flat_map(|read| read.asks(forest)).collect();
             let ready = asked.iter().filter_map(|(owner, ..)| self.batch_of[*owner]).max().unwrap_or(0);
             for (owner, at, rows) in asked {
                 keep(owner, at, &rows, ready);
@@ -153,7 +192,7 @@ impl Schedule {
 
 /// All needed nodes by wave: each can be computed beside those of its own wave it depends on, and
 /// after those of earlier ones.
-fn order(forest: &Forest, slice: &Slice, prompts_first: bool) -> Vec<(usize, NodeId)> {
+pub(super) fn order(forest: &Forest, slice: &Slice) -> Vec<(usize, NodeId)> {
     let mut waves = vec![0usize; forest.nodes().len()];
     let mut order = Vec::new();
     for (id, node) in forest.nodes().iter().enumerate() {
@@ -162,9 +201,6 @@ fn order(forest: &Forest, slice: &Slice, prompts_first: bool) -> Vec<(usize, Nod
             // A value from a tensor past the edited one is not there when blocks go side by side.
             let is_ahead = Point::of(place, forest.layers()) > node.start;
             wave = wave.max(waves[source] + usize::from(is_ahead));
-        }
-        if prompts_first && node.edit.is_some() {
-            wave = wave.max(1);
         }
         waves[id] = wave;
         if slice.is_needed(id) {
@@ -176,12 +212,12 @@ fn order(forest: &Forest, slice: &Slice, prompts_first: bool) -> Vec<(usize, Nod
 }
 
 /// Bytes of the logits over the whole vocabulary that are held at once.
-fn logits(reads: &[Vec<NodeRead>], config: &Config) -> u64 {
+fn logits<'a>(reads: impl Iterator<Item = &'a Vec<NodeRead>> + Clone, config: &Config) -> u64 {
     let is_whole = |read: &&NodeRead| matches!(read, NodeRead::Logits { tokens: None, .. });
     let rows = |reads: &Vec<NodeRead>| reads.iter().filter(is_whole).count();
     // Cells are handed on together up to so many rows; one cell may read more.
-    let most = reads.iter().map(rows).max().unwrap_or(0);
-    let all: usize = reads.iter().map(rows).sum();
+    let most = reads.clone().map(rows).max().unwrap_or(0);
+    let all: usize = reads.map(rows).sum();
     (all.min(LOGIT_ROWS).max(most) * config.vocab) as u64 * 4
 }
 
@@ -219,36 +255,33 @@ impl Sizes {
             output: bytes(3 * d + hidden),
         }
     }
+}
 
-    /// Bytes of all rows that anyone takes from another node, or reads.
-    fn kept(
-        config: &Config,
-        forest: &Forest,
-        slice: &Slice,
-        order: &[(usize, NodeId)],
-        reads: &[Vec<NodeRead>],
-    ) -> u64 {
-        let mut kept: HashMap<(NodeId, Point), Rows> = HashMap::new();
-        let mut keep = |node: NodeId, at: Point, rows: &Rows| {
-            let entry = kept.entry((node, at)).or_default();
+/// Bytes of the rows of each of a part's nodes that anyone takes from it, or reads.
+pub(super) fn kept_bytes(
+    (forest, slice): (&Forest, &Slice),
+    reads: &[Vec<NodeRead>],
+    config: &Config,
+    part: &Part<'_>,
+) -> HashMap<NodeId, u64> {
+    let mut bytes: HashMap<NodeId, u64> = part.nodes.iter().map(|(_, id)| (*id, 0)).collect();
+    let mut kept: HashMap<(NodeId, Point), Rows> = HashMap::new();
+    part.asked(forest, slice, reads, |owner, at, rows| {
+        if bytes.contains_key(&owner) {
+            let entry = kept.entry((owner, at)).or_default();
             *entry = entry.union(rows);
-        };
-        for (_, id) in order {
-            slice.outside(forest, *id, |owner, at, rows, _| keep(owner, at, &rows));
         }
-        for (owner, at, rows) in reads.iter().flatten().flat_map(|read| read.asks(forest)) {
-            keep(owner, at, &rows);
-        }
-        let width = |at: &Point, len: usize| match at.site.layout(config) {
+    });
+    for ((node, at), rows) in kept {
+        let len = forest.nodes()[node].len;
+        let width = match at.site.layout(config) {
             Layout::Rows { width } => width,
             Layout::Heads { heads, width } => heads * width,
             Layout::Attention { heads } => heads * len,
         };
-        let bytes = |((node, at), rows): (&(NodeId, Point), &Rows)| {
-            (rows.len() * width(at, forest.nodes()[*node].len)) as u64 * 4
-        };
-        kept.iter().map(bytes).sum()
+        *bytes.entry(node).or_default() += (rows.len() * width) as u64 * 4;
     }
+    bytes
 }
 
 /// What some nodes take, block by block.

@@ -2,7 +2,10 @@
 
 use super::op::Shared;
 use super::value::site;
-use super::{EditFile, EditRefFile, EditsFile, ExperimentFile, OpFile, RunFile, SweepFile, TokenFile};
+use super::{
+    EditFile, EditRefFile, EditsFile, ExperimentFile, ObjectiveFile, OpFile, RunFile, SweepFile, TokenFile,
+    TrainFile,
+};
 use crate::dataset::{self, Example, Refused};
 use crate::error::Within;
 use crate::experiment::{EditId, Experiment, Sweep};
@@ -30,6 +33,8 @@ impl ExperimentFile {
             _ => None,
         });
         let names = self.edit.iter().flat_map(EditFile::files).chain(saved);
+        let of_training = self.train.iter().flat_map(TrainFile::files);
+        let names = names.chain(of_training);
         names.chain(self.examples.as_deref()).flat_map(|name| files_at(self.data_path(name))).collect()
     }
 
@@ -103,7 +108,11 @@ impl ExperimentFile {
         let of_edits = self.edit.iter().filter_map(|edit| edit.run.as_deref());
         let of_values = self.edit.iter().filter_map(|edit| edit.value.as_ref()?.run.as_deref());
         let of_read = self.read.iter().filter_map(|read| read.run.as_deref());
-        let named: BTreeSet<&str> = of_edits.chain(of_values).chain(of_read).collect();
+        let of_train = self.train.iter().filter_map(|train| match &train.objective {
+            Some(ObjectiveFile::Kl(kl)) => Some(kl.kl.as_str()),
+            _ => None,
+        });
+        let named: BTreeSet<&str> = of_edits.chain(of_values).chain(of_read).chain(of_train).collect();
         let is_base = |example: &Example| example.prompts.contains_key("base");
         let needs_base =
             self.runs.is_empty() && (named.is_empty() || self.edit.iter().any(|edit| edit.run.is_none()));
@@ -116,29 +125,29 @@ impl ExperimentFile {
         runs
     }
 
-    fn sweep_spec(&self, sweep: &SweepFile) -> Result<Sweep> {
-        let find = |reference: &EditRefFile| -> Result<EditId> {
-            let index = match reference {
-                EditRefFile::Index(index) => (*index < self.edit.len()).then_some(*index),
-                EditRefFile::Name(name) => self.edit.iter().position(|edit| edit.name.as_ref() == Some(name)),
-            };
-            index.map(EditId).ok_or_else(|| {
-                let names: Vec<String> = self.edit.iter().filter_map(|edit| edit.name.clone()).collect();
-                let names = if names.is_empty() {
-                    "none has a name".into()
-                } else {
-                    format!("their names: {}", names.join(", "))
-                };
-                let given = match reference {
-                    EditRefFile::Index(index) => index.to_string(),
-                    EditRefFile::Name(name) => format!("\"{name}\""),
-                };
-                Error::part(
-                    "sweep",
-                    format!("there is no edit {given}; there are {}, {names}", self.edit.len()),
-                )
-            })
+    /// The edit that is meant.
+    pub(super) fn edit_ref(&self, reference: &EditRefFile, part: &str) -> Result<EditId> {
+        let index = match reference {
+            EditRefFile::Index(index) => (*index < self.edit.len()).then_some(*index),
+            EditRefFile::Name(name) => self.edit.iter().position(|edit| edit.name.as_ref() == Some(name)),
         };
+        index.map(EditId).ok_or_else(|| {
+            let names: Vec<String> = self.edit.iter().filter_map(|edit| edit.name.clone()).collect();
+            let names = if names.is_empty() {
+                "none has a name".into()
+            } else {
+                format!("their names: {}", names.join(", "))
+            };
+            let given = match reference {
+                EditRefFile::Index(index) => index.to_string(),
+                EditRefFile::Name(name) => format!("\"{name}\""),
+            };
+            Error::part(part, format!("there is no edit {given}; there are {}, {names}", self.edit.len()))
+        })
+    }
+
+    fn sweep_spec(&self, sweep: &SweepFile) -> Result<Sweep> {
+        let find = |reference: &EditRefFile| self.edit_ref(reference, "sweep");
         let edits = match &sweep.edit {
             None => Vec::new(),
             Some(EditsFile::One(one)) => vec![find(one)?],

@@ -189,13 +189,15 @@ pub enum DimsFile {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(
     untagged,
-    expecting = "a safetensors or npz file, an autoencoder's folder, a table of parameters by name, or { pca = \"RUN\", examples = \"FILE\", rank = … }"
+    expecting = "a safetensors or npz file, an autoencoder's folder, a table of parameters by name, or { pca = \"RUN\", examples = \"FILE\", rank = … } or { random = SEED, rank = … }"
 )]
 pub enum ParametersFile {
     /// A file that has them by their names, or the folder of an autoencoder.
     All(String),
     /// Principal components of activations.
     Fit(FitFile),
+    /// Drawn at random.
+    Random(RandomFile),
     /// Each by its name.
     Each(BTreeMap<String, ParameterFile>),
 }
@@ -216,6 +218,17 @@ pub struct FitFile {
     /// Whether dimensions are divided by their standard deviations first.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub standardise: bool,
+}
+
+/// Parameters drawn at random, for training to begin with.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RandomFile {
+    /// The seed.
+    pub random: u64,
+    /// How many coordinates, where the op has a rank.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rank: Option<usize>,
 }
 
 /// One of the op's own tensors.

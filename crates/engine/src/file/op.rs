@@ -4,15 +4,16 @@ use super::autoencoder;
 use super::value::{TensorsFile, layers, site};
 use super::{DimsFile, EditFile, ExperimentFile, LinkFile, LoadFile, OpFile, ParameterFile, ParametersFile};
 use crate::experiment::{EditSpec, Experiment};
-use crate::op::{OPS, Op, OpInfo, OpKind, Setting};
+use crate::op::{OPS, Op, OpInfo, OpKind, Setting, Subspace};
 use crate::saved::{Saved, merged, unlinked};
 use crate::{Error, Result};
 use candle_core::Tensor;
-use causalcone_model::{Indices, Positions, Target, nearest};
+use causalcone_model::{Indices, Layout, Positions, Target, nearest};
 use causalcone_ops::Activation;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// What is read once, however many edits name it.
 #[derive(Default)]
@@ -121,18 +122,21 @@ impl ExperimentFile {
             None => Op::new(kind),
             Some(parameters) => {
                 let fitted_at = match parameters {
-                    ParametersFile::Fit(_) => format!("{at:?}"),
+                    ParametersFile::Fit(_) | ParametersFile::Random(_) => format!("{at:?} {:?}", edit.dims),
                     _ => String::new(),
                 };
                 let key = format!("{:?} {} {parameters:?} {fitted_at}", self.folder, kind.info().name);
-                match shared.parameters.get(&key) {
+                let mut op = match shared.parameters.get(&key) {
                     Some(op) => op.clone(),
                     None => {
-                        let op = self.parameters(experiment, (kind, at), parameters, part)?;
+                        let op = self.parameters(experiment, edit, (kind, at), parameters, part)?;
                         shared.parameters.insert(key, op.clone());
                         op
                     }
-                }
+                };
+                // The same tensors, but what trains one edit does not train the other.
+                op.parameters = Arc::new((*op.parameters).clone());
+                op
             }
         };
         let known = kind.info().settings;
@@ -160,6 +164,7 @@ impl ExperimentFile {
     fn parameters(
         &self,
         experiment: &Experiment<'_>,
+        edit: &EditFile,
         (kind, at): (OpKind, &Target),
         parameters: &ParametersFile,
         part: &str,
@@ -167,6 +172,11 @@ impl ExperimentFile {
         let device = experiment.model().decoder().device();
         match parameters {
             ParametersFile::Fit(fit) => self.fitted_parameters(experiment.model(), fit, kind, at, part),
+            ParametersFile::Random(random) => {
+                let width = width_of(experiment, edit, kind, at, part)?;
+                let drawn = Op::random(kind, width, random.rank, random.random);
+                drawn.map_err(|problem| Error::hinted(part, problem.message, problem.hint))
+            }
             ParametersFile::All(name) => {
                 let path = self.data_path(name);
                 match path.is_dir() {
@@ -193,6 +203,42 @@ impl ExperimentFile {
                 Ok(op)
             }
         }
+    }
+}
+
+/// How wide a vector the op sees.
+fn width_of(
+    experiment: &Experiment<'_>,
+    edit: &EditFile,
+    kind: OpKind,
+    at: &Target,
+    part: &str,
+) -> Result<usize> {
+    if edit.joint.is_some() {
+        let problem =
+            "is joint, so that its parameters depend on its positions or heads and cannot be drawn here";
+        return Err(Error::hinted(
+            part,
+            problem,
+            Some("give its tensors: parameters = { rotation = … }".into()),
+        ));
+    }
+    let width = match at.site.layout(experiment.model().config()) {
+        Layout::Rows { width } | Layout::Heads { width, .. } => width,
+        Layout::Attention { .. } => {
+            let name = at.site.name();
+            return Err(Error::part(
+                part,
+                format!("parameters are of vectors, and {name} is a matrix of them"),
+            ));
+        }
+    };
+    match dims(edit, part)? {
+        Some(dims) if kind.info().subspace == Subspace::Site => {
+            let found = dims.resolve("dimension", width);
+            Ok(found.map_err(|source| Error::Part { part: part.into(), source })?.len())
+        }
+        _ => Ok(width),
     }
 }
 

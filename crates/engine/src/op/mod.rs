@@ -22,6 +22,7 @@
 mod arithmetic;
 mod compute;
 mod dictionary;
+mod draw;
 mod joint;
 mod mask;
 mod parameters;
@@ -32,8 +33,9 @@ mod table;
 
 pub use compute::Operation;
 pub(crate) use compute::OperationKey;
+pub(crate) use draw::completed;
 pub use joint::Joint;
-pub use parameters::{Parameters, Problem, Settings};
+pub use parameters::{Bound, Parameters, Problem, Settings};
 pub use table::{Axis, Group, OPS, OpInfo, OpKind, ParameterInfo, Setting, Subspace, Takes};
 
 use crate::RunId;

@@ -5,19 +5,44 @@ use super::{Joint, Op, Operation};
 use candle_core::{DType, Tensor};
 use causalcone_model::{Indices, nearest};
 use causalcone_ops::Activation;
-use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, OnceLock};
 
 /// How far the products of a rotation's columns may be from 0 and 1: rounding, and a finite difference.
 const ORTHOGONAL: f64 = 1e-2;
 
 /// The tensors of an op, by name. Edits that share one `Parameters` are linked: what trains one, trains
-/// all.
-#[derive(Debug, Default)]
+/// all. A clone is linked to none.
+#[derive(Debug, Default, Clone)]
 pub struct Parameters {
     tensors: BTreeMap<String, Tensor>,
     /// What is wrong with their numbers, once that was looked at.
     checked: OnceLock<Option<String>>,
+}
+
+/// Tensors that stand in for the parameters of edits while a plan runs, such as those that train.
+#[derive(Debug, Clone, Default)]
+pub struct Bound(HashMap<usize, (Arc<Parameters>, Arc<Parameters>)>);
+
+impl Bound {
+    /// Has `by` stand in for `parameters`, wherever edits share these.
+    pub fn bind(&mut self, parameters: &Arc<Parameters>, by: Parameters) {
+        self.0.insert(Arc::as_ptr(parameters) as usize, (parameters.clone(), Arc::new(by)));
+    }
+
+    /// What stands in for these.
+    pub(crate) fn get(&self, parameters: &Arc<Parameters>) -> Option<&Parameters> {
+        self.0.get(&(Arc::as_ptr(parameters) as usize)).map(|(_, by)| &**by)
+    }
+
+    /// The operation with what stands in.
+    pub(crate) fn of<'o>(&self, operation: &'o Operation) -> Cow<'o, Operation> {
+        match self.0.get(&(Arc::as_ptr(&operation.parameters) as usize)) {
+            Some((_, by)) => Cow::Owned(Operation { parameters: by.clone(), ..operation.clone() }),
+            None => Cow::Borrowed(operation),
+        }
+    }
 }
 
 /// What cannot be done, and what could be meant.
@@ -37,7 +62,7 @@ impl From<String> for Problem {
 
 impl Parameters {
     /// The same and another tensor, in place of one of that name.
-    pub(super) fn with(&self, name: &str, tensor: Tensor) -> Self {
+    pub(crate) fn with(&self, name: &str, tensor: Tensor) -> Self {
         let mut tensors = self.tensors.clone();
         tensors.insert(name.into(), tensor);
         Self { tensors, checked: OnceLock::new() }

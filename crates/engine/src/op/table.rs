@@ -144,6 +144,8 @@ pub struct ParameterInfo {
     pub default: Option<f64>,
     /// Whether its columns are orthonormal.
     pub orthogonal: bool,
+    /// Whether training changes it.
+    pub trains: bool,
 }
 
 /// What can be set about an op besides its tensors.
@@ -256,7 +258,12 @@ impl OpInfo {
 }
 
 const fn parameter(name: &'static str, shape: &'static [Axis]) -> ParameterInfo {
-    ParameterInfo { name, shape, default: None, orthogonal: false }
+    ParameterInfo { name, shape, default: None, orthogonal: false, trains: true }
+}
+
+/// One that training leaves as it is.
+const fn fixed(parameter: ParameterInfo) -> ParameterInfo {
+    ParameterInfo { trains: false, ..parameter }
 }
 
 const fn with_default(name: &'static str, shape: &'static [Axis], default: f64) -> ParameterInfo {
@@ -355,7 +362,7 @@ pub static OPS: [OpInfo; 26] = [
     .value(Takes::Must)
     .of_rows(
         Subspace::None,
-        &[SQUARE, with_default("boundary", &[], 0.5), with_default("temperature", &[], 50.0)],
+        &[SQUARE, with_default("boundary", &[], 0.5), fixed(with_default("temperature", &[], 50.0))],
     )
     .interchange(),
     OpInfo::new(
@@ -366,7 +373,7 @@ pub static OPS: [OpInfo; 26] = [
         rotation::sigmoid_mask_rotated,
     )
     .value(Takes::Must)
-    .of_rows(Subspace::None, &[SQUARE, MASK, with_default("temperature", &[], 50.0)])
+    .of_rows(Subspace::None, &[SQUARE, MASK, fixed(with_default("temperature", &[], 50.0))])
     .interchange(),
     OpInfo::new(
         OpKind::PcaSwap,
@@ -379,9 +386,9 @@ pub static OPS: [OpInfo; 26] = [
     .of_rows(
         Subspace::Basis,
         &[
-            parameter("components", &[Rank, Width]),
-            with_default("mean", &[Width], 0.0),
-            with_default("std", &[Width], 1.0),
+            fixed(parameter("components", &[Rank, Width])),
+            fixed(with_default("mean", &[Width], 0.0)),
+            fixed(with_default("std", &[Width], 1.0)),
         ],
     ),
     OpInfo::new(
@@ -392,7 +399,7 @@ pub static OPS: [OpInfo; 26] = [
         mask::sigmoid_mask,
     )
     .value(Takes::Must)
-    .of_rows(Subspace::Site, &[MASK, with_default("temperature", &[], 0.01)])
+    .of_rows(Subspace::Site, &[MASK, fixed(with_default("temperature", &[], 0.01))])
     .interchange(),
     OpInfo::new(
         OpKind::AutoencoderSwap,
@@ -412,7 +419,7 @@ pub static OPS: [OpInfo; 26] = [
         dictionary::jumprelu_autoencoder,
     )
     .value(Takes::Maybe)
-    .of_rows(Subspace::Basis, &[W_ENC, B_ENC, W_DEC, B_DEC, parameter("threshold", &[Rank])])
+    .of_rows(Subspace::Basis, &[W_ENC, B_ENC, W_DEC, B_DEC, fixed(parameter("threshold", &[Rank]))])
     .settings(&[Setting::Centre, Setting::AddError]),
     OpInfo::new(OpKind::Loreft, "loreft", Group::Reft, "b ← b + (a(b·Wᵀ + bias) − b·R)·Rᵀ", reft::loreft)
         .of_rows(Subspace::None, &[ROTATION, WEIGHT, BIAS])

@@ -5,7 +5,10 @@
 
 use super::{DataFile, Encoding, Entry, Order, json};
 use crate::{Error, Result};
-use serde_json::Value;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+const METADATA: &str = "__metadata__";
 
 /// No real model comes near: a header of 10 000 tensors takes about one megabyte.
 const MAX_HEADER: u64 = 8 << 20;
@@ -26,6 +29,60 @@ struct Declared {
 /// plain little-endian number.
 pub fn entries(file: &DataFile) -> Result<Vec<Entry>> {
     let bad = |field: &str, problem: String| Error::file(file.path(), field, problem);
+    let (header, start) = header(file)?;
+    let mut declared = Vec::with_capacity(header.len());
+    for (name, value) in &header {
+        if name == METADATA {
+            let texts = value.as_object().is_some_and(|m| m.values().all(Value::is_string));
+            if !texts {
+                return Err(bad(METADATA, "is not a map of texts".into()));
+            }
+            continue;
+        }
+        declared.push(declaration(name, value).map_err(|problem| bad(name, problem))?);
+    }
+
+    // Together the tensors must cover the data section exactly, in some order.
+    declared.sort_by_key(|tensor| (tensor.begin, tensor.end));
+    let mut next = 0;
+    for tensor in &declared {
+        if tensor.begin != next {
+            let kind = if tensor.begin > next { "leaves a hole" } else { "overlaps another tensor" };
+            let problem = format!("data_offsets begin at {}, not at {next}: it {kind}", tensor.begin);
+            return Err(bad(&tensor.name, problem));
+        }
+        next = tensor.end;
+    }
+    if file.len() - start != next {
+        let held = file.len() - start;
+        return Err(bad("data", format!("the tensors take {next} bytes, the file holds {held}")));
+    }
+    let entry = |d: Declared| Entry {
+        name: d.name,
+        shape: d.shape,
+        encoding: d.encoding,
+        offset: start + d.begin,
+        bytes: d.end - d.begin,
+        order: Order::Rows,
+    };
+    Ok(declared.into_iter().map(entry).collect())
+}
+
+/// What the file says of itself besides its tensors.
+///
+/// # Errors
+/// When the header is malformed.
+pub fn metadata(file: &DataFile) -> Result<BTreeMap<String, String>> {
+    let (header, _) = header(file)?;
+    let written = header.get(METADATA).and_then(Value::as_object);
+    let texts =
+        written.into_iter().flatten().filter_map(|(key, value)| Some((key.clone(), value.as_str()?.into())));
+    Ok(texts.collect())
+}
+
+/// The header as JSON, and where the tensors start.
+fn header(file: &DataFile) -> Result<(Map<String, Value>, u64)> {
+    let bad = |field: &str, problem: String| Error::file(file.path(), field, problem);
     if file.len() < 8 {
         return Err(bad("header length", format!("the file has only {} bytes", file.len())));
     }
@@ -45,44 +102,7 @@ pub fn entries(file: &DataFile) -> Result<Vec<Entry>> {
     let Value::Object(header) = header else {
         return Err(bad("header", "is not a JSON object".into()));
     };
-
-    let mut declared = Vec::with_capacity(header.len());
-    for (name, value) in &header {
-        if name == "__metadata__" {
-            let texts = value.as_object().is_some_and(|m| m.values().all(Value::is_string));
-            if !texts {
-                return Err(bad("__metadata__", "is not a map of texts".into()));
-            }
-            continue;
-        }
-        declared.push(declaration(name, value).map_err(|problem| bad(name, problem))?);
-    }
-
-    // Together the tensors must cover the data section exactly, in some order.
-    declared.sort_by_key(|tensor| (tensor.begin, tensor.end));
-    let mut next = 0;
-    for tensor in &declared {
-        if tensor.begin != next {
-            let kind = if tensor.begin > next { "leaves a hole" } else { "overlaps another tensor" };
-            let problem = format!("data_offsets begin at {}, not at {next}: it {kind}", tensor.begin);
-            return Err(bad(&tensor.name, problem));
-        }
-        next = tensor.end;
-    }
-    let start = 8 + length;
-    if file.len() - start != next {
-        let held = file.len() - start;
-        return Err(bad("data", format!("the tensors take {next} bytes, the file holds {held}")));
-    }
-    let entry = |d: Declared| Entry {
-        name: d.name,
-        shape: d.shape,
-        encoding: d.encoding,
-        offset: start + d.begin,
-        bytes: d.end - d.begin,
-        order: Order::Rows,
-    };
-    Ok(declared.into_iter().map(entry).collect())
+    Ok((header, 8 + length))
 }
 
 /// Checks one entry of the header by itself.

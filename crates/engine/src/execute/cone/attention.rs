@@ -2,7 +2,7 @@
 
 use super::pass::{Pass, lacking};
 use super::start::those_of;
-use super::table::{Index, Table, fit};
+use super::table::{Index, Started, Table, fit};
 use crate::cone::{NodeId, Point, Rows};
 use crate::{Error, Result};
 use candle_core::{D, Tensor};
@@ -24,11 +24,11 @@ pub(super) struct Sight {
     value: Option<Tensor>,
 }
 
-impl Pass<'_> {
+impl Pass<'_, '_> {
     /// The weighted values of all rows of the batch that attend.
     pub(super) fn attend(&mut self, layer: usize, query: Table, key: &Table, value: &Table) -> Result<Table> {
         let at = |site| Point { block: layer, site };
-        let (forest, batch) = (&self.cone.forest, &self.cone.schedule.batches[self.batch]);
+        let (forest, batch) = (&self.cone.forest, self.batch);
         let attends = |id: &NodeId| {
             let need = self.need(*id, layer).filter(|_| forest.nodes()[*id].attends(layer));
             need.filter(|need| !need.middle.is_empty()).map(|need| (*id, need.middle.clone()))
@@ -169,18 +169,18 @@ impl Pass<'_> {
     }
 
     /// The weighted values of a node that starts at scores or weights.
-    fn mix_edited(&mut self, id: NodeId, at: Point) -> Result<Option<(NodeId, Rows, Tensor)>> {
+    fn mix_edited(&mut self, id: NodeId, at: Point) -> Result<Option<Started>> {
         let node = &self.cone.forest.nodes()[id];
         let rows = self.cone.slice.start(id).clone();
         let Some(step) = node.edit.as_ref().filter(|_| !rows.is_empty()) else { return Ok(None) };
         let parent = node.parent.unwrap_or(id);
-        let picked = step.indices(self.cone.slice.edited(&self.cone.forest, id));
-        let positions: Vec<usize> = picked.iter().map(|i| step.edit.place.positions[*i]).collect();
+        let Some(start) = self.start(id) else { return Ok(None) };
+        let positions = start.positions.clone();
         let base = self.matrix(parent, at, &positions)?;
-        let value = self.value(step, &picked, at, &Table::default())?;
+        let value = self.value(&[start], at, &Table::default())?;
         let edit = &step.edit;
         let new = edit.place.edit_of_rows(&base, &positions, self.model.config(), |block| {
-            edit.op.apply(edit.scale, block, value.as_ref())
+            self.bound.of(&edit.op).apply(edit.scale, block, value.as_ref())
         })?;
         if at.site == Site::AttentionScore {
             Causal::new(&positions, node.len)?.check(&base, &new, at.block).map_err(|source| {
@@ -194,7 +194,7 @@ impl Pass<'_> {
         let seen = rows.end();
         let value = select(&self.values(id, at.block, seen)?, 0, &(0..seen).collect::<Vec<_>>())?;
         let mixed = self.model.decoder().mix(&weights.narrow(D::Minus1, 0, seen)?, &value)?;
-        Ok(Some((id, rows, mixed)))
+        Ok(Some((vec![(id, rows)], mixed)))
     }
 
     /// The first so many values of a run.
@@ -266,7 +266,7 @@ impl Pass<'_> {
     }
 
     fn keep_matrices(&mut self, at: Point) -> Result<()> {
-        let kept = self.cone.schedule.batches[self.batch].keeps.get(&at);
+        let kept = self.batch.keeps.get(&at);
         let mut matrices: HashMap<NodeId, (Rows, Tensor, usize)> = HashMap::new();
         for kept in kept.into_iter().flatten() {
             let rows: Vec<usize> = kept.rows.iter().collect();

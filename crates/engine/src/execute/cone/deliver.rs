@@ -3,9 +3,9 @@
 use super::super::{Sink, go_on};
 use super::pass::lacking;
 use super::table::{Index, Store, Table};
-use crate::Result;
 use crate::cone::{Batch, ConePlan, Flops, NodeId, NodeRead, Point};
 use crate::plan::{Place, Reading};
+use crate::{Error, Result};
 use candle_core::Tensor;
 use causalcone_model::{Model, Site};
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ pub(super) struct Delivery<'a> {
     pub(super) cone: &'a ConePlan,
     /// The rows of the batch that went through the last norm.
     pub(super) normed: &'a Table,
-    pub(super) store: &'a Store,
+    pub(super) store: &'a Store<'a>,
 }
 
 /// Rows to be unembedded together: those that ask for the same tokens.
@@ -41,11 +41,50 @@ impl Delivery<'_> {
         Ok(flops)
     }
 
-    /// The logits these cells read, each row once.
-    fn logits(&self, cells: &[usize], flops: &mut u64) -> Result<Logits> {
+    /// The logits that cells read first, a row each, and how many operations they took.
+    pub(super) fn stacked(&self, cells: &[usize]) -> Result<(Option<Tensor>, u64)> {
+        let reads = cells.iter().map(|cell| match self.cone.reads[*cell].first() {
+            Some(NodeRead::Logits { owner, row, tokens }) => Ok((*owner, *row, tokens)),
+            _ => Err(Error::part("session", format!("cell {cell} reads no logits first"))),
+        });
+        let reads: Vec<_> = reads.collect::<Result<_>>()?;
+        let Some((_, _, tokens)) = reads.first() else { return Ok((None, 0)) };
+        let is_plain =
+            |(owner, ..): &(NodeId, usize, _)| self.cone.forest.nodes()[*owner].start.site != Site::Logits;
+        if reads.iter().all(|read| read.2 == *tokens && is_plain(read)) {
+            // All by one product, and one matrix for gradients to go back through.
+            let rows: Vec<_> = reads.iter().map(|(owner, row, _)| (*owner, *row)).collect();
+            return self.unembedded(&rows, tokens.as_deref());
+        }
+        let mut flops = 0;
+        let logits = self.logits(cells, &mut flops)?;
+        let of = |(owner, row, tokens): (NodeId, usize, &Option<Arc<[u32]>>)| {
+            let at = Point { block: self.cone.forest.layers(), site: Site::Logits };
+            logits.get(&(tokens.clone(), owner, row)).cloned().ok_or_else(|| lacking(owner, at, row))
+        };
+        let rows: Vec<Tensor> = reads.into_iter().map(of).collect::<Result<_>>()?;
+        Ok((Some(Tensor::stack(&rows, 0)?), flops))
+    }
+
+    /// Rows unembedded together, and how many operations that took.
+    fn unembedded(&self, rows: &[(NodeId, usize)], tokens: Option<&[u32]>) -> Result<(Option<Tensor>, u64)> {
         let config = self.model.config();
         let last = Point { block: self.cone.forest.layers(), site: Site::FinalNorm };
-        let edited = Point { site: Site::Logits, ..last };
+        let mut index = Index::new([self.normed].into_iter().chain(self.store.tables(last)));
+        for (owner, row) in rows {
+            if !index.push(*owner, *row) {
+                return Err(lacking(*owner, last, *row));
+            }
+        }
+        let Some(normed) = index.gather()? else { return Ok((None, 0)) };
+        let computed = self.model.decoder().unembed_tokens(&normed, tokens)?;
+        let each = Flops::new(config).logits(tokens.map_or(config.vocab, <[u32]>::len));
+        Ok((Some(computed), rows.len() as u64 * each))
+    }
+
+    /// The logits these cells read, each row once.
+    fn logits(&self, cells: &[usize], flops: &mut u64) -> Result<Logits> {
+        let edited = Point { block: self.cone.forest.layers(), site: Site::Logits };
         let mut asked = Asked::new();
         let mut logits = Logits::new();
         for read in cells.iter().flat_map(|cell| &self.cone.reads[*cell]) {
@@ -70,16 +109,9 @@ impl Delivery<'_> {
             }
         }
         for (tokens, rows) in asked {
-            let mut index = Index::new([self.normed].into_iter().chain(self.store.tables(last)));
-            for (owner, row) in &rows {
-                if !index.push(*owner, *row) {
-                    return Err(lacking(*owner, last, *row));
-                }
-            }
-            let Some(normed) = index.gather()? else { continue };
-            let computed = self.model.decoder().unembed_tokens(&normed, tokens.as_deref())?;
-            let each = Flops::new(config).logits(tokens.as_ref().map_or(config.vocab, |tokens| tokens.len()));
-            *flops += rows.len() as u64 * each;
+            let (computed, took) = self.unembedded(&rows, tokens.as_deref())?;
+            let Some(computed) = computed else { continue };
+            *flops += took;
             for (i, (owner, row)) in rows.into_iter().enumerate() {
                 logits.insert((tokens.clone(), owner, row), computed.get(i)?);
             }

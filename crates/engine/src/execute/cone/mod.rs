@@ -13,7 +13,8 @@ mod table;
 
 use super::{Executor, Sink, half_of_free_memory};
 use crate::Result;
-use crate::cone::{ConePlan, Work};
+use crate::cone::{Batch, ConePlan, Schedule, Work};
+use crate::op::Bound;
 use crate::plan::{Cell, Plan};
 use causalcone_model::{Config, Model};
 use deliver::Delivery;
@@ -38,7 +39,8 @@ impl Default for Cone {
 impl Executor for Cone {
     fn execute(&self, model: &Model, plan: &Plan, cells: &[&Cell], sink: Sink<'_>) -> Result<Work> {
         let cone = ConePlan::new(plan, cells, model.config(), self.memory)?;
-        run(model, plan, &cone, 0..cone.schedule.batches.len(), &mut Store::default(), sink)
+        let job = Job { model, plan, cone: &cone, bound: &Bound::default() };
+        job.run(&cone.schedule, &mut Store::default(), &mut |delivery, batch| delivery.deliver(batch, sink))
     }
 
     fn estimate(&self, plan: &Plan, cells: &[&Cell], config: &Config) -> Result<Work> {
@@ -50,24 +52,32 @@ impl Executor for Cone {
     }
 }
 
-/// Runs some batches of a plan, in order, after those before them.
-fn run(
-    model: &Model,
-    plan: &Plan,
-    cone: &ConePlan,
-    batches: std::ops::Range<usize>,
-    store: &mut Store,
-    sink: Sink<'_>,
-) -> Result<Work> {
-    let mut work = Work { peak_bytes: cone.work().peak_bytes, ..Work::default() };
-    for number in batches {
-        let mut pass = Pass::new(model, plan, cone, number, store);
-        // As one of rayon's own threads, so that each kernel starts without waking another first.
-        let normed = rayon::scope(|_| pass.run())?;
-        work += pass.done();
-        let delivery = Delivery { model, cone, normed: &normed, store };
-        work.flops += delivery.deliver(&cone.schedule.batches[number], sink)?;
-        store.drop_before(number + 1);
+/// What runs by a plan.
+#[derive(Clone, Copy)]
+struct Job<'a> {
+    model: &'a Model,
+    plan: &'a Plan,
+    cone: &'a ConePlan,
+    /// What stands in for the parameters of edits.
+    bound: &'a Bound,
+}
+
+/// Takes what a batch completes, and tells how many operations that took.
+type Take<'t> = &'t mut dyn FnMut(&Delivery<'_>, &Batch) -> Result<u64>;
+
+impl Job<'_> {
+    /// Runs the batches of a schedule, in order.
+    fn run(&self, schedule: &Schedule, store: &mut Store<'_>, take: Take<'_>) -> Result<Work> {
+        let mut work = Work { peak_bytes: schedule.peak, ..Work::default() };
+        for (number, batch) in schedule.batches.iter().enumerate() {
+            let mut pass = Pass::new(self, batch, store);
+            // As one of rayon's own threads, so that each kernel starts without waking another first.
+            let normed = rayon::scope(|_| pass.run())?;
+            work += pass.done();
+            let delivery = Delivery { model: self.model, cone: self.cone, normed: &normed, store };
+            work.flops += take(&delivery, batch)?;
+            store.drop_before(number + 1);
+        }
+        Ok(work)
     }
-    Ok(work)
 }

@@ -1,8 +1,10 @@
 //! One batch through the model: block by block, the live rows of all its nodes in one matrix.
 
+use super::Job;
 use super::attention::Sight;
 use super::table::{Index, Store, Table};
-use crate::cone::{ConePlan, Flops, Need, NodeId, Point, Rows, Work};
+use crate::cone::{Batch, ConePlan, Flops, Need, NodeId, Point, Rows, Work};
+use crate::op::Bound;
 use crate::plan::Plan;
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -11,13 +13,15 @@ use causalcone_model::{Model, Site};
 use std::collections::{BTreeMap, HashMap};
 
 /// A batch on its way through the model.
-pub(super) struct Pass<'a> {
+pub(super) struct Pass<'a, 'b> {
     pub(super) model: &'a Model,
     pub(super) plan: &'a Plan,
     pub(super) cone: &'a ConePlan,
-    pub(super) batch: usize,
+    pub(super) batch: &'a Batch,
+    /// What stands in for the parameters of edits.
+    pub(super) bound: &'a Bound,
     /// What earlier batches and earlier points left.
-    pub(super) store: &'a mut Store,
+    pub(super) store: &'a mut Store<'b>,
     /// The nodes that start at each point, in order.
     starts: BTreeMap<Point, Vec<NodeId>>,
     /// Edited scores and weights of the block at hand, H × rows × n.
@@ -30,16 +34,11 @@ pub(super) struct Pass<'a> {
     touched: HashMap<(NodeId, usize), Rows>,
 }
 
-impl<'a> Pass<'a> {
-    pub(super) fn new(
-        model: &'a Model,
-        plan: &'a Plan,
-        cone: &'a ConePlan,
-        batch: usize,
-        store: &'a mut Store,
-    ) -> Self {
+impl<'a, 'b> Pass<'a, 'b> {
+    pub(super) fn new(job: &Job<'a>, batch: &'a Batch, store: &'a mut Store<'b>) -> Self {
+        let Job { model, plan, cone, bound } = *job;
         let mut starts: BTreeMap<Point, Vec<NodeId>> = BTreeMap::new();
-        for &id in &cone.schedule.batches[batch].nodes {
+        for &id in &batch.nodes {
             let start = cone.forest.nodes()[id].start;
             let mut add = |site| starts.entry(Point { site, ..start }).or_default().push(id);
             match start.site {
@@ -56,6 +55,7 @@ impl<'a> Pass<'a> {
             plan,
             cone,
             batch,
+            bound,
             store,
             starts,
             matrices: HashMap::new(),
@@ -91,7 +91,7 @@ impl<'a> Pass<'a> {
     /// Logits as a tensor that others take from or edit; what cells read of them is computed apart.
     fn logits(&mut self, layers: usize, normed: &Table) -> Result<()> {
         let at = Point { block: layers, site: Site::Logits };
-        let keeps = self.cone.schedule.batches[self.batch].keeps.get(&at);
+        let keeps = self.batch.keeps.get(&at);
         if keeps.is_none() && !self.starts.contains_key(&at) {
             return Ok(());
         }
@@ -235,34 +235,38 @@ impl<'a> Pass<'a> {
 
     /// Adds to computed rows those of the nodes that start here, and keeps what is taken later.
     fn stage(&mut self, at: Point, mut table: Table) -> Result<Table> {
-        let mut pending: Vec<(NodeId, Rows, Tensor)> = Vec::new();
-        for id in self.starting(at) {
+        let starting = self.starting(at);
+        let (mut pending, mut open) = (Vec::new(), 0);
+        let mut rest = starting.as_slice();
+        while !rest.is_empty() {
+            let (group, others) = rest.split_at(self.alike(rest, at));
             // An edit of an edit of the same tensor needs the first one's rows.
-            let node = &self.cone.forest.nodes()[id];
-            let source = node.edit.as_ref().and_then(|step| step.source);
-            let mut from = [node.parent, source].into_iter().flatten();
-            if from.any(|node| self.is_pending(node, &pending)) {
+            let first = starting.len() - rest.len();
+            if group.iter().any(|id| self.rests_on(*id, &starting[open..first])) {
                 table.append(std::mem::take(&mut pending))?;
+                open = first;
             }
-            if let Some((rows, new)) = self.started(id, at, &table)? {
-                pending.push((id, rows, new));
-            }
+            pending.extend(self.started(group, at, &table)?);
+            rest = others;
         }
         table.append(pending)?;
         self.keep(at, &table)?;
         Ok(table)
     }
 
-    /// Whether a node, or one it has rows from, is among those not yet stacked.
-    fn is_pending(&self, node: NodeId, pending: &[(NodeId, Rows, Tensor)]) -> bool {
-        let first = pending.first().map_or(NodeId::MAX, |(id, ..)| *id);
-        let parents = std::iter::successors(Some(node), |id| self.cone.forest.nodes()[*id].parent);
-        let mut open = parents.take_while(|id| *id >= first);
-        open.any(|id| pending.binary_search_by_key(&id, |(id, ..)| *id).is_ok())
+    /// Whether a node, or one that its value comes from, has rows of one of these, which ascend.
+    pub(super) fn rests_on(&self, node: NodeId, of: &[NodeId]) -> bool {
+        let nodes = self.cone.forest.nodes();
+        let Some(first) = of.first() else { return false };
+        let source = nodes[node].edit.as_ref().and_then(|step| step.source);
+        let path = |id: Option<NodeId>| std::iter::successors(id, |id| nodes[*id].parent);
+        [nodes[node].parent, source]
+            .into_iter()
+            .any(|from| path(from).take_while(|id| id >= first).any(|id| of.binary_search(&id).is_ok()))
     }
 
     fn keep(&mut self, at: Point, table: &Table) -> Result<()> {
-        let Some(kept) = self.cone.schedule.batches[self.batch].keeps.get(&at) else { return Ok(()) };
+        let Some(kept) = self.batch.keeps.get(&at) else { return Ok(()) };
         let wanted: HashMap<NodeId, &Rows> = kept.iter().map(|kept| (kept.node, &kept.rows)).collect();
         let until = kept.iter().map(|kept| kept.until).max().unwrap_or(0);
         let rows =

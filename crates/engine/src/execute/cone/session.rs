@@ -1,17 +1,23 @@
 //! The same cells again and again, as training wants them: prompts once, edits each time.
 
-use super::{Cone, run, table::Store};
-use crate::Result;
-use crate::cone::{ConePlan, Work};
+use super::deliver::Delivery;
+use super::{Cone, Job, table::Store};
+use crate::cone::{Batch, ConePlan, NodeId, Part, Work};
+use crate::op::Bound;
 use crate::plan::{Cell, Plan, Reading};
+use crate::{Error, Result};
+use candle_core::Tensor;
 use causalcone_model::Model;
 use std::ops::ControlFlow;
 
 /// Cells whose unedited rows are computed and kept, so that a run computes edited rows only.
 ///
 /// A run reads the edits' constants as they then are: a [`Var`](candle_core::Var) that was set since
-/// the last run counts with its new value, and gradients of the readings flow back to it. Weights are
-/// frozen.
+/// the last run counts with its new value, and gradients of the readings flow back to it; other tensors can
+/// stand in for the edits' parameters ([`Bound`]). Weights are frozen.
+///
+/// Rows are kept as far as half of the memory goes, for the first cells; those of others are computed in each
+/// run, apart from edited ones, so that no gradient goes through them.
 ///
 /// ```
 /// use candle_core::{Device, Tensor, Var};
@@ -42,10 +48,11 @@ pub struct Session<'a> {
     model: &'a Model,
     plan: &'a Plan,
     cone: ConePlan,
-    /// The batches of prompts without edits, whose rows are in the store.
-    clean: usize,
-    store: Store,
-    readings: Vec<(usize, Vec<Reading>)>,
+    memory: Option<u64>,
+    /// Unedited rows, for good.
+    store: Store<'static>,
+    /// By node, whether its rows are in the store.
+    stored: Vec<bool>,
     work: Work,
 }
 
@@ -55,15 +62,34 @@ impl<'a> Session<'a> {
     /// # Errors
     /// As [`Executor::execute`](crate::Executor::execute).
     pub fn new(cone: &Cone, model: &'a Model, plan: &'a Plan, cells: &[&Cell]) -> Result<Self> {
-        let cone = ConePlan::with_prompts_first(plan, cells, model.config(), cone.memory)?;
-        let clean = cone.clean_batches();
+        let (memory, config) = (cone.memory, model.config());
+        let cone = ConePlan::new(plan, cells, config, memory)?;
+        let all: Vec<usize> = (0..cells.len()).collect();
+        let is_edited = |id: NodeId| cone.forest.nodes()[id].edit.is_some();
+        let (edited, clean): (Vec<_>, Vec<_>) =
+            cone.nodes_of(&all, |_| false).into_iter().partition(|(_, id)| is_edited(*id));
+        let whole = Part { nodes: &clean, cells: &[], later: &edited, later_cells: &all };
+        let kept = cone.kept_bytes(&whole, config);
+        // The first cells' rows, as far as memory goes.
+        let room = memory.map_or(u64::MAX, |memory| memory / 2);
+        let (mut stored, mut bytes) = (vec![false; cone.forest.nodes().len()], 0u64);
+        for cell in all.iter().copied() {
+            let new = cone.nodes_of(&[cell], |id| stored[id]);
+            let new: Vec<NodeId> = new.into_iter().map(|(_, id)| id).filter(|id| !is_edited(*id)).collect();
+            bytes += new.iter().map(|id| kept.get(id).copied().unwrap_or(0)).sum::<u64>();
+            if bytes > room {
+                break;
+            }
+            new.into_iter().for_each(|id| stored[id] = true);
+        }
+        let nodes: Vec<_> = clean.iter().copied().filter(|(_, id)| stored[*id]).collect();
+        let others: Vec<_> = clean.into_iter().filter(|(_, id)| !stored[*id]).chain(edited).collect();
+        let part = Part { nodes: &nodes, cells: &[], later: &others, later_cells: &all };
+        let schedule = cone.schedule_of(&part, config, memory)?;
         let mut store = Store::default();
-        let mut readings = Vec::new();
-        let work = run(model, plan, &cone, 0..clean, &mut store, &mut |cell, reading| {
-            readings.push((cell, reading));
-            Ok(ControlFlow::Continue(()))
-        })?;
-        Ok(Self { model, plan, cone, clean, store, readings, work })
+        let job = Job { model, plan, cone: &cone, bound: &Bound::default() };
+        let work = job.run(&schedule, &mut store, &mut |_, _| Ok(0))?;
+        Ok(Self { model, plan, cone, memory, store, stored, work })
     }
 
     /// The readings of all cells, in the order they were given; those of edited runs are computed anew.
@@ -71,17 +97,57 @@ impl<'a> Session<'a> {
     /// # Errors
     /// When the computation fails.
     pub fn run(&self) -> Result<Vec<Vec<Reading>>> {
-        let mut readings = vec![Vec::new(); self.cone.reads.len()];
-        for (cell, reading) in &self.readings {
-            readings[*cell].clone_from(reading);
-        }
-        let batches = self.clean..self.cone.schedule.batches.len();
-        let mut store = self.store.clone();
-        run(self.model, self.plan, &self.cone, batches, &mut store, &mut |cell, reading| {
-            readings[cell] = reading;
-            Ok(ControlFlow::Continue(()))
+        let all: Vec<usize> = (0..self.cone.reads.len()).collect();
+        let mut readings = vec![Vec::new(); all.len()];
+        self.run_some(&all, &Bound::default(), |delivery, batch| {
+            delivery.deliver(batch, &mut |cell, reading| {
+                readings[cell] = reading;
+                Ok(ControlFlow::Continue(()))
+            })
         })?;
         Ok(readings)
+    }
+
+    /// The logits that some cells read first, cells × tokens, in the order in which the cells are listed; `bound`
+    /// stands in for parameters.
+    ///
+    /// # Errors
+    /// When a cell reads no logits first, or cells read different numbers of them; when the computation fails.
+    pub fn logits(&self, cells: &[usize], bound: &Bound) -> Result<Tensor> {
+        let (mut order, mut parts): (Vec<usize>, Vec<Tensor>) = (Vec::new(), Vec::new());
+        self.run_some(cells, bound, |delivery, batch| {
+            let (stacked, flops) = delivery.stacked(&batch.cells)?;
+            order.extend(&batch.cells);
+            parts.extend(stacked);
+            Ok(flops)
+        })?;
+        let all = match parts.len() {
+            0 => return Err(Error::part("session", "no cell was asked for")),
+            1 => parts.remove(0),
+            _ => Tensor::cat(&parts, 0)?,
+        };
+        if order == cells {
+            return Ok(all);
+        }
+        let place = |cell: &usize| order.iter().position(|other| other == cell).unwrap_or(0);
+        Ok(causalcone_ops::select(&all, 0, &cells.iter().map(place).collect::<Vec<_>>())?)
+    }
+
+    fn run_some(
+        &self,
+        cells: &[usize],
+        bound: &Bound,
+        mut take: impl FnMut(&Delivery<'_>, &Batch) -> Result<u64>,
+    ) -> Result<Work> {
+        let mut nodes = self.cone.nodes_of(cells, |id| self.stored[id]);
+        for (wave, id) in &mut nodes {
+            *wave += usize::from(self.cone.forest.nodes()[*id].edit.is_some());
+        }
+        nodes.sort_unstable();
+        let part = Part { nodes: &nodes, cells, later: &[], later_cells: &[] };
+        let schedule = self.cone.schedule_of(&part, self.model.config(), self.memory)?;
+        let job = Job { model: self.model, plan: self.plan, cone: &self.cone, bound };
+        job.run(&schedule, &mut Store::over(&self.store), &mut take)
     }
 
     /// What was done once, for all runs.

@@ -8,6 +8,9 @@ use causalcone_model::Site;
 use causalcone_ops::{add, add_rows, gather_rows};
 use std::collections::HashMap;
 
+/// Rows of some nodes, each one's in turn.
+pub(super) type Started = (Vec<(NodeId, Rows)>, Tensor);
+
 /// Rows of some nodes, stacked: those of one node ascend by position and stand together.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Table {
@@ -74,13 +77,15 @@ impl Table {
     }
 
     /// Adds rows of nodes that have none yet.
-    pub(super) fn append(&mut self, more: Vec<(NodeId, Rows, Tensor)>) -> Result<()> {
+    pub(super) fn append(&mut self, more: Vec<Started>) -> Result<()> {
         if more.is_empty() {
             return Ok(());
         }
         let mut parts: Vec<Tensor> = self.rows.take().into_iter().collect();
-        for (node, rows, tensor) in more {
-            self.note(node, rows);
+        for (nodes, tensor) in more {
+            for (node, rows) in nodes {
+                self.note(node, rows);
+            }
             parts.push(tensor);
         }
         self.rows = Some(if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 0)? });
@@ -115,8 +120,10 @@ impl Table {
 }
 
 /// Rows kept from earlier batches, or for later points, by tensor.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Store {
+#[derive(Debug, Default)]
+pub(super) struct Store<'b> {
+    /// What was kept once and for all.
+    below: Option<&'b Store<'b>>,
     tables: HashMap<Point, Vec<(usize, Table)>>,
     matrices: HashMap<(Point, NodeId), (Matrix, usize)>,
 }
@@ -124,7 +131,12 @@ pub(super) struct Store {
 /// Rows of scores or weights, H × rows × n.
 pub(super) type Matrix = (Rows, Tensor);
 
-impl Store {
+impl<'b> Store<'b> {
+    /// An empty one over one that stays as it is.
+    pub(super) fn over(below: &'b Store<'b>) -> Self {
+        Self { below: Some(below), ..Self::default() }
+    }
+
     /// Keeps a table until a batch.
     pub(super) fn keep(&mut self, at: Point, table: Table, until: usize) {
         self.tables.entry(at).or_default().push((until, table));
@@ -164,12 +176,14 @@ impl Store {
 
     /// The rows of a node's scores or weights that were kept.
     pub(super) fn matrix(&self, at: Point, node: NodeId) -> Option<&Matrix> {
-        self.matrices.get(&(at, node)).map(|(matrix, _)| matrix)
+        let found = self.matrices.get(&(at, node)).map(|(matrix, _)| matrix);
+        found.or_else(|| self.below.and_then(|below| below.matrix(at, node)))
     }
 
     /// The tables that have rows of a tensor.
     pub(super) fn tables(&self, at: Point) -> impl Iterator<Item = &Table> {
-        self.tables.get(&at).into_iter().flatten().map(|(_, table)| table)
+        let below = self.below.and_then(|below| below.tables.get(&at));
+        self.tables.get(&at).into_iter().chain(below).flatten().map(|(_, table)| table)
     }
 }
 
@@ -194,27 +208,42 @@ impl<'t> Index<'t> {
         found.is_some()
     }
 
-    /// All rows as one matrix, and which of its rows are meant, if any.
+    /// The tables as one matrix, and which of its rows are meant, if any. Of a table of which others use most only
+    /// what is meant is there.
     fn joined(&self) -> Result<Option<(Tensor, Vec<u32>)>> {
-        let mut starts = vec![None; self.tables.len()];
-        for (table, _) in &self.entries {
-            starts[*table] = Some(0u32);
+        let mut asked: Vec<Vec<u32>> = vec![Vec::new(); self.tables.len()];
+        for (table, row) in &self.entries {
+            asked[*table].push(*row);
         }
         let (mut parts, mut next) = (Vec::new(), 0u32);
-        for (start, table) in starts.iter_mut().zip(&self.tables) {
-            if let (Some(start), Some(rows)) = (start, table.rows()) {
-                *start = next;
+        // By table: where it starts, and whether the rows are those asked for, in that order.
+        let mut starts = vec![(0u32, false); self.tables.len()];
+        for ((start, asked), table) in starts.iter_mut().zip(&asked).zip(&self.tables) {
+            let Some(rows) = table.rows().filter(|_| !asked.is_empty()) else { continue };
+            let is_picked = asked.len() * 2 < table.len as usize;
+            *start = (next, is_picked);
+            if is_picked {
+                next += u32::try_from(asked.len()).unwrap_or(u32::MAX);
+                parts.push(gather_rows(rows, asked)?);
+            } else {
                 next += table.len;
-                parts.push(rows);
+                parts.push(rows.clone());
             }
         }
-        let merged = match parts.as_slice() {
-            [] => return Ok(None),
-            [one] => (*one).clone(),
-            many => Tensor::cat(many, 0)?,
+        let merged = match parts.len() {
+            0 => return Ok(None),
+            1 => parts.remove(0),
+            _ => Tensor::cat(&parts, 0)?,
         };
-        let rows = self.entries.iter().map(|(table, row)| starts[*table].unwrap_or(0) + row).collect();
-        Ok(Some((merged, rows)))
+        let mut picked = vec![0u32; self.tables.len()];
+        let place = |&(table, row): &(usize, u32)| match starts[table] {
+            (start, false) => start + row,
+            (start, true) => {
+                picked[table] += 1;
+                start + picked[table] - 1
+            }
+        };
+        Ok(Some((merged, self.entries.iter().map(place).collect())))
     }
 
     /// The rows, in the order they were added.

@@ -1,0 +1,267 @@
+//! The schema of `[train]`, and what it asks for.
+
+use super::edit::TensorFile;
+use super::value::TensorsFile;
+use super::{EditRefFile, ExperimentFile};
+use crate::experiment::{EditId, Experiment};
+use crate::train::{Adam, HeldOut, Length, Map, Objective, Options, Schedule};
+use crate::{Error, Refused, Result, dataset};
+use causalcone_model::nearest;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// `[train]`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainFile {
+    /// The edits that train, by index or name; all with parameters if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub edits: Option<Vec<EditRefFile>>,
+    /// "cross_entropy", "logit_diff" or { kl = "RUN" }.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub objective: Option<ObjectiveFile>,
+    /// Passes over the examples; 10 if neither is given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<usize>,
+    /// Updates, in place of epochs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<usize>,
+    /// Examples in a batch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch: Option<usize>,
+    /// Batches in an update.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accumulate: Option<usize>,
+    /// "adam" or "adamw".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub optimizer: Option<OptimizerFile>,
+    /// β₁ and β₂.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub betas: Option<[f64; 2]>,
+    /// ε.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epsilon: Option<f64>,
+    /// The learning rate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learning_rate: Option<f64>,
+    /// Learning rates of parameters by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub learning_rates: BTreeMap<String, f64>,
+    /// How fast numbers shrink by themselves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_decay: Option<f64>,
+    /// "constant", "linear" or "cosine".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
+    /// Updates over which the learning rate rises.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup: Option<usize>,
+    /// The temperature of masks at the start and the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<TemperatureFile>,
+    /// How much of the loss is what masks exchange.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sparsity: Option<f64>,
+    /// "cayley", "householder" or "exponential".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotations: Option<RotationsFile>,
+    /// The seed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    /// A file of examples, or the part of the data set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_out: Option<HeldOutFile>,
+    /// Updates between two evaluations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub evaluate: Option<usize>,
+    /// Evaluations without a lower loss after which it stops.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patience: Option<usize>,
+    /// Updates between two checkpoints.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<usize>,
+    /// Whether all labels may be one token.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub one_label: bool,
+}
+
+/// `objective`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "\"cross_entropy\", \"logit_diff\" or { kl = \"RUN\" }")]
+pub enum ObjectiveFile {
+    /// By name.
+    Name(String),
+    /// The divergence from what a run says.
+    Kl(KlFile),
+}
+
+/// `{ kl = "RUN" }`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KlFile {
+    /// The run.
+    pub kl: String,
+}
+
+/// `optimizer`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OptimizerFile {
+    /// Decay is part of the gradient.
+    Adam,
+    /// Decay is apart from it.
+    AdamW,
+}
+
+/// `{ from = 50.0, to = 0.1 }`.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TemperatureFile {
+    /// At the first update.
+    pub from: f64,
+    /// At the last.
+    pub to: f64,
+}
+
+/// `rotations`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "\"cayley\", \"householder\", \"exponential\" or { base = { file = \"FILE\" } }"
+)]
+pub enum RotationsFile {
+    /// By name.
+    Name(String),
+    /// Householder reflections of a base of one's own.
+    Base(BaseFile),
+}
+
+/// `{ base = { file = "FILE", tensor = "…" } }`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaseFile {
+    /// The square matrix.
+    pub base: TensorFile,
+}
+
+/// `held_out`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "a file of examples, or a part between 0 and 1")]
+pub enum HeldOutFile {
+    /// So much of the data set.
+    Part(f64),
+    /// A data set of its own.
+    File(String),
+}
+
+impl TrainFile {
+    /// The files it names.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &str> {
+        let held = match &self.held_out {
+            Some(HeldOutFile::File(file)) => Some(file.as_str()),
+            _ => None,
+        };
+        let base = match &self.rotations {
+            Some(RotationsFile::Base(base)) => Some(base.base.file.as_str()),
+            _ => None,
+        };
+        held.into_iter().chain(base)
+    }
+}
+
+impl ExperimentFile {
+    /// What `[train]` asks for: the options, what is held out, and which lines of that cannot be used.
+    ///
+    /// # Errors
+    /// When there is no `[train]`, or it names what is not there.
+    pub fn training(&self, experiment: &Experiment<'_>) -> Result<(Options, HeldOut, Vec<Refused>)> {
+        let Some(train) = &self.train else {
+            let hint = Some("add a table [train]; it may be empty".into());
+            return Err(Error::hinted("train", "the experiment has no [train]", hint));
+        };
+        let default = Options::default();
+        let edits = train.edits.iter().flatten().map(|edit| self.edit_ref(edit, "train"));
+        let edits: Vec<EditId> = edits.collect::<Result<_>>()?;
+        if train.edits.as_ref().is_some_and(Vec::is_empty) {
+            return Err(Error::part("train", "edits = [] names no edit"));
+        }
+        let objective = match &train.objective {
+            None => Objective::CrossEntropy,
+            Some(ObjectiveFile::Kl(kl)) => Objective::Kl(experiment.find_run(&kl.kl, "train")?),
+            Some(ObjectiveFile::Name(name)) => {
+                let known =
+                    [("cross_entropy", Objective::CrossEntropy), ("logit_diff", Objective::LogitDiff)];
+                by_name("objective", name, known)?
+            }
+        };
+        let length = match (train.epochs, train.steps) {
+            (Some(_), Some(_)) => {
+                return Err(Error::part("train", "has epochs and steps, of which one fits"));
+            }
+            (None, Some(steps)) => Length::Steps(steps),
+            (Some(epochs), None) => Length::Epochs(epochs),
+            (None, None) => default.length,
+        };
+        let plain = Adam::default();
+        let [beta1, beta2] = train.betas.unwrap_or([plain.beta1, plain.beta2]);
+        let adam = Adam {
+            beta1,
+            beta2,
+            epsilon: train.epsilon.unwrap_or(plain.epsilon),
+            weight_decay: train.weight_decay.unwrap_or(plain.weight_decay),
+            decoupled: train.optimizer == Some(OptimizerFile::AdamW),
+        };
+        let (map, base) = match &train.rotations {
+            None => (Map::default(), None),
+            Some(RotationsFile::Name(name)) => (by_name("rotations", name, Map::NAMES)?, None),
+            Some(RotationsFile::Base(BaseFile { base })) => {
+                let file = TensorsFile::open(&self.data_path(&base.file), &base.file, "train")?;
+                (Map::Householder, Some(file.take(base.tensor.as_deref(), Some("base"), "train")?))
+            }
+        };
+        let schedule = train.schedule.as_ref().map(|name| by_name("schedule", name, Schedule::NAMES));
+        let options = Options {
+            edits,
+            objective,
+            length,
+            batch: train.batch.unwrap_or(default.batch),
+            accumulate: train.accumulate.unwrap_or(default.accumulate),
+            adam,
+            learning_rate: train.learning_rate.unwrap_or(default.learning_rate),
+            learning_rates: train.learning_rates.clone(),
+            schedule: schedule.transpose()?.unwrap_or_default(),
+            warmup: train.warmup.unwrap_or(0),
+            temperature: train.temperature.map(|t| (t.from, t.to)),
+            sparsity: train.sparsity.unwrap_or(0.0),
+            map,
+            base,
+            seed: train.seed.unwrap_or(0),
+            evaluate: train.evaluate,
+            patience: train.patience,
+            one_label: train.one_label,
+        };
+        let (held_out, refused) = match &train.held_out {
+            None => (HeldOut::None, Vec::new()),
+            Some(HeldOutFile::Part(part)) => (HeldOut::Part(*part), Vec::new()),
+            Some(HeldOutFile::File(name)) => {
+                let mut alone = experiment.clone();
+                alone.examples = Some(dataset::load(&self.data_path(name))?);
+                alone.sweep = None;
+                let refused = alone.sift()?;
+                (HeldOut::Examples(alone.examples.into_iter().flatten().flatten().collect()), refused)
+            }
+        };
+        Ok((options, held_out, refused))
+    }
+}
+
+fn by_name<T: Clone, const N: usize>(key: &str, name: &str, known: [(&'static str, T); N]) -> Result<T> {
+    match known.iter().find(|(known, _)| *known == name) {
+        Some((_, value)) => Ok(value.clone()),
+        None => {
+            let names = known.map(|(name, _)| name);
+            let hint = nearest(name, names).map(|near| format!("did you mean \"{near}\"?"));
+            Err(Error::hinted("train", format!("{key} \"{name}\" is not one of {}", names.join(", ")), hint))
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! How far logits are from what they should be, example by example.
+
+use super::{Objective, Trainer, target_logits};
+use crate::execute::Session;
+use crate::metric::Distribution;
+use crate::op::Bound;
+use crate::{Error, Result};
+use candle_core::{DType, Tensor};
+use causalcone_ops::{cross_entropy, kl_divergence};
+use serde::{Deserialize, Serialize};
+
+/// Examples at once where nothing is differentiated: logits over a vocabulary are large.
+const CHUNK: usize = 128;
+
+/// How one example fares.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// 1 or 0: whether the likeliest token is the label (or the target's likeliest); of a logit difference, whether
+    /// it is positive.
+    pub accuracy: f64,
+    /// What is minimised.
+    pub loss: f64,
+}
+
+impl Score {
+    /// The mean of some.
+    pub fn mean(scores: &[Self]) -> Self {
+        let n = scores.len() as f64;
+        let mean = |f: fn(&Self) -> f64| scores.iter().map(f).sum::<f64>() / n;
+        Self { accuracy: mean(|score| score.accuracy), loss: mean(|score| score.loss) }
+    }
+}
+
+/// The loss of each example, which autograd follows, and the accuracies.
+pub(super) fn losses(
+    trainer: &Trainer<'_, '_>,
+    examples: &[usize],
+    logits: &Tensor,
+) -> Result<(Tensor, Vec<f64>)> {
+    let training = trainer.training;
+    let label = |example: &usize| {
+        training.labels[*example]
+            .ok_or_else(|| Error::part("train", format!("example {example} has no label")))
+    };
+    let agrees = |best: Vec<u32>| -> Result<Vec<f64>> {
+        let found = likeliest(logits)?;
+        Ok(found.iter().zip(best).map(|(found, best)| f64::from(u8::from(*found == best))).collect())
+    };
+    Ok(match &training.options.objective {
+        Objective::CrossEntropy => {
+            let labels: Vec<u32> = examples.iter().map(label).collect::<Result<_>>()?;
+            (cross_entropy(logits, &labels)?, agrees(labels)?)
+        }
+        Objective::LogitDiff => {
+            let (first, second) = (logits.narrow(1, 0, 1)?, logits.narrow(1, 1, 1)?);
+            let loss = (second - first)?.squeeze(1)?;
+            let signs = loss.to_vec1::<f32>()?.iter().map(|x| f64::from(u8::from(*x < 0.0))).collect();
+            (loss, signs)
+        }
+        Objective::Kl(_) => {
+            let target = target_logits(trainer, examples)?;
+            let target = target.ok_or_else(|| Error::part("train", "there is no target run"))?;
+            (kl_divergence(&target, logits)?, agrees(likeliest(&target)?)?)
+        }
+        Objective::Custom(loss) => {
+            let known =
+                examples.iter().map(|example| training.labels[*example].unwrap_or(u32::MAX)).collect();
+            (loss(logits, examples)?, agrees(known)?)
+        }
+    })
+}
+
+/// The likeliest token of each row.
+fn likeliest(logits: &Tensor) -> Result<Vec<u32>> {
+    let rows = logits.detach().to_dtype(DType::F32)?.to_vec2::<f32>()?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Distribution::new(row).top_ids(1).first().copied().unwrap_or(u32::MAX))
+        .collect())
+}
+
+/// The scores of examples, each with its cell of the session.
+pub(super) fn scores(
+    trainer: &Trainer<'_, '_>,
+    session: &Session<'_>,
+    examples: &[(usize, usize)],
+    bound: &Bound,
+) -> Result<Vec<Score>> {
+    let mut scores = Vec::with_capacity(examples.len());
+    for chunk in examples.chunks(CHUNK) {
+        let cells: Vec<usize> = chunk.iter().map(|(_, cell)| *cell).collect();
+        let examples: Vec<usize> = chunk.iter().map(|(example, _)| *example).collect();
+        let logits = session.logits(&cells, bound)?;
+        let (losses, accuracies) = losses(trainer, &examples, &logits)?;
+        let losses = losses.detach().to_dtype(DType::F64)?.to_vec1::<f64>()?;
+        scores.extend(losses.into_iter().zip(accuracies).map(|(loss, accuracy)| Score { accuracy, loss }));
+    }
+    Ok(scores)
+}
