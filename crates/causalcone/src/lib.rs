@@ -39,7 +39,7 @@ pub use causalcone_engine::{
     Answer, Collection, Cone, ControlVector, Distribution, EditId, Error, Example, Executor, Experiment,
     ExperimentFile, Explanation, Joint, Journal, LayerAxis, Mean, MeanToken, Metric, Op, OpKind, Outcome,
     PreparedSweep, Prompt, Record, Reference, Refused, Result, RunId, Saved, Session, Source, Sweep,
-    SweepResult, Top, Value, Values, Verification, collection, cone, dataset, noise, op, plan, saved,
+    SweepResult, Top, Value, Values, Verification, collection, cone, dataset, noise, op, plan, saved, train,
     visible,
 };
 pub use causalcone_model::{

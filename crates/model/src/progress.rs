@@ -24,6 +24,8 @@ pub enum Unit {
     Cells,
     /// Examples of a data set.
     Examples,
+    /// Updates of a training.
+    Steps,
 }
 
 /// Called now and then by long work; [`ControlFlow::Break`] stops it cleanly.

@@ -57,7 +57,7 @@ pub enum Error {
         found: Kind,
     },
     /// A figure without rows, columns or facets.
-    #[error("the heat map {title:?} has no {missing}")]
+    #[error("the figure {title:?} has no {missing}")]
     EmptyFigure {
         /// The figure's title.
         title: String,

@@ -24,8 +24,8 @@
 //! ```
 
 mod layout;
-mod png;
-mod svg;
+pub(crate) mod png;
+pub(crate) mod svg;
 
 use crate::Error;
 use crate::scale::{Range, Scale};
@@ -174,7 +174,7 @@ impl HeatMap {
 }
 
 /// Refuses more than `limit` of something.
-fn at_most(found: u64, limit: u64, unit: &'static str) -> Result<(), Error> {
+pub(crate) fn at_most(found: u64, limit: u64, unit: &'static str) -> Result<(), Error> {
     if found <= limit {
         return Ok(());
     }

@@ -3,6 +3,7 @@
 //! The crate knows nothing of models. What it has:
 //! - [`Table`]: typed columns and rows of [`Cell`]s, written in a [`Format`]: CSV, JSON lines or Parquet;
 //! - [`HeatMap`]: rows, columns and [`Facet`]s of values, drawn as SVG or PNG, or by [`terminal::render`] as text;
+//! - [`Chart`]: curves over steps, in [`Panel`]s of [`Series`];
 //! - [`write_whole`]: a file under its final name only once all of it is on the disk;
 //! - [`mod@text`]: labels that show spaces and control characters;
 //! - [`Error`]: the one error type, with a [hint](Error::hint) where there is something to try.
@@ -43,6 +44,7 @@ pub mod atomic;
 mod colour;
 pub mod error;
 pub mod figure;
+pub mod lines;
 mod scale;
 pub mod table;
 pub mod terminal;
@@ -51,5 +53,6 @@ pub mod text;
 pub use atomic::write_whole;
 pub use error::Error;
 pub use figure::{Axis, Facet, HeatMap, Tick};
+pub use lines::{Chart, Panel, Series};
 pub use scale::Scale;
 pub use table::{Cell, Column, Format, Kind, Table};

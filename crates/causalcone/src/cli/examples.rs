@@ -19,6 +19,12 @@ impl LeftOut {
         self.total.map(|_| self.refused.clone())
     }
 
+    /// Also these, of examples of another file.
+    pub(super) fn add(&mut self, refused: Vec<Refused>, terminal: &Terminal) {
+        tell(&refused, terminal);
+        self.refused.extend(refused);
+    }
+
     /// The end of a command whose results are of the other examples.
     pub(super) fn into_result(self) -> Result<(), Failure> {
         let (bad, total) = (self.refused.len(), self.total.unwrap_or_default());
@@ -52,7 +58,8 @@ impl Loaded {
     }
 }
 
-fn sifted<'m>(
+/// An experiment with the examples that fit it; says which do not.
+pub(super) fn sifted<'m>(
     mut experiment: Experiment<'m>,
     terminal: &Terminal,
 ) -> Result<(Experiment<'m>, LeftOut), Failure> {

@@ -17,6 +17,8 @@ pub(super) enum Results {
     Sweep,
     /// Of a collection.
     Collection,
+    /// Of a training.
+    Training,
 }
 
 impl Results {
@@ -34,6 +36,25 @@ impl Results {
             "experiment.json",
             JOURNAL,
         ];
+        const TRAINING: [&str; 17] = [
+            "log.csv",
+            "log.jsonl",
+            "log.parquet",
+            "cells.csv",
+            "cells.jsonl",
+            "cells.parquet",
+            "means.csv",
+            "means.jsonl",
+            "means.parquet",
+            "loss.svg",
+            "loss.png",
+            "heatmap.svg",
+            "heatmap.png",
+            "steps.jsonl",
+            "checkpoint.safetensors",
+            "train.json",
+            JOURNAL,
+        ];
         const COLLECTION: [&str; 4] = ["index.csv", "index.jsonl", "index.parquet", "collection.json"];
         let is_shard = || {
             let number = name.strip_prefix("shard-").and_then(|rest| rest.strip_suffix(".safetensors"));
@@ -43,14 +64,16 @@ impl Results {
             || match self {
                 Self::Sweep => SWEEP.contains(&name),
                 Self::Collection => COLLECTION.contains(&name) || is_shard(),
+                Self::Training => TRAINING.contains(&name),
             }
     }
 
     /// The file that is written last.
-    fn last(self) -> &'static str {
+    pub(super) fn last(self) -> &'static str {
         match self {
             Self::Sweep => "experiment.json",
             Self::Collection => "collection.json",
+            Self::Training => "train.json",
         }
     }
 }

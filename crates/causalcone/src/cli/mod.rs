@@ -15,6 +15,7 @@ mod saved;
 mod sweep;
 mod terminal;
 mod tour;
+mod train;
 
 use crate::{ExperimentFile, Explanation, Model};
 use causalcone_report::Format;
@@ -91,6 +92,14 @@ enum Command {
     /// what was cut short goes on with --resume.
     #[command(after_help = "Example: causalcone collect examples/collect.toml --out activations")]
     Collect(CollectArgs),
+    /// Fit the parameters of an experiment file's edits to what its examples say should come
+    ///
+    /// Alignment search (DAS) and representation fine-tuning: [train] says how. With a [sweep] there is a fit for each
+    /// choice of its axes. DIR gets what was learned (intervention), the steps (log.csv, loss.svg), the scores of
+    /// every example (cells.csv, means.csv, heatmap.svg) and train.json. A training that was cut short goes on with
+    /// --resume, to the bit as if it had not been.
+    #[command(after_help = "Example: causalcone train examples/das.toml --out das")]
+    Train(TrainArgs),
     /// Save the edits of an experiment file as an intervention that others can load
     ///
     /// The folder holds what the edits are, their tensors, the model they are for and a self-test. An
@@ -225,6 +234,22 @@ struct CollectArgs {
 }
 
 #[derive(Debug, Args)]
+struct TrainArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    /// Folder for the results
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Format of the tables
+    #[arg(long, default_value = "csv", value_parser = formats())]
+    format: Format,
+    #[command(flatten)]
+    memory: Memory,
+    #[command(flatten)]
+    again: Again,
+}
+
+#[derive(Debug, Args)]
 struct SaveArgs {
     #[command(flatten)]
     file: FileArgs,
@@ -292,6 +317,7 @@ fn dispatch(command: Command, terminal: &mut Terminal) -> Result<(), Failure> {
         Command::Sweep(args) => sweep::command(&args, terminal),
         Command::Explain(args) => explain(&args, terminal),
         Command::Collect(args) => collect::collect(&args, terminal),
+        Command::Train(args) => train::train(&args, terminal),
         Command::Save(args) => saved::save(&args, terminal),
         Command::Info(args) => saved::info(&args, terminal),
         Command::Models { action } => models::models(action.unwrap_or(ModelsAction::List), terminal),

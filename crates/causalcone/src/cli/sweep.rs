@@ -7,7 +7,7 @@ use super::options::Verify;
 use super::terminal::Terminal;
 use super::{Loaded, SweepArgs};
 use crate::{
-    Cone, Error, Explanation, PreparedSweep, Refused, SweepResult, Verification, cone::Work, heat_map,
+    Cone, Error, Explanation, Model, PreparedSweep, Refused, SweepResult, Verification, cone::Work, heat_map,
     means_table, table,
 };
 use causalcone_engine::file::{EditRefFile, EditsFile, RunFile, TokenFile};
@@ -62,10 +62,16 @@ struct Record<'a> {
 }
 
 #[derive(Serialize)]
-struct ModelRecord<'a> {
+pub(super) struct ModelRecord<'a> {
     name: &'a str,
     family: &'a str,
     sha256: &'a str,
+}
+
+impl<'a> ModelRecord<'a> {
+    pub(super) fn of(model: &'a Model) -> Result<Self, Failure> {
+        Ok(Self { name: model.name(), family: model.config().family, sha256: model.sha256()? })
+    }
 }
 
 /// What a sweep left behind.
@@ -162,7 +168,7 @@ pub(super) fn sweep(
         causalcone: env!("CARGO_PKG_VERSION"),
         experiment: &loaded.file,
         identity: &identity,
-        model: ModelRecord { name: model.name(), family: model.config().family, sha256: model.sha256()? },
+        model: ModelRecord::of(model)?,
         plan: &plan,
         done: result.work,
         verified: verified.as_ref(),
@@ -204,7 +210,11 @@ fn verified(
 }
 
 /// Draws the figures there is room for. What is too large to draw is no reason to lose a table.
-fn draw(map: &HeatMap, folder: &Folder, terminal: &Terminal) -> Result<Vec<&'static str>, Failure> {
+pub(super) fn draw(
+    map: &HeatMap,
+    folder: &Folder,
+    terminal: &Terminal,
+) -> Result<Vec<&'static str>, Failure> {
     let mut drawn = Vec::new();
     match map.to_svg() {
         Ok(svg) => {
@@ -224,7 +234,7 @@ fn draw(map: &HeatMap, folder: &Folder, terminal: &Terminal) -> Result<Vec<&'sta
 }
 
 /// Says on the figure what was done to what.
-fn titled(mut map: HeatMap, loaded: &Loaded, examples: Option<usize>) -> HeatMap {
+pub(super) fn titled(mut map: HeatMap, loaded: &Loaded, examples: Option<usize>) -> HeatMap {
     let file = &loaded.file;
     let sweep = file.sweep.as_ref();
     let first = match sweep.and_then(|sweep| sweep.edit.as_ref()) {

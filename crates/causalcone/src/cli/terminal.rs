@@ -61,6 +61,7 @@ impl Terminal {
             let bar = bar.get_or_insert_with(|| new_bar(&progress));
             bar.set_length(progress.total);
             bar.set_position(progress.done);
+            bar.set_message(progress.what.to_owned());
         }
         if INTERRUPTED.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
@@ -141,6 +142,7 @@ fn new_bar(progress: &Progress<'_>) -> ProgressBar {
         Unit::Bytes => "{decimal_bytes}/{decimal_total_bytes}  {decimal_bytes_per_sec}",
         Unit::Cells => "{pos}/{len} cells  {per_sec}",
         Unit::Examples => "{pos}/{len} examples  {per_sec}",
+        Unit::Steps => "{pos}/{len} steps  {per_sec}",
     };
     let template = format!("{{msg}} {{wide_bar}} {counts}  {{eta}} left");
     let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());

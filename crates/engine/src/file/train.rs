@@ -246,7 +246,7 @@ impl ExperimentFile {
             Some(HeldOutFile::File(name)) => {
                 let mut alone = experiment.clone();
                 alone.examples = Some(dataset::load(&self.data_path(name))?);
-                alone.sweep = None;
+                options.prepare(&mut alone)?;
                 let refused = alone.sift()?;
                 (HeldOut::Examples(alone.examples.into_iter().flatten().flatten().collect()), refused)
             }

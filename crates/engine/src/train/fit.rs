@@ -295,13 +295,21 @@ impl<'f, 't, 'm> Fit<'f, 't, 'm> {
                 spec.op.scale = scale;
             }
             if sweep.positions {
-                let Some(position) = at.position else {
-                    let problem =
-                        "was trained at a place in lists of positions that differ from example to example";
-                    let hint = Some("name the position: positions = { name = … }".into());
-                    return Err(Error::hinted(experiment.edit_name(*edit), problem, hint));
+                // A list says itself which position a place in it is, from the end too.
+                let listed = match &spec.target.positions {
+                    Positions::Indices(Indices::List(list)) => list.get(at.point.position).copied(),
+                    _ => None,
                 };
-                spec.target.positions = Positions::Indices(Indices::from(position));
+                spec.target.positions = match (listed, at.position) {
+                    (Some(listed), _) => Positions::Indices(Indices::List(vec![listed])),
+                    (None, Some(position)) => Positions::Indices(Indices::from(position)),
+                    (None, None) => {
+                        let problem =
+                            "was trained at a place among positions that differ from example to example";
+                        let hint = Some("list the positions, or give each a name".into());
+                        return Err(Error::hinted(experiment.edit_name(*edit), problem, hint));
+                    }
+                };
             }
         }
         let mut known: Vec<(Arc<crate::op::Parameters>, Arc<crate::op::Parameters>)> = Vec::new();

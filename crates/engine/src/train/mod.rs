@@ -122,21 +122,9 @@ impl<'m> Training<'m> {
         let count = examples.len();
         let mut experiment = experiment.clone();
         experiment.examples = Some(examples.into_iter().map(Ok).collect());
-        let mut sweep = experiment.sweep.take().unwrap_or_default();
-        if sweep.samples.is_some() {
-            return Err(Error::part("train", "samples of noise are for sweeps; a training has one"));
-        }
         // Also finds what is wrong with the edits.
         Variables::new(&experiment, &options)?;
-        if sweep.edits.is_empty() {
-            let trains = |id: &_| options.edits.is_empty() || options.edits.contains(id);
-            sweep.edits = experiment.trainable().filter(trains).collect();
-        }
-        sweep.metrics = vec![match options.objective {
-            Objective::LogitDiff => Metric::LogitDiff,
-            _ => Metric::Kl,
-        }];
-        experiment.sweep = Some(sweep);
+        options.prepare(&mut experiment)?;
         let (plan, _) = experiment.plan_sweep()?;
         let points = choices(&plan, count);
         let labels = labels(&experiment, &options)?;
@@ -145,6 +133,11 @@ impl<'m> Training<'m> {
             _ => None,
         };
         Ok(Self { experiment, plan, points, labels, trained, examples: count, targets, options })
+    }
+
+    /// The model it trains for.
+    pub fn model(&self) -> &'m causalcone_model::Model {
+        self.experiment.model()
     }
 
     /// How many fits there are: 1, or one for each choice of the axes.

@@ -1,7 +1,8 @@
 //! How a training goes: what is minimised, in which steps.
 
 use super::Adam;
-use crate::experiment::{EditId, RunId};
+use crate::experiment::{EditId, Experiment, RunId};
+use crate::metric::Metric;
 use crate::{Error, Result};
 use candle_core::Tensor;
 use std::collections::BTreeMap;
@@ -164,6 +165,29 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Gives an experiment the sweep that its training goes through: its own, of the edits that train unless it names
+    /// some; and has it read what the objective needs, so that [`Experiment::sift`] finds the examples that lack it.
+    ///
+    /// # Errors
+    /// When the sweep cannot be trained.
+    pub fn prepare(&self, experiment: &mut Experiment<'_>) -> Result<()> {
+        let mut sweep = experiment.sweep.take().unwrap_or_default();
+        if sweep.samples.is_some() {
+            return Err(Error::part("train", "samples of noise are for sweeps; a training has one"));
+        }
+        if sweep.edits.is_empty() {
+            let trains = |id: &EditId| self.edits.is_empty() || self.edits.contains(id);
+            sweep.edits = experiment.trainable().filter(trains).collect();
+        }
+        sweep.metrics = vec![match self.objective {
+            Objective::CrossEntropy => Metric::Loss,
+            Objective::LogitDiff => Metric::LogitDiff,
+            Objective::Kl(_) | Objective::Custom(_) => Metric::Kl,
+        }];
+        experiment.sweep = Some(sweep);
+        Ok(())
+    }
+
     /// Checks each number by itself.
     pub(super) fn check(&self) -> Result<()> {
         let counts = [

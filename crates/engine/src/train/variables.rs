@@ -85,7 +85,8 @@ impl Variable {
         let raw = self.raw.as_tensor();
         Ok(match &self.how {
             How::Plain => raw.clone(),
-            How::Cayley(start) => cayley(start, raw)?,
+            // Twice, so that a step turns as far as one of Householder reflections at the same learning rate.
+            How::Cayley(start) => cayley(start, &(raw * 2.0)?)?,
             How::Householder(base) => base.matmul(&householder(raw)?)?,
             How::Exponential(start) => start.matmul(&exponential(raw)?)?,
         })

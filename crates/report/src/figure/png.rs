@@ -19,13 +19,13 @@ static FONTS: LazyLock<Arc<fontdb::Database>> = LazyLock::new(|| {
 });
 
 /// The document as usvg reads it.
-pub(super) fn parse(svg: &str) -> Result<Tree, Error> {
+pub(crate) fn parse(svg: &str) -> Result<Tree, Error> {
     let options =
         Options { fontdb: FONTS.clone(), font_family: "DejaVu Sans".to_owned(), ..Options::default() };
     Tree::from_str(svg, &options).map_err(failed)
 }
 
-pub(super) fn draw(svg: &str, scale: f32) -> Result<Vec<u8>, Error> {
+pub(crate) fn draw(svg: &str, scale: f32) -> Result<Vec<u8>, Error> {
     if !scale.is_finite() || scale <= 0.0 {
         return Err(Error::PictureScale { scale });
     }

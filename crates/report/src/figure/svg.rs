@@ -11,9 +11,9 @@ use std::borrow::Cow;
 
 const INK: &str = "#222222";
 const FAINT_INK: &str = "#6b6b6b";
-const LINE: &str = "#9a9a9a";
+pub(crate) const LINE: &str = "#9a9a9a";
 /// From the middle of a line of text down to its baseline, in font sizes.
-const MIDDLE: f64 = 0.36;
+pub(crate) const MIDDLE: f64 = 0.36;
 
 pub(super) fn draw(map: &HeatMap, range: &Range) -> String {
     let layout = Layout::of(map, range);
@@ -32,7 +32,7 @@ pub(super) fn draw(map: &HeatMap, range: &Range) -> String {
 
 /// Where a text stands by its coordinates.
 #[derive(Clone, Copy)]
-enum Anchor {
+pub(crate) enum Anchor {
     Start,
     Middle,
     End,
@@ -40,29 +40,33 @@ enum Anchor {
 
 /// How a text looks.
 #[derive(Clone, Copy)]
-struct Style {
-    size: f64,
-    ink: &'static str,
-    anchor: Anchor,
+pub(crate) struct Style {
+    pub(crate) size: f64,
+    pub(crate) ink: &'static str,
+    pub(crate) anchor: Anchor,
     /// Whether it is read from bottom to top.
-    upright: bool,
+    pub(crate) upright: bool,
 }
 
-const TICK: Style = Style { size: TICK_SIZE, ink: INK, anchor: Anchor::Middle, upright: false };
-const LABEL: Style = Style { size: LABEL_SIZE, ..TICK };
+pub(crate) const TICK: Style = Style { size: TICK_SIZE, ink: INK, anchor: Anchor::Middle, upright: false };
+pub(crate) const LABEL: Style = Style { size: LABEL_SIZE, ..TICK };
 
 /// The document so far.
-struct Out(String);
+pub(crate) struct Out(pub(crate) String);
 
 impl Out {
-    fn line(&mut self, line: &str) {
+    pub(crate) fn line(&mut self, line: &str) {
         self.0.push_str(line);
         self.0.push('\n');
     }
 
     fn open(&mut self, map: &HeatMap, layout: &Layout) {
-        let (width, height) = (px(layout.width), px(layout.height));
-        let title = escaped(&text::prose(&map.title)).into_owned();
+        self.begin((layout.width, layout.height), &text::prose(&map.title));
+    }
+
+    /// Opens a document of that size, white all over.
+    pub(crate) fn begin(&mut self, (width, height): (f64, f64), title: &str) {
+        let (width, height, title) = (px(width), px(height), escaped(title).into_owned());
         self.line(&format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
              viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"{title}\" \
@@ -233,7 +237,7 @@ impl Out {
         });
     }
 
-    fn tick_mark(&mut self, x1: f64, y1: f64, x2: f64, y2: f64) {
+    pub(crate) fn tick_mark(&mut self, x1: f64, y1: f64, x2: f64, y2: f64) {
         let [x1, y1, x2, y2] = [x1, y1, x2, y2].map(px);
         self.line(&format!(
             "<line x1=\"{x1}\" y1=\"{y1}\" x2=\"{x2}\" y2=\"{y2}\" stroke=\"{LINE}\" stroke-width=\"0.8\"/>"
@@ -286,7 +290,7 @@ impl Out {
         self.line("</g>");
     }
 
-    fn text(&mut self, style: Style, x: f64, y: f64, content: &str) {
+    pub(crate) fn text(&mut self, style: Style, x: f64, y: f64, content: &str) {
         self.markup(style, x, y, &escaped(content));
     }
 
@@ -311,13 +315,13 @@ impl Out {
 }
 
 /// A length with at most two decimals.
-fn px(length: f64) -> String {
+pub(crate) fn px(length: f64) -> String {
     let rounded = (length * 100.0).round() / 100.0;
     format!("{}", if rounded == 0.0 { 0.0 } else { rounded })
 }
 
 /// The text with the characters that XML gives a meaning written as entities.
-fn escaped(text: &str) -> Cow<'_, str> {
+pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
     if !text.contains(['&', '<', '>', '"']) {
         return Cow::Borrowed(text);
     }
