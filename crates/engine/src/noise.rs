@@ -39,6 +39,13 @@ pub(crate) fn uniform(seed: u64, stream: u64, index: u64) -> f64 {
     (mix(mix(mix(seed) ^ stream) ^ index) >> 11) as f64 / (1u64 << 53) as f64
 }
 
+/// One whole number below n: a function of the seed, the stream and the index.
+pub(crate) fn below(n: usize, seed: u64, stream: u64, index: u64) -> usize {
+    let word = mix(mix(mix(seed) ^ stream) ^ index);
+    // The word as a part of 2⁶⁴, of n.
+    usize::try_from((u128::from(word) * n as u128) >> 64).unwrap_or(0)
+}
+
 /// What all numbers of one position have in common.
 fn row(seed: u64, example: u64, sample: u64, position: u64) -> u64 {
     mix(mix(mix(mix(seed) ^ example) ^ sample) ^ position)

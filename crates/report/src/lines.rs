@@ -199,8 +199,8 @@ fn ends(numbers: impl Iterator<Item = f64>, from_zero: bool) -> (f64, f64) {
 mod tests {
     use super::*;
 
-    fn chart(points: Vec<(f64, f64)>) -> Chart {
-        let series = |name: &str| Series { name: name.into(), points: points.clone() };
+    fn chart(points: &[(f64, f64)]) -> Chart {
+        let series = |name: &str| Series { name: name.into(), points: points.to_vec() };
         let panel = |label: &str| Panel {
             y_label: label.into(),
             from_zero: true,
@@ -216,7 +216,8 @@ mod tests {
 
     #[test]
     fn a_chart_is_a_picture_with_its_curves() {
-        let chart = chart((0..100).map(|i| (f64::from(i), f64::from(i).sqrt())).collect());
+        let points: Vec<_> = (0..100).map(|i| (f64::from(i), f64::from(i).sqrt())).collect();
+        let chart = chart(&points);
         let svg = chart.to_svg().unwrap();
         assert_eq!(svg, chart.to_svg().unwrap());
         assert_eq!(svg.matches("<polyline").count(), 4);
@@ -233,10 +234,10 @@ mod tests {
             vec![(0.0, f64::NAN), (1.0, 1e300), (2.0, -1e300)],
             vec![(0.0, 1e-300), (1.0, 2e-300)],
         ] {
-            let svg = chart(points).to_svg().unwrap();
+            let svg = chart(&points).to_svg().unwrap();
             assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
             assert!(png::parse(&svg).is_ok());
         }
-        assert!(matches!(chart(vec![(0.0, f64::NAN)]).to_svg(), Err(Error::EmptyFigure { .. })));
+        assert!(matches!(chart(&[(0.0, f64::NAN)]).to_svg(), Err(Error::EmptyFigure { .. })));
     }
 }

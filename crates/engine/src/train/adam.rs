@@ -91,14 +91,14 @@ mod tests {
                 adam.update(i + 1, 0.1, &mut numbers, slopes, &mut moments);
                 for (a, b) in numbers.iter().zip(&expected[i]) {
                     // The same operations in f32.
-                    assert!((a - b).abs() <= 2e-7, "{decoupled}, update {i}: {a} is not {b}");
+                    assert!((f64::from(*a) - b).abs() <= 2e-7, "{decoupled}, update {i}: {a} is not {b}");
                 }
             }
         }
     }
 
-    const ADAM: [[f32; 2]; 3] =
+    const ADAM: [[f64; 2]; 3] =
         [[0.200_000_018, -0.600_000_024], [0.106_767_476, -0.624_523_818], [0.095_478_162, -0.647_750_556]];
-    const ADAMW: [[f32; 2]; 3] =
+    const ADAMW: [[f64; 2]; 3] =
         [[0.199_700_028, -0.599_300_027], [0.106_282_376, -0.623_470_962], [0.095_097_788, -0.646_370_649]];
 }

@@ -2,7 +2,7 @@
 
 use super::checkpoint::Checkpoint;
 use super::scores::{Score, losses, scores};
-use super::variables::Variables;
+use super::variables::{Variable, Variables};
 use super::{Trainer, order};
 use crate::experiment::Experiment;
 use crate::{Error, Result};
@@ -221,7 +221,7 @@ impl<'f, 't, 'm> Fit<'f, 't, 'm> {
             (self.state.best, self.state.since) = (Some(loss), 0);
             if patience.is_some() {
                 self.state.best_numbers =
-                    self.variables.iter().map(|v| v.numbers()).collect::<Result<_>>()?;
+                    self.variables.iter().map(Variable::numbers).collect::<Result<_>>()?;
             }
         } else {
             self.state.since += 1;

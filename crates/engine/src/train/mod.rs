@@ -52,7 +52,7 @@ use crate::dataset::Example;
 use crate::execute::{Cone, Session};
 use crate::experiment::{EditId, EditSpec, Experiment, RunId, Sweep};
 use crate::metric::Metric;
-use crate::noise::uniform;
+use crate::noise::below;
 use crate::op::Bound;
 use crate::plan::{Cell, Coordinates, Plan, Point};
 use crate::sweep::SweepResult;
@@ -304,7 +304,9 @@ fn parted(experiment: &Experiment<'_>, held_out: HeldOut, seed: u64) -> Result<(
                     format!("held_out {part} is no part: between 0 and 1 fits"),
                 ));
             }
-            let held = ((all.len() as f64 * part).round() as usize).max(1);
+            // That part of them, rounded, and at least one.
+            let is_held = |i: &usize| *i as f64 + 0.5 <= all.len() as f64 * part;
+            let held = (0..all.len()).filter(is_held).count().max(1);
             let order = order(seed, u64::MAX, all.len());
             let trained = all.len().saturating_sub(held);
             all = order.into_iter().map(|i| all[i].clone()).collect();
@@ -333,8 +335,7 @@ fn parted(experiment: &Experiment<'_>, held_out: HeldOut, seed: u64) -> Result<(
 fn order(seed: u64, epoch: u64, n: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..n).collect();
     for i in (1..n).rev() {
-        let j = (uniform(seed, epoch, i as u64) * (i + 1) as f64) as usize;
-        order.swap(i, j.min(i));
+        order.swap(i, below(i + 1, seed, epoch, i as u64));
     }
     order
 }

@@ -176,7 +176,7 @@ fn extreme_values_are_drawn() {
 fn figures_that_cannot_be_drawn_are_refused() {
     for (rows, columns, facets, missing) in [(0, 1, 1, "rows"), (1, 0, 1, "columns"), (1, 1, 0, "facets")] {
         let error = map(rows, columns, facets).to_svg().unwrap_err();
-        assert_eq!(error.to_string(), format!("the heat map \"A title\" has no {missing}"));
+        assert_eq!(error.to_string(), format!("the figure \"A title\" has no {missing}"));
     }
     let mut short = map(2, 3, 2);
     short.facets[1].values.pop();
