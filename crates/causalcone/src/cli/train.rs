@@ -139,8 +139,10 @@ pub(super) fn train(args: &TrainArgs, terminal: &mut Terminal) -> Result<(), Fai
     };
     let mut files = write_tables(&work, &scores, &originals, args.format)?;
     let map = heat_map(&training.results(&scores, &originals)?, &loaded.model, "");
-    let judges = if training.held_out() > 0 { "held out" } else { "of examples" };
+    let judges = if training.held_out() > 0 { "examples held out" } else { "examples" };
     let map = titled(map, &loaded, Some(originals.len()));
+    let subtitle = format!("{}: mean of {} {judges}, after training", loaded.model.name(), originals.len());
+    let map = causalcone_report::HeatMap { subtitle: Some(subtitle), ..map };
     let mut shown = String::new();
     if training.len() > 1 {
         files.extend(draw(&map, &folder, terminal)?.into_iter().map(str::to_owned));

@@ -6,7 +6,7 @@ use crate::experiment::{EditSpec, Experiment};
 use crate::noise::Noise;
 use crate::op::{Joint, OpKind, Source};
 use crate::{Error, Result};
-use candle_core::{DType, Tensor};
+use candle_core::{D, DType, Tensor};
 use causalcone_model::{Indices, Layout, Site};
 use causalcone_ops::select;
 use std::collections::BTreeMap;
@@ -87,8 +87,8 @@ impl Experiment<'_> {
             return Err(wrong(format!("holds {x}, where only finite numbers{more} fit")));
         }
         let is_direction = matches!(kind, OpKind::Clamp | OpKind::ProjectOut);
-        let width = value.dims().last().copied().unwrap_or(1).max(1);
-        if is_direction && numbers.chunks(width).any(|row| row.iter().all(|x| *x == 0.0)) {
+        let row = value.dims().last().copied().unwrap_or(1).max(1);
+        if is_direction && numbers.chunks(row).any(|row| row.iter().all(|x| *x == 0.0)) {
             return Err(wrong("is zero, which is no direction".into()));
         }
         if value.rank() == 0 {
@@ -110,7 +110,7 @@ impl Experiment<'_> {
                 return Err(wrong(format!("has shape {shape:?}, where a vector or one row a position fits")));
             }
         };
-        let count = rows.dim(0)?;
+        let (count, width) = (rows.dim(0)?, rows.dim(D::Minus1)?);
         let full = self.width(edit.site, self.runs[edit.run.0].ids.len());
         let part_width = edit.dims.as_ref().map_or(full, |dims| dims.len());
         if let (1, 2, Some(joint)) = (count, rows.rank(), edit.operation.joint)
