@@ -10,7 +10,7 @@ use crate::{simd, softmax};
 use candle_core::{CpuStorage, CustomOp1, D, Device, Layout, Result, Shape, Tensor, bail};
 use pulp::{Simd, WithSimd};
 
-/// −ln softmax(x)[label] of each row, in nats: rows × vocabulary and a label a row give as many numbers as rows.
+/// `−ln softmax(x)[label]` of each row, in nats: rows × vocabulary and a label a row give as many numbers as rows.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
