@@ -192,7 +192,6 @@ fn what_is_saved_is_described_and_tests_itself() {
     assert!(place.refused(&["info", "nothing"]).contains("intervention.json"));
 }
 
-/// A disk that is full, as a limit on the size of files makes it.
 #[test]
 #[cfg(unix)]
 fn a_full_disk_leaves_the_old_folder() {
@@ -200,14 +199,7 @@ fn a_full_disk_leaves_the_old_folder() {
     let file = place.experiment("add.toml", ADD);
     place.json(&["save", &file, "--out", "it"]);
     let before = contents(&place.path("it"));
-    let command = env!("CARGO_BIN_EXE_causalcone");
-    let limited = format!("trap '' XFSZ; ulimit -f 0; exec '{command}' save {file} --out it --force");
-    let out = std::process::Command::new("sh")
-        .args(["-c", &limited])
-        .current_dir(place.0.path())
-        .env("CAUSALCONE_CACHE", place.path("cache"))
-        .output()
-        .unwrap();
+    let out = place.run_on_full_disk(&format!("save {file} --out it --force"));
     let said = String::from_utf8(out.stderr).unwrap();
     assert!(!out.status.success() && said.contains("cannot be"), "{said}");
     assert_eq!(contents(&place.path("it")), before);

@@ -121,7 +121,7 @@ fn an_interrupted_training_says_how_to_go_on() {
     assert!(said.contains("file differs"), "{said}");
 }
 
-/// A disk that is full, as a limit on the size of files makes it: what was there stays.
+/// What was there stays.
 #[test]
 #[cfg(unix)]
 fn a_full_disk_leaves_the_old_checkpoint() {
@@ -135,14 +135,7 @@ fn a_full_disk_leaves_the_old_checkpoint() {
     signal(&child, "KILL");
     child.wait().unwrap();
     let before = fs::read(place.path("out/checkpoint.safetensors")).unwrap();
-    let command = env!("CARGO_BIN_EXE_causalcone");
-    let limited = format!("trap '' XFSZ; ulimit -f 0; exec '{command}' train {file} --out out --resume");
-    let out = std::process::Command::new("sh")
-        .args(["-c", &limited])
-        .current_dir(place.0.path())
-        .env("CAUSALCONE_CACHE", place.path("cache"))
-        .output()
-        .unwrap();
+    let out = place.run_on_full_disk(&format!("train {file} --out out --resume"));
     assert!(!out.status.success());
     assert_eq!(fs::read(place.path("out/checkpoint.safetensors")).unwrap(), before);
 }

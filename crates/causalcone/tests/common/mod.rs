@@ -48,6 +48,16 @@ impl Place {
         said
     }
 
+    /// Runs a command on a disk that is full, as a limit on the size of files makes it.
+    #[cfg(unix)]
+    pub fn run_on_full_disk(&self, args: &str) -> Output {
+        let command = env!("CARGO_BIN_EXE_causalcone");
+        let limited = format!("trap '' XFSZ; ulimit -f 0; exec '{command}' {args}");
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &limited]).current_dir(self.0.path()).env("CAUSALCONE_CACHE", self.path("cache"));
+        shell.output().unwrap()
+    }
+
     /// Writes an experiment file on a tiny model.
     pub fn experiment(&self, name: &str, rest: &str) -> String {
         let base = "[runs.base]\nids = [3, 1, 4, 1, 5]\n[runs.source]\nids = [2, 7, 1, 8, 2]\n";

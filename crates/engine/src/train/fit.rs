@@ -114,15 +114,11 @@ impl<'f, 't, 'm> Fit<'f, 't, 'm> {
 
     /// How many updates there are in all.
     pub fn total(&self) -> usize {
-        match self.trainer.training.options.length {
-            super::Length::Steps(steps) => steps,
-            super::Length::Epochs(epochs) => epochs * self.steps_of_epoch(),
-        }
+        self.trainer.training.options.steps(self.examples.len())
     }
 
     fn steps_of_epoch(&self) -> usize {
-        let options = &self.trainer.training.options;
-        self.examples.len().div_ceil(options.batch).div_ceil(options.accumulate)
+        self.trainer.training.options.steps_of_epoch(self.examples.len())
     }
 
     /// One update; nothing where all are done, or it has stopped early. With patience the numbers are then those of
@@ -214,7 +210,7 @@ impl<'f, 't, 'm> Fit<'f, 't, 'm> {
         if !step.is_multiple_of(every) && step != total {
             return Ok(None);
         }
-        let Score { accuracy, loss } = Score::mean(&self.scores_now()?);
+        let Score { accuracy, loss } = Score::mean(&self.scores()?);
         let is_best = self.state.best.is_none_or(|best| loss < best);
         let patience = self.trainer.training.options.patience;
         if is_best {
@@ -241,10 +237,6 @@ impl<'f, 't, 'm> Fit<'f, 't, 'm> {
     /// # Errors
     /// When the computation fails.
     pub fn scores(&self) -> Result<Vec<Score>> {
-        self.scores_now()
-    }
-
-    fn scores_now(&self) -> Result<Vec<Score>> {
         let training = self.trainer.training;
         let cells = &training.points[self.point].cells;
         let judged: Vec<(usize, usize)> =

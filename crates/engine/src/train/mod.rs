@@ -162,20 +162,14 @@ impl<'m> Training<'m> {
 
     /// How many updates a fit has, unless it stops early.
     pub fn steps(&self) -> usize {
-        match self.options.length {
-            Length::Steps(steps) => steps,
-            Length::Epochs(epochs) => epochs * self.steps_of_epoch(),
-        }
-    }
-
-    fn steps_of_epoch(&self) -> usize {
-        self.trained.div_ceil(self.options.batch).div_ceil(self.options.accumulate)
+        self.options.steps(self.trained)
     }
 
     /// Updates between two evaluations.
     fn evaluate_every(&self) -> usize {
         let most = self.steps().div_ceil(20);
-        self.options.evaluate.unwrap_or_else(|| self.steps_of_epoch().max(most))
+        let epoch = self.options.steps_of_epoch(self.trained);
+        self.options.evaluate.unwrap_or_else(|| epoch.max(most))
     }
 
     /// Those that are not trained on; all if none is held out.

@@ -224,6 +224,19 @@ impl Options {
         Ok(())
     }
 
+    /// Updates in a pass over so many examples.
+    pub(super) fn steps_of_epoch(&self, examples: usize) -> usize {
+        examples.div_ceil(self.batch).div_ceil(self.accumulate)
+    }
+
+    /// Updates in all, with so many examples.
+    pub(super) fn steps(&self, examples: usize) -> usize {
+        match self.length {
+            Length::Steps(steps) => steps,
+            Length::Epochs(epochs) => epochs * self.steps_of_epoch(examples),
+        }
+    }
+
     /// The temperature at an update, counted from 0, of so many.
     pub(super) fn temperature_at(&self, step: usize, total: usize) -> Option<f64> {
         self.temperature.map(|(from, to)| {

@@ -2,7 +2,6 @@
 
 use super::{Objective, Trainer, target_logits};
 use crate::execute::Session;
-use crate::metric::Distribution;
 use crate::op::Bound;
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
@@ -70,13 +69,14 @@ pub(super) fn losses(
     })
 }
 
-/// The likeliest token of each row.
+/// The likeliest token of each row; of equal ones the first.
 fn likeliest(logits: &Tensor) -> Result<Vec<u32>> {
     let rows = logits.detach().to_dtype(DType::F32)?.to_vec2::<f32>()?;
-    Ok(rows
-        .into_iter()
-        .map(|row| Distribution::new(row).top_ids(1).first().copied().unwrap_or(u32::MAX))
-        .collect())
+    let best = |row: &Vec<f32>| {
+        let better = |best: (u32, f32), (id, x): (u32, &f32)| if *x > best.1 { (id, *x) } else { best };
+        (0..).zip(row).fold((0, f32::NEG_INFINITY), better).0
+    };
+    Ok(rows.iter().map(best).collect())
 }
 
 /// The scores of examples, each with its cell of the session.
