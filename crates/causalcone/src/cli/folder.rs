@@ -4,6 +4,7 @@ use super::failure::Failure;
 use super::{Again, Loaded};
 use crate::store::{self, sha256_of};
 use crate::{ExperimentFile, Journal, Values};
+use causalcone_report::Format;
 use causalcone_report::atomic::write_whole;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -24,28 +25,8 @@ pub(super) enum Results {
 impl Results {
     /// Whether a file is one that such work may leave, finished or not.
     fn has(self, name: &str) -> bool {
-        const SWEEP: [&str; 10] = [
-            "cells.csv",
-            "cells.jsonl",
-            "cells.parquet",
-            "means.csv",
-            "means.jsonl",
-            "means.parquet",
-            "heatmap.svg",
-            "heatmap.png",
-            "experiment.json",
-            JOURNAL,
-        ];
-        const TRAINING: [&str; 17] = [
-            "log.csv",
-            "log.jsonl",
-            "log.parquet",
-            "cells.csv",
-            "cells.jsonl",
-            "cells.parquet",
-            "means.csv",
-            "means.jsonl",
-            "means.parquet",
+        const SWEEP: [&str; 4] = ["heatmap.svg", "heatmap.png", "experiment.json", JOURNAL];
+        const TRAINING: [&str; 8] = [
             "loss.svg",
             "loss.png",
             "heatmap.svg",
@@ -55,16 +36,20 @@ impl Results {
             "train.json",
             JOURNAL,
         ];
-        const COLLECTION: [&str; 4] = ["index.csv", "index.jsonl", "index.parquet", "collection.json"];
+        let is_table = |of: &[&str]| {
+            let parts = name.rsplit_once('.');
+            let is_format = |end: &str| Format::ALL.iter().any(|format| format.name() == end);
+            parts.is_some_and(|(stem, end)| of.contains(&stem) && is_format(end))
+        };
         let is_shard = || {
             let number = name.strip_prefix("shard-").and_then(|rest| rest.strip_suffix(".safetensors"));
             number.is_some_and(|number| number.bytes().all(|b| b.is_ascii_digit()))
         };
         name == IDENTITY
             || match self {
-                Self::Sweep => SWEEP.contains(&name),
-                Self::Collection => COLLECTION.contains(&name) || is_shard(),
-                Self::Training => TRAINING.contains(&name),
+                Self::Sweep => SWEEP.contains(&name) || is_table(&["cells", "means"]),
+                Self::Collection => name == "collection.json" || is_table(&["index"]) || is_shard(),
+                Self::Training => TRAINING.contains(&name) || is_table(&["log", "cells", "means"]),
             }
     }
 

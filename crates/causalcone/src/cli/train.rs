@@ -302,9 +302,7 @@ impl<'w, 'm> Work<'w, 'm> {
             };
             self.fit(&mut fit, &mut log, terminal)?;
             let scores = fit.scores()?;
-            let values =
-                |score: &Score| vec![Some(score.accuracy), Some(score.loss).filter(|x| x.is_finite())];
-            let cells = (self.first[point]..).zip(scores.iter().map(values));
+            let cells = (self.first[point]..).zip(scores.iter().map(Score::values));
             let cells: Vec<(usize, Values)> = cells.collect();
             // What was learned is kept before the fit counts as finished.
             if best_of(&self.scores_with(point, &scores)) == Some(point) {

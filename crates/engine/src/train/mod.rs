@@ -199,7 +199,6 @@ impl<'m> Training<'m> {
     /// When there are not as many scores as there are fits and examples.
     pub fn results(&self, scores: &[Vec<Score>], originals: &[Score]) -> Result<SweepResult> {
         let judged = self.judged();
-        let values = |score: &Score| vec![Some(score.accuracy), Some(score.loss).filter(|x| x.is_finite())];
         let mut result = SweepResult {
             cells: Vec::new(),
             values: Vec::new(),
@@ -207,7 +206,7 @@ impl<'m> Training<'m> {
             baseline_of: Vec::new(),
             prompts: Vec::new(),
             tokens: Vec::new(),
-            base: originals.iter().map(values).collect(),
+            base: originals.iter().map(Score::values).collect(),
             fixed: vec![None; originals.len()],
             work: crate::cone::Work::default(),
         };
@@ -220,7 +219,7 @@ impl<'m> Training<'m> {
             let mut scores = scores.iter();
             for (example, cell) in cells {
                 result.cells.push(self.plan.cells[cell].at.clone());
-                result.values.push(values(scores.next().ok_or_else(wrong)?));
+                result.values.push(scores.next().ok_or_else(wrong)?.values());
                 result.baseline_of.push(example - judged.start);
             }
         }

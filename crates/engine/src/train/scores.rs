@@ -2,6 +2,7 @@
 
 use super::{Objective, Trainer, target_logits};
 use crate::execute::Session;
+use crate::journal::Values;
 use crate::op::Bound;
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
@@ -22,6 +23,11 @@ pub struct Score {
 }
 
 impl Score {
+    /// Its numbers as a table has them, accuracy and loss; what is not finite is empty.
+    pub fn values(&self) -> Values {
+        [self.accuracy, self.loss].map(|x| Some(x).filter(|x| x.is_finite())).to_vec()
+    }
+
     /// The mean of some.
     pub fn mean(scores: &[Self]) -> Self {
         let n = scores.len() as f64;
