@@ -2,7 +2,7 @@
 
 use crate::tidy::span;
 use causalcone_engine::plan::Coordinates;
-use causalcone_engine::{Metric, SweepResult};
+use causalcone_engine::{Column, Metric, SweepResult};
 use causalcone_model::{Model, Site};
 use causalcone_report::{Axis, Facet, HeatMap, Scale, Tick, text};
 use std::collections::{HashMap, HashSet};
@@ -82,8 +82,8 @@ impl Entries {
 }
 
 /// The heat map of a sweep's first metric: positions (or heads, or scales) along x; layers upwards,
-/// the sites of a layer one above the other in the order they run; a facet a token, and a facet
-/// for each value of what else is swept. Of a data set, or of samples, it shows the means; where
+/// the sites of a layer one above the other in the order they run; a facet a token and method, and a
+/// facet for each value of what else is swept. Of a data set, or of samples, it shows the means; where
 /// examples list different positions, x counts their places in those lists.
 ///
 /// ```
@@ -134,18 +134,23 @@ pub fn heat_map(result: &SweepResult, model: &Model, title: &str) -> HeatMap {
     let rows = Points::ordered(rows);
     let others = Points::new(entries.iter().map(|e| facet_of(&e.at)));
 
-    let metric = result.columns.first().map_or(Metric::Prob, |(metric, _)| *metric);
-    let tokens = titles(result, model, metric);
-    let titles = tokens.iter().flat_map(|token| others.list.iter().map(|o| facet_title(token.as_deref(), o)));
+    let metric = result.columns.first().map_or(Metric::Prob, |column| column.metric);
+    // A facet each: the first metric's numbers, token by token, so that methods stand side by side.
+    let mut drawn: Vec<usize> =
+        (0..result.columns.len()).filter(|i| result.columns[*i].metric == metric).collect();
+    drawn.sort_by_key(|i| result.columns[*i].token);
+    let names: Vec<[Option<String>; 2]> =
+        drawn.iter().map(|i| column_title(result, model, &result.columns[*i])).collect();
+    let titles = names.iter().flat_map(|name| others.list.iter().map(|o| facet_title(name, o)));
     let empty = vec![None; rows.list.len() * columns.list.len()];
     let mut facets: Vec<Facet> = titles.map(|title| Facet { title, values: empty.clone() }).collect();
     for Entry { at, values: numbers } in &entries {
         let place =
             (rows.places.get(&y_of(at)), columns.places.get(&x_of(at)), others.places.get(&facet_of(at)));
         let (Some(row), Some(column), Some(other)) = place else { continue };
-        // The first metric's columns come first, a token each.
-        for (token, number) in numbers.iter().take(tokens.len()).enumerate() {
-            facets[token * others.list.len() + other].values[row * columns.list.len() + column] = *number;
+        for (facet, number) in drawn.iter().enumerate() {
+            facets[facet * others.list.len() + other].values[row * columns.list.len() + column] =
+                numbers[*number];
         }
     }
     let tick = |point: &Point| match (point.position, point.head, point.scale) {
@@ -207,25 +212,24 @@ fn value_label(metric: Metric) -> &'static str {
     }
 }
 
-/// What a metric's numbers are of: each token, or nothing in particular.
-fn titles(result: &SweepResult, model: &Model, metric: Metric) -> Vec<Option<String>> {
-    let of = |number: Option<usize>| {
-        number.map(|number| {
-            let mut ids = result.tokens.iter().filter_map(|tokens| tokens.get(number));
-            match (ids.next(), model.tokenizer()) {
-                (Some(first), _) if ids.any(|id| id != first) => format!("tokens[{number}]"),
-                (Some(id), Some(tokenizer)) => text::token(&tokenizer.token(*id)),
-                (Some(id), None) => format!("token {id}"),
-                (None, _) => String::new(),
-            }
-        })
-    };
-    result.columns.iter().filter(|(m, _)| *m == metric).map(|(_, number)| of(*number)).collect()
+/// What a column's numbers are of, and how they were found where there is more than one way.
+fn column_title(result: &SweepResult, model: &Model, column: &Column) -> [Option<String>; 2] {
+    let token = column.token.map(|number| {
+        let mut ids = result.tokens.iter().filter_map(|tokens| tokens.get(number));
+        match (ids.next(), model.tokenizer()) {
+            (Some(first), _) if ids.any(|id| id != first) => format!("tokens[{number}]"),
+            (Some(id), Some(tokenizer)) => text::token(&tokenizer.token(*id)),
+            (Some(id), None) => format!("token {id}"),
+            (None, _) => String::new(),
+        }
+    });
+    [token, result.has_estimates().then(|| column.method.name().into())]
 }
 
-fn facet_title(token: Option<&str>, other: &Point) -> String {
+fn facet_title([token, method]: &[Option<String>; 2], other: &Point) -> String {
     let parts = [
-        token.map(str::to_owned),
+        token.clone(),
+        method.clone(),
         other.head.map(|head| format!("head {head}")),
         other.scale.map(|scale| format!("scale {}", f64::from_bits(scale))),
     ];

@@ -36,11 +36,11 @@ mod figure;
 mod tidy;
 
 pub use causalcone_engine::{
-    Answer, Collection, Cone, ControlVector, Distribution, EditId, Error, Example, Executor, Experiment,
-    ExperimentFile, Explanation, Joint, Journal, LayerAxis, Mean, MeanToken, Metric, Op, OpKind, Outcome,
-    PreparedSweep, Prompt, Record, Reference, Refused, Result, RunId, Saved, Session, Source, Sweep,
-    SweepResult, Top, Value, Values, Verification, collection, cone, dataset, noise, op, plan, saved, train,
-    visible,
+    Agreement, Answer, Collection, Column, Cone, ControlVector, Distribution, EditId, Error, Example,
+    Executor, Experiment, ExperimentFile, Explanation, Joint, Journal, LayerAxis, Mean, MeanToken, Method,
+    Metric, Op, OpKind, Outcome, PreparedSweep, Prompt, Record, Reference, Refused, Result, RunId, Saved,
+    Session, Source, Sweep, SweepResult, Top, Value, Values, Verification, collection, cone, dataset, noise,
+    op, plan, saved, train, visible,
 };
 pub use causalcone_model::{
     Config, Error as ModelError, Indices, Layout, Model, Positions, Progress, Report, Site, Target,

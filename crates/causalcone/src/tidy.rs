@@ -23,7 +23,8 @@ const COLUMNS: [(&str, Kind); 11] = [
 /// The table of a sweep's result.
 ///
 /// A column that is not one value in a cell is empty there. `layers` lists all layers edited
-/// together; `fixed_value` is there only where edits besides the swept ones are.
+/// together; `fixed_value` is there only where edits besides the swept ones are, `method` only where some
+/// numbers are estimates.
 ///
 /// ```
 /// use causalcone::{Experiment, LayerAxis, Model, Op, PreparedSweep, Cone, Site, Sweep, table};
@@ -50,6 +51,10 @@ pub fn table(result: &SweepResult, model: &Model) -> Result<Table, Error> {
         columns.push(("fixed_value", Kind::Number));
     }
     columns.push(("layers", Kind::Text));
+    let has_estimates = result.has_estimates();
+    if has_estimates {
+        columns.push(("method", Kind::Text));
+    }
     let mut table = Table::new(columns)?;
     for row in result.rows() {
         let [site, layer, head, position, scale] = place(row.at);
@@ -70,6 +75,9 @@ pub fn table(result: &SweepResult, model: &Model) -> Result<Table, Error> {
             cells.push(row.fixed.into());
         }
         cells.push(span(&row.at.layers).into());
+        if has_estimates {
+            cells.push(row.method.name().into());
+        }
         table.push(cells)?;
     }
     Ok(table)
@@ -103,6 +111,10 @@ pub fn means_table(result: &SweepResult, model: &Model) -> Result<Table, Error> 
         columns.push(("fixed_mean", Kind::Number));
     }
     columns.push(("layers", Kind::Text));
+    let has_estimates = result.has_estimates();
+    if has_estimates {
+        columns.push(("method", Kind::Text));
+    }
     let mut table = Table::new(columns)?;
     for mean in result.means() {
         let token = mean.token.map(|token| match token {
@@ -122,6 +134,9 @@ pub fn means_table(result: &SweepResult, model: &Model) -> Result<Table, Error> 
             cells.push(mean.fixed.into());
         }
         cells.push(span(&mean.at.layers).into());
+        if has_estimates {
+            cells.push(mean.method.name().into());
+        }
         table.push(cells)?;
     }
     Ok(table)

@@ -98,6 +98,49 @@ fn a_sweep_leaves_a_tidy_table_a_figure_and_a_record() {
 }
 
 #[test]
+fn estimates_stand_beside_exact_numbers() {
+    let place = Place::new();
+    let rest = "[[edit]]\nrun = 'base'\nsite = 'mlp_output'\nlayers = 'all'\nop = 'swap'\nvalue = { run = 'source' }\n\
+        [read]\nrun = 'base'\ntokens = [9, 2]\n\
+        [sweep]\nlayers = 'each'\npositions = 'each'\nmetrics = ['logit_diff']\n";
+    let file =
+        place.experiment("all.toml", &format!("{rest}methods = ['integrated', 'exact', 'attribution']\n"));
+    let printed = place.json(&["sweep", &file, "--out", "all", "--verify"]);
+    let layers = 3;
+    assert_eq!(printed["cells"].as_u64(), Some(layers * 5));
+    assert_eq!(printed["verified"]["numbers"].as_u64(), Some(layers * 5));
+    let methods: Vec<_> =
+        printed["agreement"].as_array().unwrap().iter().map(|a| a["method"].clone()).collect();
+    assert_eq!(methods, ["attribution", "integrated"]);
+    let all = rows(&place.path("all/cells.csv"));
+    assert_eq!(all.len() as u64, layers * 5 * 3);
+    // Each method alone gives the same rows, and runs no cell where it only estimates.
+    for method in ["exact", "attribution", "integrated"] {
+        let file = place.experiment("one.toml", &format!("{rest}methods = ['{method}']\n"));
+        place.json(&["sweep", &file, "--out", method]);
+        let own: Vec<_> = rows(&place.path(&format!("{method}/cells.csv")));
+        let of: Vec<_> = all.iter().filter(|row| row["method"] == method).collect();
+        assert_eq!((own.len(), own[0].contains_key("method")), (of.len(), method != "exact"));
+        for (own, of) in own.iter().zip(of) {
+            assert!(
+                (own["value"].parse::<f64>().unwrap() - of["value"].parse::<f64>().unwrap()).abs() < 1e-5
+            );
+        }
+        let explained = place.json(&["explain", &file]);
+        assert_eq!(explained["rows_computed"] == 0, method != "exact");
+        let passes = ["exact", "attribution", "integrated"]
+            .iter()
+            .position(|name| *name == method)
+            .map(|i| [0, 1, 10][i]);
+        assert_eq!(explained["passes"].as_u64().unwrap_or(0), passes.unwrap());
+    }
+    let file = place.experiment("one.toml", &format!("{rest}methods = ['attribution']\n"));
+    assert!(
+        place.refused(&["sweep", &file, "--out", "none", "--verify"]).contains("add \"exact\" to methods")
+    );
+}
+
+#[test]
 fn results_are_never_mixed_or_overwritten_unasked() {
     let place = Place::new();
     let file = place.experiment("swap.toml", SWAP);

@@ -25,11 +25,11 @@
 
 use crate::execute::{Executor, collect};
 use crate::experiment::{Collected, EditId, Experiment};
+use crate::metric::Metric;
 use crate::plan::{Place, Read, Reading};
 use crate::{Error, Result};
 use causalcone_model::Layout;
 use std::ops::Range;
-use std::sync::Arc;
 
 /// What is collected of a data set, planned.
 #[derive(Debug)]
@@ -58,6 +58,8 @@ pub struct Taken<'a> {
     pub edit: EditId,
     /// Its name, if it has one.
     pub name: Option<&'a str>,
+    /// Of which metric it reads the gradient, if not activations.
+    pub gradient: Option<Metric>,
     /// The token ids of its run.
     pub ids: &'a [u32],
     /// What is read, a layer each; positions and heads are those of all of them.
@@ -124,6 +126,7 @@ impl<'m> Collection<'m> {
                     example: instance.example().unwrap_or(0),
                     edit: *edit,
                     name: spec.name.as_deref(),
+                    gradient: spec.op.gradient,
                     ids: &instance.runs[spec.run.0].ids,
                     places,
                 }
@@ -144,12 +147,9 @@ impl<'m> Collection<'m> {
         let cells: Vec<_> = plan.cells.iter().collect();
         let readings = collect(executor, first.model, &plan, &cells)?;
         let gathered = cells.iter().zip(readings).zip(instances).map(|((cell, readings), instance)| {
-            let pair = |(read, reading): (&Read, Reading)| match (read, reading) {
-                (Read::Activation { run, place }, Reading::Activation(tensor)) => {
-                    let run: Arc<str> = plan.runs[*run].name.clone();
-                    Some(Collected { run, place: place.clone(), tensor })
-                }
-                _ => None,
+            let pair = |(read, reading): (&Read, Reading)| match reading {
+                Reading::Activation(tensor) => Collected::new(&plan, read, tensor),
+                Reading::Logits(_) => None,
             };
             let collected = cell.reads.iter().zip(readings).filter_map(pair).collect();
             Gathered { example: instance.example().unwrap_or(0), collected }

@@ -1,5 +1,6 @@
 //! From an experiment to its plan: which runs there are, in which order, and what each cell edits.
 
+use crate::attribution::{Method, Moves};
 use crate::axes::{Axes, check_size};
 use crate::experiment::{EditId, Experiment, RunId, Sweep};
 use crate::metric::Metric;
@@ -23,6 +24,17 @@ struct Swept<'a> {
     /// The plan's number of its first baseline, and whether there is one for each sample.
     baseline: usize,
     by_sample: bool,
+    methods: Vec<Method>,
+}
+
+/// A sweep's plan, and what it is about.
+#[derive(Debug)]
+pub(crate) struct Compiled {
+    pub(crate) plan: Plan,
+    /// By baseline.
+    pub(crate) bases: Vec<Basis>,
+    /// By cell, where there are estimates.
+    pub(crate) moves: Vec<Moves>,
 }
 
 /// What the numbers of a baseline, and of cells compared with it, are about.
@@ -43,27 +55,27 @@ impl Experiment<'_> {
     /// When the experiment has no sweep or contradicts itself: everything that can be wrong is
     /// found here, before any work.
     pub fn plan(&self) -> Result<Plan> {
-        Ok(self.plan_sweep()?.0)
+        Ok(self.plan_sweep()?.plan)
     }
 
-    /// The plan, and by baseline what it is about.
-    pub(crate) fn plan_sweep(&self) -> Result<(Plan, Vec<Basis>)> {
+    /// The plan, and what it is about.
+    pub(crate) fn plan_sweep(&self) -> Result<Compiled> {
         let instances = self.instances()?;
         let mut examples = Vec::with_capacity(instances.len());
         for instance in &instances {
             examples.push(Swept::new(instance).map_err(|e| instance.blame(e))?);
         }
         check_size(examples.iter().map(Swept::cells).sum(), examples.iter().map(Swept::noise).sum())?;
-        let (mut plan, mut bases) = (Plan::default(), Vec::new());
+        let (mut plan, mut bases, mut moves) = (Plan::default(), Vec::new(), Vec::new());
         for example in &mut examples {
             example.baselines(&mut plan)?;
             bases.resize(plan.baselines.len(), example.basis());
         }
         plan.shared = plan.runs.len();
         for example in examples {
-            example.compile(&mut plan)?;
+            example.compile(&mut plan, &mut moves)?;
         }
-        Ok((plan, bases))
+        Ok(Compiled { plan, bases, moves })
     }
 
     /// Checks one example's experiment, or its sweep if it has one, without compiling it.
@@ -115,11 +127,18 @@ impl Experiment<'_> {
                     reads.push(compiler.logits(*run, made, None));
                 }
                 let collects = instance.collects().filter(|_| version == Version::Fixed);
-                for expanded in collects.map(|edit| compiler.expanded[edit.0].clone()).collect::<Vec<_>>() {
+                for edit in collects {
+                    let expanded = compiler.expanded[edit.0].clone();
                     let made =
                         compiler.version(&mut plan, expanded.run, version, &Choice::default(), None)?;
                     let places = expanded.places().into_iter();
-                    reads.extend(places.map(|place| Read::Activation { run: made, place }));
+                    match instance.edits[edit.0].op.gradient {
+                        None => reads.extend(places.map(|place| Read::Activation { run: made, place })),
+                        Some(metric) => {
+                            let of = |place| compiler.gradient(&mut plan, edit, metric, (made, place));
+                            reads.extend(places.map(of).collect::<Result<Vec<_>>>()?);
+                        }
+                    }
                 }
                 Ok(Cell { reads, baseline, ..Cell::default() })
             };
@@ -181,6 +200,16 @@ impl Experiment<'_> {
     }
 }
 
+/// The methods of a sweep, the exact one unless others are named; it comes first.
+pub(crate) fn methods(sweep: &Sweep) -> Vec<Method> {
+    let mut methods = sweep.methods.clone();
+    if methods.is_empty() {
+        methods.push(Method::Exact);
+    }
+    methods.sort_unstable();
+    methods
+}
+
 /// The metrics of a sweep, probabilities unless others are named.
 pub(crate) fn metrics(sweep: &Sweep) -> Vec<Metric> {
     if sweep.metrics.is_empty() { vec![Metric::Prob] } else { sweep.metrics.clone() }
@@ -231,9 +260,12 @@ impl<'a> Swept<'a> {
         let single = metrics.iter().all(|m| matches!(m, Metric::Logit | Metric::LogitDiff));
         let single = single.then(|| experiment.tokens.clone().into());
         let axes = experiment.axes(sweep, &edits, &compiler.expanded)?;
+        let moving: Vec<&[Expanded]> = axes.iter().map(|axes| &*axes.moving).collect();
+        experiment.check_methods(sweep, &metrics, &edits, &compiler.expanded, &moving)?;
         let samples = experiment.samples(sweep)?;
         let by_sample = samples.is_some() && compiler.noisy[0][read_run.0];
-        Ok(Self { compiler, edits, axes, samples, read_run, single, label, baseline: 0, by_sample })
+        let methods = methods(sweep);
+        Ok(Self { compiler, edits, axes, samples, read_run, single, label, baseline: 0, by_sample, methods })
     }
 
     fn cells(&self) -> u128 {
@@ -283,9 +315,12 @@ impl<'a> Swept<'a> {
         Ok(())
     }
 
-    /// Adds its cells, sample by sample.
-    fn compile(mut self, plan: &mut Plan) -> Result<()> {
+    /// Adds its cells, sample by sample, and what moves in each where that is estimated. Cells that are only
+    /// estimated run nothing.
+    fn compile(mut self, plan: &mut Plan, moves: &mut Vec<Moves>) -> Result<()> {
         let axes = std::mem::take(&mut self.axes);
+        let is_exact = self.methods.contains(&Method::Exact);
+        let is_estimated = self.methods.iter().any(|method| *method != Method::Exact);
         for sample in Self::each_sample(self.samples) {
             for (site, axes) in axes.iter().enumerate() {
                 for (edit, expanded) in self.edits.iter().zip(&axes.moving) {
@@ -294,17 +329,39 @@ impl<'a> Swept<'a> {
                 for (choice, point) in axes.choices(site) {
                     let start = plan.runs.len();
                     self.compiler.made.retain(|(_, version, _), _| *version != Version::Edited);
-                    let run = self.compiler.version(plan, self.read_run, Version::Edited, &choice, sample)?;
+                    let mut reads = Vec::new();
+                    if is_exact {
+                        let version = Version::Edited;
+                        let run = self.compiler.version(plan, self.read_run, version, &choice, sample)?;
+                        reads = self.read(run);
+                    }
+                    if is_estimated {
+                        moves.push(self.moves(plan, &choice, sample)?);
+                    }
                     let mut at = axes.coordinates(&choice, point);
                     at.example = self.compiler.experiment.example();
                     at.sample = sample;
                     let baseline = self.baseline + sample.filter(|_| self.by_sample).unwrap_or(0);
                     let runs = start..plan.runs.len();
-                    plan.cells.push(Cell { runs, reads: self.read(run), baseline, at });
+                    plan.cells.push(Cell { runs, reads, baseline, at });
                 }
             }
         }
         Ok(())
+    }
+
+    /// The swept edits of a cell, of runs as they stand without them, which are all in the plan.
+    fn moves(&mut self, plan: &mut Plan, choice: &Choice, sample: Option<usize>) -> Result<Moves> {
+        let mut moves = Moves::new();
+        for edit in &self.edits {
+            let expanded = self.compiler.expanded[edit.0].clone();
+            let mut fixed =
+                |run: RunId| self.compiler.version(plan, run, Version::Fixed, &Choice::default(), sample);
+            let (run, source) = (fixed(expanded.run)?, expanded.source().map(fixed).transpose()?);
+            let edits = expanded.edits(choice, sample.unwrap_or(0), source)?;
+            moves.extend(edits.into_iter().map(|edit| (run, edit)));
+        }
+        Ok(moves)
     }
 
     fn read(&self, run: usize) -> Vec<Read> {

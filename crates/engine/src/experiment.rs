@@ -1,5 +1,6 @@
 //! The builder: runs, edits, reads, and axes to sweep.
 
+use crate::attribution::Method;
 use crate::dataset::{Example, Origin, Refused};
 use crate::execute::{Cone, Executor, collect};
 use crate::file::TokenFile;
@@ -103,6 +104,10 @@ pub struct Sweep {
     pub samples: Option<usize>,
     /// What is recorded; empty is [`Metric::Prob`].
     pub metrics: Vec<Metric>,
+    /// How cells' numbers are found; empty is [`Method::Exact`].
+    pub methods: Vec<Method>,
+    /// Points of the path of [`Method::Integrated`], 10 unless set.
+    pub steps: Option<usize>,
 }
 
 /// How a sweep goes over layers.
@@ -403,9 +408,7 @@ impl<'m> Experiment<'m> {
         reads
             .zip(readings)
             .filter_map(|(read, reading)| match (read, reading) {
-                (Read::Activation { run, place }, Reading::Activation(tensor)) => {
-                    Some(Collected { run: plan.runs[*run].name.clone(), place: place.clone(), tensor })
-                }
+                (read, Reading::Activation(tensor)) => Collected::new(plan, read, tensor),
                 _ => None,
             })
             .collect()
@@ -440,16 +443,30 @@ pub struct Outcome<'m> {
     nothing: Distribution,
 }
 
-/// Activations read by a `collect` edit.
+/// Activations read by a `collect` edit, or a gradient with respect to them.
 #[derive(Debug, Clone)]
 pub struct Collected {
     /// The run they were read from.
     pub run: Arc<str>,
     /// Where.
     pub place: crate::plan::Place,
+    /// Of which metric they are the gradient; `None` for the activations themselves.
+    pub gradient: Option<Metric>,
     /// Positions × width; positions × heads × width on head sites; heads × query rows × key columns
     /// on attention matrices.
     pub tensor: Tensor,
+}
+
+impl Collected {
+    /// What a read of activations or of a gradient gave.
+    pub(crate) fn new(plan: &Plan, read: &Read, tensor: Tensor) -> Option<Self> {
+        let (run, place, gradient) = match read {
+            Read::Activation { run, place } => (*run, place, None),
+            Read::Gradient(of) => (of.run, &of.place, Some(of.metric)),
+            Read::Logits { .. } => return None,
+        };
+        Some(Self { run: plan.runs[run].name.clone(), place: place.clone(), gradient, tensor })
+    }
 }
 
 /// The next-token distribution of one run.

@@ -4,6 +4,7 @@ use crate::Result;
 use crate::execute::Executor;
 use crate::experiment::Experiment;
 use crate::plan::{Cell, Plan, Read, Taken};
+use crate::sweep::PreparedSweep;
 use causalcone_model::Site;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -32,6 +33,9 @@ pub struct Explanation {
     pub rows_naive: u64,
     /// Multiplications and additions of all matrix products and of attention, baselines included.
     pub flops: u64,
+    /// Forward and backward passes that estimates take besides, of the runs without the swept edits.
+    #[serde(skip_serializing_if = "is_none")]
+    pub passes: u64,
     /// In how many batches.
     pub batches: u64,
     /// The most bytes held at once beside the weights; 0 where the executor cannot tell.
@@ -55,15 +59,26 @@ impl Explanation {
     /// # Errors
     /// When the experiment contradicts itself; nothing is computed.
     pub fn new(experiment: &Experiment<'_>, executor: &dyn Executor) -> Result<Self> {
-        let plan = if experiment.sweep.is_some() { experiment.plan()? } else { experiment.plan_single()? };
-        Self::of(experiment, &plan, executor)
+        match experiment.sweep {
+            Some(_) => Self::of_sweep(experiment, &PreparedSweep::new(experiment)?, executor),
+            None => Self::of(experiment, &experiment.plan_single()?, executor),
+        }
     }
 
-    /// Explains an experiment whose plan is made already.
+    /// Explains an experiment whose sweep is prepared already.
     ///
     /// # Errors
     /// When it cannot be run in the memory there is.
-    pub fn of(experiment: &Experiment<'_>, plan: &Plan, executor: &dyn Executor) -> Result<Self> {
+    pub fn of_sweep(
+        experiment: &Experiment<'_>,
+        sweep: &PreparedSweep<'_>,
+        executor: &dyn Executor,
+    ) -> Result<Self> {
+        Ok(Self { passes: sweep.passes(), ..Self::of(experiment, sweep.plan(), executor)? })
+    }
+
+    /// Explains an experiment whose plan is made already.
+    fn of(experiment: &Experiment<'_>, plan: &Plan, executor: &dyn Executor) -> Result<Self> {
         let model = experiment.model();
         let config = model.config();
         let cells: Vec<&Cell> = plan.cells.iter().collect();
@@ -86,10 +101,16 @@ impl Explanation {
             rows_baselines: whole.rows - for_cells.rows,
             rows_naive: plan.rows_naive(config.layers),
             flops: whole.flops,
+            passes: 0,
             batches: whole.batches,
             peak_bytes: whole.peak_bytes,
         })
     }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_none(passes: &u64) -> bool {
+    *passes == 0
 }
 
 /// The sites a plan touches and the shapes of their tensors.
@@ -137,6 +158,9 @@ impl fmt::Display for Explanation {
         writeln!(f, "rows computed  {rows}, and {} for baselines", self.rows_baselines)?;
         writeln!(f, "rows naive     {naive}, {:.1} times as many", times(rows))?;
         writeln!(f, "operations     {:.3} GFLOP", self.flops as f64 / 1e9)?;
+        if self.passes > 0 {
+            writeln!(f, "estimates      {} forward and backward passes", self.passes)?;
+        }
         write!(f, "batches        {}", self.batches)?;
         if self.peak_bytes > 0 {
             write!(f, ", at most {:.0} MiB beside the weights", self.peak_bytes as f64 / f64::from(1 << 20))?;

@@ -143,6 +143,12 @@ pub struct SweepFile {
     /// What is recorded, probabilities if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<Vec<String>>,
+    /// How cells' numbers are found, exactly if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub methods: Option<Vec<String>>,
+    /// Points of the path of "integrated", 10 if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<usize>,
 }
 
 /// One edit, or several.

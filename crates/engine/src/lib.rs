@@ -20,6 +20,7 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+mod attribution;
 mod axes;
 pub mod collection;
 mod compile;
@@ -48,6 +49,7 @@ pub mod train;
 mod verify;
 mod versions;
 
+pub use attribution::{Agreement, Method};
 pub use collection::{Collection, Gathered};
 pub use control::ControlVector;
 pub use dataset::{Example, Prompt, Refused};
@@ -61,5 +63,5 @@ pub use means::{Mean, MeanToken};
 pub use metric::{Distribution, Metric, Record, Top, visible};
 pub use op::{Joint, Op, OpKind, Source, Value};
 pub use saved::Saved;
-pub use sweep::{PreparedSweep, Row, SweepResult};
+pub use sweep::{Column, PreparedSweep, Row, SweepResult};
 pub use verify::{Mismatch, Verification};

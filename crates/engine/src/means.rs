@@ -1,9 +1,10 @@
 //! Means over the examples of a data set, or over the samples of noise, with their standard errors.
 
+use crate::attribution::Method;
 use crate::axes::one;
 use crate::metric::Metric;
 use crate::plan::{Coordinates, Point};
-use crate::sweep::SweepResult;
+use crate::sweep::{Column, SweepResult};
 use std::collections::BTreeMap;
 
 /// The mean of one metric over the cells that are the same choice of every axis.
@@ -18,6 +19,8 @@ pub struct Mean {
     pub metric: Metric,
     /// The token, for metrics of one.
     pub token: Option<MeanToken>,
+    /// How the numbers were found.
+    pub method: Method,
     /// Over how many examples or samples, those whose number is not finite left out.
     pub n: usize,
     /// The mean; `None` where n is 0.
@@ -89,7 +92,7 @@ impl SweepResult {
     }
 
     fn mean(&self, group: &Group, column: usize, over_examples: bool) -> Mean {
-        let (metric, token) = self.columns[column];
+        let Column { metric, token, method } = self.columns[column];
         // Each unit is one number of the mean: an example's cells, or one cell.
         let units = group.examples.values().flat_map(|cells| match over_examples {
             true => vec![cells.as_slice()],
@@ -119,6 +122,7 @@ impl SweepResult {
             at: group.at.clone(),
             metric,
             token,
+            method,
             n,
             mean,
             standard_error,

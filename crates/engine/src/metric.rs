@@ -236,4 +236,45 @@ impl Metric {
             Self::Loss => vec![label.map_or(f64::NAN, |label| -edited.logprob(label))],
         }
     }
+
+    /// How much each of its [numbers](Self::values) changes with each logit of `edited`. That of accuracy,
+    /// which jumps, is no number.
+    pub(crate) fn slopes(
+        self,
+        edited: &Distribution,
+        original: &Distribution,
+        tokens: &[u32],
+        label: Option<u32>,
+    ) -> Vec<Vec<f32>> {
+        // So much of single logits, and so much of ln Σ exp, whose slopes are the probabilities.
+        let row = |single: &[(u32, f64)], log_sum: f64| {
+            let prob = |logit: &f32| log_sum * (f64::from(*logit) - edited.log_sum).exp();
+            let mut row: Vec<f64> =
+                edited.logits.iter().map(|x| if log_sum == 0.0 { 0.0 } else { prob(x) }).collect();
+            for (token, part) in single {
+                if let Some(slope) = row.get_mut(*token as usize) {
+                    *slope += part;
+                }
+            }
+            row.into_iter().map(|x| x as f32).collect::<Vec<f32>>()
+        };
+        let each = |f: &dyn Fn(u32) -> Vec<f32>| tokens.iter().map(|id| f(*id)).collect();
+        match self {
+            // p·(e − p)
+            Self::Prob => each(&|id| row(&[(id, edited.prob(id))], -edited.prob(id))),
+            Self::Logit => each(&|id| row(&[(id, 1.0)], 0.0)),
+            Self::Logprob => each(&|id| row(&[(id, 1.0)], -1.0)),
+            Self::LogitDiff => {
+                let pair = tokens.first().zip(tokens.get(1));
+                vec![pair.map_or_else(Vec::new, |(a, b)| row(&[(*a, 1.0), (*b, -1.0)], 0.0))]
+            }
+            // What it is now, less what it was.
+            Self::Kl => {
+                let was = original.logits.iter().map(|x| (f64::from(*x) - original.log_sum).exp() as f32);
+                vec![row(&[], 1.0).into_iter().zip(was).map(|(p, was)| p - was).collect()]
+            }
+            Self::Accuracy => vec![vec![f32::NAN; edited.logits.len()]],
+            Self::Loss => vec![label.map_or_else(Vec::new, |label| row(&[(label, -1.0)], 1.0))],
+        }
+    }
 }

@@ -4,6 +4,8 @@
 //! [`Experiment::plan`](crate::Experiment::plan) and checked whole: whatever could be wrong with an
 //! experiment is an error there, before any work.
 
+pub use crate::attribution::Gradient;
+
 use crate::op::Operation;
 use candle_core::Tensor;
 use causalcone_model::Site;
@@ -44,6 +46,16 @@ pub struct Cell {
     pub baseline: usize,
     /// Where it stands in the sweep.
     pub at: Coordinates,
+}
+
+impl Cell {
+    /// The gradients among its reads.
+    pub(crate) fn gradients(&self) -> impl Iterator<Item = &Gradient> {
+        self.reads.iter().filter_map(|read| match read {
+            Read::Gradient(gradient) => Some(&**gradient),
+            Read::Logits { .. } | Read::Activation { .. } => None,
+        })
+    }
 }
 
 /// The columns of a cell; `None` where a column is not one value.
@@ -176,7 +188,7 @@ pub struct Place {
 }
 
 /// Something taken out of a run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Read {
     /// Logits at one position.
     Logits {
@@ -194,6 +206,8 @@ pub enum Read {
         /// Which.
         place: Place,
     },
+    /// The gradient of a number of the answer. [`collect`](crate::collect) reads it, with any executor.
+    Gradient(Box<Gradient>),
 }
 
 impl Read {
@@ -201,6 +215,8 @@ impl Read {
     pub fn run(&self) -> usize {
         match self {
             Self::Logits { run, .. } | Self::Activation { run, .. } => *run,
+            // Its activations are of a run that the answer depends on.
+            Self::Gradient(gradient) => gradient.answer.run(),
         }
     }
 }

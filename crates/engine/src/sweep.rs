@@ -1,6 +1,7 @@
 //! Running a sweep: every cell once, its numbers recorded as they come.
 
-use crate::compile::{Basis, metrics};
+use crate::attribution::{Method, Moves, STEPS};
+use crate::compile::{Basis, Compiled, methods, metrics};
 use crate::cone::Work;
 use crate::execute::Executor;
 use crate::experiment::Experiment;
@@ -9,7 +10,8 @@ use crate::metric::{Distribution, Metric};
 use crate::plan::{Cell, Coordinates, Plan, Read};
 use crate::{Error, Result};
 use causalcone_model::{Model, Progress, Report, Unit};
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -40,8 +42,25 @@ pub struct PreparedSweep<'m> {
     model: &'m Model,
     plan: Plan,
     metrics: Vec<Metric>,
+    /// The exact one first.
+    pub(crate) methods: Vec<Method>,
+    /// Points of the path of [`Method::Integrated`].
+    pub(crate) steps: usize,
     /// By baseline.
     bases: Vec<Basis>,
+    /// By cell, where there are estimates.
+    pub(crate) moves: Vec<Moves>,
+}
+
+/// What one number of a cell is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Column {
+    /// The metric.
+    pub metric: Metric,
+    /// Which of the tokens read it is of, where it is of one.
+    pub token: Option<usize>,
+    /// How it was found.
+    pub method: Method,
 }
 
 /// What a sweep recorded.
@@ -51,8 +70,8 @@ pub struct SweepResult {
     pub cells: Vec<Coordinates>,
     /// The numbers of each cell, one for each of `columns`.
     pub values: Vec<Values>,
-    /// What the numbers are: a metric, and which of the tokens read it is of where it is of one.
-    pub columns: Vec<(Metric, Option<usize>)>,
+    /// What the numbers are: method by method, metric by metric, token by token.
+    pub columns: Vec<Column>,
     /// By cell, which of the baselines it is compared with.
     pub baseline_of: Vec<usize>,
     /// By baseline, the token ids of the run that is edited: what positions count.
@@ -67,7 +86,7 @@ pub struct SweepResult {
     pub work: Work,
 }
 
-/// One row of the tidy table: a cell, a metric, a token.
+/// One row of the tidy table: a cell, a method, a metric, a token.
 #[derive(Debug, Clone, Copy)]
 pub struct Row<'a> {
     /// Where the cell stands.
@@ -76,6 +95,8 @@ pub struct Row<'a> {
     pub metric: Metric,
     /// The token, for metrics of one.
     pub token: Option<u32>,
+    /// How the number was found.
+    pub method: Method,
     /// The number; `None` where it is not finite.
     pub value: Option<f64>,
     /// The number without any edit.
@@ -95,13 +116,19 @@ impl SweepResult {
         self.fixed.iter().any(Option::is_some)
     }
 
-    /// All rows: cell by cell, metric by metric, token by token.
+    /// Whether there are other numbers than exact ones.
+    pub fn has_estimates(&self) -> bool {
+        self.columns.iter().any(|column| column.method != Method::Exact)
+    }
+
+    /// All rows: cell by cell, method by method, metric by metric, token by token.
     pub fn rows(&self) -> impl Iterator<Item = Row<'_>> {
         (0..self.cells.len()).flat_map(move |cell| {
             let baseline = self.baseline_of[cell];
-            self.columns.iter().enumerate().map(move |(i, &(metric, token))| Row {
+            self.columns.iter().enumerate().map(move |(i, &Column { metric, token, method })| Row {
                 at: &self.cells[cell],
                 metric,
+                method,
                 token: token.and_then(|token| self.tokens[baseline].get(token).copied()),
                 value: self.values[cell].get(i).copied().flatten(),
                 base: self.base[baseline].get(i).copied().flatten(),
@@ -117,9 +144,17 @@ impl<'m> PreparedSweep<'m> {
     /// # Errors
     /// As [`Experiment::plan`].
     pub fn new(experiment: &Experiment<'m>) -> Result<Self> {
-        let (plan, bases) = experiment.plan_sweep()?;
-        let metrics = experiment.sweep.as_ref().map(metrics).unwrap_or_default();
-        Ok(Self { model: experiment.model(), plan, metrics, bases })
+        let Compiled { plan, bases, moves } = experiment.plan_sweep()?;
+        let sweep = experiment.sweep.as_ref();
+        Ok(Self {
+            model: experiment.model(),
+            plan,
+            metrics: sweep.map(metrics).unwrap_or_default(),
+            methods: sweep.map(methods).unwrap_or_default(),
+            steps: sweep.and_then(|sweep| sweep.steps).unwrap_or(STEPS),
+            bases,
+            moves,
+        })
     }
 
     /// The plan.
@@ -128,15 +163,22 @@ impl<'m> PreparedSweep<'m> {
     }
 
     /// What is recorded of each cell.
-    pub fn columns(&self) -> Vec<(Metric, Option<usize>)> {
+    pub fn columns(&self) -> Vec<Column> {
         // All examples have as many tokens.
         let tokens = self.bases.first().map_or(0, |basis| basis.tokens.len());
-        let of = |&metric: &Metric| {
-            let of: Vec<Option<usize>> =
-                if metric.is_per_token() { (0..tokens).map(Some).collect() } else { vec![None] };
-            of.into_iter().map(move |token| (metric, token))
+        let of = |method: Method| {
+            self.metrics.iter().flat_map(move |&metric| {
+                let of: Vec<Option<usize>> =
+                    if metric.is_per_token() { (0..tokens).map(Some).collect() } else { vec![None] };
+                of.into_iter().map(move |token| Column { metric, token, method })
+            })
         };
-        self.metrics.iter().flat_map(of).collect()
+        self.methods.iter().flat_map(|method| of(*method)).collect()
+    }
+
+    /// How many numbers of a cell each method gives.
+    pub(crate) fn numbers_per_method(&self) -> usize {
+        self.columns().len() / self.methods.len().max(1)
     }
 
     /// Runs every cell.
@@ -178,7 +220,8 @@ impl<'m> PreparedSweep<'m> {
         let first_cell = first_fixed + fixed.len();
         let mut cells: Vec<&Cell> = originals.iter().map(|baseline| &baselines[*baseline].original).collect();
         cells.extend(baselines.iter().filter_map(|b| b.fixed.as_ref()));
-        cells.extend(missing.iter().map(|cell| &self.plan.cells[*cell]));
+        let is_exact = self.methods.contains(&Method::Exact);
+        cells.extend(missing.iter().filter(|_| is_exact).map(|cell| &self.plan.cells[*cell]));
         let keeps_originals = self.metrics.iter().any(|metric| metric.needs_original());
         let total = self.plan.cells.len() as u64;
         let tell =
@@ -198,7 +241,10 @@ impl<'m> PreparedSweep<'m> {
                 values.extend(pending.drain(..));
                 Ok(())
             };
-        let mut work = Work::default();
+        let (mut estimates, mut work) = (HashMap::new(), Work::default());
+        if self.estimating().next().is_some() && !missing.is_empty() {
+            (estimates, work) = self.estimates(executor, &missing, report)?;
+        }
         let mut stop = tell(values.len()).is_break() && !missing.is_empty();
         if !stop {
             let ran = executor.execute(self.model, &self.plan, &cells, &mut |index, readings| {
@@ -223,6 +269,8 @@ impl<'m> PreparedSweep<'m> {
                     fixed_values[baseline] = Some(numbers);
                     return Ok(ControlFlow::Continue(()));
                 };
+                let mut numbers = numbers;
+                numbers.extend(estimates.remove(&missing[cell]).unwrap_or_default());
                 pending.push((missing[cell], numbers));
                 if recorded.elapsed() >= RECORD_EVERY {
                     flush(&mut pending, &mut values)?;
@@ -233,8 +281,10 @@ impl<'m> PreparedSweep<'m> {
             });
             match ran {
                 Err(Error::Interrupted) => stop = true,
-                other => work = other?,
+                other => work += other?,
             }
+            // Cells that are only estimated have not been run.
+            pending.extend(estimates.drain());
             flush(&mut pending, &mut values)?;
             // The last cells may come between two reports: a wish to stop then has nothing to stop.
             stop &= values.len() < self.plan.cells.len();
@@ -252,9 +302,12 @@ impl<'m> PreparedSweep<'m> {
             columns: self.columns(),
             base: original_of
                 .iter()
-                .map(|i| base[*i].iter().flat_map(|(_, v)| v.clone()).collect())
+                .map(|i| self.for_all_methods(base[*i].as_ref().map_or(&[], |(_, values)| values)))
                 .collect(),
-            fixed: fixed_values,
+            fixed: fixed_values
+                .into_iter()
+                .map(|values| values.map(|values| self.for_all_methods(&values)))
+                .collect(),
             work,
         })
     }
@@ -265,17 +318,33 @@ impl<'m> PreparedSweep<'m> {
 
     /// What is recorded of a cell whose logits are `row`.
     pub(crate) fn numbers(&self, row: &Distribution, original: &Distribution, baseline: usize) -> Values {
-        // Where only single logits are read, a row holds them in the order of the tokens.
-        let (tokens, label) = (&*self.bases[baseline].tokens, self.bases[baseline].label);
-        let single: Vec<u32>;
-        let tokens = match self.plan.baselines[baseline].original.reads.first() {
-            Some(Read::Logits { tokens: Some(tokens), .. }) => {
-                single = (0..).take(tokens.len()).collect();
-                &single
-            }
-            _ => tokens,
-        };
-        let all = self.metrics.iter().flat_map(|metric| metric.values(row, original, tokens, label));
+        let (tokens, label) = (self.tokens_in_a_row(baseline), self.bases[baseline].label);
+        let all = self.metrics.iter().flat_map(|metric| metric.values(row, original, &tokens, label));
         all.map(|x| x.is_finite().then_some(x)).collect()
+    }
+
+    /// The slopes of [`numbers`](Self::numbers) with respect to the logits in `row`.
+    pub(crate) fn slopes_of_logits(
+        &self,
+        row: &Distribution,
+        original: &Distribution,
+        baseline: usize,
+    ) -> Vec<Vec<f32>> {
+        let (tokens, label) = (self.tokens_in_a_row(baseline), self.bases[baseline].label);
+        self.metrics.iter().flat_map(|metric| metric.slopes(row, original, &tokens, label)).collect()
+    }
+
+    /// Where the tokens of a baseline stand in its rows of logits: where only single logits are read, a row
+    /// holds them in their order.
+    fn tokens_in_a_row(&self, baseline: usize) -> Cow<'_, [u32]> {
+        match self.plan.baselines[baseline].original.reads.first() {
+            Some(Read::Logits { tokens: Some(tokens), .. }) => Cow::Owned((0..).take(tokens.len()).collect()),
+            _ => Cow::Borrowed(&self.bases[baseline].tokens),
+        }
+    }
+
+    /// The same numbers beside those of each method.
+    fn for_all_methods(&self, numbers: &[Option<f64>]) -> Values {
+        numbers.repeat(self.methods.len())
     }
 }

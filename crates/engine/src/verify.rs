@@ -1,5 +1,6 @@
 //! Cells of a finished sweep, computed again the slow and obvious way.
 
+use crate::attribution::Method;
 use crate::execute::{Executor, Reference};
 use crate::journal::Values;
 use crate::metric::{Distribution, Metric};
@@ -55,6 +56,10 @@ impl PreparedSweep<'_> {
         sample: Option<usize>,
         report: Report<'_>,
     ) -> Result<Verification> {
+        if !self.methods.contains(&Method::Exact) {
+            let hint = Some("add \"exact\" to methods".into());
+            return Err(Error::hinted("verify", "the reference executor has no estimates to compare", hint));
+        }
         let cells = spread(self.plan().cells.len(), sample);
         let total = cells.len() as u64;
         let tell =
@@ -80,8 +85,10 @@ impl PreparedSweep<'_> {
                 let original =
                     original.ok_or_else(|| Error::part("verify", "a cell came before its baseline"))?;
                 let token = |place: usize| result.tokens[baseline].get(place).copied();
+                // The exact numbers come first.
+                let exact = result.columns.iter().take(self.numbers_per_method());
                 let columns: Vec<_> =
-                    result.columns.iter().map(|(metric, place)| (*metric, place.and_then(token))).collect();
+                    exact.map(|column| (column.metric, column.token.and_then(token))).collect();
                 let theirs = self.numbers(&row, original, baseline);
                 verification.compare(cell, &columns, &result.values[cell], &theirs);
                 Ok(tell(place + 1))

@@ -2,8 +2,9 @@
 //! them; each once in a plan.
 
 use crate::experiment::{EditId, Experiment, RunId};
+use crate::metric::Metric;
 use crate::op::OpKind;
-use crate::plan::{Plan, Read, Run};
+use crate::plan::{Cell, Gradient, Place, Plan, Read, Run};
 use crate::resolve::{Choice, Expanded};
 use crate::{Error, Result};
 use std::collections::HashMap;
@@ -54,6 +55,49 @@ impl<'a> Compiler<'a> {
     /// Logits at the last position of a version of a run.
     pub(crate) fn logits(&self, run: RunId, made: usize, tokens: Option<Arc<[u32]>>) -> Read {
         Read::Logits { run: made, position: self.experiment.runs[run.0].ids.len() - 1, tokens }
+    }
+
+    /// The read of a gradient with respect to a place of a run, with all edits made.
+    pub(crate) fn gradient(
+        &mut self,
+        plan: &mut Plan,
+        edit: EditId,
+        metric: Metric,
+        (run, place): (usize, Place),
+    ) -> Result<Read> {
+        let experiment = self.experiment;
+        let refuse = |problem: String, hint: Option<String>| {
+            Err(Error::hinted(experiment.edit_name(edit), problem, hint))
+        };
+        let tokens = experiment.read_tokens();
+        if metric == Metric::Accuracy {
+            let hint = Some("use \"loss\" or \"logit_diff\"".into());
+            return refuse("metric \"accuracy\" jumps, so that it has no gradient".into(), hint);
+        }
+        if tokens.len() < metric.needs_tokens() || metric.is_per_token() && tokens.len() > 1 {
+            let (fits, name) = (metric.needs_tokens(), metric.name());
+            let (fits, given) = (format!("{fits} of [read] tokens"), tokens.len());
+            let hint = metric
+                .is_per_token()
+                .then(|| "a gradient is of one number: of one token, or \"logit_diff\"".into());
+            return refuse(format!("the gradient of \"{name}\" needs {fits}, and there are {given}"), hint);
+        }
+        let label = metric.needs_label().then(|| experiment.label(metric.name())).transpose()?;
+        let read_run = experiment.reading_run()?;
+        let mut answer = |version| -> Result<Read> {
+            let made = self.version(plan, read_run, version, &Choice::default(), None)?;
+            Ok(self.logits(read_run, made, None))
+        };
+        let (original, answer) = (answer(Version::Original)?, answer(Version::Fixed)?);
+        let cell = Cell { reads: vec![answer.clone()], ..Cell::default() };
+        if !plan.needed(&cell).contains(&run) {
+            let name = &experiment.runs[read_run.0].name;
+            let problem =
+                format!("has no gradient: run \"{name}\", which is read, takes nothing from its run");
+            return refuse(problem, None);
+        }
+        let tokens = tokens.into();
+        Ok(Read::Gradient(Box::new(Gradient { metric, tokens, label, answer, original, run, place })))
     }
 
     /// The plan's number of a version of a run; adds it, after the runs it takes from, if it is new.

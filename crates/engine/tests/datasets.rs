@@ -168,7 +168,7 @@ fn builder_and_file_make_the_same() {
     built.edit(base, subject, Op::swap(source)).unwrap();
     built.examples(lines.iter().map(|line| Example::from_json(&line.to_string()).unwrap()).collect());
     let metrics =
-        swept(&sifted(model, &ragged_file(&set)).0).columns.iter().map(|(metric, _)| *metric).collect();
+        swept(&sifted(model, &ragged_file(&set)).0).columns.iter().map(|column| column.metric).collect();
     let mut sweep = Sweep { layers: Some(LayerAxis::Each), positions: true, metrics, ..Sweep::default() };
     sweep.metrics.dedup();
     built.sweep(sweep);

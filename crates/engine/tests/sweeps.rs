@@ -457,7 +457,8 @@ fn metrics_come_in_the_order_asked_and_only_those() {
             let numbered = |id: u32| TOKENS.iter().position(|known| *known == id);
             let by_number: Vec<_> =
                 columns.iter().map(|(metric, id)| (*metric, id.and_then(numbered))).collect();
-            assert_eq!(result.columns, by_number);
+            let found: Vec<_> = result.columns.iter().map(|column| (column.metric, column.token)).collect();
+            assert_eq!(found, by_number);
             assert_eq!(result.rows().map(|row| (row.metric, row.token)).collect::<Vec<_>>(), columns);
         }
         // Left out: probabilities.

@@ -26,6 +26,8 @@ pub enum Unit {
     Examples,
     /// Updates of a training.
     Steps,
+    /// Forward and backward passes.
+    Passes,
 }
 
 /// Called now and then by long work; [`ControlFlow::Break`] stops it cleanly.

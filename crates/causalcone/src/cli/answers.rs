@@ -3,7 +3,7 @@
 use super::failure::Failure;
 use super::terminal::Terminal;
 use super::{FileArgs, Loaded, TopArgs};
-use crate::{Experiment, Record, Refused, Top, visible};
+use crate::{Experiment, Metric, Record, Refused, Top, visible};
 use candle_core::{DType, Tensor};
 use serde::Serialize;
 use serde_json::Value;
@@ -70,6 +70,9 @@ struct ExampleResult {
 struct CollectedJson {
     run: String,
     site: &'static str,
+    /// The metric it is the gradient of; left out for activations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gradient: Option<&'static str>,
     layer: Option<usize>,
     positions: Vec<usize>,
     heads: Option<Vec<usize>>,
@@ -115,6 +118,7 @@ fn answer(experiment: &Experiment<'_>) -> Result<Answered, Failure> {
         Ok(CollectedJson {
             run: collected.run.to_string(),
             site: collected.place.site.name(),
+            gradient: collected.gradient.map(Metric::name),
             layer: collected.place.layer,
             positions: collected.place.positions.to_vec(),
             heads: collected.place.heads.as_deref().map(<[usize]>::to_vec),
@@ -194,6 +198,10 @@ impl CollectedJson {
     fn summary(&self) -> String {
         let layer = self.layer.map_or(String::new(), |layer| format!(" of layer {layer}"));
         let (site, positions, shape) = (self.site, &self.positions, &self.shape);
-        format!("collected {site}{layer} at {positions:?}: shape {shape:?}")
+        let what = match self.gradient {
+            Some(metric) => format!("gradient of {metric} with respect to"),
+            None => "collected".into(),
+        };
+        format!("{what} {site}{layer} at {positions:?}: shape {shape:?}")
     }
 }

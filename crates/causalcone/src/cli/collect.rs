@@ -30,6 +30,9 @@ struct TensorRecord {
     name: String,
     run: String,
     site: &'static str,
+    /// The metric it is the gradient of; left out for activations.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gradient: Option<&'static str>,
     layers: Vec<usize>,
     heads: Option<Vec<usize>>,
     dims: Option<Vec<usize>>,
@@ -146,7 +149,11 @@ impl Names {
         let mut names: BTreeMap<usize, String> = BTreeMap::new();
         for taken in collection.taken(0) {
             let site = taken.places.first().map_or("", |place| place.site.name());
-            let name = taken.name.unwrap_or(site);
+            let of_site = match taken.gradient {
+                Some(_) => format!("{site}_gradient"),
+                None => site.to_owned(),
+            };
+            let name = taken.name.unwrap_or(&of_site);
             let is_taken = names.values().any(|other| other == name);
             let name = if is_taken { format!("{name}.edit{}", taken.edit.index()) } else { name.into() };
             names.insert(taken.edit.index(), name);
@@ -244,6 +251,7 @@ fn records(
             name,
             run: experiment.run_name_of(taken.edit).to_owned(),
             site: place.site.name(),
+            gradient: taken.gradient.map(crate::Metric::name),
             layers: taken.places.iter().filter_map(|place| place.layer).collect(),
             heads: place.heads.as_deref().map(<[usize]>::to_vec),
             dims: place.dims.as_deref().map(<[usize]>::to_vec),

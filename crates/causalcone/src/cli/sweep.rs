@@ -7,8 +7,8 @@ use super::options::Verify;
 use super::terminal::Terminal;
 use super::{Loaded, SweepArgs};
 use crate::{
-    Cone, Error, Explanation, Model, PreparedSweep, Refused, SweepResult, Verification, cone::Work, heat_map,
-    means_table, table,
+    Agreement, Cone, Error, Explanation, Model, PreparedSweep, Refused, SweepResult, Verification,
+    cone::Work, heat_map, means_table, table,
 };
 use causalcone_engine::file::{EditRefFile, EditsFile, RunFile, TokenFile};
 use causalcone_report::{Format, HeatMap, text};
@@ -35,6 +35,9 @@ pub(super) struct Summary {
     out: PathBuf,
     pub(super) cells: usize,
     resumed: usize,
+    /// How well estimates tell the exact numbers; empty where there are not both.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    agreement: Vec<Agreement>,
     files: Vec<PathBuf>,
     pub(super) seconds: Seconds,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -107,9 +110,21 @@ pub(super) fn command(args: &SweepArgs, terminal: &mut Terminal) -> Result<(), F
             }
             None => String::new(),
         };
-        format!("{drawn}\n{cells} cells in {seconds:.1} s{resumed}\n{verified}{files}")
+        let agreement: String = summary.agreement.iter().map(in_words).collect();
+        format!("{drawn}\n{cells} cells in {seconds:.1} s{resumed}\n{agreement}{verified}{files}")
     })?;
     swept.left_out.into_result()
+}
+
+/// How well an estimate tells the exact numbers.
+fn in_words(agreement: &Agreement) -> String {
+    let token = agreement.token.map(|number| format!(" of tokens[{number}]")).unwrap_or_default();
+    let correlation = agreement.correlation.map_or_else(
+        || "nothing to correlate".into(),
+        |r| format!("correlation {r:.3} with the exact numbers"),
+    );
+    let (method, metric, error) = (agreement.method.name(), agreement.metric.name(), agreement.mean_error);
+    format!("{method} {metric}{token}: {correlation}, mean error {error:.3e}\n")
 }
 
 /// How a sweep is run.
@@ -133,7 +148,7 @@ pub(super) fn sweep(
     let model = &loaded.model;
     let (experiment, left_out) = loaded.experiment(terminal)?;
     let prepared = PreparedSweep::new(&experiment)?;
-    let plan = Explanation::of(&experiment, prepared.plan(), &how.executor)?;
+    let plan = Explanation::of_sweep(&experiment, &prepared, &how.executor)?;
     let identity = loaded.identity()?;
     let cells = prepared.plan().cells.len();
     let (mut journal, done) = folder.journal(&identity, cells, prepared.columns().len())?;
@@ -180,9 +195,19 @@ pub(super) fn sweep(
     let names = tables.chain(figures).chain(["experiment.json"]);
     let files = names.map(|name| folder.file(name)).collect();
     let out = folder.file("");
+    let agreement = result.agreement();
     let errors = left_out.errors();
-    let summary =
-        Summary { model: model.name().into(), out, cells, resumed, files, seconds, verified, errors };
+    let summary = Summary {
+        model: model.name().into(),
+        out,
+        cells,
+        resumed,
+        agreement,
+        files,
+        seconds,
+        verified,
+        errors,
+    };
     Ok(Swept { summary, result, map, left_out })
 }
 

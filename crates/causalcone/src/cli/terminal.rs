@@ -143,6 +143,7 @@ fn new_bar(progress: &Progress<'_>) -> ProgressBar {
         Unit::Cells => "{pos}/{len} cells  {per_sec}",
         Unit::Examples => "{pos}/{len} examples  {per_sec}",
         Unit::Steps => "{pos}/{len} steps  {per_sec}",
+        Unit::Passes => "{pos}/{len} passes  {per_sec}",
     };
     let template = format!("{{msg}} {{wide_bar}} {counts}  {{eta}} left");
     let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());

@@ -102,16 +102,7 @@ impl ConePlan {
         for run in (0..plan.runs.len()).filter(|run| wanted[*run]) {
             nodes[run] = forest.insert(plan, run, &nodes);
         }
-        let read = |read: &Read| match read {
-            Read::Logits { run, position, tokens } => {
-                let at = Point { block: layers, site: Site::Logits };
-                let owner = forest.owner(nodes[*run], at, *position);
-                NodeRead::Logits { owner, row: *position, tokens: tokens.clone() }
-            }
-            Read::Activation { run, place } => {
-                NodeRead::Activation { node: nodes[*run], place: place.clone() }
-            }
-        };
+        let read = |read: &Read| NodeRead::new(read, &forest, &nodes);
         let reads: Vec<Vec<NodeRead>> =
             cells.iter().map(|cell| cell.reads.iter().map(read).collect()).collect();
         let asked: Vec<_> = reads.iter().flatten().flat_map(|read| read.asks(&forest)).collect();
@@ -175,6 +166,19 @@ impl ConePlan {
 }
 
 impl NodeRead {
+    fn new(read: &Read, forest: &Forest, nodes: &[NodeId]) -> Self {
+        match read {
+            Read::Logits { run, position, tokens } => {
+                let at = Point { block: forest.layers(), site: Site::Logits };
+                let owner = forest.owner(nodes[*run], at, *position);
+                Self::Logits { owner, row: *position, tokens: tokens.clone() }
+            }
+            Read::Activation { run, place } => Self::Activation { node: nodes[*run], place: place.clone() },
+            // Planned as the answer it is of, and run otherwise.
+            Read::Gradient(gradient) => Self::new(&gradient.answer, forest, nodes),
+        }
+    }
+
     /// Whose logits it reads, where, of which tokens; nothing if it reads activations.
     pub(crate) fn logits(&self) -> Option<(NodeId, usize, Option<&[u32]>)> {
         match self {

@@ -8,6 +8,7 @@ pub use cone::{Cone, Session};
 pub use memory::half_of_free_memory;
 pub use reference::Reference;
 
+use crate::attribution;
 use crate::cone::Work;
 use crate::plan::{Cell, Plan, Reading};
 use crate::{Error, Result};
@@ -36,11 +37,24 @@ pub trait Executor {
     fn name(&self) -> &'static str;
 }
 
-/// Runs a few cells and gives all their readings.
+/// Runs a few cells and gives all their readings, gradients among them.
 ///
 /// # Errors
 /// As [`Executor::execute`].
 pub fn collect(
+    executor: &dyn Executor,
+    model: &Model,
+    plan: &Plan,
+    cells: &[&Cell],
+) -> Result<Vec<Vec<Reading>>> {
+    if cells.iter().any(|cell| cell.gradients().next().is_some()) {
+        return attribution::collect(executor, model, plan, cells);
+    }
+    run_cells(executor, model, plan, cells)
+}
+
+/// The same without gradients.
+pub(crate) fn run_cells(
     executor: &dyn Executor,
     model: &Model,
     plan: &Plan,
@@ -52,6 +66,14 @@ pub fn collect(
         Ok(ControlFlow::Continue(()))
     })?;
     Ok(all)
+}
+
+/// Executors read what runs hold; what slopes there are is found behind them.
+fn no_gradients(cells: &[&Cell]) -> Result<()> {
+    match cells.iter().any(|cell| cell.gradients().next().is_some()) {
+        true => Err(Error::part("read", "a gradient is read by `collect`, not by an executor alone")),
+        false => Ok(()),
+    }
 }
 
 /// Makes a sink's wish to stop an error.

@@ -1,7 +1,7 @@
 //! The reference executor: one run at a time, every layer, every position, edits applied where
 //! they stand. Short and obviously right; it is the oracle of every other one and stays for good.
 
-use super::{Executor, Sink, go_on};
+use super::{Executor, Sink, go_on, no_gradients};
 use crate::cone::{Flops, Work};
 use crate::plan::{Cell, Edit, Plan, Read, Reading, Taken};
 use crate::{Error, Result};
@@ -22,6 +22,7 @@ type Kept = HashMap<usize, HashMap<Key, Tensor>>;
 
 impl Executor for Reference {
     fn execute(&self, model: &Model, plan: &Plan, cells: &[&Cell], sink: Sink<'_>) -> Result<Work> {
+        no_gradients(cells)?;
         let flops = Flops::new(model.config());
         let mut work = Work::default();
         let mut note = |run: usize| work += flops.run(model.config(), plan.runs[run].ids.len());
@@ -70,8 +71,8 @@ fn wanted(plan: &Plan, cells: &[&Cell]) -> HashSet<(usize, Key)> {
     for cell in cells {
         for read in &cell.reads {
             wanted.insert(match read {
-                Read::Logits { run, .. } => (*run, (Site::Logits, None)),
                 Read::Activation { run, place } => (*run, (place.site.tensor(), place.layer)),
+                Read::Logits { .. } | Read::Gradient(_) => (read.run(), (Site::Logits, None)),
             });
         }
         let needed = plan.needed(cell).into_iter();
@@ -161,6 +162,7 @@ fn reading(model: &Model, read: &Read, kept: &Kept) -> Result<Reading> {
             let whole = tensor(kept, *run, (place.site.tensor(), place.layer))?;
             Reading::Activation(place.take(whole, model.config())?)
         }
+        Read::Gradient(_) => return Err(Error::part("read", "a gradient is no activation")),
     })
 }
 

@@ -6,6 +6,7 @@ use super::{
     EditFile, EditRefFile, EditsFile, ExperimentFile, ObjectiveFile, OpFile, RunFile, SweepFile, TokenFile,
     TrainFile,
 };
+use crate::attribution::Method;
 use crate::dataset::{self, Example, Refused};
 use crate::error::Within;
 use crate::experiment::{EditId, Experiment, Sweep};
@@ -168,7 +169,13 @@ impl ExperimentFile {
         };
         let metrics = match sweep.metrics.as_deref() {
             Some([]) => return empty("metrics"),
-            names => names.unwrap_or_default().iter().map(|name| metric(name)),
+            names => names.unwrap_or_default().iter().map(|name| metric(name, "sweep")),
+        };
+        let methods = match sweep.methods.as_deref() {
+            Some([]) => return empty("methods"),
+            names => {
+                names.unwrap_or_default().iter().map(|name| named("method", name, &Method::ALL, "sweep"))
+            }
         };
         let scales = match sweep.scales.as_deref() {
             Some([]) => return empty("scales"),
@@ -184,20 +191,24 @@ impl ExperimentFile {
             scales,
             samples: sweep.samples,
             metrics: metrics.collect::<Result<Vec<Metric>>>()?,
+            methods: methods.collect::<Result<Vec<Method>>>()?,
+            steps: sweep.steps,
         })
     }
 }
 
-fn metric(name: &str) -> Result<Metric> {
-    let known = Metric::ALL.iter().find(|(known, _)| *known == name);
-    known.map(|(_, metric)| *metric).ok_or_else(|| {
-        let names = Metric::ALL.map(|(name, _)| name);
-        let hint = nearest(name, names).map(|near| format!("did you mean \"{near}\"?"));
-        Error::hinted(
-            "sweep",
-            format!("\"{name}\" is not a metric; the metrics are {}", names.join(", ")),
-            hint,
-        )
+/// The metric of that name.
+pub(super) fn metric(name: &str, part: &str) -> Result<Metric> {
+    named("metric", name, &Metric::ALL, part)
+}
+
+/// The one of that name.
+fn named<T: Copy>(what: &str, name: &str, all: &[(&'static str, T)], part: &str) -> Result<T> {
+    all.iter().find(|(known, _)| *known == name).map(|(_, found)| *found).ok_or_else(|| {
+        let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
+        let hint = nearest(name, names.iter().copied()).map(|near| format!("did you mean \"{near}\"?"));
+        let problem = format!("\"{name}\" is not a {what}; the {what}s are {}", names.join(", "));
+        Error::hinted(part, problem, hint)
     })
 }
 

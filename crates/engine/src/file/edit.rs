@@ -58,6 +58,9 @@ pub struct EditFile {
     /// Whether an autoencoder subtracts b_dec before it encodes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub centre: Option<bool>,
+    /// The metric whose gradient a `collect` reads.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gradient: Option<String>,
     /// The op's value.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<Box<ValueFile>>,

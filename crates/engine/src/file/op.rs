@@ -1,6 +1,7 @@
 //! From an edit as it is written to what it asks for.
 
 use super::autoencoder;
+use super::build::metric;
 use super::value::{TensorsFile, layers, site};
 use super::{DimsFile, EditFile, ExperimentFile, LinkFile, LoadFile, OpFile, ParameterFile, ParametersFile};
 use crate::experiment::{EditSpec, Experiment};
@@ -84,6 +85,15 @@ impl ExperimentFile {
         op.scale = factor(edit, op.kind.info(), part)?;
         op.seed = edit.seed.unwrap_or(0);
         op.joint = edit.joint;
+        op.gradient = edit.gradient.as_deref().map(|name| metric(name, part)).transpose()?;
+        if op.gradient.is_some() && op.kind != OpKind::Collect {
+            let hint = Some("gradient is for op = \"collect\"".into());
+            return Err(Error::hinted(
+                part,
+                format!("op \"{}\" reads no gradient", op.kind.info().name),
+                hint,
+            ));
+        }
         let positions = edit.positions.clone().unwrap_or(Positions::Indices(Indices::All));
         let dims = dims(edit, part)?;
         let target = Target { site, layers, positions, heads: edit.heads.clone(), dims };

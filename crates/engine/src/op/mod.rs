@@ -38,7 +38,7 @@ pub use joint::Joint;
 pub use parameters::{Bound, Parameters, Problem, Settings};
 pub use table::{Axis, Group, OPS, OpInfo, OpKind, ParameterInfo, Setting, Subspace, Takes};
 
-use crate::RunId;
+use crate::{Metric, RunId};
 use candle_core::Tensor;
 use causalcone_model::{Indices, Positions, Site};
 use causalcone_ops::Activation;
@@ -70,6 +70,9 @@ pub struct Op {
     pub settings: Settings,
     /// What is taken together as one vector.
     pub joint: Option<Joint>,
+    /// Of [`OpKind::Collect`]: not the activations are read, but the gradient of this metric of the run that is
+    /// read, with respect to them.
+    pub gradient: Option<Metric>,
 }
 
 impl fmt::Debug for Op {
@@ -155,6 +158,7 @@ impl Op {
             parameters: Arc::default(),
             settings: Settings::default(),
             joint: None,
+            gradient: None,
         }
     }
 
@@ -191,6 +195,11 @@ impl Op {
     /// b stays, and is among the results.
     pub fn collect() -> Self {
         Self::new(OpKind::Collect)
+    }
+
+    /// b stays, and the gradient of a metric with respect to it is among the results.
+    pub fn gradient(metric: Metric) -> Self {
+        Self { gradient: Some(metric), ..Self::collect() }
     }
 
     /// b ← the input of the module whose output it is.

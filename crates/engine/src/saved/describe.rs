@@ -140,6 +140,7 @@ fn describe(
         max: settings.max().filter(|_| of_op),
         error: settings.add_error.then_some(true).filter(|_| of_op),
         centre: settings.centre.filter(|_| of_op),
+        gradient: op.gradient.map(|metric| metric.name().into()),
         value: value.map(Box::new),
         scale: Some(op.scale).filter(|scale| info.takes_scale && !is_noise && *scale != 1.0),
         level: Some(op.scale).filter(|_| is_noise),

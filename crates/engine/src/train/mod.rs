@@ -48,6 +48,7 @@ pub use fit::{Evaluation, Fit, Step};
 pub use options::{CustomObjective, Length, Map, Objective, Options, Schedule};
 pub use scores::Score;
 
+use crate::attribution::Method;
 use crate::dataset::Example;
 use crate::execute::{Cone, Session};
 use crate::experiment::{EditId, EditSpec, Experiment, RunId, Sweep};
@@ -55,7 +56,7 @@ use crate::metric::Metric;
 use crate::noise::below;
 use crate::op::Bound;
 use crate::plan::{Cell, Coordinates, Plan, Point};
-use crate::sweep::SweepResult;
+use crate::sweep::{Column, SweepResult};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use std::collections::BTreeMap;
@@ -125,7 +126,7 @@ impl<'m> Training<'m> {
         // Also finds what is wrong with the edits.
         Variables::new(&experiment, &options)?;
         options.prepare(&mut experiment)?;
-        let (plan, _) = experiment.plan_sweep()?;
+        let plan = experiment.plan()?;
         let points = choices(&plan, count);
         let labels = labels(&experiment, &options)?;
         let targets = match options.objective {
@@ -202,7 +203,9 @@ impl<'m> Training<'m> {
         let mut result = SweepResult {
             cells: Vec::new(),
             values: Vec::new(),
-            columns: vec![(Metric::Accuracy, None), (Metric::Loss, None)],
+            columns: [Metric::Accuracy, Metric::Loss]
+                .map(|metric| Column { metric, token: None, method: Method::Exact })
+                .to_vec(),
             baseline_of: Vec::new(),
             prompts: Vec::new(),
             tokens: Vec::new(),

@@ -1,6 +1,7 @@
 //! How a training goes: what is minimised, in which steps.
 
 use super::Adam;
+use crate::attribution::Method;
 use crate::experiment::{EditId, Experiment, RunId};
 use crate::metric::Metric;
 use crate::{Error, Result};
@@ -174,6 +175,12 @@ impl Options {
         let mut sweep = experiment.sweep.take().unwrap_or_default();
         if sweep.samples.is_some() {
             return Err(Error::part("train", "samples of noise are for sweeps; a training has one"));
+        }
+        if sweep.methods.iter().any(|method| *method != Method::Exact) {
+            return Err(Error::part(
+                "train",
+                "methods that estimate are for sweeps; a training runs every cell",
+            ));
         }
         if sweep.edits.is_empty() {
             let trains = |id: &EditId| self.edits.is_empty() || self.edits.contains(id);

@@ -11,7 +11,7 @@ mod session;
 mod start;
 mod table;
 
-use super::{Executor, Sink, half_of_free_memory};
+use super::{Executor, Sink, half_of_free_memory, no_gradients};
 use crate::Result;
 use crate::cone::{Batch, ConePlan, Schedule, Work};
 use crate::op::Bound;
@@ -38,6 +38,7 @@ impl Default for Cone {
 
 impl Executor for Cone {
     fn execute(&self, model: &Model, plan: &Plan, cells: &[&Cell], sink: Sink<'_>) -> Result<Work> {
+        no_gradients(cells)?;
         let cone = ConePlan::new(plan, cells, model.config(), self.memory)?;
         let job = Job { model, plan, cone: &cone, bound: &Bound::default() };
         job.run(&cone.schedule, &mut Store::default(), &mut |delivery, batch| delivery.deliver(batch, sink))

@@ -1,7 +1,7 @@
 //! The same cells again and again, as training wants them: prompts once, edits each time.
 
 use super::deliver::Delivery;
-use super::{Cone, Job, table::Store};
+use super::{Cone, Job, no_gradients, table::Store};
 use crate::cone::{Batch, ConePlan, NodeId, Part, Work};
 use crate::op::Bound;
 use crate::plan::{Cell, Plan, Reading};
@@ -62,6 +62,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// As [`Executor::execute`](crate::Executor::execute).
     pub fn new(cone: &Cone, model: &'a Model, plan: &'a Plan, cells: &[&Cell]) -> Result<Self> {
+        no_gradients(cells)?;
         let (memory, config) = (cone.memory, model.config());
         let cone = ConePlan::new(plan, cells, config, memory)?;
         let all: Vec<usize> = (0..cells.len()).collect();

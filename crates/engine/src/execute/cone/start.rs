@@ -150,10 +150,12 @@ impl Pass<'_, '_> {
             None => None,
             Some(Taken::Constant(constant)) => {
                 let rows = constant.tensor()?;
-                // One row a position: those of the positions at hand.
-                let by_row =
-                    rows.rank() > 0 && rows.dims()[0] > 1 && !picked.iter().copied().eq(0..rows.dims()[0]);
-                Some(if by_row { select(&rows, 0, picked)? } else { rows })
+                // One row a position: those of the positions at hand. Of attention matrices there may be one for
+                // each head.
+                let axis = usize::from(step.edit.place.site.is_attention_matrix() && rows.rank() == 3);
+                let given = rows.dims().get(axis).copied().unwrap_or(1);
+                let by_row = given > 1 && !picked.iter().copied().eq(0..given);
+                Some(if by_row { select(&rows, axis, picked)? } else { rows })
             }
             Some(Taken::Run(_, place) | Taken::Own(place)) if place.site.is_attention_matrix() => {
                 let source = step.source.unwrap_or_default();

@@ -1,0 +1,144 @@
+//! What a sweep must be for its cells to be estimated: whatever slopes cannot tell is refused by name.
+
+use super::Method;
+use crate::experiment::{EditId, Experiment, RunId, Sweep};
+use crate::metric::Metric;
+use crate::op::OpKind;
+use crate::resolve::Expanded;
+use crate::{Error, Result};
+use std::collections::{BTreeMap, BTreeSet};
+
+impl Experiment<'_> {
+    /// Checks the methods of a sweep; `moving` has its edits, at each of its sites.
+    pub(crate) fn check_methods(
+        &self,
+        sweep: &Sweep,
+        metrics: &[Metric],
+        edits: &[EditId],
+        expanded: &[Expanded],
+        moving: &[&[Expanded]],
+    ) -> Result<()> {
+        let methods = &sweep.methods;
+        if methods.iter().collect::<BTreeSet<_>>().len() != methods.len() {
+            return Err(Error::part("sweep", "methods lists one twice"));
+        }
+        match sweep.steps {
+            Some(0) => return Err(Error::part("sweep", "steps = 0 leaves no point of the path")),
+            Some(_) if !methods.contains(&Method::Integrated) => {
+                let hint = Some("add \"integrated\" to methods, or leave steps out".into());
+                return Err(Error::hinted("sweep", "steps are of the path of method \"integrated\"", hint));
+            }
+            _ => {}
+        }
+        let Some(method) = methods.iter().find(|method| **method != Method::Exact) else { return Ok(()) };
+        let method = format!("method \"{}\"", method.name());
+        if metrics.contains(&Metric::Accuracy) {
+            let hint = Some("use \"loss\" or \"logit_diff\", or methods = [\"exact\"]".into());
+            let problem = format!("{method} needs a slope, and metric \"accuracy\" jumps");
+            return Err(Error::hinted("sweep", problem, hint));
+        }
+        let is_swept = |edit: usize| edits.iter().any(|swept| swept.0 == edit);
+        let has_others = (0..expanded.len()).any(|edit| !is_swept(edit));
+        if metrics.contains(&Metric::Kl) && methods.contains(&Method::Attribution) && !has_others {
+            let hint = Some("use methods = [\"integrated\"], or another metric".into());
+            let problem = "method \"attribution\" says nothing of metric \"kl\": where nothing is edited its slope is 0";
+            return Err(Error::hinted("sweep", problem, hint));
+        }
+        self.check_linear(&method, edits, expanded, moving)?;
+        if methods.contains(&Method::Integrated) {
+            self.check_paths(edits, expanded)?;
+        }
+        Ok(())
+    }
+
+    /// That what edits change can be told from the runs without them.
+    fn check_linear(
+        &self,
+        method: &str,
+        edits: &[EditId],
+        expanded: &[Expanded],
+        moving: &[&[Expanded]],
+    ) -> Result<()> {
+        let is_swept = |edit: usize| edits.iter().any(|swept| swept.0 == edit);
+        // The runs that the read run depends on without the swept edits.
+        let mut feeds = vec![false; self.runs.len()];
+        feeds[self.reading_run()?.0] = true;
+        loop {
+            let before = feeds.clone();
+            for (_, edit) in expanded.iter().enumerate().filter(|(i, _)| !is_swept(*i)) {
+                if let Some(source) = edit.source().filter(|_| before[edit.run.0]) {
+                    feeds[source.0] = true;
+                }
+            }
+            if feeds == before {
+                break;
+            }
+        }
+        for edit in edits {
+            if !feeds[expanded[edit.0].run.0] {
+                let problem = format!(
+                    "reaches the run that is read only through another swept edit, which {method} takes as not made"
+                );
+                let hint = Some("sweep only the edit that comes first, or use methods = [\"exact\"]".into());
+                return Err(Error::hinted(self.edit_name(*edit), problem, hint));
+            }
+        }
+        for moving in moving {
+            for (id, edit) in edits.iter().zip(*moving) {
+                let is_after = |other: usize| {
+                    let is_edit = !is_swept(other) && self.edits[other].op.kind != OpKind::Collect;
+                    let next = &expanded[other];
+                    let layers: Vec<_> = edit.layers.iter().map(|(layer, _)| layer).collect();
+                    is_edit
+                        && other > id.0
+                        && (next.run, next.site.tensor()) == (edit.run, edit.site.tensor())
+                        && next.layers.iter().any(|(layer, _)| layers.contains(&layer))
+                };
+                if let Some(other) = (0..expanded.len()).find(|other| is_after(*other)) {
+                    let problem = format!(
+                        "edits the same tensor after a swept edit, so that {method} cannot see what was there before"
+                    );
+                    let hint = Some("put it before the swept edit, or use methods = [\"exact\"]".into());
+                    return Err(Error::hinted(self.edit_name(EditId(other)), problem, hint));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// That every edited run has one other end.
+    fn check_paths(&self, edits: &[EditId], expanded: &[Expanded]) -> Result<()> {
+        let mut ends: BTreeMap<RunId, RunId> = BTreeMap::new();
+        for id in edits {
+            let edit = &expanded[id.0];
+            let refuse = |problem: String| {
+                let hint = Some("use methods = [\"exact\", \"attribution\"]".into());
+                Err(Error::hinted(self.edit_name(*id), problem, hint))
+            };
+            let Some(source) = edit.source() else {
+                return refuse(
+                    "takes no value from a run, which is where the path of method \"integrated\" would lead"
+                        .into(),
+                );
+            };
+            let name = |run: RunId| &self.runs[run.0].name;
+            let len = |run: RunId| self.runs[run.0].ids.len();
+            if len(edit.run) != len(source) {
+                return refuse(format!(
+                    "takes from run \"{}\" of {} tokens, where the path of method \"integrated\" leads from {} tokens to as many",
+                    name(source),
+                    len(source),
+                    len(edit.run)
+                ));
+            }
+            if let Some(other) = ends.insert(edit.run, source).filter(|other| *other != source) {
+                return refuse(format!(
+                    "takes from run \"{}\" and another swept edit from \"{}\", where the path of method \"integrated\" leads to one",
+                    name(source),
+                    name(other)
+                ));
+            }
+        }
+        Ok(())
+    }
+}
