@@ -143,7 +143,8 @@ pub fn heat_map(result: &SweepResult, model: &Model, title: &str) -> HeatMap {
         drawn.iter().map(|i| column_title(result, model, &result.columns[*i])).collect();
     let titles = names.iter().flat_map(|name| others.list.iter().map(|o| facet_title(name, o)));
     let empty = vec![None; rows.list.len() * columns.list.len()];
-    let mut facets: Vec<Facet> = titles.map(|title| Facet { title, values: empty.clone() }).collect();
+    let mut facets: Vec<Facet> =
+        titles.map(|title| Facet { title, values: empty.clone(), ..Facet::default() }).collect();
     for Entry { at, values: numbers } in &entries {
         let place =
             (rows.places.get(&y_of(at)), columns.places.get(&x_of(at)), others.places.get(&facet_of(at)));

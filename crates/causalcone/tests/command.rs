@@ -141,6 +141,50 @@ fn estimates_stand_beside_exact_numbers() {
 }
 
 #[test]
+fn a_lens_leaves_tables_and_figures() {
+    let place = Place::new();
+    let file = place.experiment("swap.toml", SWAP);
+    let summary = place.json(&["lens", &file, "--out", "lens", "-n", "2"]);
+    assert_eq!(summary["files"].as_array().unwrap().len(), 7);
+    let seen = rows(&place.path("lens/lens.csv"));
+    // Two versions, embeddings and three layers, five positions, at least the two likeliest.
+    assert!(seen.len() >= 2 * 4 * 5 * 2);
+    let answer = place.json(&["run", &file]);
+    for version in ["original", "counterfactual"] {
+        let last = seen.iter().filter(|row| {
+            (row["version"].as_str(), row["layer"].as_str(), row["position"].as_str()) == (version, "2", "4")
+        });
+        let probs: Vec<f64> = last.take(2).map(|row| row["prob"].parse().unwrap()).collect();
+        for (rank, prob) in probs.iter().enumerate() {
+            let theirs = answer[version]["top"][rank]["prob"].as_f64().unwrap();
+            assert!((prob - theirs).abs() < 1e-5, "{prob} {theirs}");
+        }
+        // All parts of a token's logit are that logit.
+        let parts = rows(&place.path("lens/contributions.csv"));
+        let token = &answer[version]["tokens"][0];
+        let of = parts.iter().filter(|row| row["version"] == version && row["token"] == token["token"]);
+        let sum: f64 = of.map(|row| row["logit"].parse::<f64>().unwrap()).sum();
+        assert!((sum - token["logit"].as_f64().unwrap()).abs() < 1e-4);
+    }
+    for figure in ["lens", "contributions"] {
+        assert!(
+            std::fs::read_to_string(place.path(&format!("lens/{figure}.svg"))).unwrap().starts_with("<svg")
+        );
+    }
+    assert!(place.refused(&["lens", &file, "--out", "lens"]).contains("already holds results"));
+    place.json(&["lens", &file, "--out", "lens", "--force"]);
+    // A prompt on the command line, of a model with a tokenizer.
+    let tied = format!("{FIXTURES}/tiny-llama-tied");
+    let args = ["lens", "--prompt", "The capital of Spain is", "--token", "T", "-m", &tied, "--out", "one"];
+    place.json(&args);
+    assert!(rows(&place.path("one/lens.csv")).iter().any(|row| row["token"] == "T" && row["rank"] != "1"));
+    assert!(place.refused(&["lens", &file, "--token", "T", "--out", "two"]).contains("cannot be used with"));
+    let wrong = ["lens", "--prompt", "The", "--token", "no single token", "-m", &tied, "--out", "two"];
+    assert!(place.refused(&wrong).contains("token"));
+    assert!(!place.path("two").exists());
+}
+
+#[test]
 fn results_are_never_mixed_or_overwritten_unasked() {
     let place = Place::new();
     let file = place.experiment("swap.toml", SWAP);

@@ -1,13 +1,14 @@
 //! From an experiment to its plan: which runs there are, in which order, and what each cell edits.
 
-use crate::attribution::{Method, Moves};
+use crate::attribution::{Method, Moves, whole};
 use crate::axes::{Axes, check_size};
 use crate::experiment::{EditId, Experiment, RunId, Sweep};
 use crate::metric::Metric;
-use crate::plan::{Baselines, Cell, Plan, Read};
+use crate::plan::{Baselines, Cell, Place, Plan, Read};
 use crate::resolve::{Choice, Expanded};
 use crate::versions::{Compiler, Version};
 use crate::{Error, Result};
+use causalcone_model::Site;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -46,6 +47,15 @@ pub(crate) struct Basis {
     pub(crate) tokens: Arc<[u32]>,
     /// What should come, where a metric asks.
     pub(crate) label: Option<u32>,
+}
+
+/// The plan of a lens.
+pub(crate) struct LensPlan {
+    pub(crate) plan: Plan,
+    /// By cell, the run it reads.
+    pub(crate) versions: Vec<usize>,
+    /// What each cell reads behind the answer, whole, the logits excepted, of which it is the last row.
+    pub(crate) sites: Vec<(Site, Option<usize>)>,
 }
 
 impl Experiment<'_> {
@@ -113,6 +123,46 @@ impl Experiment<'_> {
     /// The plan of what the `collect` edits of some examples read, and of nothing else.
     pub(crate) fn plan_collects(instances: &[Self]) -> Result<Plan> {
         Self::plan_runs(instances, |_| Ok(Vec::new()))
+    }
+
+    /// The plan of a lens: a cell for the read run without edits, and one for it with them if there are any.
+    pub(crate) fn plan_lens(&self) -> Result<LensPlan> {
+        let mut compiler = Compiler::new(self, &[])?;
+        self.check_reach(&compiler.expanded)?;
+        let run = self.reading_run()?;
+        let in_blocks = [
+            Site::BlockInput,
+            Site::AttentionValueOutput,
+            Site::AttentionOutput,
+            Site::BlockMiddle,
+            Site::MlpOutput,
+            Site::BlockOutput,
+        ];
+        let layers = 0..self.model.config().layers;
+        let of_layer = |layer| in_blocks.map(|site| (site, Some(layer)));
+        let mut sites: Vec<_> =
+            [(Site::Embedding, None)].into_iter().chain(layers.flat_map(of_layer)).collect();
+        sites.push((Site::Logits, None));
+        let (mut plan, mut versions) = (Plan::default(), Vec::new());
+        for version in [Version::Original, Version::Fixed] {
+            let made = compiler.version(&mut plan, run, version, &Choice::default(), None)?;
+            if versions.contains(&made) {
+                continue;
+            }
+            let last = plan.runs[made].ids.len() - 1;
+            let read = |(site, layer): &(Site, Option<usize>)| {
+                let place = whole(&plan, (made, *site, *layer));
+                // Of the logits the last row alone.
+                let positions = if *site == Site::Logits { [last].into() } else { place.positions };
+                Read::Activation { run: made, place: Place { positions, ..place } }
+            };
+            let reads =
+                [compiler.logits(run, made, None)].into_iter().chain(sites.iter().map(read)).collect();
+            plan.cells.push(Cell { reads, ..Cell::default() });
+            versions.push(made);
+        }
+        plan.shared = plan.runs.len();
+        Ok(LensPlan { plan, versions, sites })
     }
 
     fn plan_runs(instances: &[Self], read: impl Fn(&Compiler<'_>) -> Result<Vec<RunId>>) -> Result<Plan> {

@@ -35,6 +35,7 @@ pub mod file;
 pub mod fit;
 mod instance;
 mod journal;
+pub mod lens;
 mod means;
 mod metric;
 pub mod noise;
@@ -59,6 +60,7 @@ pub use experiment::{Answer, Collected, EditId, Experiment, LayerAxis, Outcome, 
 pub use explain::{ExplainedRun, Explanation};
 pub use file::ExperimentFile;
 pub use journal::{Journal, Values};
+pub use lens::Lens;
 pub use means::{Mean, MeanToken};
 pub use metric::{Distribution, Metric, Record, Top, visible};
 pub use op::{Joint, Op, OpKind, Source, Value};

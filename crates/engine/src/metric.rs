@@ -78,6 +78,13 @@ impl Distribution {
         if sum < 0.0 { 0.0 } else { sum }
     }
 
+    /// The place of a token among all, 1 for the likeliest; of equal ones the smaller id comes first.
+    pub fn rank(&self, id: u32) -> usize {
+        let own = self.logits.get(id as usize).copied().unwrap_or(f32::NAN);
+        let is_before = |(other, x): (u32, &f32)| x.total_cmp(&own).then(id.cmp(&other)).is_gt();
+        1 + (0..).zip(&self.logits).filter(|other| is_before(*other)).count()
+    }
+
     /// The ids of the likeliest tokens, best first; equal ones by id.
     pub fn top_ids(&self, n: usize) -> Vec<u32> {
         let mut ids: Vec<u32> = (0..).take(self.logits.len()).collect();

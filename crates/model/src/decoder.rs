@@ -227,6 +227,22 @@ impl Decoder {
         self.final_norm.forward(x)
     }
 
+    /// What the last norm makes of each of `parts` (rows × d), frozen at the scale that their sum `x` (1 × d)
+    /// gives it; and its bias (1 × d), where it has one. These together are the norm of `x`.
+    ///
+    /// # Errors
+    /// When they do not have the model's width.
+    pub fn final_norm_of_parts(&self, x: &Tensor, parts: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
+        let NormWeights { weight, bias, eps } = &self.final_norm;
+        let centred = |rows: &Tensor| match bias {
+            Some(_) => rows.broadcast_sub(&rows.mean_keepdim(1)?),
+            None => Ok(rows.clone()),
+        };
+        let scale = (centred(x)?.sqr()?.mean_keepdim(1)? + *eps)?.sqrt()?;
+        let normed = centred(parts)?.broadcast_div(&scale)?.broadcast_mul(weight)?;
+        Ok((normed, bias.as_ref().map(|bias| bias.unsqueeze(0)).transpose()?))
+    }
+
     /// Logits (rows × vocab) of rows that went through the last norm.
     ///
     /// # Errors

@@ -130,7 +130,7 @@ fn map(title: &str, layers: usize, tokens: &[&str], facets: &[&str]) -> HeatMap 
         facets: facets
             .iter()
             .enumerate()
-            .map(|(i, title)| Facet { title: text::token(title), values: values(i) })
+            .map(|(i, title)| Facet { title: text::token(title), values: values(i), ..Facet::default() })
             .collect(),
         value_label: "probability".to_owned(),
         scale: Scale::FromZero,

@@ -10,6 +10,12 @@ impl Rgb {
         Rgb([red, green, blue])
     }
 
+    /// Whether white letters on it are easier to read than black ones.
+    pub(crate) fn is_dark(self) -> bool {
+        let [red, green, blue] = self.0.map(f64::from);
+        0.299 * red + 0.587 * green + 0.114 * blue < 140.0
+    }
+
     /// As `#rrggbb`.
     pub(crate) fn hex(self) -> String {
         let [red, green, blue] = self.0;

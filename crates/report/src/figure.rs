@@ -14,6 +14,7 @@
 //!     facets: vec![Facet {
 //!         title: "Rome".to_owned(),
 //!         values: vec![Some(0.01), Some(0.02), Some(0.3), None], // attn_o0's row first
+//!         ..Facet::default()
 //!     }],
 //!     value_label: "probability".to_owned(),
 //!     scale: Scale::FromZero,
@@ -95,12 +96,15 @@ impl Tick {
 }
 
 /// One panel of a heat map.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Facet {
     /// What the panel is of; may be empty. Pass a token through [`text::token`] to show its spaces.
     pub title: String,
     /// One value for each row and column, the first row first. What is `None` or not finite is drawn as empty.
     pub values: Vec<Option<f64>>,
+    /// A word to be written in each cell, such as the token whose value it is, in the order of the values; none if
+    /// empty. As titles are: a token should have passed through [`text::token`].
+    pub words: Vec<String>,
 }
 
 impl Facet {
@@ -132,19 +136,21 @@ impl HeatMap {
         }
         let cells = self.rows().saturating_mul(self.columns());
         for facet in &self.facets {
-            if facet.values.len() != cells {
-                return Err(Error::FacetSize {
-                    facet: facet.title.clone(),
-                    rows: self.rows(),
-                    columns: self.columns(),
-                    found: facet.values.len(),
-                });
+            let words = if facet.words.is_empty() { cells } else { facet.words.len() };
+            if let Some(found) = [facet.values.len(), words].into_iter().find(|found| *found != cells) {
+                let (rows, columns) = (self.rows(), self.columns());
+                return Err(Error::FacetSize { facet: facet.title.clone(), rows, columns, found });
             }
         }
         at_most(cells.saturating_mul(self.facets.len()) as u64, MAX_CELLS as u64, "cells")?;
         let values = self.facets.iter().flat_map(|facet| &facet.values);
         let finite = values.flatten().copied().filter(|value| value.is_finite());
         Ok(Range::of(self.scale, finite))
+    }
+
+    /// The words of all facets, as they are shown.
+    pub(crate) fn words(&self) -> impl Iterator<Item = String> + '_ {
+        self.facets.iter().flat_map(|facet| &facet.words).map(|word| text::prose(word))
     }
 
     /// Whether a cell of any facet has no value.

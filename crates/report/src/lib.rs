@@ -25,7 +25,7 @@
 //!     subtitle: None,
 //!     x: Axis { label: "position".to_owned(), ticks: vec![Tick::token("0", "The"), Tick::token("1", " capital")] },
 //!     y: Axis { label: "layer".to_owned(), ticks: vec![Tick::new("0"), Tick::new("1")] },
-//!     facets: vec![Facet { title: "_Rome".to_owned(), values: probabilities.map(Some).to_vec() }],
+//!     facets: vec![Facet { title: "_Rome".to_owned(), values: probabilities.map(Some).to_vec(), ..Facet::default() }],
 //!     value_label: "probability".to_owned(),
 //!     scale: Scale::FromZero,
 //! };

@@ -12,7 +12,7 @@
 //!     subtitle: None,
 //!     x: Axis { label: "position".to_owned(), ticks: vec![Tick::token("0", "The"), Tick::token("1", " capital")] },
 //!     y: Axis { label: "site".to_owned(), ticks: vec![Tick::new("attn_o0"), Tick::new("mlp_o0")] },
-//!     facets: vec![Facet { title: "Rome".to_owned(), values: vec![Some(0.01), Some(0.02), Some(0.38), None] }],
+//!     facets: vec![Facet { title: "Rome".to_owned(), values: vec![Some(0.01), Some(0.02), Some(0.38), None], ..Facet::default() }],
 //!     value_label: "probability".to_owned(),
 //!     scale: Scale::FromZero,
 //! };

@@ -18,6 +18,8 @@ pub(super) enum Results {
     Sweep,
     /// Of a collection.
     Collection,
+    /// Of a lens.
+    Lens,
     /// Of a training.
     Training,
 }
@@ -26,6 +28,8 @@ impl Results {
     /// Whether a file is one that such work may leave, finished or not.
     fn has(self, name: &str) -> bool {
         const SWEEP: [&str; 4] = ["heatmap.svg", "heatmap.png", "experiment.json", JOURNAL];
+        const LENS: [&str; 5] =
+            ["lens.svg", "lens.png", "contributions.svg", "contributions.png", "lens.json"];
         const TRAINING: [&str; 8] = [
             "loss.svg",
             "loss.png",
@@ -48,6 +52,7 @@ impl Results {
         name == IDENTITY
             || match self {
                 Self::Sweep => SWEEP.contains(&name) || is_table(&["cells", "means"]),
+                Self::Lens => LENS.contains(&name) || is_table(&["lens", "contributions"]),
                 Self::Collection => name == "collection.json" || is_table(&["index"]) || is_shard(),
                 Self::Training => TRAINING.contains(&name) || is_table(&["log", "cells", "means"]),
             }
@@ -58,6 +63,7 @@ impl Results {
         match self {
             Self::Sweep => "experiment.json",
             Self::Collection => "collection.json",
+            Self::Lens => "lens.json",
             Self::Training => "train.json",
         }
     }
@@ -170,10 +176,8 @@ impl Folder {
         self.path.join(name)
     }
 
-    /// Makes the folder that of this work, which has been checked whole. With --force older results go now;
-    /// with --resume they must be of the same.
-    pub(super) fn open(&self, identity: &Identity) -> Result<(), Failure> {
-        let identity_path = self.file(IDENTITY);
+    /// Makes the folder. With --force older results go now: the work has been checked whole.
+    pub(super) fn make(&self) -> Result<(), Failure> {
         std::fs::create_dir_all(&self.path)
             .map_err(|e| Failure::input(format!("cannot create {}: {e}", self.path.display())))?;
         if self.again.force {
@@ -183,6 +187,13 @@ impl Folder {
                     .map_err(|e| Failure::input(format!("cannot remove {}: {e}", file.display())))?;
             }
         }
+        Ok(())
+    }
+
+    /// Makes the folder that of this work; with --resume older results must be of the same.
+    pub(super) fn open(&self, identity: &Identity) -> Result<(), Failure> {
+        self.make()?;
+        let identity_path = self.file(IDENTITY);
         if identity_path.exists() {
             let text = std::fs::read(&identity_path)
                 .map_err(|e| Failure::input(format!("cannot read {}: {e}", identity_path.display())))?;

@@ -9,6 +9,7 @@ mod collect;
 mod examples;
 mod failure;
 mod folder;
+mod lens;
 mod models;
 mod options;
 mod saved;
@@ -92,6 +93,16 @@ enum Command {
     /// what was cut short goes on with --resume.
     #[command(after_help = "Example: causalcone collect examples/collect.toml --out activations")]
     Collect(CollectArgs),
+    /// What a model would say after every layer, and what its answer is made of
+    ///
+    /// The logit lens: the residual stream after each layer, at each position, through the last norm and the unembedding.
+    /// And direct logit attribution: what the embedding, each head and each MLP puts into the logits of the last
+    /// position. Of a prompt, or of an experiment file's run without and with its edits. DIR gets both as tables and
+    /// figures, and lens.json.
+    #[command(
+        after_help = "Examples: causalcone lens examples/swap.toml --out lens\n          causalcone lens --prompt \"The capital of Spain is\" --token \" Madrid\" --out lens"
+    )]
+    Lens(LensArgs),
     /// Fit the parameters of an experiment file's edits to what its examples say should come
     ///
     /// Alignment search (DAS) and representation fine-tuning: [train] says how. With a [sweep] there is a fit for each
@@ -234,6 +245,36 @@ struct CollectArgs {
 }
 
 #[derive(Debug, Args)]
+struct LensArgs {
+    /// The experiment file (TOML, or JSON if its name ends in .json)
+    #[arg(required_unless_present = "prompt")]
+    file: Option<PathBuf>,
+    /// A prompt instead of a file
+    #[arg(long, conflicts_with = "file")]
+    prompt: Option<String>,
+    /// With --prompt: a token to follow; can be given several times [default: the likeliest answer]
+    #[arg(long, value_name = "TOKEN", conflicts_with = "file")]
+    token: Vec<String>,
+    /// Another model than the file names; with --prompt smollm2 if left out
+    #[arg(short, long)]
+    model: Option<String>,
+    /// Folder for the results
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// How many of the likeliest tokens the table has at each place
+    #[arg(short, default_value_t = 5)]
+    n: usize,
+    /// Format of the tables
+    #[arg(long, default_value = "csv", value_parser = formats())]
+    format: Format,
+    #[command(flatten)]
+    memory: Memory,
+    /// Replace the results that are already in the folder
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Args)]
 struct TrainArgs {
     #[command(flatten)]
     file: FileArgs,
@@ -317,6 +358,7 @@ fn dispatch(command: Command, terminal: &mut Terminal) -> Result<(), Failure> {
         Command::Sweep(args) => sweep::command(&args, terminal),
         Command::Explain(args) => explain(&args, terminal),
         Command::Collect(args) => collect::collect(&args, terminal),
+        Command::Lens(args) => lens::lens(&args, terminal),
         Command::Train(args) => train::train(&args, terminal),
         Command::Save(args) => saved::save(&args, terminal),
         Command::Info(args) => saved::info(&args, terminal),
@@ -354,20 +396,25 @@ struct Loaded {
 impl Loaded {
     /// Reads the file first, so that its mistakes are told before a model is fetched for it.
     fn new(path: &Path, model: Option<&str>, terminal: &Terminal) -> Result<Self, Failure> {
-        let mut file = ExperimentFile::load(path)?;
-        if let Some(model) = model {
-            file.model = Some(model.to_owned());
-        }
-        let Some(name) = &file.model else {
+        let file = ExperimentFile::load(path)?;
+        if model.is_none() && file.model.is_none() {
             return Err(Failure::input(format!(
                 "{}: names no model: add model = \"smollm2\" or give -m",
                 path.display()
             )));
-        };
+        }
+        Self::of(file, model, terminal)
+    }
+
+    /// Of a file as it was read.
+    fn of(mut file: ExperimentFile, model: Option<&str>, terminal: &Terminal) -> Result<Self, Failure> {
+        if let Some(model) = model {
+            file.model = Some(model.to_owned());
+        }
+        let name = file.model.get_or_insert_with(|| DEFAULT_MODEL.into()).clone();
         // An alias is no path, but a path may be relative to the file that names it.
-        let path = file.data_path(name);
-        let name =
-            if model.is_none() && path.exists() { path.to_string_lossy().into_owned() } else { name.clone() };
+        let path = file.data_path(&name);
+        let name = if model.is_none() && path.exists() { path.to_string_lossy().into_owned() } else { name };
         let model = terminal.load(&name)?;
         Ok(Self { file, model })
     }

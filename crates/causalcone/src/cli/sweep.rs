@@ -175,7 +175,7 @@ pub(super) fn sweep(
 
     let started = Instant::now();
     let map = titled(heat_map(&result, model, ""), loaded, experiment.example_count());
-    let figures = draw(&map, folder, terminal)?;
+    let figures = draw(&map, "heatmap", folder, terminal)?;
     let seconds = Seconds { load, sweep, figure: started.elapsed().as_secs_f64() };
 
     let verified = how.verify.map(|verify| verified(&prepared, &result, verify, terminal)).transpose()?;
@@ -192,7 +192,7 @@ pub(super) fn sweep(
     };
     folder.write("experiment.json", |w| Ok(serde_json::to_writer_pretty(w, &record)?))?;
     let tables = [name.as_str()].into_iter().chain(means.as_deref());
-    let names = tables.chain(figures).chain(["experiment.json"]);
+    let names = tables.chain(figures.iter().map(String::as_str)).chain(["experiment.json"]);
     let files = names.map(|name| folder.file(name)).collect();
     let out = folder.file("");
     let agreement = result.agreement();
@@ -237,23 +237,25 @@ fn verified(
 /// Draws the figures there is room for. What is too large to draw is no reason to lose a table.
 pub(super) fn draw(
     map: &HeatMap,
+    stem: &str,
     folder: &Folder,
     terminal: &Terminal,
-) -> Result<Vec<&'static str>, Failure> {
+) -> Result<Vec<String>, Failure> {
+    let (svg_name, png_name) = (format!("{stem}.svg"), format!("{stem}.png"));
     let mut drawn = Vec::new();
     match map.to_svg() {
         Ok(svg) => {
-            folder.write("heatmap.svg", |w| w.write_all(svg.as_bytes()))?;
-            drawn.push("heatmap.svg");
+            folder.write(&svg_name, |w| w.write_all(svg.as_bytes()))?;
+            drawn.push(svg_name);
         }
-        Err(e) => terminal.note(&format!("no heatmap.svg: {e}")),
+        Err(e) => terminal.note(&format!("no {svg_name}: {e}")),
     }
     match PNG_SCALES.iter().find_map(|scale| map.to_png(*scale).ok()) {
         Some(png) => {
-            folder.write("heatmap.png", |w| w.write_all(&png))?;
-            drawn.push("heatmap.png");
+            folder.write(&png_name, |w| w.write_all(&png))?;
+            drawn.push(png_name);
         }
-        None => terminal.note("no heatmap.png: the figure is too large for a picture"),
+        None => terminal.note(&format!("no {png_name}: the figure is too large for a picture")),
     }
     Ok(drawn)
 }

@@ -145,7 +145,7 @@ pub(super) fn train(args: &TrainArgs, terminal: &mut Terminal) -> Result<(), Fai
     let map = causalcone_report::HeatMap { subtitle: Some(subtitle), ..map };
     let mut shown = String::new();
     if training.len() > 1 {
-        files.extend(draw(&map, &folder, terminal)?.into_iter().map(str::to_owned));
+        files.extend(draw(&map, "heatmap", &folder, terminal)?);
         shown = causalcone_report::terminal::render(&map, &terminal.style()).unwrap_or_default();
     }
     files.extend(draw_losses(&work, best, loaded.model.name(), terminal)?);

@@ -29,6 +29,12 @@ pub(super) const SWATCH_DROP: f64 = 16.0;
 /// Tick labels are cut to this many characters.
 const TICK_CHARS: usize = 14;
 const TOKEN_CHARS: usize = 12;
+/// A row of cells with words is at least so high.
+const WORD_LINE: f64 = 14.0;
+/// A cell is made no wider than this for its word, which is then cut.
+const MAX_WORD: f64 = 64.0;
+/// What is left free beside the widest word.
+pub(super) const WORD_GAP: f64 = 6.0;
 /// Width over height that the panels together come near to.
 const GOOD_ASPECT: f64 = 1.4;
 
@@ -76,8 +82,10 @@ pub(super) struct Layout {
 impl Layout {
     pub(super) fn of(map: &HeatMap, range: &Range) -> Self {
         let facets = map.facets.len();
-        let cell_height = cell_size(map.rows(), 500.0, 22.0, 66.0);
-        let (cell_width, stand) = columns(map);
+        let words = widest(map.words().map(|word| text::pixels(&word, TICK_SIZE)));
+        let least = if words > 0.0 { WORD_LINE } else { 0.0 };
+        let cell_height = cell_size(map.rows(), 500.0, 22.0, 66.0).max(least);
+        let (cell_width, stand) = columns(map, words);
         let panel_width = cell_width * map.columns() as f64;
         let panel_height = cell_height * map.rows() as f64;
 
@@ -183,15 +191,18 @@ fn cell_size(count: usize, target: f64, most: f64, least_span: f64) -> f64 {
 }
 
 /// The width of the columns, and how their labels stand: level, if they fit with the columns made wider.
-fn columns(map: &HeatMap) -> (f64, Stand) {
+fn columns(map: &HeatMap, words: f64) -> (f64, Stand) {
     let count = map.columns();
     let target = 840.0 / map.facets.len().min(3) as f64;
-    let width = cell_size(count, target, 32.0, 96.0);
+    let words = if words > 0.0 { words.min(MAX_WORD).ceil() + WORD_GAP } else { 0.0 };
+    let width = cell_size(count, target, 32.0, 96.0).max(words);
     let all = map.x.ticks.iter().enumerate().map(|(index, tick)| TickLabel::of(index, tick));
     let needed = widest(all.map(|label| label.stacked_width())).ceil() + 8.0;
     let has_tokens = map.x.ticks.iter().any(|tick| tick.token.is_some());
     if needed <= 72.0 && needed * count as f64 <= target.max(420.0) {
         (width.max(needed), Stand::Level)
+    } else if needed <= width {
+        (width, Stand::Level)
     } else if has_tokens || needed > 72.0 {
         (width, Stand::Upright)
     } else {

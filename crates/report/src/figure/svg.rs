@@ -2,7 +2,7 @@
 
 use super::layout::{
     BAR_WIDTH, LABEL_SIZE, Layout, MARGIN, SUBTITLE_LINE, SUBTITLE_SIZE, SWATCH_DROP, Stand, TICK_GAP,
-    TICK_SIZE, TITLE_LINE, TITLE_SIZE, TickLabel, value_label,
+    TICK_SIZE, TITLE_LINE, TITLE_SIZE, TickLabel, WORD_GAP, value_label,
 };
 use super::{Facet, HeatMap};
 use crate::scale::Range;
@@ -120,6 +120,7 @@ impl Out {
         self.cells(map, range, layout, facet);
         self.line("</g>");
         self.hairlines(map, layout);
+        self.words(map, range, layout, facet);
         let frame = format!("width=\"{width}\" height=\"{height}\" fill=\"none\" stroke=\"{LINE}\"");
         self.line(&format!("<rect {frame} stroke-width=\"0.6\" pointer-events=\"none\"/>"));
         if index.is_multiple_of(layout.across) {
@@ -153,11 +154,27 @@ impl Out {
                     Some(value) => (format!("fill=\"{}\"", range.colour(value).hex()), text::number(value)),
                     None => ("fill=\"none\" pointer-events=\"all\"".to_owned(), "no value".to_owned()),
                 };
+                let word = facet.words.get(row * map.columns() + column).map(|word| text::prose(word));
+                let word = word.map_or(String::new(), |word| format!("{} ", escaped(&word)));
                 self.line(&format!(
                     "<rect x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{height}\" {fill}>\
-                     <title>{name}, {column_name}: {value}</title></rect>"
+                     <title>{name}, {column_name}: {word}{value}</title></rect>"
                 ));
             }
+        }
+    }
+
+    /// The word of each cell, as much of it as fits.
+    fn words(&mut self, map: &HeatMap, range: &Range, layout: &Layout, facet: &Facet) {
+        for (index, word) in facet.words.iter().enumerate() {
+            let (row, column) = (index / map.columns(), index % map.columns());
+            let whole = text::prose(word);
+            let short = text::shorten_pixels(&whole, layout.cell_width - WORD_GAP / 2.0, TICK_SIZE);
+            let is_dark = map.value(facet, row, column).is_some_and(|value| range.colour(value).is_dark());
+            let style = Style { ink: if is_dark { "#ffffff" } else { INK }, ..TICK };
+            let x = (column as f64 + 0.5) * layout.cell_width;
+            let y = layout.row_top(row) + layout.cell_height / 2.0 + TICK_SIZE * MIDDLE;
+            self.text(style, x, y, &short);
         }
     }
 

@@ -12,6 +12,7 @@ fn map(rows: usize, columns: usize, facets: usize) -> HeatMap {
     let facet = |facet: usize| Facet {
         title: format!("facet {facet}"),
         values: (0..cells).map(|cell| Some((facet * cells + cell) as f64)).collect(),
+        ..Facet::default()
     };
     HeatMap {
         title: "A title".to_owned(),
@@ -279,20 +280,38 @@ fn label() -> impl Strategy<Value = String> {
 
 fn shape() -> impl Strategy<Value = HeatMap> {
     let labels = (label(), prop::option::of(label()), label(), label(), label(), label(), label());
-    (1..90_usize, 1..70_usize, 1..5_usize, labels, any::<bool>()).prop_map(
-        |(rows, columns, facets, (title, subtitle, x, y, value, tick, facet), tokens)| {
+    let look = (any::<bool>(), prop::option::of(label()));
+    (1..90_usize, 1..70_usize, 1..5_usize, labels, look).prop_map(
+        |(rows, columns, facets, (title, subtitle, x, y, value, tick, facet), (tokens, word))| {
             let mut map = map(rows, columns, facets);
             (map.title, map.subtitle, map.value_label) = (title, subtitle, value);
             (map.x.label, map.y.label) = (x, y);
             map.x.ticks[columns / 2] = Tick::token(tick.clone(), tick.clone());
             map.y.ticks[rows / 2] = Tick::new(tick);
             map.facets[0].title = facet;
+            if let Some(word) = word {
+                map.facets[0].words = vec![word; rows * columns];
+            }
             if !tokens {
                 map.x.ticks.iter_mut().for_each(|tick| tick.token = None);
             }
             map
         },
     )
+}
+
+#[test]
+fn words_stand_in_their_cells() {
+    let mut one = map(3, 2, 2);
+    one.facets[1].words =
+        ["_Madrid", "the", "a very long word indeed", "<b>", "", "\u{1b}"].map(str::to_owned).to_vec();
+    let drawn = svg(&one);
+    assert!(drawn.contains("<title>mlp_o0, 1 (The): &lt;b&gt; 9</title>"), "{drawn}");
+    assert!(drawn.contains(">_Madrid</text>") && drawn.contains(">\\x1b</text>"));
+    assert!(drawn.contains("a very lon") && !drawn.contains(">a very long word indeed<"));
+    assert_nothing_overlaps_or_is_clipped(&one);
+    one.facets[1].words.pop();
+    assert!(matches!(one.to_svg(), Err(Error::FacetSize { found: 5, .. })));
 }
 
 /// Wide letters, and marks the font lacks, once ran into the axis's name.
@@ -304,7 +323,7 @@ fn wide_letters_get_their_room() {
         subtitle: None,
         x: Axis { label: "position".into(), ticks: vec![Tick::token(label, label)] },
         y: Axis { label: "edited layer".into(), ticks: vec![Tick::new(label)] },
-        facets: vec![Facet { title: label.into(), values: vec![Some(0.0)] }],
+        facets: vec![Facet { title: label.into(), values: vec![Some(0.0)], ..Facet::default() }],
         value_label: "probability".into(),
         scale: Scale::FromZero,
     };

@@ -7,7 +7,8 @@ use proptest::prelude::*;
 fn map(rows: usize, columns: usize, facets: &[&str]) -> HeatMap {
     let most = (rows * columns - 1).max(1) as f64;
     let values: Vec<Option<f64>> = (0..rows * columns).map(|cell| Some(cell as f64 / most)).collect();
-    let facet = |title: &&str| Facet { title: (*title).to_owned(), values: values.clone() };
+    let facet =
+        |title: &&str| Facet { title: (*title).to_owned(), values: values.clone(), ..Facet::default() };
     HeatMap {
         title: String::new(),
         subtitle: None,

@@ -1,0 +1,301 @@
+//! `lens`: what the residual stream says after every layer, and what the answer's logits are made of.
+
+use super::failure::Failure;
+use super::folder::{Folder, Results};
+use super::sweep::{ModelRecord, draw};
+use super::terminal::Terminal;
+use super::{Again, LensArgs, Loaded};
+use crate::lens::{Part, View};
+use crate::{ExperimentFile, Lens, Model, Refused, visible};
+use causalcone_engine::file::{ReadFile, RunFile, TokenFile};
+use causalcone_report::{Axis, Cell, Facet, HeatMap, Kind, Scale, Table, Tick, text};
+use serde::Serialize;
+use std::path::PathBuf;
+
+const LENS: [(&str, Kind); 9] = [
+    ("example", Kind::Integer),
+    ("version", Kind::Text),
+    ("layer", Kind::Integer),
+    ("position", Kind::Integer),
+    ("input", Kind::Text),
+    ("token", Kind::Text),
+    ("rank", Kind::Integer),
+    ("prob", Kind::Number),
+    ("logit", Kind::Number),
+];
+
+const CONTRIBUTIONS: [(&str, Kind); 7] = [
+    ("example", Kind::Integer),
+    ("version", Kind::Text),
+    ("part", Kind::Text),
+    ("layer", Kind::Integer),
+    ("head", Kind::Integer),
+    ("token", Kind::Text),
+    ("logit", Kind::Number),
+];
+
+/// What was seen, for whoever wants to see it again.
+#[derive(Serialize)]
+struct Record<'a> {
+    causalcone: &'static str,
+    experiment: &'a ExperimentFile,
+    model: ModelRecord<'a>,
+    top: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<Vec<Refused>>,
+}
+
+#[derive(Serialize)]
+struct Summary {
+    model: String,
+    out: PathBuf,
+    examples: usize,
+    files: Vec<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errors: Option<Vec<Refused>>,
+}
+
+/// `causalcone lens`.
+pub(super) fn lens(args: &LensArgs, terminal: &mut Terminal) -> Result<(), Failure> {
+    let again = Again { resume: false, force: args.force };
+    let folder = Folder::claim(&args.out, again, Results::Lens)?;
+    let loaded = match (&args.file, &args.prompt) {
+        (Some(file), _) => Loaded::new(file, args.model.as_deref(), terminal)?,
+        (None, prompt) => Loaded::of(prompted(args, prompt.clone().unwrap_or_default()), None, terminal)?,
+    };
+    let (experiment, left_out) = loaded.single(terminal)?;
+    let executor = args.memory.executor();
+    let mut lenses: Vec<(Option<usize>, Lens)> = Vec::new();
+    for one in experiment.by_example() {
+        let one = one?;
+        lenses.push((one.example(), one.lens(&executor, args.n)?));
+    }
+    folder.make()?;
+    let model = &loaded.model;
+    let mut files = Vec::new();
+    for (stem, table) in
+        [("lens", lens_table(&lenses, model)?), ("contributions", contributions_table(&lenses, model)?)]
+    {
+        let name = format!("{stem}.{}", args.format.name());
+        folder.write(&name, |w| table.write(args.format, w))?;
+        files.push(name);
+    }
+    if let Some((_, first)) = lenses.first() {
+        let of = subtitle(&loaded, first, lenses.len());
+        for (stem, map) in
+            [("lens", lens_map(first, model, &of)), ("contributions", contributions_map(first, model, &of))]
+        {
+            files.extend(draw(&map, stem, &folder, terminal)?);
+        }
+    }
+    let (errors, top) = (left_out.errors(), args.n);
+    let record = Record {
+        causalcone: env!("CARGO_PKG_VERSION"),
+        experiment: &loaded.file,
+        model: ModelRecord::of(model)?,
+        top,
+        errors: errors.clone(),
+    };
+    folder.write("lens.json", |w| Ok(serde_json::to_writer_pretty(w, &record)?))?;
+    files.push("lens.json".into());
+    let files = files.iter().map(|name| folder.file(name)).collect();
+    let summary =
+        Summary { model: model.name().into(), out: args.out.clone(), examples: lenses.len(), files, errors };
+    terminal.result(&summary, |summary| {
+        let shown = lenses.first().map(|(_, lens)| human(lens, model)).unwrap_or_default();
+        let more = match summary.examples {
+            0 | 1 => String::new(),
+            n => format!("the first of {n} examples; the others are in the tables\n"),
+        };
+        let files: String = summary.files.iter().map(|file| format!("  {}\n", file.display())).collect();
+        format!("{shown}{more}\n{files}")
+    })?;
+    left_out.into_result()
+}
+
+/// The experiment of a prompt given on the command line.
+fn prompted(args: &LensArgs, prompt: String) -> ExperimentFile {
+    let run = RunFile { prompt: Some(prompt), ids: None, bos: None };
+    let tokens = args.token.iter().cloned().map(TokenFile::Text).collect();
+    ExperimentFile {
+        model: Some(args.model.clone().unwrap_or_else(|| super::DEFAULT_MODEL.into())),
+        runs: [("base".to_owned(), run)].into(),
+        read: Some(ReadFile { tokens, ..ReadFile::default() }),
+        ..ExperimentFile::default()
+    }
+}
+
+/// The versions there are, with their names.
+fn views(lens: &Lens) -> Vec<(&'static str, &View)> {
+    let edited = lens.counterfactual.iter().map(|view| ("counterfactual", view));
+    [("original", &lens.original)].into_iter().chain(edited).collect()
+}
+
+fn lens_table(lenses: &[(Option<usize>, Lens)], model: &Model) -> Result<Table, Failure> {
+    let mut table = Table::new(LENS.to_vec())?;
+    for (example, lens) in lenses {
+        for (version, view) in views(lens) {
+            for depth in &view.depths {
+                for (position, sight) in depth.positions.iter().enumerate() {
+                    let others = sight.tokens.iter().filter(|seen| !sight.top.contains(seen));
+                    for seen in sight.top.iter().chain(others) {
+                        let finite = |x: f64| x.is_finite().then_some(x);
+                        table.push(vec![
+                            (*example).into(),
+                            Some(version.to_owned()).into(),
+                            depth.layer.into(),
+                            Some(position).into(),
+                            view.ids.get(position).map(|id| model.token_text(*id)).into(),
+                            Some(model.token_text(seen.token)).into(),
+                            Some(seen.rank).into(),
+                            finite(seen.prob).into(),
+                            finite(seen.logit).into(),
+                        ])?;
+                    }
+                }
+            }
+        }
+    }
+    Ok(table)
+}
+
+fn contributions_table(lenses: &[(Option<usize>, Lens)], model: &Model) -> Result<Table, Failure> {
+    let mut table = Table::new(CONTRIBUTIONS.to_vec())?;
+    for (example, lens) in lenses {
+        for (version, view) in views(lens) {
+            for contribution in &view.contributions {
+                for (token, logit) in lens.tokens.iter().zip(&contribution.logits) {
+                    let part = contribution.part;
+                    let row: Vec<Cell> = vec![
+                        (*example).into(),
+                        Some(version.to_owned()).into(),
+                        Some(part.name().to_owned()).into(),
+                        part.layer().into(),
+                        part.head().into(),
+                        Some(model.token_text(*token)).into(),
+                        logit.is_finite().then_some(*logit).into(),
+                    ];
+                    table.push(row)?;
+                }
+            }
+        }
+    }
+    Ok(table)
+}
+
+fn subtitle(loaded: &Loaded, lens: &Lens, examples: usize) -> String {
+    let ids = &lens.original.ids;
+    let prompt: String = ids.iter().map(|id| loaded.model.token_text(*id)).collect();
+    let of = if examples > 1 { format!(", the first of {examples} examples") } else { String::new() };
+    let name = std::path::Path::new(loaded.model.name())
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    text::shorten(&format!("{name}: {}{of}", text::prose(&prompt)), 90)
+}
+
+fn shown(model: &Model, token: u32) -> String {
+    text::token(&model.token_text(token))
+}
+
+/// The likeliest token after every layer at every position.
+fn lens_map(lens: &Lens, model: &Model, of: &str) -> HeatMap {
+    let tick = |(position, id): (usize, &u32)| Tick::token(position.to_string(), model.token_text(*id));
+    let depth =
+        |layer: Option<usize>| layer.map_or_else(|| "embeddings".into(), |layer| format!("layer {layer}"));
+    let facet = |(version, view): (&'static str, &View)| {
+        let best = || view.depths.iter().flat_map(|depth| &depth.positions).map(|sight| sight.top.first());
+        Facet {
+            title: version.into(),
+            values: best().map(|seen| seen.map(|seen| seen.prob)).collect(),
+            words: best()
+                .map(|seen| seen.map_or_else(String::new, |seen| shown(model, seen.token)))
+                .collect(),
+        }
+    };
+    HeatMap {
+        title: "likeliest token after each layer".into(),
+        subtitle: Some(of.into()),
+        x: Axis { label: "position".into(), ticks: lens.original.ids.iter().enumerate().map(tick).collect() },
+        y: Axis {
+            label: "residual stream after".into(),
+            ticks: lens.original.depths.iter().map(|at| Tick::new(depth(at.layer))).collect(),
+        },
+        facets: views(lens).into_iter().map(facet).collect(),
+        value_label: "probability".into(),
+        scale: Scale::FromZero,
+    }
+}
+
+/// What each head and MLP puts into the logits: of the first token, less those of the second if there is one.
+fn contributions_map(lens: &Lens, model: &Model, of: &str) -> HeatMap {
+    let parts = || lens.original.contributions.iter().map(|c| c.part);
+    let layers = parts().filter_map(Part::layer).max().map_or(1, |last| last + 1);
+    let heads = parts().filter_map(Part::head).max().map_or(0, |last| last + 1);
+    // Heads, then the MLP of each layer; what else there is, is in the table.
+    let columns = heads + 1;
+    let place = |part: Part| match part {
+        Part::Head { layer, head } => Some(layer * columns + head),
+        Part::Mlp { layer } => Some(layer * columns + heads),
+        Part::Embedding | Part::AttentionBias { .. } | Part::Edit { .. } | Part::NormBias => None,
+    };
+    let difference = |logits: &[f64]| match logits {
+        [first, second, ..] => first - second,
+        [one] => *one,
+        [] => f64::NAN,
+    };
+    let facet = |(version, view): (&'static str, &View)| {
+        let mut values = vec![None; layers * columns];
+        for contribution in &view.contributions {
+            if let Some(place) = place(contribution.part) {
+                values[place] = Some(difference(&contribution.logits));
+            }
+        }
+        Facet { title: version.into(), values, ..Facet::default() }
+    };
+    let what = match lens.tokens.as_slice() {
+        [first, second, ..] => {
+            format!("logit of {} less that of {}", shown(model, *first), shown(model, *second))
+        }
+        [one] => format!("logit of {}", shown(model, *one)),
+        [] => String::new(),
+    };
+    let head = (0..heads).map(|head| Tick::new(head.to_string()));
+    let layer = (0..layers).map(|layer| Tick::new(format!("layer {layer}")));
+    HeatMap {
+        title: format!("what the {what} is made of"),
+        subtitle: Some(of.into()),
+        x: Axis { label: "head".into(), ticks: head.chain([Tick::new("MLP")]).collect() },
+        y: Axis { label: String::new(), ticks: layer.collect() },
+        facets: views(lens).into_iter().map(facet).collect(),
+        value_label: "contribution (logits)".into(),
+        scale: Scale::Diverging,
+    }
+}
+
+/// The last position, layer by layer: the likeliest token and those asked for; then the largest contributions.
+fn human(lens: &Lens, model: &Model) -> String {
+    let mut text = String::new();
+    for (version, view) in views(lens) {
+        text += &format!("{version}, at the last position\n{:<12} {:<26}", "after", "likeliest");
+        for token in &lens.tokens {
+            text += &format!(" {:>12}", text::shorten(&visible(&model.token_text(*token)), 12));
+        }
+        text += "\n";
+        for depth in &view.depths {
+            let Some(sight) = depth.positions.last() else { continue };
+            let after = depth.layer.map_or_else(|| "embeddings".into(), |layer| format!("layer {layer}"));
+            let best = sight.top.first().map_or_else(String::new, |seen| {
+                format!("{:<16} {:.6}", text::shorten(&visible(&model.token_text(seen.token)), 16), seen.prob)
+            });
+            text += &format!("{after:<12} {best:<26}");
+            for seen in &sight.tokens {
+                text += &format!(" {:>12.6}", seen.prob);
+            }
+            text += "\n";
+        }
+        text += "\n";
+    }
+    text
+}
