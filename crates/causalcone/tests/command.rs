@@ -185,6 +185,34 @@ fn a_lens_leaves_tables_and_figures() {
 }
 
 #[test]
+fn a_data_set_is_drawn_from_a_causal_model() {
+    let place = Place::new();
+    let text = "prompt = 'The {country} is'\nlabel = '{letter}'\nexamples = 6\nheld_out = 0.4\nheld_out_examples = 2\n\
+        [interchange]\nsource = ['letter']\n[variables.country]\nvalues = ['Spain', 'Italy', 'Rome', 'of', 'is', 'or']\n\
+        [variables.letter]\nparents = ['country']\ntable = [['Spain', 'S'], ['Italy', 'I'], ['Rome', 'R'], \
+        ['of', 'o'], ['is', 'i'], ['or', 'o']]\n";
+    std::fs::write(place.path("causal.toml"), text).unwrap();
+    let tied = format!("{FIXTURES}/tiny-llama-tied");
+    let args = ["data", "causal.toml", "-m", &tied, "--out", "train.jsonl", "--held-out", "test.jsonl"];
+    let printed = place.json(&args);
+    assert_eq!((printed["examples"].as_u64(), printed["held_out"].as_u64()), (Some(6), Some(2)));
+    let train = std::fs::read_to_string(place.path("train.jsonl")).unwrap();
+    assert_eq!(train.lines().count(), 6);
+    assert!(place.refused(&args).contains("train.jsonl is already there"));
+    place.json(&[args.as_slice(), &["--force"]].concat());
+    assert_eq!(std::fs::read_to_string(place.path("train.jsonl")).unwrap(), train);
+    assert!(place.refused(&args[..6]).contains("give --held-out"));
+    assert!(
+        place.refused(&["data", "causal.toml", "--out", "x", "--held-out", "y"]).contains("names no model")
+    );
+    // It is a data set that experiments take.
+    let rest = "examples = 'train.jsonl'\n[[edit]]\nrun = 'base'\nsite = 'block_output'\nlayers = 1\n\
+        positions = -1\nop = 'swap'\nvalue = { run = 'source' }\n[sweep]\nmetrics = ['accuracy']\n";
+    std::fs::write(place.path("use.toml"), format!("model = '{tied}'\n{rest}")).unwrap();
+    assert_eq!(place.json(&["sweep", "use.toml", "--out", "out"])["cells"].as_u64(), Some(6));
+}
+
+#[test]
 fn results_are_never_mixed_or_overwritten_unasked() {
     let place = Place::new();
     let file = place.experiment("swap.toml", SWAP);

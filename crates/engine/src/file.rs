@@ -247,23 +247,7 @@ impl ExperimentFile {
     /// # Errors
     /// When the text does not follow the schema.
     pub fn from_toml(text: &str) -> Result<Self> {
-        // Each value but the first follows one of these, if not in a text.
-        let values = text.bytes().filter(|b| b",=[{\n".contains(b)).count();
-        if values > MAX_TOML_VALUES {
-            return Err(Error::hinted(
-                "experiment",
-                format!("{values} lines and values are more than the {MAX_TOML_VALUES} such a file may have"),
-                Some("put long lists of numbers into a safetensors file: value = { file = … }".into()),
-            ));
-        }
-        toml::from_str(text).map_err(|e| match e.span() {
-            // The parser would show the line.
-            Some(span) if line_around(text, span.start).len() > 200 => {
-                let line = text.bytes().take(span.start).filter(|b| *b == b'\n').count() + 1;
-                schema_error(&format!("TOML parse error at line {line}: {}", e.message()), e.message())
-            }
-            _ => schema_error(e.to_string().trim_end(), e.message()),
-        })
+        parse_toml(text)
     }
 
     /// Reads JSON.
@@ -273,6 +257,27 @@ impl ExperimentFile {
     pub fn from_json(text: &str) -> Result<Self> {
         parse_json(text)
     }
+}
+
+/// Reads TOML that follows a schema.
+pub(crate) fn parse_toml<T: de::DeserializeOwned>(text: &str) -> Result<T> {
+    // Each value but the first follows one of these, if not in a text.
+    let values = text.bytes().filter(|b| b",=[{\n".contains(b)).count();
+    if values > MAX_TOML_VALUES {
+        return Err(Error::hinted(
+            "experiment",
+            format!("{values} lines and values are more than the {MAX_TOML_VALUES} such a file may have"),
+            Some("put long lists of numbers into a safetensors file: value = { file = … }".into()),
+        ));
+    }
+    toml::from_str(text).map_err(|e| match e.span() {
+        // The parser would show the line.
+        Some(span) if line_around(text, span.start).len() > 200 => {
+            let line = text.bytes().take(span.start).filter(|b| *b == b'\n').count() + 1;
+            schema_error(&format!("TOML parse error at line {line}: {}", e.message()), e.message())
+        }
+        _ => schema_error(e.to_string().trim_end(), e.message()),
+    })
 }
 
 /// Reads JSON that follows a schema.

@@ -22,6 +22,7 @@
 
 mod attribution;
 mod axes;
+pub mod causal;
 pub mod collection;
 mod compile;
 pub mod cone;

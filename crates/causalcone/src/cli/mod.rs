@@ -6,6 +6,7 @@
 mod answers;
 mod check;
 mod collect;
+mod data;
 mod examples;
 mod failure;
 mod folder;
@@ -40,7 +41,7 @@ const DEFAULT_MODEL: &str = "smollm2";
 #[command(
     name = "causalcone",
     version,
-    after_help = "The experiment file is described in docs/experiment-file.md; ready ones are in examples/."
+    after_help = "Experiment files are described in docs/experiment-file.md, causal models in docs/causal-model.md; ready ones are in examples/."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -93,6 +94,15 @@ enum Command {
     /// what was cut short goes on with --resume.
     #[command(after_help = "Example: causalcone collect examples/collect.toml --out activations")]
     Collect(CollectArgs),
+    /// Draw a data set of counterfactuals from a causal model: base, source, and the label of their interchange
+    ///
+    /// The file says which variables a task has and how they depend on each other, the prompt of its inputs, and
+    /// whose values are interchanged (docs/causal-model.md). Writes examples as `train` and `sweep` read them; with
+    /// only_right those whose prompts the language model answers as the causal model does.
+    #[command(
+        after_help = "Example: causalcone data examples/causal/capitals.toml --out train.jsonl --held-out test.jsonl"
+    )]
+    Data(DataArgs),
     /// What a model would say after every layer, and what its answer is made of
     ///
     /// The logit lens: the residual stream after each layer, at each position, through the last norm and the unembedding.
@@ -245,6 +255,26 @@ struct CollectArgs {
 }
 
 #[derive(Debug, Args)]
+struct DataArgs {
+    /// The file of the causal model (TOML)
+    file: PathBuf,
+    /// Another language model than the file names
+    #[arg(short, long)]
+    model: Option<String>,
+    /// File for the examples
+    #[arg(long, value_name = "FILE")]
+    out: PathBuf,
+    /// File for the held-out examples, where the causal model's file asks for some
+    #[arg(long, value_name = "FILE")]
+    held_out: Option<PathBuf>,
+    #[command(flatten)]
+    memory: Memory,
+    /// Replace files that are already there
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Debug, Args)]
 struct LensArgs {
     /// The experiment file (TOML, or JSON if its name ends in .json)
     #[arg(required_unless_present = "prompt")]
@@ -358,6 +388,7 @@ fn dispatch(command: Command, terminal: &mut Terminal) -> Result<(), Failure> {
         Command::Sweep(args) => sweep::command(&args, terminal),
         Command::Explain(args) => explain(&args, terminal),
         Command::Collect(args) => collect::collect(&args, terminal),
+        Command::Data(args) => data::data(&args, terminal),
         Command::Lens(args) => lens::lens(&args, terminal),
         Command::Train(args) => train::train(&args, terminal),
         Command::Save(args) => saved::save(&args, terminal),

@@ -1,0 +1,104 @@
+//! `data`: a data set of counterfactuals, drawn from a causal model.
+
+use super::DataArgs;
+use super::failure::Failure;
+use super::terminal::Terminal;
+use crate::Error;
+use crate::causal::{CausalFile, DataSet, Drawn};
+use causalcone_report::atomic::write_whole;
+use serde::Serialize;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+#[derive(Serialize)]
+struct Summary {
+    model: String,
+    files: Vec<PathBuf>,
+    examples: usize,
+    held_out: usize,
+    /// How many examples there are of each label.
+    labels: BTreeMap<String, usize>,
+    settings: usize,
+    asked: usize,
+    right: usize,
+}
+
+/// `causalcone data`.
+pub(super) fn data(args: &DataArgs, terminal: &mut Terminal) -> Result<(), Failure> {
+    let file = CausalFile::load(&args.file)?;
+    let outs = match (&args.held_out, file.held_out) {
+        (Some(held_out), Some(_)) if *held_out == args.out => {
+            return Err(Failure::input("--out and --held-out are the same file"));
+        }
+        (Some(held_out), Some(_)) => vec![args.out.as_path(), held_out],
+        (None, None) => vec![args.out.as_path()],
+        (Some(_), None) => {
+            let message = format!("{} holds nothing out, which --held-out asks for", args.file.display());
+            return Err(
+                Failure::input(message).hint("add held_out, the part of the settings that is held out")
+            );
+        }
+        (None, Some(_)) => {
+            let message =
+                format!("{} holds examples out, and there is no file for them", args.file.display());
+            return Err(Failure::input(message).hint("give --held-out"));
+        }
+    };
+    if let Some(there) = outs.iter().find(|out| out.exists() && !args.force) {
+        return Err(Failure::input(format!("{} is already there", there.display()))
+            .hint("--force replaces it, or give another file"));
+    }
+    let Some(name) = args.model.as_ref().or(file.model.as_ref()) else {
+        return Err(Failure::input(format!("{} names no model", args.file.display()))
+            .hint("add model = \"smollm2\" or give -m"));
+    };
+    // Before a model is loaded for it.
+    file.causal_model()?;
+    let model = terminal.load(name)?;
+    let drawn = file.draw(&model, &args.memory.executor(), &|progress| terminal.progress(progress));
+    terminal.clear();
+    let DataSet { examples, held_out, settings, asked, right } = drawn.map_err(|e| match e {
+        Error::Interrupted => Failure::run("interrupted; nothing was written"),
+        other => other.into(),
+    })?;
+    for (out, lines) in outs.iter().zip([&examples, &held_out]) {
+        write_lines(out, lines)?;
+    }
+    let mut labels: BTreeMap<String, usize> = BTreeMap::new();
+    for example in &examples {
+        *labels.entry(example.label.clone()).or_default() += 1;
+    }
+    let summary = Summary {
+        model: model.name().into(),
+        files: outs.iter().map(|out| out.to_path_buf()).collect(),
+        examples: examples.len(),
+        held_out: held_out.len(),
+        labels,
+        settings,
+        asked,
+        right,
+    };
+    terminal.result(&summary, |summary| {
+        let right = match summary.asked {
+            0 => String::new(),
+            asked => format!("{} of the {asked} prompts it was asked are answered rightly\n", summary.right),
+        };
+        let files: String = summary.files.iter().map(|file| format!("  {}\n", file.display())).collect();
+        let (examples, held_out, labels) = (summary.examples, summary.held_out, summary.labels.len());
+        format!(
+            "{examples} examples of {labels} labels, {held_out} held out, from {} settings\n{right}{files}",
+            summary.settings
+        )
+    })
+}
+
+fn write_lines(path: &Path, lines: &[Drawn]) -> Result<(), Failure> {
+    write_whole(path, |w| {
+        for line in lines {
+            serde_json::to_writer(&mut *w, line)?;
+            w.write_all(b"\n")?;
+        }
+        Ok(())
+    })?;
+    Ok(())
+}
