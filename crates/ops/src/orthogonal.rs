@@ -18,7 +18,10 @@
 //! # Ok::<(), candle_core::Error>(())
 //! ```
 
-use candle_core::{D, DType, Device, Result, Tensor};
+use crate::Linear;
+use crate::kernel::{floats, is_fast, is_trained};
+use candle_core::{CpuStorage, CustomOp1, D, DType, Device, Layout, Result, Shape, Tensor, bail};
+use std::sync::OnceLock;
 
 /// Matrices up to this size are inverted number by number.
 const SMALL: usize = 32;
@@ -40,6 +43,9 @@ pub fn cayley(start: &Tensor, x: &Tensor) -> Result<Tensor> {
     if start.dims() != x.dims() || k > d {
         candle_core::bail!("cayley of {:?} and {:?}: two equal tall matrices fit", start.dims(), x.dims());
     }
+    if 2 * k >= d && is_fast([start, x]) && !is_trained([start]) {
+        return x.contiguous()?.apply_op1(Turn { start: start.contiguous()?, inverse: OnceLock::new() });
+    }
     if 2 * k >= d {
         let a = (x.matmul(&start.t()?)? - start.matmul(&x.t()?)?)?;
         let half = (a * 0.5)?;
@@ -51,6 +57,47 @@ pub fn cayley(start: &Tensor, x: &Tensor) -> Result<Tensor> {
     let w = Tensor::cat(&[start, x], 1)?.t()?;
     let inner = (Tensor::eye(2 * k, x.dtype(), x.device())? - (w.matmul(&u)? * 0.5)?)?;
     start + u.matmul(&inverse(&inner)?.matmul(&w.matmul(start)?)?)?
+}
+
+/// [`cayley`] as a kernel, for ranks whose inverse is of a whole d × d matrix: autograd through it would take each
+/// product's two slopes, and candle's products are half as fast as ours.
+///
+/// With M = I − ½A the result is y = M⁻¹·(2I − M)·start = 2·M⁻¹·start − start. For a slope g of y, h = M⁻ᵀ·g and
+/// z = start + y the slope of A is ½·h·zᵀ, of which A = x·startᵀ − start·xᵀ takes what is skew:
+/// dx = ½·(h·zᵀ − z·hᵀ)·start.
+struct Turn {
+    start: Tensor,
+    /// M⁻¹, from the one to the other.
+    inverse: OnceLock<Tensor>,
+}
+
+impl CustomOp1 for Turn {
+    fn name(&self) -> &'static str {
+        "cayley"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = Tensor::from_slice(floats(x, layout)?, layout.shape(), &Device::Cpu)?;
+        let half = (product(&x, &self.start.t()?)? * 0.5)?;
+        let inverse = blocks(&((Tensor::eye(x.dim(0)?, DType::F32, &Device::Cpu)? - &half)? + half.t()?)?)?;
+        let y = ((product(&inverse, &self.start)? * 2.0)? - &self.start)?;
+        // Made once a graph, by whoever comes first.
+        let _ = self.inverse.set(inverse);
+        Ok((CpuStorage::F32(y.flatten_all()?.to_vec1()?), layout.shape().clone()))
+    }
+
+    fn bwd(&self, _: &Tensor, y: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let Some(inverse) = self.inverse.get() else { bail!("cayley's slope before its value") };
+        let h = product(&inverse.t()?, grad)?;
+        let z = (&self.start + y.detach())?;
+        let of = |a: &Tensor, b: &Tensor| product(a, &product(&b.t()?, &self.start)?);
+        Ok(Some(((of(&h, &z)? - of(&z, &h)?)? * 0.5)?))
+    }
+}
+
+/// a·b, without gradients: by our own products where they can do it.
+fn product(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    Linear::new(b.detach(), None)?.forward(&a.detach().contiguous()?)
 }
 
 /// The first k columns of H₁·H₂·…·Hₖ for a d × k matrix, where Hᵢ = I − τᵢ·vᵢ·vᵢᵀ, vᵢ has the numbers of column
@@ -137,10 +184,10 @@ fn blocks(x: &Tensor) -> Result<Tensor> {
     let (a, b, c, d) =
         (part(0, m, 0, m)?, part(0, m, m, rest)?, part(m, rest, 0, m)?, part(m, rest, m, rest)?);
     let a = blocks(&a)?;
-    let (ab, ca) = (a.matmul(&b)?, c.matmul(&a)?);
-    let s = blocks(&(d - c.matmul(&ab)?)?)?;
-    let (top_right, bottom_left) = (ab.matmul(&s)?.neg()?, s.matmul(&ca)?.neg()?);
-    let top_left = (a - ab.matmul(&bottom_left)?)?;
+    let (ab, ca) = (product(&a, &b)?, product(&c, &a)?);
+    let s = blocks(&(d - product(&c, &ab)?)?)?;
+    let (top_right, bottom_left) = (product(&ab, &s)?.neg()?, product(&s, &ca)?.neg()?);
+    let top_left = (a - product(&ab, &bottom_left)?)?;
     let top = Tensor::cat(&[top_left, top_right], 1)?;
     Tensor::cat(&[top, Tensor::cat(&[bottom_left, s], 1)?], 0)
 }
@@ -253,7 +300,7 @@ mod tests {
     #[test]
     fn slopes_are_those_of_finite_differences() {
         // Numbers near 1, summed over a few products.
-        for (d, k) in [(5, 1), (8, 3), (6, 6)] {
+        for (d, k) in [(5, 1), (8, 3), (6, 6), (9, 5), (40, 40)] {
             let start = orthonormal(d, k, 1);
             check(&[noise((d, k), 2)], 1e-5, |x| cayley(&start.to_dtype(x[0].dtype())?, &x[0]));
             // The diagonal holds signs, which do not count as parameters.
