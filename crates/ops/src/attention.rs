@@ -74,15 +74,53 @@ impl Ragged {
     /// When a shape does not fit, H is no multiple of K, an index is out of range, or a query sees no
     /// key or more keys than its stretches hold.
     pub fn attend(self: &Arc<Self>, query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Tensor> {
-        self.check(query, key, value)?;
+        self.check(query, key, value, 0)?;
         if !is_fast([query, key, value]) || self.queries.is_empty() || query.elem_count() == 0 {
             return self.composed(query, key, value);
         }
-        query.contiguous()?.apply_op3(&key.contiguous()?, &value.contiguous()?, Attend(self.clone()))
+        let attend = Attend { ragged: self.clone(), beside: None };
+        query.contiguous()?.apply_op3(&key.contiguous()?, &value.contiguous()?, attend)
     }
 
-    fn check(&self, query: &Tensor, key: &Tensor, value: &Tensor) -> Result<()> {
+    /// The same where behind the rows of `key` and `value` the tables go on with others, which get no gradient: that of
+    /// a whole table would be made, and added to zeros, for the sake of a few rows.
+    ///
+    /// # Errors
+    /// As [`attend`](Self::attend).
+    pub fn attend_beside(
+        self: &Arc<Self>,
+        query: &Tensor,
+        (key, value): (&Tensor, &Tensor),
+        (more_keys, more_values): (&Tensor, &Tensor),
+    ) -> Result<Tensor> {
+        let all = [query, key, value, more_keys, more_values];
+        let is_followed = key.track_op() || value.track_op();
+        if !is_followed || !is_fast(all) || self.queries.is_empty() || query.elem_count() == 0 {
+            let joined = |own: &Tensor, more: &Tensor| Tensor::cat(&[own, &more.detach()], 0);
+            return self.attend(query, &joined(key, more_keys)?, &joined(value, more_values)?);
+        }
+        let width = key.dim(1)?;
+        if more_keys.dims() != more_values.dims() || more_keys.dims2()?.1 != width {
+            bail!(
+                "more keys {:?} and values {:?} beside a table {width} wide",
+                more_keys.shape(),
+                more_values.shape()
+            );
+        }
+        self.check(query, key, value, more_keys.dim(0)?)?;
+        let (key, value) = (key.contiguous()?, value.contiguous()?);
+        let whole = |own: &Tensor, more: &Tensor| -> Result<Vec<f32>> {
+            let more = more.contiguous()?;
+            let (own, more) = (Held::new(own), Held::new(&more));
+            Ok([own.floats()?, more.floats()?].concat())
+        };
+        let beside = Some([whole(&key, more_keys)?, whole(&value, more_values)?]);
+        query.contiguous()?.apply_op3(&key, &value, Attend { ragged: self.clone(), beside })
+    }
+
+    fn check(&self, query: &Tensor, key: &Tensor, value: &Tensor, more: usize) -> Result<()> {
         let ((query_rows, width), (rows, kv_width)) = (query.dims2()?, key.dims2()?);
+        let rows = rows + more;
         let (heads, kv_heads) = (self.heads, self.kv_heads);
         if kv_heads == 0 || heads == 0 || heads % kv_heads != 0 {
             bail!("{heads} heads cannot share {kv_heads} key and value heads evenly");
@@ -150,7 +188,28 @@ impl Ragged {
     }
 }
 
-struct Attend(Arc<Ragged>);
+struct Attend {
+    ragged: Arc<Ragged>,
+    /// The whole tables of keys and values, where those given are only their first rows.
+    beside: Option<[Vec<f32>; 2]>,
+}
+
+impl Attend {
+    /// The tables that are seen.
+    fn tables<'a>(
+        &'a self,
+        query: &'a [f32],
+        key: &'a [f32],
+        value: &'a [f32],
+        width: usize,
+    ) -> kernel::Tables<'a> {
+        let head_dim = width / self.ragged.heads;
+        match &self.beside {
+            Some([key, value]) => kernel::Tables { query, key, value, head_dim },
+            None => kernel::Tables { query, key, value, head_dim },
+        }
+    }
+}
 
 impl CustomOp3 for Attend {
     fn name(&self) -> &'static str {
@@ -168,14 +227,10 @@ impl CustomOp3 for Attend {
     ) -> Result<(CpuStorage, Shape)> {
         use crate::kernel::floats;
         let (_, width) = query_layout.shape().dims2()?;
-        let tables = kernel::Tables {
-            query: floats(query, query_layout)?,
-            key: floats(key, key_layout)?,
-            value: floats(value, value_layout)?,
-            head_dim: width / self.0.heads,
-        };
-        let out = kernel::forward(&self.0, &tables);
-        Ok((CpuStorage::F32(out), Shape::from((self.0.queries.len(), width))))
+        let (query, key, value) =
+            (floats(query, query_layout)?, floats(key, key_layout)?, floats(value, value_layout)?);
+        let out = kernel::forward(&self.ragged, &self.tables(query, key, value, width));
+        Ok((CpuStorage::F32(out), Shape::from((self.ragged.queries.len(), width))))
     }
 
     fn bwd(
@@ -188,15 +243,12 @@ impl CustomOp3 for Attend {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
         let [held_query, held_key, held_value, grad] = [query, key, value, &grad].map(Held::new);
-        let tables = kernel::Tables {
-            query: held_query.floats()?,
-            key: held_key.floats()?,
-            value: held_value.floats()?,
-            head_dim: query.dim(1)? / self.0.heads,
-        };
+        let (q, k, v) = (held_query.floats()?, held_key.floats()?, held_value.floats()?);
+        let tables = self.tables(q, k, v, query.dim(1)?);
         let table_too = key.track_op() || value.track_op();
-        let slopes = kernel::backward(&self.0, &tables, grad.floats()?, table_too);
-        let like = |slope: Vec<f32>, table: &Tensor| {
+        let slopes = kernel::backward(&self.ragged, &tables, grad.floats()?, table_too);
+        let like = |mut slope: Vec<f32>, table: &Tensor| {
+            slope.truncate(table.elem_count());
             table.track_op().then(|| Tensor::from_vec(slope, table.shape(), table.device())).transpose()
         };
         Ok((like(slopes.query, query)?, like(slopes.key, key)?, like(slopes.value, value)?))

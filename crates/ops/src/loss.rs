@@ -9,6 +9,7 @@ use crate::kernel::{Held, by_rows, floats, is_fast};
 use crate::{simd, softmax};
 use candle_core::{CpuStorage, CustomOp1, D, Device, Layout, Result, Shape, Tensor, bail};
 use pulp::{Simd, WithSimd};
+use rayon::prelude::*;
 
 /// `−ln softmax(x)[label]` of each row, in nats: rows × vocabulary and a label a row give as many numbers as rows.
 ///
@@ -103,7 +104,7 @@ impl CustomOp1 for Loss {
                 }
             }
         };
-        let losses = (0..rows).map(|i| of(i) as f32).collect();
+        let losses = (0..rows).into_par_iter().map(|i| of(i) as f32).collect();
         Ok((CpuStorage::F32(losses), Shape::from(rows)))
     }
 

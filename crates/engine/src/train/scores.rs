@@ -7,6 +7,7 @@ use crate::op::Bound;
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 use causalcone_ops::{cross_entropy, kl_divergence};
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 /// Examples at once where nothing is differentiated: logits over a vocabulary are large.
@@ -77,12 +78,15 @@ pub(super) fn losses(
 
 /// The likeliest token of each row; of equal ones the first.
 fn likeliest(logits: &Tensor) -> Result<Vec<u32>> {
-    let rows = logits.detach().to_dtype(DType::F32)?.to_vec2::<f32>()?;
-    let best = |row: &Vec<f32>| {
-        let better = |best: (u32, f32), (id, x): (u32, &f32)| if *x > best.1 { (id, *x) } else { best };
-        (0..).zip(row).fold((0, f32::NEG_INFINITY), better).0
+    let (_, width) = logits.dims2()?;
+    let rows = logits.detach().to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    let best = |row: &[f32]| {
+        let highest =
+            row.iter().fold(f32::NEG_INFINITY, |highest, x| if *x > highest { *x } else { highest });
+        // Of a row without any number the first, too.
+        (0..).zip(row).find(|(_, x)| **x == highest).map_or(0, |(id, _)| id)
     };
-    Ok(rows.iter().map(best).collect())
+    Ok(rows.par_chunks(width.max(1)).map(best).collect())
 }
 
 /// The scores of examples, each with its cell of the session.

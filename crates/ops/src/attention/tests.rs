@@ -80,6 +80,42 @@ fn what_is_frozen_gets_no_gradient() {
     assert!(grads.get(&query).is_some() && grads.get(&key).is_none() && grads.get(&value).is_none());
 }
 
+/// Tables in two parts: the same to the bit as in one, and so are the slopes of the part that has some.
+#[test]
+fn rows_beside_a_table_are_rows_of_it() {
+    for own in [1, 5, 15] {
+        let (query, key, value) = (noise((4, 12), 1), noise((16, 6), 2), noise((16, 6), 3));
+        let ragged = ragged(4, 2);
+        let [query, key, value] = [query, key, value].map(|x| candle_core::Var::from_tensor(&x).unwrap());
+        let parts = |x: &Tensor| {
+            let rest = x.narrow(0, own, 16 - own).unwrap().detach();
+            (candle_core::Var::from_tensor(&x.narrow(0, 0, own).unwrap()).unwrap(), rest)
+        };
+        let ((keys, more_keys), (values, more_values)) = (parts(&key), parts(&value));
+        let whole = ragged.attend(&query, &key, &value).unwrap();
+        let beside = ragged.attend_beside(&query, (&keys, &values), (&more_keys, &more_values)).unwrap();
+        assert_eq!(numbers(&beside), numbers(&whole));
+        let slopes = |y: &Tensor| (y * noise((6, 12), 4)).unwrap().sum_all().unwrap().backward().unwrap();
+        let (ours, theirs) = (slopes(&beside), slopes(&whole));
+        assert_eq!(numbers(ours.get(&query).unwrap()), numbers(theirs.get(&query).unwrap()));
+        for (part, table) in [(&keys, &key), (&values, &value)] {
+            let first = theirs.get(table).unwrap().narrow(0, 0, own).unwrap();
+            assert_eq!(numbers(ours.get(part).unwrap()), numbers(&first));
+        }
+        // Nothing that has slopes, and tables that do not fit.
+        let frozen = (&keys.as_tensor().detach(), &values.as_tensor().detach());
+        let plain = ragged.attend_beside(&query, frozen, (&more_keys, &more_values)).unwrap();
+        assert_eq!(numbers(&plain), numbers(&whole));
+        assert!(
+            ragged.attend_beside(&query, (&keys, &values), (&more_keys, &noise((16 - own, 5), 1))).is_err()
+        );
+        assert!(
+            ragged.attend_beside(&query, (&keys, &values), (&noise((1, 6), 1), &noise((1, 6), 1))).is_err()
+                || own == 15
+        );
+    }
+}
+
 #[test]
 fn no_queries_are_no_rows() {
     let none = Arc::new(Ragged { queries: vec![], ..(*ragged(2, 2)).clone() });

@@ -9,6 +9,7 @@ use candle_core::{D, Tensor};
 use causalcone_model::Site;
 use causalcone_model::decoder::{Causal, turned};
 use causalcone_ops::{Query, Ragged, Stretch, select, softmax};
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -18,10 +19,25 @@ pub(super) struct Sight {
     layer: usize,
     /// Queries, not yet turned.
     query: Table,
-    /// Keys, turned to their positions, of the batch and of earlier ones.
-    key: Table,
-    /// The values of the same rows.
-    value: Option<Tensor>,
+    /// Which rows there are of keys and values: the batch's, then those of earlier ones.
+    rows: Table,
+    /// Keys, turned to their positions, and values: of the batch, where it has any, and of earlier ones.
+    tables: Vec<(Tensor, Tensor)>,
+    /// Both together, once somebody has asked.
+    whole: OnceCell<(Tensor, Tensor)>,
+}
+
+impl Sight {
+    /// All keys and values in one table each.
+    fn whole(&self) -> Result<Option<&(Tensor, Tensor)>> {
+        if self.whole.get().is_none() && !self.tables.is_empty() {
+            let (keys, values): (Vec<&Tensor>, Vec<&Tensor>) =
+                self.tables.iter().map(|(key, value)| (key, value)).unzip();
+            // Nobody else sets it: a pass is of one thread.
+            let _ = self.whole.set((Tensor::cat(&keys, 0)?, Tensor::cat(&values, 0)?));
+        }
+        Ok(self.whole.get())
+    }
 }
 
 impl Pass<'_, '_> {
@@ -86,19 +102,21 @@ impl Pass<'_, '_> {
             }
             index.gather()
         };
-        let joined = |own: Option<&Tensor>, stored: Option<Tensor>| -> Result<Option<Tensor>> {
-            Ok(match (own, stored) {
-                (Some(own), Some(stored)) => Some(Tensor::cat(&[own, &stored], 0)?),
-                (own, stored) => own.cloned().or(stored),
-            })
+        let kv_heads = self.model.config().kv_heads;
+        let turned = |keys: &Tensor, positions: &[usize]| -> Result<Tensor> {
+            let rotation = self.model.decoder().rotation(positions)?;
+            Ok(turned(keys, kv_heads, rotation.as_ref())?)
         };
-        let keys = joined(key.rows(), stored(Site::KeyOutput)?)?;
-        let value = joined(value.rows(), stored(Site::ValueOutput)?)?;
-        let nodes = key.nodes().iter().cloned().chain(outside.clone()).collect();
-        let key = Table::new(nodes, keys);
-        let rotation = self.model.decoder().rotation(&key.positions())?;
-        let key = key.map(|x| Ok(turned(x, self.model.config().kv_heads, rotation.as_ref())?))?;
-        Ok(Sight { layer, query, key, value })
+        let mut tables = Vec::new();
+        if let Some((keys, values)) = key.rows().zip(value.rows()) {
+            tables.push((turned(keys, &key.positions())?, values.clone()));
+        }
+        if let Some((keys, values)) = stored(Site::KeyOutput)?.zip(stored(Site::ValueOutput)?) {
+            let positions: Vec<usize> = outside.values().flat_map(|rows| rows.iter()).collect();
+            tables.push((turned(&keys, &positions)?, values));
+        }
+        let rows = Table::new(key.nodes().iter().cloned().chain(outside).collect(), None);
+        Ok(Sight { layer, query, rows, tables, whole: OnceCell::new() })
     }
 
     /// Attention where no edit stands between queries and weighted values.
@@ -109,10 +127,7 @@ impl Pass<'_, '_> {
         seen: impl Iterator<Item = &'s Vec<(NodeId, Rows)>>,
     ) -> Result<Table> {
         let config = self.model.config();
-        let (Some(key), Some(value)) = (self.sight.key.rows(), &self.sight.value) else {
-            return Ok(Table::default());
-        };
-        if nodes.is_empty() {
+        if nodes.is_empty() || self.sight.tables.is_empty() {
             return Ok(Table::default());
         }
         let mut ragged = Ragged {
@@ -145,12 +160,22 @@ impl Pass<'_, '_> {
         }
         let table = Table::new(nodes, None);
         let query = self.queries(layer, table.nodes())?;
-        let mixed = Arc::new(ragged).attend(&query, key, value)?;
+        let ragged = Arc::new(ragged);
+        let mixed = match self.sight.tables.as_slice() {
+            // What earlier batches left may be part of a graph where a run takes values from an edited one.
+            [own, stored] if !(stored.0.track_op() || stored.1.track_op()) => {
+                ragged.attend_beside(&query, (&own.0, &own.1), (&stored.0, &stored.1))?
+            }
+            _ => {
+                let Some((key, value)) = self.sight.whole()? else { return Ok(Table::default()) };
+                ragged.attend(&query, key, value)?
+            }
+        };
         Ok(Table::new(table.nodes().to_vec(), Some(mixed)))
     }
 
     fn key_row(&self, owner: NodeId, row: usize) -> Result<u32> {
-        let found = self.sight.key.find(owner, row);
+        let found = self.sight.rows.find(owner, row);
         found.ok_or_else(|| lacking(owner, Point { block: self.sight.layer, site: Site::KeyOutput }, row))
     }
 
@@ -200,11 +225,9 @@ impl Pass<'_, '_> {
     /// The first so many values of a run.
     fn values(&self, node: NodeId, layer: usize, count: usize) -> Result<Tensor> {
         let rows = self.key_rows(node, layer, Site::ValueOutput, count)?;
-        let value = self
-            .sight
-            .value
-            .as_ref()
-            .ok_or_else(|| lacking(node, Point { block: layer, site: Site::ValueOutput }, 0))?;
+        let whole = self.sight.whole()?;
+        let (_, value) =
+            whole.ok_or_else(|| lacking(node, Point { block: layer, site: Site::ValueOutput }, 0))?;
         Ok(causalcone_ops::gather_rows(value, &rows)?)
     }
 
@@ -255,11 +278,9 @@ impl Pass<'_, '_> {
         let order: Vec<usize> = rows.iter().map(|row| sorted.rank(*row)).collect();
         let query = select(&query, 0, &order)?;
         let keys = self.key_rows(node, layer, Site::KeyOutput, sorted.end())?;
-        let key = self
-            .sight
-            .key
-            .rows()
-            .ok_or_else(|| lacking(node, Point { block: layer, site: Site::KeyOutput }, 0))?;
+        let whole = self.sight.whole()?;
+        let (key, _) =
+            whole.ok_or_else(|| lacking(node, Point { block: layer, site: Site::KeyOutput }, 0))?;
         let scores = self.model.decoder().scores(layer, &query, &causalcone_ops::gather_rows(key, &keys)?)?;
         let masked = Causal::new(rows, sorted.end())?.mask(&scores)?;
         fit(&masked, self.cone.forest.nodes()[node].len, Site::AttentionScore)
