@@ -9,8 +9,8 @@ TOLERANCE = 1e-3
 """Checksums may differ by this much, and by this part of themselves where they are smaller than 1."""
 
 PAGE = ROOT / "BENCHMARKS.md"
-BEGIN = "<!-- Results: from here to the end mark, written by bench/run --write. -->"
-END = "<!-- End of results. -->"
+BEGIN = "<!-- {}: from here to the end mark, written by bench/run --write. -->"
+END = "<!-- End of {}. -->"
 
 LABELS = {"c0_3": "[0,3]", "c5_9": "[5,9]"}
 
@@ -116,15 +116,16 @@ def aligned(table):
     return lines
 
 
-def write(lines, command, environments, peers_dir):
-    """Puts the results into BENCHMARKS.md, between the marks; everything else there is written by hand."""
+def write(section, lines, command, environments, peers_dir):
+    """Puts a section of the results into BENCHMARKS.md, between its marks; everything else there is written by hand."""
     page = PAGE.read_text(encoding="utf-8")
-    if BEGIN not in page or END not in page:
-        raise Refused(f"{PAGE.name} has lost the marks between which results go: {BEGIN} and {END}")
-    before, rest = page.split(BEGIN, 1)
-    after = rest.split(END, 1)[1]
+    begin, end = BEGIN.format(section.capitalize()), END.format(section)
+    if begin not in page or end not in page:
+        raise Refused(f"{PAGE.name} has lost the marks between which {section} go: {begin} and {end}")
+    before, rest = page.split(begin, 1)
+    after = rest.split(end, 1)[1]
     facts = [("command", f"`{command}`"), ("date", datetime.date.today().isoformat())]
     facts += setup.machine(environments, peers_dir)
     facts = aligned([("", "measured with"), *facts])
-    block = "\n".join([BEGIN, "", *lines, "", *facts, "", END])
+    block = "\n".join([begin, "", *lines, "", *facts, "", end])
     PAGE.write_text(before + block + after, encoding="utf-8")

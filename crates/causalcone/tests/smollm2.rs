@@ -2,7 +2,9 @@
 //! within 1e-4 (ours and theirs are both f32 over 30 layers; measured they differ by 5e-6).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
-use causalcone::{Cone, Experiment, ExperimentFile, Last, Model, Op, PreparedSweep, Site, SweepResult};
+use causalcone::{
+    Cone, Experiment, ExperimentFile, Last, Method, Model, Op, PreparedSweep, Site, SweepResult, train,
+};
 use serde_json::Value;
 use std::sync::OnceLock;
 
@@ -133,6 +135,60 @@ fn shipped_examples_fit_the_default_model() {
         assert!(experiment.sift().unwrap().is_empty(), "{name}");
         assert_eq!(experiment.plan().unwrap().cells.len(), cells, "{name}");
     }
+}
+
+/// Attribution patching of the shipped example, beside the exact numbers: its integrated form tells them where the
+/// plain one does not.
+#[test]
+fn estimates_go_with_the_exact_numbers() {
+    let mut experiment = shipped("attribution.toml").experiment(model()).unwrap();
+    assert!(experiment.sift().unwrap().is_empty());
+    let result = PreparedSweep::new(&experiment).unwrap().run(&Cone::default()).unwrap();
+    let agreement = result.agreement();
+    let correlation = |method| {
+        let of = agreement.iter().find(|agreement| agreement.method == method).unwrap();
+        of.correlation.unwrap()
+    };
+    // Measured: −0.470 and 0.957.
+    assert!(correlation(Method::Attribution) < 0.0);
+    assert!(correlation(Method::Integrated) > 0.9);
+}
+
+#[test]
+fn the_lens_ends_at_pyvenes_answer() {
+    let mut exp = Experiment::new(model());
+    exp.run("The capital of Spain is").unwrap();
+    let lens = exp.lens(&Cone::default(), 10).unwrap();
+    let last = lens.original.depths.last().unwrap().positions.last().unwrap();
+    let expected = published()["base"]["top"].as_array().unwrap();
+    for (ours, theirs) in last.top.iter().zip(expected) {
+        assert_eq!(u64::from(ours.token), theirs["id"].as_u64().unwrap());
+        assert!((ours.prob - theirs["prob"].as_f64().unwrap()).abs() <= TOLERANCE);
+    }
+    let sum: f64 = lens.original.contributions.iter().map(|contribution| contribution.logits[0]).sum();
+    // 332 parts of up to a few hundred, in f32.
+    assert!((sum - lens.original.logits[0]).abs() < 1e-3, "{sum} {}", lens.original.logits[0]);
+}
+
+/// LoReFT on a toy task: the right plural at least three times as likely for at least 80 % of the words held out.
+#[test]
+fn loreft_makes_the_target_likelier() {
+    let file = shipped("loreft.toml");
+    let mut experiment = file.experiment(model()).unwrap();
+    assert!(experiment.sift().unwrap().is_empty());
+    let (options, held_out, refused) = file.training(&experiment).unwrap();
+    assert!(refused.is_empty());
+    // Fewer than the file has: what is to be shown is there long before.
+    let options = train::Options { length: train::Length::Steps(25), ..options };
+    let training = train::Training::new(&experiment, held_out, options).unwrap();
+    let cone = Cone::default();
+    let trainer = training.trainer(&cone).unwrap();
+    let mut fit = trainer.fit(0).unwrap();
+    while fit.step().unwrap().is_some() {}
+    let (before, after) = (trainer.originals().unwrap(), fit.scores().unwrap());
+    let rises = before.iter().zip(&after).filter(|(before, after)| before.loss - after.loss >= 3f64.ln());
+    let (rises, all) = (rises.count(), after.len());
+    assert!(rises * 10 >= all * 8, "{rises} of {all}");
 }
 
 #[test]

@@ -6,8 +6,13 @@ use crate::experiment::{EditId, Experiment};
 use crate::op::{Axis, Bound, OpKind, ParameterInfo, Parameters, completed};
 use crate::{Error, Result};
 use candle_core::{DType, Tensor, Var, backprop::GradStore};
-use causalcone_ops::{cayley, exponential, householder};
+use causalcone_ops::{Linear, cayley, exponential, householder};
 use std::sync::Arc;
+
+/// How far numbers of the Cayley transform turn, of a tall rotation and of a square one; found on the steps of
+/// `bench/peers/das_train_pyvene.py`.
+const TALL_REACH: f64 = 2.0;
+const SQUARE_REACH: f64 = 0.35;
 
 /// One tensor that trains.
 #[derive(Debug)]
@@ -27,8 +32,9 @@ enum How {
     Plain,
     /// From where it turns.
     Cayley(Tensor),
-    /// The square matrix that the reflections are multiplied to.
-    Householder(Tensor),
+    /// What multiplies rows by the transpose of the square matrix that the reflections are multiplied to: frozen, where
+    /// candle's product would make that matrix a gradient too.
+    Householder(Linear),
     /// From where it turns.
     Exponential(Tensor),
 }
@@ -63,6 +69,7 @@ impl Variable {
                 };
                 // Reflections along the axes, and signs that take them back: the identity's first columns.
                 let eye = Tensor::eye(rows, DType::F32, start.device())?;
+                let base = Linear::new(base.t()?, None)?;
                 (eye.narrow(1, 0, columns)?.neg()?.contiguous()?, How::Householder(base))
             }
             (true, Map::Exponential) => {
@@ -85,9 +92,14 @@ impl Variable {
         let raw = self.raw.as_tensor();
         Ok(match &self.how {
             How::Plain => raw.clone(),
-            // Twice, so that a step turns as far as one of Householder reflections at the same learning rate.
-            How::Cayley(start) => cayley(start, &(raw * 2.0)?)?,
-            How::Householder(base) => base.matmul(&householder(raw)?)?,
+            How::Cayley(start) => {
+                // So that a step turns as far as one of torch's own map at the same learning rate: of Householder
+                // reflections where the rotation is tall, of the exponential where it is square, whose every turn is a
+                // number of its own.
+                let reach = if start.dim(0)? == start.dim(1)? { SQUARE_REACH } else { TALL_REACH };
+                cayley(start, &(raw * reach)?)?
+            }
+            How::Householder(base) => base.forward(&householder(raw)?.t()?)?.t()?.contiguous()?,
             How::Exponential(start) => start.matmul(&exponential(raw)?)?,
         })
     }

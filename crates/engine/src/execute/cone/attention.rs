@@ -112,7 +112,7 @@ impl Pass<'_, '_> {
             tables.push((turned(keys, &key.positions())?, values.clone()));
         }
         if let Some((keys, values)) = stored(Site::KeyOutput)?.zip(stored(Site::ValueOutput)?) {
-            let positions: Vec<usize> = outside.values().flat_map(|rows| rows.iter()).collect();
+            let positions: Vec<usize> = outside.values().flat_map(Rows::iter).collect();
             tables.push((turned(&keys, &positions)?, values));
         }
         let rows = Table::new(key.nodes().iter().cloned().chain(outside).collect(), None);
