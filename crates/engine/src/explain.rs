@@ -74,7 +74,7 @@ impl Explanation {
         sweep: &PreparedSweep<'_>,
         executor: &dyn Executor,
     ) -> Result<Self> {
-        Ok(Self { passes: sweep.passes(), ..Self::of(experiment, sweep.plan(), executor)? })
+        Ok(Self { passes: sweep.passes()?, ..Self::of(experiment, sweep.plan(), executor)? })
     }
 
     /// Explains an experiment whose plan is made already.

@@ -211,7 +211,13 @@ fn fixed_edits_are_part_of_the_run_that_slopes_are_of() {
         "sweep": {"edit": "moved", "layers": "each", "positions": "each", "samples": 2,
             "metrics": ["logit_diff", "kl"], "methods": ["attribution"]},
     });
-    for written in [path, noise] {
+    // Noise in the run that is read, and none in the one that is changed: both samples take from the same.
+    let mut shared = path.clone();
+    shared["edit"].as_array_mut().unwrap().push(
+        json!({"run": "base", "site": "embedding", "positions": [1, 2], "op": "noise", "level": 0.5, "seed": 4}),
+    );
+    shared["sweep"]["samples"] = json!(2);
+    for written in [path, noise, shared] {
         for executor in EXECUTORS {
             let estimates = sweep(model, &written, executor);
             let step = 2e-2;

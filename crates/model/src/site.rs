@@ -84,6 +84,15 @@ pub enum Layout {
 }
 
 impl Layout {
+    /// How many numbers there are, for so many rows.
+    pub fn numbers(self, rows: usize) -> usize {
+        match self {
+            Self::Rows { width } => rows * width,
+            Self::Heads { heads, width } => rows * heads * width,
+            Self::Attention { heads } => heads * rows * rows,
+        }
+    }
+
     /// The shape in words, for so many rows: `5 × 576`, `5 × 9 heads × 64`, `9 heads × 5 × 5`.
     pub fn shape(self, rows: impl std::fmt::Display) -> String {
         match self {

@@ -151,7 +151,7 @@ impl PreparedSweep<'_> {
         wanted: &[usize],
         report: Report<'_>,
     ) -> Result<(HashMap<usize, Values>, Work)> {
-        let chunks = self.chunks(wanted);
+        let chunks = self.chunks(wanted)?;
         let total = self.passes_over(&chunks);
         let mut done = 0;
         let mut tell = |passes: u64| {
@@ -201,11 +201,12 @@ impl PreparedSweep<'_> {
     }
 
     /// How many forward and backward passes the estimates of all cells take.
-    pub(crate) fn passes(&self) -> u64 {
+    pub(crate) fn passes(&self) -> Result<u64> {
         if self.moves.is_empty() {
-            return 0;
+            return Ok(0);
         }
-        self.passes_over(&self.chunks(&(0..self.plan().cells.len()).collect::<Vec<_>>()))
+        let all: Vec<usize> = (0..self.plan().cells.len()).collect();
+        Ok(self.passes_over(&self.chunks(&all)?))
     }
 
     fn passes_over(&self, chunks: &[Vec<Subject>]) -> u64 {
@@ -224,46 +225,47 @@ impl PreparedSweep<'_> {
         Plan { runs: plan.runs[..plan.shared].to_vec(), shared: plan.shared, ..Plan::default() }
     }
 
-    /// The baselines of these cells, as many together as a pass takes.
-    fn chunks(&self, wanted: &[usize]) -> Vec<Vec<Subject>> {
+    /// The baselines of these cells, as many together as a pass takes; none of them changes a run of another, so
+    /// that the slopes of a sum over them are those of each.
+    fn chunks(&self, wanted: &[usize]) -> Result<Vec<Vec<Subject>>> {
         let mut by_baseline: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for cell in wanted {
             by_baseline.entry(self.plan().cells[*cell].baseline).or_default().push(*cell);
         }
         let columns = self.numbers_per_method();
-        let (mut chunks, mut rows, mut bytes): (Vec<Vec<Subject>>, _, _) = (Vec::new(), 0, 0);
+        let mut chunks: Vec<Vec<Subject>> = Vec::new();
+        let (mut rows, mut bytes, mut changed) = (0, 0, BTreeSet::new());
         for (baseline, cells) in by_baseline {
-            let Some(subject) = self.subject(baseline, cells) else { continue };
+            let subject = self.subject(baseline, cells)?;
+            let len = |run: &usize| self.plan().runs[*run].ids.len();
             let runs: BTreeSet<usize> = subject.moved.iter().map(|(run, ..)| *run).collect();
-            let own: usize = runs.iter().map(|run| self.plan().runs[*run].ids.len()).sum();
-            let config = self.model().config();
-            let numbers = |key: &Key| {
-                let rows = self.plan().runs[key.0].ids.len();
-                rows * match key.1.layout(config) {
-                    causalcone_model::Layout::Rows { width } => width,
-                    causalcone_model::Layout::Heads { heads, width } => heads * width,
-                    causalcone_model::Layout::Attention { heads } => heads * rows,
-                }
-            };
-            let slopes = subject.moved.iter().map(numbers).sum::<usize>() * 4 * columns;
+            let own: usize = runs.iter().map(len).sum();
+            let numbers = |key: &Key| key.1.layout(self.model().config()).numbers(len(&key.0));
+            let slopes = subject.moved.iter().map(numbers).sum::<usize>() * size_of::<f32>() * columns;
+            let is_apart = runs.is_disjoint(&changed);
             match chunks.last_mut() {
-                Some(chunk) if rows + own <= MAX_ROWS && bytes + slopes <= MAX_BYTES => {
+                Some(chunk) if is_apart && rows + own <= MAX_ROWS && bytes + slopes <= MAX_BYTES => {
                     chunk.push(subject);
                     (rows, bytes) = (rows + own, bytes + slopes);
+                    changed.extend(runs);
                 }
                 _ => {
                     chunks.push(vec![subject]);
-                    (rows, bytes) = (own, slopes);
+                    (rows, bytes, changed) = (own, slopes, runs);
                 }
             }
         }
-        chunks
+        Ok(chunks)
     }
 
-    fn subject(&self, baseline: usize, cells: Vec<usize>) -> Option<Subject> {
+    fn subject(&self, baseline: usize, cells: Vec<usize>) -> Result<Subject> {
         let of = &self.plan().baselines[baseline];
-        let original = of.original.reads.first()?.clone();
-        let fixed = of.fixed.as_ref().map_or(Some(&original), |cell| cell.reads.first())?.clone();
+        let read = |cell: &Cell| {
+            let found = cell.reads.first().cloned();
+            found.ok_or_else(|| Error::part("sweep", "a baseline reads nothing"))
+        };
+        let original = read(&of.original)?;
+        let fixed = of.fixed.as_ref().map_or_else(|| Ok(original.clone()), read)?;
         let (mut moved, mut taken, mut paths) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
         for (run, edit) in cells.iter().flat_map(|cell| &self.moves[*cell]) {
             moved.insert(key(*run, &edit.place));
@@ -282,7 +284,7 @@ impl PreparedSweep<'_> {
             let ends = paths.iter().flat_map(|(run, source)| [*run, *source]);
             taken.extend(ends.map(|run| (run, Site::Embedding, None)));
         }
-        Some(Subject { baseline, cells, original, fixed, moved, taken, paths })
+        Ok(Subject { baseline, cells, original, fixed, moved, taken, paths })
     }
 
     /// Runs the subjects of a pass where the path begins.
