@@ -1,13 +1,14 @@
 """Alignment on SmolLM2 by pyvene: a low-rank rotated swap of block_output at one layer and position, trained on the
-data sets of examples/das.toml, and its accuracy on the pairs held out, by seed.
-usage: das_smollm2_pyvene.py GGUF LAYER POSITION [SEEDS [TRAIN.jsonl TEST.jsonl]]"""
+data sets of examples/das.toml, or on others, and its accuracy on the pairs held out, by seed.
+usage: das_smollm2_pyvene.py GGUF LAYER POSITION [SEEDS [TRAIN.jsonl TEST.jsonl [RANK STEPS BATCH RATE]]]"""
 import json, pathlib, shutil, sys, tempfile, torch, pyvene as pv
 from transformers import AutoModelForCausalLM, AutoTokenizer
 gguf, layer, position = pathlib.Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 seeds = int(sys.argv[4]) if len(sys.argv) > 4 else 3
 examples = pathlib.Path(__file__).resolve().parents[2] / "examples"
 files = sys.argv[5:7] if len(sys.argv) > 6 else [examples / "interchange-train.jsonl", examples / "interchange-test.jsonl"]
-RANK, STEPS, BATCH, RATE = 16, 60, 32, 1e-2
+RANK, STEPS, BATCH = map(int, sys.argv[7:10]) if len(sys.argv) > 10 else (16, 60, 32)
+RATE = float(sys.argv[10]) if len(sys.argv) > 10 else 1e-2
 with tempfile.TemporaryDirectory() as folder:
     name = "model.gguf"  # transformers wants it to end so
     shutil.copy(gguf, pathlib.Path(folder) / name)

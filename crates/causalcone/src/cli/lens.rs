@@ -6,7 +6,7 @@ use super::sweep::{ModelRecord, draw};
 use super::terminal::Terminal;
 use super::{Again, LensArgs, Loaded};
 use crate::lens::{Part, View};
-use crate::{ExperimentFile, Lens, Model, Refused, visible};
+use crate::{ExperimentFile, Lens, Model, Progress, Refused, Unit, visible};
 use causalcone_engine::file::{ReadFile, RunFile, TokenFile};
 use causalcone_report::{Axis, Cell, Facet, HeatMap, Kind, Scale, Table, Tick, text};
 use serde::Serialize;
@@ -66,10 +66,17 @@ pub(super) fn lens(args: &LensArgs, terminal: &mut Terminal) -> Result<(), Failu
     let (experiment, left_out) = loaded.single(terminal)?;
     let executor = args.memory.executor();
     let mut lenses: Vec<(Option<usize>, Lens)> = Vec::new();
-    for one in experiment.by_example() {
+    let total = experiment.example_count().unwrap_or(1) as u64;
+    for (done, one) in experiment.by_example().enumerate() {
+        let progress = Progress { what: "looking", done: done as u64, total, unit: Unit::Examples };
+        if terminal.progress(progress).is_break() {
+            terminal.clear();
+            return Err(Failure::run("interrupted; nothing was written"));
+        }
         let one = one?;
         lenses.push((one.example(), one.lens(&executor, args.n)?));
     }
+    terminal.clear();
     folder.make()?;
     let model = &loaded.model;
     let mut files = Vec::new();
