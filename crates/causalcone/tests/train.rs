@@ -61,6 +61,14 @@ fn a_training_leaves_what_it_learned_and_how() {
     assert!(said.contains("already holds results"), "{said}");
     let record: Value = serde_json::from_slice(&fs::read(place.path("out/train.json")).unwrap()).unwrap();
     assert_eq!(record["experiment"]["train"]["steps"], 30);
+    // One that goes out of bounds before it has learned anything leaves nothing of an earlier one.
+    let wild = format!("{EDIT}[train]\nsteps = 30\nbatch = 8\nlearning_rate = 1e30\nheld_out = 0.3\n");
+    let wild = training(&place, "wild.toml", &wild);
+    let out = place.run(&["train", &wild, "--out", "out", "--force"]);
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(1), "{said}");
+    assert!(said.contains("not finite at step"), "{said}");
+    assert!(!place.path("out/intervention").exists());
 }
 
 const SEARCH: &str = "[sweep]\nlayers = 'each'\npositions = 'each'\n\

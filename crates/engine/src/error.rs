@@ -74,7 +74,7 @@ pub enum Error {
     Diverged {
         /// The update, counted from 1, that was not made.
         step: usize,
-        /// What: the loss, or a gradient.
+        /// What: the loss, a gradient, or a rotation.
         what: &'static str,
     },
     /// The caller asked to stop.

@@ -248,7 +248,20 @@ impl<'w, 'm> Work<'w, 'm> {
         let mut work =
             Self { training, trainer, folder, journal, done, first, log: Vec::new(), every, checkpoint };
         work.log = work.logged()?;
+        if work.log.is_empty() && work.checkpoint.is_none() && work.done.is_empty() {
+            // What an earlier training left is not what this one learns.
+            work.forget()?;
+        }
         Ok(work)
+    }
+
+    /// Takes away a saved intervention that is not of the best fit now.
+    fn forget(&self) -> Result<(), Failure> {
+        let path = self.folder.file(INTERVENTION);
+        if path.is_dir() && Saved::open(&path).is_ok() {
+            std::fs::remove_dir_all(&path).map_err(|e| self.cannot_write(INTERVENTION, &e))?;
+        }
+        Ok(())
     }
 
     /// The steps of finished fits, and of the one at hand as far as its checkpoint.
@@ -396,7 +409,7 @@ impl<'w, 'm> Work<'w, 'm> {
             // A place in lists that differ from example to example has a score, and no name.
             Err(error) => {
                 terminal.note(&format!("no {INTERVENTION}: {error}"));
-                Ok(())
+                self.forget()
             }
         }
     }

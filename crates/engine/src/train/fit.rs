@@ -5,6 +5,7 @@ use super::scores::{Score, losses, scores};
 use super::variables::{Variable, Variables};
 use super::{Trainer, order};
 use crate::experiment::Experiment;
+use crate::op::Bound;
 use crate::{Error, Result};
 use causalcone_model::{Indices, Positions};
 use serde::{Deserialize, Serialize};
@@ -136,7 +137,7 @@ impl<'f, 't, 'm> Fit<'f, 't, 'm> {
         let epoch = step / self.steps_of_epoch();
         let temperature = options.temperature_at(step, total);
         let batches = self.batches(epoch, step % self.steps_of_epoch());
-        let bound = self.variables.bound(temperature, true)?;
+        let bound = self.bound(temperature, true)?;
         let mut slopes: Vec<Vec<f32>> = Vec::new();
         let (mut loss, mut penalty, mut right, mut count) = (0.0, 0.0, 0.0, 0usize);
         for batch in &batches {
@@ -241,8 +242,18 @@ impl<'f, 't, 'm> Fit<'f, 't, 'm> {
         let cells = &training.points[self.point].cells;
         let judged: Vec<(usize, usize)> =
             training.judged().filter_map(|example| Some((example, cells[example]?))).collect();
-        let bound = self.variables.bound(self.temperature(), false)?;
+        let bound = self.bound(self.temperature(), false)?;
         scores(self.trainer, &self.trainer.session, &judged, &bound)
+    }
+
+    /// What stands in for the edits' parameters. Numbers that an update has made too large have no rotation.
+    fn bound(&self, temperature: Option<f64>, is_followed: bool) -> Result<Bound> {
+        self.variables.bound(temperature, is_followed).map_err(|e| match e {
+            Error::Kernel(_) if self.state.step > 0 => {
+                Error::Diverged { step: self.state.step, what: "a rotation" }
+            }
+            other => other,
+        })
     }
 
     /// The temperature of masks after the last update.
