@@ -72,7 +72,7 @@ pub enum Error {
     /// A training went out of bounds.
     #[error("{what} is not finite at step {step}")]
     Diverged {
-        /// The update, counted from 1, that was not made.
+        /// The update, counted from 1, that could not be made or gone on from.
         step: usize,
         /// What: the loss, a gradient, or a rotation.
         what: &'static str,

@@ -28,7 +28,9 @@ use crate::config::Config;
 use crate::site::Site;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
-use causalcone_ops::{Linear, Rope, Rotation, add, layer_norm, multiply, rms_norm, softmax};
+use causalcone_ops::{
+    Linear, Rope, Rotation, add, cross_entropy_behind, layer_norm, multiply, rms_norm, softmax,
+};
 
 /// Sees, and may change, the tensor of every site of a forward pass.
 pub trait Tap {
@@ -225,6 +227,15 @@ impl Decoder {
     /// When `x` does not have the model's width.
     pub fn final_norm(&self, x: &Tensor) -> Result<Tensor> {
         self.final_norm.forward(x)
+    }
+
+    /// −ln p of a token for each row that went through the last norm, and the logits, which nothing follows:
+    /// [`cross_entropy_behind`] of the unembedding.
+    ///
+    /// # Errors
+    /// When `x` does not have the model's width, or a label is missing or outside the vocabulary.
+    pub fn cross_entropy(&self, x: &Tensor, labels: &[u32]) -> Result<(Tensor, Tensor)> {
+        Ok(cross_entropy_behind(x, &self.unembedding, labels)?)
     }
 
     /// What the last norm makes of each of `parts` (rows × d), frozen at the scale that their sum `x` (1 × d)

@@ -46,7 +46,7 @@ pub use attention::{Query, Ragged, Stretch};
 pub use distribution::{divergence, log_sum_exp};
 pub use elementwise::{add, multiply};
 pub use linear::Linear;
-pub use loss::{cross_entropy, kl_divergence};
+pub use loss::{cross_entropy, cross_entropy_behind, kl_divergence};
 pub use norm::{layer_norm, rms_norm};
 pub use orthogonal::{cayley, distance_from_orthogonal, exponential, householder};
 pub use rope::{Rope, Rotation};

@@ -71,6 +71,19 @@ impl Linear {
         self.bias.as_ref().map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))
     }
 
+    /// Whether its weight never trains.
+    pub(crate) fn is_frozen(&self) -> bool {
+        matches!(self.weight, Weight::Frozen(_))
+    }
+
+    /// The slopes of rows that went in, given those of the rows that came out.
+    pub(crate) fn slopes(&self, grad: &Tensor) -> Result<Tensor> {
+        match &self.weight {
+            Weight::Frozen(weight) => weight.slopes(grad),
+            Weight::Plain(weight) => grad.matmul(&weight.t()?),
+        }
+    }
+
     /// Some columns of the weight as rows, n × in: of an unembedding, the rows of some tokens.
     ///
     /// # Errors
@@ -116,6 +129,13 @@ impl Frozen {
         }
         x.contiguous()?.apply_op1(Affine { weight: self.clone(), bias })
     }
+
+    fn slopes(&self, grad: &Tensor) -> Result<Tensor> {
+        let transposed = self.transposed.get_or_init(|| {
+            Arc::new(Frozen { panels: self.panels.transposed(), transposed: OnceLock::new() })
+        });
+        transposed.forward(grad, None)
+    }
 }
 
 /// A frozen map as a kernel: the weight is no argument of it, so its gradient is never computed.
@@ -138,10 +158,7 @@ impl CustomOp1 for Affine {
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let transposed = self.weight.transposed.get_or_init(|| {
-            Arc::new(Frozen { panels: self.weight.panels.transposed(), transposed: OnceLock::new() })
-        });
-        Ok(Some(transposed.forward(grad, None)?))
+        self.weight.slopes(grad).map(Some)
     }
 }
 

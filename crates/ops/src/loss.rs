@@ -6,7 +6,7 @@
 
 use crate::distribution::{divergence, log_sum_exp};
 use crate::kernel::{Held, by_rows, floats, is_fast};
-use crate::{simd, softmax};
+use crate::{Linear, simd, softmax};
 use candle_core::{CpuStorage, CustomOp1, D, Device, Layout, Result, Shape, Tensor, bail};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -37,6 +37,24 @@ pub fn cross_entropy(logits: &Tensor, labels: &[u32]) -> Result<Tensor> {
     let hot = (0..rows * width).map(|at| f32::from(u8::from(at % width == labels[at / width] as usize)));
     let hot = Tensor::from_vec(hot.collect(), (rows, width), logits.device())?;
     (log_softmax(logits)? * hot.to_dtype(logits.dtype())?)?.sum(D::Minus1)?.neg()
+}
+
+/// [`cross_entropy`] of `x` behind an unembedding, and the logits, which nothing follows: the gradient goes straight to
+/// the rows of `x`, where that of rows of logits would be made, and added to zeros, on the way.
+///
+/// # Errors
+/// As [`cross_entropy`]; when the width of `x` is not the unembedding's.
+pub fn cross_entropy_behind(x: &Tensor, unembedding: &Linear, labels: &[u32]) -> Result<(Tensor, Tensor)> {
+    if !is_fast([x]) || !unembedding.is_frozen() || labels.is_empty() {
+        let logits = unembedding.forward(x)?;
+        return Ok((cross_entropy(&logits, labels)?, logits.detach()));
+    }
+    let logits = unembedding.forward(&x.detach())?;
+    // Checks the labels.
+    let losses = cross_entropy(&logits, labels)?;
+    let loss = Loss { target: Target::Labels(labels.to_vec()) };
+    let behind = Behind { loss, losses, logits: logits.clone(), unembedding: unembedding.clone() };
+    Ok((x.contiguous()?.apply_op1(behind)?, logits))
 }
 
 /// D(softmax(target) ‖ softmax(x)) = Σ p·(ln p − ln q) of each row, in nats; the target has no gradient.
@@ -109,6 +127,35 @@ impl CustomOp1 for Loss {
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        self.slopes(x, grad).map(Some)
+    }
+}
+
+/// Losses of rows behind an unembedding, whose logits are known.
+struct Behind {
+    loss: Loss,
+    losses: Tensor,
+    logits: Tensor,
+    unembedding: Linear,
+}
+
+impl CustomOp1 for Behind {
+    fn name(&self) -> &'static str {
+        "loss-behind-unembedding"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        Ok((CpuStorage::F32(self.losses.to_vec1()?), self.losses.shape().clone()))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        self.unembedding.slopes(&self.loss.slopes(&self.logits, grad)?).map(Some)
+    }
+}
+
+impl Loss {
+    /// The slopes of the logits x, given those of the losses.
+    fn slopes(&self, x: &Tensor, grad: &Tensor) -> Result<Tensor> {
         let grad = grad.contiguous()?;
         let should = match &self.target {
             Target::Labels(_) => None,
@@ -129,7 +176,7 @@ impl CustomOp1 for Loss {
                 }
             }
         });
-        Ok(Some(Tensor::from_vec(out, x.shape(), &Device::Cpu)?))
+        Tensor::from_vec(out, x.shape(), &Device::Cpu)
     }
 }
 
@@ -180,6 +227,31 @@ mod tests {
             let target = (noise((rows, width), 2) * 5.0).unwrap();
             check(&[x], 2e-6, |x| kl_divergence(&target.to_dtype(x[0].dtype())?, &x[0]));
         }
+    }
+
+    /// The gradient that goes past the logits is the one that goes through them.
+    #[test]
+    fn losses_behind_an_unembedding_are_those_of_its_logits() {
+        let labels = [3u32, 0, 12, 12];
+        let weight = noise((7, 13), 1);
+        for unembedding in [
+            Linear::new(weight.clone(), None).unwrap(),
+            Linear::new(candle_core::Var::from_tensor(&weight).unwrap().as_tensor().clone(), None).unwrap(),
+        ] {
+            let x = candle_core::Var::from_tensor(&noise((4, 7), 2)).unwrap();
+            let (losses, logits) = cross_entropy_behind(&x, &unembedding, &labels).unwrap();
+            let through = cross_entropy(&unembedding.forward(&x).unwrap(), &labels).unwrap();
+            assert_eq!(numbers(&losses), numbers(&through));
+            assert_eq!(numbers(&logits), numbers(&unembedding.forward(&x).unwrap()));
+            let slopes = |losses: &Tensor| {
+                let weighted = (losses * noise(4, 3)).unwrap().sum_all().unwrap();
+                numbers(weighted.backward().unwrap().get(&x).unwrap())
+            };
+            assert_eq!(slopes(&losses), slopes(&through));
+        }
+        let frozen = Linear::new(weight, None).unwrap();
+        assert!(cross_entropy_behind(&noise((4, 7), 2), &frozen, &[3, 0, 12, 13]).is_err());
+        assert!(cross_entropy_behind(&noise((4, 6), 2), &frozen, &labels).is_err());
     }
 
     #[test]

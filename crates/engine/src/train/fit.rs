@@ -142,8 +142,8 @@ impl<'f, 't, 'm> Fit<'f, 't, 'm> {
         let (mut loss, mut penalty, mut right, mut count) = (0.0, 0.0, 0.0, 0usize);
         for batch in &batches {
             let (examples, cells): (Vec<usize>, Vec<usize>) = batch.iter().copied().unzip();
-            let logits = self.trainer.session.logits(&cells, &bound)?;
-            let (losses, accuracies) = losses(self.trainer, &examples, &logits)?;
+            let session = &self.trainer.session;
+            let (losses, accuracies) = losses(self.trainer, session, (&examples, &cells), &bound)?;
             let mean = losses.mean_all()?;
             let mut whole = mean.clone();
             if options.sparsity > 0.0

@@ -40,24 +40,33 @@ impl Score {
 /// The loss of each example, which autograd follows, and the accuracies.
 pub(super) fn losses(
     trainer: &Trainer<'_, '_>,
-    examples: &[usize],
-    logits: &Tensor,
+    session: &Session<'_>,
+    (examples, cells): (&[usize], &[usize]),
+    bound: &Bound,
 ) -> Result<(Tensor, Vec<f64>)> {
     let training = trainer.training;
     let label = |example: &usize| {
         training.labels[*example]
             .ok_or_else(|| Error::part("train", format!("example {example} has no label")))
     };
-    let agrees = |best: Vec<u32>| -> Result<Vec<f64>> {
+    let agrees = |logits: &Tensor, best: Vec<u32>| -> Result<Vec<f64>> {
         let found = likeliest(logits)?;
         Ok(found.iter().zip(best).map(|(found, best)| f64::from(u8::from(*found == best))).collect())
     };
     Ok(match &training.options.objective {
         Objective::CrossEntropy => {
             let labels: Vec<u32> = examples.iter().map(label).collect::<Result<_>>()?;
-            (cross_entropy(logits, &labels)?, agrees(labels)?)
+            let (losses, logits) = match session.normed(cells, bound)? {
+                Some(normed) => training.model().decoder().cross_entropy(&normed, &labels)?,
+                None => {
+                    let logits = session.logits(cells, bound)?;
+                    (cross_entropy(&logits, &labels)?, logits)
+                }
+            };
+            (losses, agrees(&logits, labels)?)
         }
         Objective::LogitDiff => {
+            let logits = session.logits(cells, bound)?;
             let (first, second) = (logits.narrow(1, 0, 1)?, logits.narrow(1, 1, 1)?);
             let loss = (second - first)?.squeeze(1)?;
             let signs = loss.to_vec1::<f32>()?.iter().map(|x| f64::from(u8::from(*x < 0.0))).collect();
@@ -66,12 +75,14 @@ pub(super) fn losses(
         Objective::Kl(_) => {
             let target = target_logits(trainer, examples)?;
             let target = target.ok_or_else(|| Error::part("train", "there is no target run"))?;
-            (kl_divergence(&target, logits)?, agrees(likeliest(&target)?)?)
+            let logits = session.logits(cells, bound)?;
+            (kl_divergence(&target, &logits)?, agrees(&logits, likeliest(&target)?)?)
         }
         Objective::Custom(loss) => {
             let known =
                 examples.iter().map(|example| training.labels[*example].unwrap_or(u32::MAX)).collect();
-            (loss(logits, examples)?, agrees(known)?)
+            let logits = session.logits(cells, bound)?;
+            (loss(&logits, examples)?, agrees(&logits, known)?)
         }
     })
 }
@@ -100,8 +111,7 @@ pub(super) fn scores(
     for chunk in examples.chunks(CHUNK) {
         let cells: Vec<usize> = chunk.iter().map(|(_, cell)| *cell).collect();
         let examples: Vec<usize> = chunk.iter().map(|(example, _)| *example).collect();
-        let logits = session.logits(&cells, bound)?;
-        let (losses, accuracies) = losses(trainer, &examples, &logits)?;
+        let (losses, accuracies) = losses(trainer, session, (&examples, &cells), bound)?;
         let losses = losses.detach().to_dtype(DType::F64)?.to_vec1::<f64>()?;
         scores.extend(losses.into_iter().zip(accuracies).map(|(loss, accuracy)| Score { accuracy, loss }));
     }

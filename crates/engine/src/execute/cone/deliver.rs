@@ -68,7 +68,21 @@ impl Delivery<'_> {
 
     /// Rows unembedded together, and how many operations that took.
     fn unembedded(&self, rows: &[(NodeId, usize)], tokens: Option<&[u32]>) -> Result<(Option<Tensor>, u64)> {
+        let Some(normed) = self.behind_norm(rows)? else { return Ok((None, 0)) };
+        let computed = self.model.decoder().unembed_tokens(&normed, tokens)?;
         let config = self.model.config();
+        let each = Flops::new(config).logits(tokens.map_or(config.vocab, <[u32]>::len));
+        Ok((Some(computed), rows.len() as u64 * each))
+    }
+
+    /// What the logits that cells read first are made of, a row each.
+    pub(super) fn normed_rows(&self, cells: &[usize]) -> Result<Option<Tensor>> {
+        let reads = cells.iter().filter_map(|cell| self.cone.reads[*cell].first()?.logits());
+        self.behind_norm(&reads.map(|(owner, row, _)| (owner, row)).collect::<Vec<_>>())
+    }
+
+    /// Rows behind the last norm.
+    fn behind_norm(&self, rows: &[(NodeId, usize)]) -> Result<Option<Tensor>> {
         let last = Point { block: self.cone.forest.layers(), site: Site::FinalNorm };
         let mut index = Index::new([self.normed].into_iter().chain(self.store.tables(last)));
         for (owner, row) in rows {
@@ -76,10 +90,7 @@ impl Delivery<'_> {
                 return Err(lacking(*owner, last, *row));
             }
         }
-        let Some(normed) = index.gather()? else { return Ok((None, 0)) };
-        let computed = self.model.decoder().unembed_tokens(&normed, tokens)?;
-        let each = Flops::new(config).logits(tokens.map_or(config.vocab, <[u32]>::len));
-        Ok((Some(computed), rows.len() as u64 * each))
+        index.gather()
     }
 
     /// The logits these cells read, each row once.

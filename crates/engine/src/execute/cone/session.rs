@@ -2,12 +2,12 @@
 
 use super::deliver::Delivery;
 use super::{Cone, Job, no_gradients, table::Store};
-use crate::cone::{Batch, ConePlan, NodeId, Part, Work};
+use crate::cone::{Batch, ConePlan, NodeId, NodeRead, Part, Work};
 use crate::op::Bound;
 use crate::plan::{Cell, Plan, Reading};
 use crate::{Error, Result};
 use candle_core::Tensor;
-use causalcone_model::Model;
+use causalcone_model::{Model, Site};
 use std::ops::ControlFlow;
 
 /// Cells whose unedited rows are computed and kept, so that a run computes edited rows only.
@@ -115,9 +115,37 @@ impl<'a> Session<'a> {
     /// # Errors
     /// When a cell reads no logits first, or cells read different numbers of them; when the computation fails.
     pub fn logits(&self, cells: &[usize], bound: &Bound) -> Result<Tensor> {
+        self.stacked(cells, bound, |delivery, cells| delivery.stacked(cells))
+    }
+
+    /// What the unembedding makes their logits of, a row a cell; `None` where not all of these cells read the whole
+    /// answer first, as the model makes it.
+    ///
+    /// # Errors
+    /// As [`Session::logits`].
+    pub fn normed(&self, cells: &[usize], bound: &Bound) -> Result<Option<Tensor>> {
+        let is_whole = |cell: &usize| match self.cone.reads.get(*cell).and_then(|reads| reads.first()) {
+            Some(NodeRead::Logits { owner, tokens: None, .. }) => {
+                self.cone.forest.nodes()[*owner].start.site != Site::Logits
+            }
+            _ => false,
+        };
+        if !cells.iter().all(is_whole) {
+            return Ok(None);
+        }
+        self.stacked(cells, bound, |delivery, cells| Ok((delivery.normed_rows(cells)?, 0))).map(Some)
+    }
+
+    /// What is taken of each batch of some cells, in the order in which these are listed.
+    fn stacked(
+        &self,
+        cells: &[usize],
+        bound: &Bound,
+        take: impl Fn(&Delivery<'_>, &[usize]) -> Result<(Option<Tensor>, u64)>,
+    ) -> Result<Tensor> {
         let (mut order, mut parts): (Vec<usize>, Vec<Tensor>) = (Vec::new(), Vec::new());
         self.run_some(cells, bound, |delivery, batch| {
-            let (stacked, flops) = delivery.stacked(&batch.cells)?;
+            let (stacked, flops) = take(delivery, &batch.cells)?;
             order.extend(&batch.cells);
             parts.extend(stacked);
             Ok(flops)
