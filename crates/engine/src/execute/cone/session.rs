@@ -115,6 +115,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// When a cell reads no logits first, or cells read different numbers of them; when the computation fails.
     pub fn logits(&self, cells: &[usize], bound: &Bound) -> Result<Tensor> {
+        #[expect(clippy::redundant_closure_for_method_calls, reason = "the method itself is of one lifetime")]
         self.stacked(cells, bound, |delivery, cells| delivery.stacked(cells))
     }
 
