@@ -138,8 +138,10 @@ impl Experiment<'_> {
             Site::MlpOutput,
             Site::BlockOutput,
         ];
-        let layers = 0..self.model.config().layers;
-        let of_layer = |layer| in_blocks.map(|site| (site, Some(layer)));
+        let config = self.model.config();
+        let in_blocks = in_blocks.into_iter().filter(|site| config.lacks(*site).is_none());
+        let layers = 0..config.layers;
+        let of_layer = |layer| in_blocks.clone().map(move |site| (site, Some(layer)));
         let mut sites: Vec<_> =
             [(Site::Embedding, None)].into_iter().chain(layers.flat_map(of_layer)).collect();
         sites.push((Site::Logits, None));

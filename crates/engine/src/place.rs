@@ -95,8 +95,9 @@ impl Place {
     ) -> Result<Tensor> {
         let edited = edit(&self.view(x, config)?, &self.axes(positions, config), f)?.reshape(x.shape())?;
         if self.site.is_attention_matrix() {
-            // An edit may change what a query sees of the past, never let it see the future.
-            return Ok(Causal::new(rows, x.dim(2)?)?.visible(&edited, x)?);
+            // An edit may change what a query sees, never let it see the future, or past its window.
+            let window = self.layer.and_then(|layer| config.window(layer));
+            return Ok(Causal::new(rows, 0..x.dim(2)?, window)?.visible(&edited, x)?);
         }
         Ok(edited)
     }

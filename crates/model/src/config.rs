@@ -1,5 +1,6 @@
 //! What one decoder needs to know about a model: sizes, and the choices families make.
 
+use crate::site::Site;
 use causalcone_ops::Activation;
 
 /// The shape of a decoder. Read from config.json or a GGUF header by its family; nothing that
@@ -24,27 +25,53 @@ pub struct Config {
     pub vocab: usize,
     /// The longest prompt.
     pub context: usize,
+    /// What layers may differ in, layer by layer.
+    pub kinds: Vec<Kind>,
     /// Which norm, everywhere.
     pub norm: Norm,
+    /// Where the norms of a block stand.
+    pub norms: Norms,
+    /// How queries and keys are normed before they turn, where they are.
+    pub query_key_norm: Option<QueryKeyNorm>,
+    /// Queries, keys and values are held between minus this and this, where given.
+    pub clip: Option<f64>,
     /// How positions enter.
     pub positions: Positions,
     /// What stands between the two projections of the MLP.
     pub mlp: Mlp,
-    /// Whether the scores of layer i are divided by i + 1 on top of √D.
-    pub scale_by_layer: bool,
-    /// Whether scores are divided by √D at all.
-    pub scale_by_width: bool,
+    /// Whether the MLP reads what enters the block, beside attention, rather than what attention left.
+    pub parallel: bool,
+    /// What is done to scores before the mask and softmax.
+    pub score: Score,
+    /// What token embeddings are multiplied with when they enter layer 0.
+    pub embedding_scale: f64,
+    /// What bounds the logits, where something does.
+    pub logit_softcap: Option<f64>,
     /// Whether the unembedding is the token embedding.
     pub tied: bool,
     /// Where the projections have biases.
     pub bias: Bias,
 }
 
-/// The norm before each half of a block and after the last one.
+/// What one layer does otherwise than another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Kind {
+    /// A query sees so many keys, its own and those before it; `None` sees all.
+    pub window: Option<usize>,
+    /// By which of [`Positions::Rotary`] its queries and keys turn.
+    pub rotary: usize,
+}
+
+/// A kind of norm.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Norm {
     /// Mean and variance, weight and bias.
     Layer {
+        /// Added to the variance.
+        eps: f64,
+    },
+    /// Mean and variance, without parameters.
+    Plain {
         /// Added to the variance.
         eps: f64,
     },
@@ -55,15 +82,71 @@ pub enum Norm {
     },
 }
 
+impl Norm {
+    /// What is added to the variance or mean square.
+    pub fn eps(self) -> f64 {
+        let (Self::Layer { eps } | Self::Plain { eps } | Self::Rms { eps }) = self;
+        eps
+    }
+}
+
+/// Where the norms of a block stand: at attention and at the MLP alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Norms {
+    /// Before each.
+    Before,
+    /// After each, before the residual add (OLMo 2).
+    After,
+    /// Before and after each (Gemma 2 and 3).
+    Around,
+}
+
+/// How queries and keys are normed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueryKeyNorm {
+    /// Each head by itself, all with the same weight.
+    Heads,
+    /// All heads as one vector.
+    Whole,
+}
+
 /// How a model knows where a token stands.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Positions {
     /// A learned vector a position, added to the token embedding.
     Learned,
-    /// Queries and keys are rotated.
-    Rotary {
-        /// The base of the angular frequencies.
-        theta: f64,
+    /// Queries and keys are rotated, in each layer in one of these ways.
+    Rotary(Vec<Rotary>),
+}
+
+/// A way of rotating queries and keys.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rotary {
+    /// How many numbers of a head turn, the first ones.
+    pub width: usize,
+    /// The base of the angular frequencies.
+    pub theta: f64,
+    /// How the frequencies differ from those of the base.
+    pub scaling: Scaling,
+}
+
+/// How a model trained on short prompts reads longer ones.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Scaling {
+    /// It does not.
+    None,
+    /// Each frequency is divided by its factor ("linear", "llama3").
+    Factors(Vec<f64>),
+    /// By other factors in longer prompts than the original ones ("longrope").
+    ByLength {
+        /// The longest original prompt.
+        original: usize,
+        /// Factors up to there.
+        short: Vec<f64>,
+        /// Factors beyond.
+        long: Vec<f64>,
+        /// How much longer turned queries and keys become.
+        magnitude: f64,
     },
 }
 
@@ -76,36 +159,113 @@ pub struct Mlp {
     pub gated: bool,
 }
 
+/// What is done to q·k.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Score {
+    /// It is multiplied with this, 1/√D for most,
+    pub scale: f64,
+    /// divided by i + 1 in layer i, on some GPT-2s,
+    pub by_layer: bool,
+    /// and bounded by this, where given: cap·tanh(score / cap).
+    pub softcap: Option<f64>,
+}
+
 /// Which projections have a bias.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Bias {
-    /// Queries, keys, values and attention output.
-    pub attention: bool,
+    /// Queries, keys and values.
+    pub query_key_value: bool,
+    /// The attention output.
+    pub attention_output: bool,
     /// The projections of the MLP.
     pub mlp: bool,
 }
 
+impl Bias {
+    /// The same everywhere.
+    pub fn everywhere(is_there: bool) -> Self {
+        Self { query_key_value: is_there, attention_output: is_there, mlp: is_there }
+    }
+}
+
 impl Config {
-    /// What scores of layer `layer` are multiplied by before the mask and softmax.
+    /// What scores of layer `layer` are multiplied by before the cap, the mask and softmax.
     pub fn score_scale(&self, layer: usize) -> f64 {
-        let by_width = if self.scale_by_width { (self.head_dim as f64).sqrt() } else { 1.0 };
-        let by_layer = if self.scale_by_layer { layer as f64 + 1.0 } else { 1.0 };
-        1.0 / (by_width * by_layer)
+        self.score.scale / if self.score.by_layer { layer as f64 + 1.0 } else { 1.0 }
+    }
+
+    /// How many keys a query of that layer sees, its own and those before it; `None` is all.
+    pub fn window(&self, layer: usize) -> Option<usize> {
+        self.kinds.get(layer).and_then(|kind| kind.window)
+    }
+
+    /// The ways of rotating, none where positions are learned.
+    pub fn rotaries(&self) -> &[Rotary] {
+        match &self.positions {
+            Positions::Learned => &[],
+            Positions::Rotary(rotaries) => rotaries,
+        }
+    }
+
+    /// The longest prompt of which every row turns by the short one of two sets of angles, where there are two.
+    pub fn longest_original(&self) -> Option<usize> {
+        let original = |rotary: &Rotary| match rotary.scaling {
+            Scaling::ByLength { original, .. } => Some(original),
+            _ => None,
+        };
+        self.rotaries().iter().find_map(original)
+    }
+
+    /// Whether blocks have a norm before attention and one before the MLP.
+    pub fn norms_before(&self) -> bool {
+        self.norms != Norms::After
+    }
+
+    /// Whether blocks have a norm after attention and one after the MLP.
+    pub fn norms_after(&self) -> bool {
+        self.norms != Norms::Before
+    }
+
+    /// Why this family has no such site, if it has none.
+    pub fn lacks(&self, site: Site) -> Option<&'static str> {
+        match site {
+            Site::AttentionInput if !self.norms_before() => {
+                Some("its blocks have no norm before attention, which reads block_input itself")
+            }
+            Site::MlpInput if !self.norms_before() => {
+                Some("its blocks have no norm before the MLP, which reads block_middle itself")
+            }
+            Site::BlockMiddle if self.parallel => {
+                Some("attention and MLP stand side by side in its blocks, so there is nothing between them")
+            }
+            _ => None,
+        }
     }
 
     /// Number of weights, learned positions included, a tied unembedding counted once.
     pub fn parameters(&self) -> usize {
         let (d, q, kv, m) =
             (self.width, self.heads * self.head_dim, self.kv_heads * self.head_dim, self.mlp_width);
-        let norm = match self.norm {
-            Norm::Layer { .. } => 2 * d,
-            Norm::Rms { .. } => d,
+        let of_norm = |width: usize| match self.norm {
+            Norm::Layer { .. } => 2 * width,
+            Norm::Plain { .. } => 0,
+            Norm::Rms { .. } => width,
         };
+        let if_so = |is_there: bool, count: usize| if is_there { count } else { 0 };
         let ups = if self.mlp.gated { 2 } else { 1 };
-        let attention = 2 * d * q + 2 * d * kv + if self.bias.attention { q + 2 * kv + d } else { 0 };
-        let mlp = (ups + 1) * d * m + if self.bias.mlp { ups * m + d } else { 0 };
-        let positions = if self.positions == Positions::Learned { self.context * d } else { 0 };
-        let unembedding = if self.tied { 0 } else { self.vocab * d };
-        self.vocab * d + positions + self.layers * (2 * norm + attention + mlp) + norm + unembedding
+        let norms = if self.norms == Norms::Around { 4 } else { 2 } * of_norm(d)
+            + match self.query_key_norm {
+                None => 0,
+                Some(QueryKeyNorm::Heads) => 2 * self.head_dim,
+                Some(QueryKeyNorm::Whole) => q + kv,
+            };
+        let attention = 2 * d * q
+            + 2 * d * kv
+            + if_so(self.bias.query_key_value, q + 2 * kv)
+            + if_so(self.bias.attention_output, d);
+        let mlp = (ups + 1) * d * m + if_so(self.bias.mlp, ups * m + d);
+        let positions = if_so(self.positions == Positions::Learned, self.context * d);
+        let unembedding = if_so(!self.tied, self.vocab * d);
+        self.vocab * d + positions + self.layers * (norms + attention + mlp) + of_norm(d) + unembedding
     }
 }

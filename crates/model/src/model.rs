@@ -175,14 +175,15 @@ fn load_gguf(path: PathBuf) -> Result<Parts> {
     let header = gguf::read(&file)?;
     let keys = Keys::from_gguf(&path, &header.metadata);
     let format = families::for_gguf(&keys)?;
-    let config = (format.config)(&keys)?;
     let weights = Weights::from_gguf(file, &header)?;
+    let config = format.config(&keys, &weights)?;
+    let vocab = config.vocab;
     // The two take about as long, and neither needs the other.
     let (decoder, tokenizer) =
-        rayon::join(|| (format.load)(&config, &weights), || Tokenizer::from_gguf(&path, &header.metadata));
+        rayon::join(|| format.load(config, &weights), || Tokenizer::from_gguf(&path, &header.metadata));
     let tokenizer = tokenizer?;
-    if let Some(tokenizer) = tokenizer.as_ref().filter(|t| t.len() != config.vocab) {
-        let problem = format!("{} tokens, where the embedding has {} rows", tokenizer.len(), config.vocab);
+    if let Some(tokenizer) = tokenizer.as_ref().filter(|t| t.len() != vocab) {
+        let problem = format!("{} tokens, where the embedding has {vocab} rows", tokenizer.len());
         return Err(Error::file(&path, "tokenizer.ggml.tokens", problem));
     }
     Ok((vec![path], decoder?, tokenizer))
@@ -193,16 +194,16 @@ fn load_directory(folder: &Path) -> Result<Parts> {
     inside(folder, &config_path)?;
     let keys = Keys::from_json(&config_path, &DataFile::open(&config_path)?.read_all(4 << 20)?)?;
     let format = families::for_hugging_face(&keys)?;
-    let config = (format.config)(&keys)?;
     let shards = weight_files(folder)?;
     let weights = Weights::from_safetensors(&shards)?;
+    let config = format.config(&keys, &weights)?;
     let tokenizer_path = folder.join("tokenizer.json");
     let has_tokenizer = is_there(&tokenizer_path);
     if has_tokenizer {
         inside(folder, &tokenizer_path)?;
     }
     let (decoder, tokenizer) = rayon::join(
-        || (format.load)(&config, &weights),
+        || format.load(config, &weights),
         || has_tokenizer.then(|| Tokenizer::from_json(&tokenizer_path)).transpose(),
     );
     let mut files = vec![config_path];

@@ -155,8 +155,8 @@ impl Site {
 
     /// The TransformerLens name of the same tensor, with `N` for the layer, where there is one.
     ///
-    /// The alias holds for GPT-2 and Llama; `mlp.hook_post` is what enters the down projection on
-    /// both, so it is `mlp_hidden`.
+    /// `mlp.hook_post` is what enters the down projection, gated or not, so it is `mlp_hidden`. Two aliases do not
+    /// hold on families with norms after attention and MLP ([`Site::parse_for`]).
     pub fn lens_name(self) -> Option<String> {
         let row = TABLE.iter().find(|row| row.site == self && !row.lens.is_empty())?;
         Some(if self.is_in_block() { format!("blocks.N.{}", row.lens) } else { row.lens.into() })
@@ -178,6 +178,22 @@ impl Site {
             let given = format!("\"{}\"", printable(name, 120));
             Error::Address { what: "site", given, problem, hint }
         })
+    }
+
+    /// [`Site::parse`] for a model of that configuration: a TransformerLens name must mean there what it says.
+    ///
+    /// # Errors
+    /// As [`Site::parse`]; where TransformerLens means another tensor on this family.
+    pub fn parse_for(name: &str, config: &Config) -> Result<(Self, Option<usize>)> {
+        let (site, layer) = Self::parse(name)?;
+        let is_after_norm = config.norms_after() && matches!(site, Self::AttentionOutput | Self::MlpOutput);
+        if is_after_norm && site.name() != name {
+            let family = config.family;
+            let problem = format!("means what comes after another norm in a {family}, which is no site");
+            let hint = Some(format!("\"{}\" is what comes before that norm", site.name()));
+            return Err(Error::Address { what: "site", given: format!("\"{name}\""), problem, hint });
+        }
+        Ok((site, layer))
     }
 
     /// The site of that public name.

@@ -4,7 +4,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use candle_core::{D, DType, Device, Result, Tensor};
-use causalcone_ops::{Activation, Linear, Rope};
+use causalcone_ops::{Activation, Linear, Rope, Standing};
 use divan::Bencher;
 
 const ROWS: usize = 512;
@@ -147,15 +147,15 @@ mod rope {
 
     #[divan::bench]
     fn table(bencher: Bencher<'_, '_>) {
-        let positions: Vec<usize> = (0..4096).map(|i| i % 64).collect();
+        let rows: Vec<_> = (0..4096).map(|i| Standing { position: i % 64, length: 64 }).collect();
         let rope = Rope::new(64, 1e4);
-        bencher.bench_local(|| rope.at(&positions, DType::F32, &Device::Cpu).unwrap());
+        bencher.bench_local(|| rope.at(&rows, DType::F32, &Device::Cpu).unwrap());
     }
 
     #[divan::bench]
     fn ours(bencher: Bencher<'_, '_>) {
-        let positions: Vec<usize> = (0..ROWS).collect();
-        let rotation = Rope::new(64, 1e4).at(&positions, DType::F32, &Device::Cpu).unwrap();
+        let rows: Vec<_> = (0..ROWS).map(|position| Standing { position, length: ROWS }).collect();
+        let rotation = Rope::new(64, 1e4).at(&rows, DType::F32, &Device::Cpu).unwrap();
         let x = random(ROWS, WIDTH);
         run(bencher, || rotation.rows(&x, 12));
     }
@@ -221,10 +221,10 @@ mod attention {
         let queries = (0..ROWS as u32)
             .map(|row| {
                 let first = row / sharing * 2;
-                Query { row, stretches: first..first + 2, keys }
+                Query { row, stretches: first..first + 2, keys: 0..keys }
             })
             .collect();
-        Arc::new(Ragged { queries, stretches, kv_heads: 12, heads: 12, scale: 0.125 })
+        Arc::new(Ragged { queries, stretches, kv_heads: 12, heads: 12, scale: 0.125, softcap: None })
     }
 
     #[divan::bench(args = CASES)]

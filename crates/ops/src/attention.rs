@@ -14,8 +14,8 @@ pub struct Query {
     pub row: u32,
     /// Its stretches, as a range of [`Ragged::stretches`].
     pub stretches: Range<u32>,
-    /// How many keys it sees: the first so many rows of its stretches, laid end to end.
-    pub keys: u32,
+    /// Which keys it sees, of the rows of its stretches laid end to end.
+    pub keys: Range<u32>,
 }
 
 /// Consecutive rows of the key and value tables.
@@ -35,13 +35,14 @@ pub struct Stretch {
 /// use std::sync::Arc;
 ///
 /// // Two rows of one run: the second sees both, the first itself only.
-/// let seen = |row, keys| Query { row, stretches: 0..1, keys };
+/// let seen = |row, keys| Query { row, stretches: 0..1, keys: 0..keys };
 /// let causal = Arc::new(Ragged {
 ///     queries: vec![seen(0, 1), seen(1, 2)],
 ///     stretches: vec![Stretch { start: 0, len: 2 }],
 ///     heads: 1,
 ///     kv_heads: 1,
 ///     scale: 1.0,
+///     softcap: None,
 /// });
 /// let query = Tensor::new(&[[1f32, 0.0], [0.0, 0.0]], &Device::Cpu)?;
 /// let value = Tensor::new(&[[1f32, 2.0], [3.0, 6.0]], &Device::Cpu)?;
@@ -62,10 +63,13 @@ pub struct Ragged {
     pub heads: usize,
     /// What scores are multiplied with before the softmax.
     pub scale: f32,
+    /// What bounds the scores then ([`softcap`](crate::softcap())), where something does.
+    pub softcap: Option<f32>,
 }
 
 impl Ragged {
-    /// `softmax(scale·q·kᵀ)·v` for every head of every query, over exactly the keys it lists.
+    /// `softmax(scale·q·kᵀ)·v` for every head of every query, over exactly the keys it lists; with a cap,
+    /// `softmax(cap·tanh(scale·q·kᵀ / cap))·v`.
     ///
     /// `query` is Rq × H·D, `key` and `value` are R × K·D, and the result has a row of H·D for each of
     /// [`queries`](Self::queries). All three get their gradient.
@@ -139,8 +143,8 @@ impl Ragged {
                 bail!("query {i} names stretches {:?} of {}", query.stretches, self.stretches.len());
             };
             let held: u64 = stretches.iter().map(|stretch| u64::from(stretch.len)).sum();
-            if query.keys == 0 || u64::from(query.keys) > held {
-                bail!("query {i} cannot see {} keys of the {held} in its stretches", query.keys);
+            if query.keys.is_empty() || u64::from(query.keys.end) > held {
+                bail!("query {i} cannot see keys {:?} of the {held} in its stretches", query.keys);
             }
             if query.row as usize >= query_rows {
                 bail!("query {i} is row {} of a table of {query_rows}", query.row);
@@ -153,11 +157,16 @@ impl Ragged {
         self.stretches.get(query.stretches.start as usize..query.stretches.end as usize)
     }
 
-    /// Puts the first `count` rows of the query's stretches in `rows`.
-    fn list_rows(&self, query: &Query, count: u32, rows: &mut Vec<u32>) {
+    /// Puts some of the rows of the query's stretches, laid end to end, in `rows`.
+    fn list_rows(&self, query: &Query, keys: &Range<u32>, rows: &mut Vec<u32>) {
         rows.clear();
-        let stretches = self.stretches_of(query).unwrap_or_default();
-        rows.extend(stretches.iter().flat_map(|s| s.start..s.start + s.len).take(count as usize));
+        let mut skipped = keys.start;
+        for stretch in self.stretches_of(query).unwrap_or_default() {
+            let skip = skipped.min(stretch.len);
+            skipped -= skip;
+            let left = keys.len() - rows.len();
+            rows.extend((stretch.start + skip..stretch.start + stretch.len).take(left));
+        }
     }
 
     /// The same of candle's operations, a query at a time.
@@ -168,7 +177,7 @@ impl Ragged {
         let mut rows = Vec::new();
         let mut mixed = Vec::with_capacity(self.queries.len());
         for one in &self.queries {
-            self.list_rows(one, one.keys, &mut rows);
+            self.list_rows(one, &one.keys, &mut rows);
             let index = Tensor::new(&rows[..], query.device())?;
             let by_head = |table: &Tensor| {
                 table
@@ -178,7 +187,10 @@ impl Ragged {
                     .contiguous()
             };
             let q = query.narrow(0, one.row as usize, 1)?.reshape((groups, self.heads / groups, head_dim))?;
-            let scores = (q.matmul(&by_head(&key)?.t()?)? * f64::from(self.scale))?;
+            let mut scores = (q.matmul(&by_head(&key)?.t()?)? * f64::from(self.scale))?;
+            if let Some(cap) = self.softcap {
+                scores = crate::softcap(&scores, cap.into())?;
+            }
             mixed.push(crate::softmax(&scores)?.matmul(&by_head(&value)?)?.reshape((1, width))?);
         }
         if mixed.is_empty() {

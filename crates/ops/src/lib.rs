@@ -2,7 +2,7 @@
 //!
 //! Everything here is differentiable under candle's autograd and works on any device and float type.
 //! Rows are the last-but-one axis, features the last one. The kernels are [`Linear`], [`layer_norm`],
-//! [`rms_norm`], [`softmax`], [`Activation`], [`Rope`], attention over ragged lists of keys ([`Ragged`]),
+//! [`rms_norm`], [`softmax`], [`softcap`], [`Activation`], [`Rope`], attention over ragged lists of keys ([`Ragged`]),
 //! and the sums and products [`add`], [`multiply`] and [`add_rows`]; [`gather_rows`], [`select`] and
 //! [`replace`] take rows and slices out and put them back; [`log_sum_exp`] and [`divergence`] read rows of logits, [`cross_entropy`]
 //! and [`kl_divergence`] are their losses.
@@ -37,6 +37,7 @@ mod panels;
 mod rope;
 mod rows;
 mod simd;
+mod softcap;
 mod softmax;
 #[cfg(test)]
 mod testing;
@@ -49,6 +50,7 @@ pub use linear::Linear;
 pub use loss::{cross_entropy, cross_entropy_behind, kl_divergence};
 pub use norm::{layer_norm, rms_norm};
 pub use orthogonal::{cayley, distance_from_orthogonal, exponential, householder};
-pub use rope::{Rope, Rotation};
+pub use rope::{Rope, Rotation, Standing};
 pub use rows::{add_rows, gather_rows, replace, select};
+pub use softcap::softcap;
 pub use softmax::softmax;

@@ -6,13 +6,14 @@ use candle_core::{CpuStorage, CustomOp1, D, DType, Device, Layout, Result, Shape
 use pulp::{Simd, WithSimd};
 use std::collections::HashMap;
 
-/// The angular frequencies `theta^(−2i/D)` of heads of width D.
+/// The angular frequencies `theta^(−2i/D)` of heads of which the first D numbers turn.
 ///
 /// ```
 /// use candle_core::{DType, Device, Tensor};
-/// use causalcone_ops::Rope;
+/// use causalcone_ops::{Rope, Standing};
 ///
-/// let rotation = Rope::new(2, 10_000.0).at(&[0, 1], DType::F32, &Device::Cpu)?;
+/// let rows = [0, 1].map(|position| Standing { position, length: 2 });
+/// let rotation = Rope::new(2, 10_000.0).at(&rows, DType::F32, &Device::Cpu)?;
 /// let x = Tensor::new(&[[[1f32, 0.0], [1.0, 0.0]]], &Device::Cpu)?; // 1 head, 2 rows, D = 2
 /// let y = rotation.forward(&x)?.to_vec3::<f32>()?;
 /// assert_eq!(y[0][0], [1.0, 0.0]);               // position 0 stands still
@@ -22,45 +23,77 @@ use std::collections::HashMap;
 #[derive(Debug, Clone)]
 pub struct Rope {
     frequencies: Vec<f64>,
+    /// The frequencies in prompts of more tokens than this.
+    long: Option<(usize, Vec<f64>)>,
+    magnitude: f64,
+}
+
+/// Where a row stands, and in a prompt of how many tokens: some models turn all rows of a long prompt by other angles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Standing {
+    /// Its position, from 0.
+    pub position: usize,
+    /// The prompt's length.
+    pub length: usize,
 }
 
 impl Rope {
-    /// Frequencies for heads of an even width `head_dim` and base `theta`.
-    pub fn new(head_dim: usize, theta: f64) -> Self {
-        let frequencies = (0..head_dim / 2).map(|i| theta.powf(-2.0 * i as f64 / head_dim as f64)).collect();
-        Self { frequencies }
+    /// Frequencies for heads that turn in an even number of dimensions, with base `theta`.
+    pub fn new(width: usize, theta: f64) -> Self {
+        let frequencies = (0..width / 2).map(|i| theta.powf(-2.0 * i as f64 / width as f64)).collect();
+        Self { frequencies, long: None, magnitude: 1.0 }
     }
 
-    /// The rotation of rows that stand at `positions`.
+    /// Each frequency divided by its factor.
+    #[must_use]
+    pub fn divided_by(mut self, factors: &[f64]) -> Self {
+        self.frequencies.iter_mut().zip(factors).for_each(|(frequency, factor)| *frequency /= factor);
+        self
+    }
+
+    /// The frequencies of `long` for every row of a prompt of more than `most` tokens.
+    #[must_use]
+    pub fn beyond(mut self, most: usize, long: Self) -> Self {
+        self.long = Some((most, long.frequencies));
+        self
+    }
+
+    /// Turned vectors become `magnitude` times as long.
+    #[must_use]
+    pub fn stretched(mut self, magnitude: f64) -> Self {
+        self.magnitude = magnitude;
+        self
+    }
+
+    /// The rotation of rows that stand there.
     ///
     /// Angles are computed in f64 and only their cosines and sines are rounded, so far positions
     /// keep their precision. Positions that come again cost a copy.
     ///
     /// # Errors
     /// When the tables cannot be put on the device.
-    pub fn at(&self, positions: &[usize], dtype: DType, device: &Device) -> Result<Rotation> {
+    pub fn at(&self, rows: &[Standing], dtype: DType, device: &Device) -> Result<Rotation> {
         let half = self.frequencies.len();
         let (mut cos, mut sin) = (Vec::new(), Vec::new());
-        cos.reserve_exact(positions.len() * half);
-        sin.reserve_exact(positions.len() * half);
-        let mut first_row: HashMap<usize, usize> = HashMap::new();
-        for (row, &position) in positions.iter().enumerate() {
-            let first = *first_row.entry(position).or_insert(row);
+        cos.reserve_exact(rows.len() * half);
+        sin.reserve_exact(rows.len() * half);
+        let mut first_row: HashMap<(usize, bool), usize> = HashMap::new();
+        for (row, &Standing { position, length }) in rows.iter().enumerate() {
+            let long = self.long.as_ref().filter(|(most, _)| length > *most);
+            let first = *first_row.entry((position, long.is_some())).or_insert(row);
             if first < row {
                 cos.extend_from_within(first * half..(first + 1) * half);
                 sin.extend_from_within(first * half..(first + 1) * half);
                 continue;
             }
-            for frequency in &self.frequencies {
+            for frequency in long.map_or(&self.frequencies, |(_, long)| long) {
                 let (s, c) = (position as f64 * frequency).sin_cos();
-                cos.push(c);
-                sin.push(s);
+                cos.push(c * self.magnitude);
+                sin.push(s * self.magnitude);
             }
         }
         let table = |values: Vec<f64>| {
-            Tensor::from_vec(values, (positions.len(), half), &Device::Cpu)?
-                .to_dtype(dtype)?
-                .to_device(device)
+            Tensor::from_vec(values, (rows.len(), half), &Device::Cpu)?.to_dtype(dtype)?.to_device(device)
         };
         Ok(Rotation { cos: table(cos)?, sin: table(sin)? })
     }
@@ -74,17 +107,19 @@ pub struct Rotation {
 }
 
 impl Rotation {
-    /// Rotates `x` (heads × rows × head_dim): feature i turns together with feature i + D/2.
+    /// Rotates `x` (heads × rows × head_dim): of the first D numbers, feature i turns together with feature
+    /// i + D/2; what a wider head has beyond them stays.
     ///
     /// # Errors
-    /// When `x` has another number of rows or another width.
+    /// When `x` has another number of rows, or is too narrow.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (rows, half) = self.cos.dims2()?;
-        let fits = x.dim(D::Minus1)? == 2 * half && x.dim(D::Minus2)? == rows;
+        let fits = x.dim(D::Minus1)? >= 2 * half && x.dim(D::Minus2)? == rows;
         if !fits || !is_fast([x, &self.cos]) || x.elem_count() == 0 {
             return self.composed(x);
         }
-        x.contiguous()?.apply_op1(Turn { rotation: self.clone(), order: Order::HeadsFirst, sign: 1.0 })
+        let (head_dim, order) = (x.dim(D::Minus1)?, Order::HeadsFirst);
+        x.contiguous()?.apply_op1(Turn { rotation: self.clone(), head_dim, order, sign: 1.0 })
     }
 
     /// Rotates every head of `x` (rows × heads·D), row i standing at the rotation's i-th position: the
@@ -92,9 +127,10 @@ impl Rotation {
     ///
     /// ```
     /// use candle_core::{DType, Device, Tensor};
-    /// use causalcone_ops::Rope;
+    /// use causalcone_ops::{Rope, Standing};
     ///
-    /// let rotation = Rope::new(2, 10_000.0).at(&[0, 1], DType::F32, &Device::Cpu)?;
+    /// let standing = [0, 1].map(|position| Standing { position, length: 2 });
+    /// let rotation = Rope::new(2, 10_000.0).at(&standing, DType::F32, &Device::Cpu)?;
     /// let x = Tensor::new(&[[1f32, 0.0, 0.0, 1.0], [1.0, 0.0, 0.0, 1.0]], &Device::Cpu)?; // 2 heads
     /// let y = rotation.rows(&x, 2)?.to_vec2::<f32>()?;
     /// let (sin, cos) = 1f32.sin_cos();
@@ -107,23 +143,28 @@ impl Rotation {
     pub fn rows(&self, x: &Tensor, heads: usize) -> Result<Tensor> {
         let (rows, half) = self.cos.dims2()?;
         let (given, width) = x.dims2()?;
-        if given != rows || width != heads * 2 * half {
-            bail!("{given} rows of width {width} are not {rows} rows of {heads} heads of {}", 2 * half);
+        if given != rows || heads == 0 || width % heads != 0 || width / heads < 2 * half {
+            bail!("{given} rows of width {width} are not {rows} rows of {heads} heads of at least {}", 2 * half);
         }
         if !is_fast([x, &self.cos]) || x.elem_count() == 0 {
-            let by_head = x.reshape((rows, heads, 2 * half))?.transpose(0, 1)?;
+            let by_head = x.reshape((rows, heads, width / heads))?.transpose(0, 1)?;
             return self.composed(&by_head)?.transpose(0, 1)?.contiguous()?.reshape((rows, width));
         }
-        x.contiguous()?.apply_op1(Turn { rotation: self.clone(), order: Order::RowsFirst, sign: 1.0 })
+        let (head_dim, order) = (width / heads, Order::RowsFirst);
+        x.contiguous()?.apply_op1(Turn { rotation: self.clone(), head_dim, order, sign: 1.0 })
     }
 
     fn composed(&self, x: &Tensor) -> Result<Tensor> {
-        let half = x.dim(D::Minus1)? / 2;
+        let (half, width) = (self.cos.dim(1)?, x.dim(D::Minus1)?);
         let low = x.narrow(D::Minus1, 0, half)?;
         let high = x.narrow(D::Minus1, half, half)?;
         let rotated_low = (low.broadcast_mul(&self.cos)? - high.broadcast_mul(&self.sin)?)?;
         let rotated_high = (high.broadcast_mul(&self.cos)? + low.broadcast_mul(&self.sin)?)?;
-        Tensor::cat(&[rotated_low, rotated_high], D::Minus1)
+        let mut parts = vec![rotated_low, rotated_high];
+        if width > 2 * half {
+            parts.push(x.narrow(D::Minus1, 2 * half, width - 2 * half)?);
+        }
+        Tensor::cat(&parts, D::Minus1)
     }
 }
 
@@ -139,6 +180,7 @@ enum Order {
 /// The rotation as a kernel. Its inverse turns the other way, and so does its gradient.
 struct Turn {
     rotation: Rotation,
+    head_dim: usize,
     order: Order,
     sign: f32,
 }
@@ -153,18 +195,20 @@ impl CustomOp1 for Turn {
         let (rows, half) = self.rotation.cos.dims2()?;
         let (cos, sin) = (Held::new(&self.rotation.cos), Held::new(&self.rotation.sin));
         let (cos, sin) = (cos.floats()?, sin.floats()?);
-        let vectors = x.len() / (2 * half);
+        let width = self.head_dim;
+        let vectors = x.len() / width;
         let heads = vectors / rows;
-        let out = by_rows(vectors, 2 * half, |first, out| {
+        let out = by_rows(vectors, width, |first, out| {
             let row_of = |vector: usize| match self.order {
                 Order::HeadsFirst => vector % rows,
                 Order::RowsFirst => vector / heads,
             };
             simd::dispatch(Vectors {
-                x: &x[first * 2 * half..],
+                x: &x[first * width..],
                 cos,
                 sin,
                 half,
+                width,
                 sign: self.sign,
                 first,
                 row_of,
@@ -175,17 +219,18 @@ impl CustomOp1 for Turn {
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let back = Self { rotation: self.rotation.clone(), order: self.order, sign: -self.sign };
+        let back = Self { rotation: self.rotation.clone(), sign: -self.sign, ..*self };
         Ok(Some(grad.contiguous()?.apply_op1(back)?))
     }
 }
 
-/// Consecutive vectors of width 2·half; `row_of` says where the angles of the n-th of all vectors are.
+/// Consecutive vectors of which the first 2·half numbers turn; `row_of` says where the angles of the n-th of all vectors are.
 struct Vectors<'a, F> {
     x: &'a [f32],
     cos: &'a [f32],
     sin: &'a [f32],
     half: usize,
+    width: usize,
     sign: f32,
     first: usize,
     row_of: F,
@@ -196,10 +241,12 @@ impl<F: Fn(usize) -> usize> WithSimd for Vectors<'_, F> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { x, cos, sin, half, sign, first, row_of, out } = self;
+        let Self { x, cos, sin, half, width, sign, first, row_of, out } = self;
         let sign = simd.splat_f32s(sign);
-        let vectors = out.chunks_exact_mut(2 * half).zip(x.chunks_exact(2 * half));
+        let vectors = out.chunks_exact_mut(width).zip(x.chunks_exact(width));
         for (i, (out, x)) in vectors.enumerate() {
+            let ((out, out_rest), (x, rest)) = (out.split_at_mut(2 * half), x.split_at(2 * half));
+            out_rest.copy_from_slice(rest);
             let row = row_of(first + i) * half;
             let (cos, sin) = (&cos[row..][..half], &sin[row..][..half]);
             let ((out_low, out_high), (low, high)) = (out.split_at_mut(half), x.split_at(half));
@@ -244,8 +291,12 @@ mod tests {
     use super::*;
     use crate::testing::{assert_same_on_any_threads, check, noise, numbers};
 
-    fn rotation(positions: &[usize], head_dim: usize, dtype: DType) -> Rotation {
-        Rope::new(head_dim, 100.0).at(positions, dtype, &Device::Cpu).unwrap()
+    fn standing(positions: &[usize]) -> Vec<Standing> {
+        positions.iter().map(|&position| Standing { position, length: position + 1 }).collect()
+    }
+
+    fn rotation(positions: &[usize], width: usize, dtype: DType) -> Rotation {
+        Rope::new(width, 100.0).at(&standing(positions), dtype, &Device::Cpu).unwrap()
     }
 
     #[test]
@@ -256,7 +307,27 @@ mod tests {
             let at = |x: &Tensor| rotation(&positions, head_dim, x.dtype());
             check(&[noise((2, 4, head_dim), 1)], 3e-7, |x| at(&x[0]).forward(&x[0]));
             check(&[noise((4, 3 * head_dim), 2)], 3e-7, |x| at(&x[0]).rows(&x[0], 3));
+            // Heads of which only a part turns.
+            check(&[noise((2, 4, head_dim + 3), 3)], 3e-7, |x| at(&x[0]).forward(&x[0]));
+            check(&[noise((4, 3 * (head_dim + 9)), 4)], 3e-7, |x| at(&x[0]).rows(&x[0], 3));
         }
+    }
+
+    #[test]
+    fn frequencies_are_divided_stretched_and_chosen_by_the_length() {
+        let plain = Rope::new(4, 100.0);
+        let rope = plain.clone().divided_by(&[2.0, 5.0]).beyond(8, plain.divided_by(&[4.0, 10.0])).stretched(3.0);
+        let at = |position, length| {
+            let rotation = rope.at(&[Standing { position, length }], DType::F64, &Device::Cpu).unwrap();
+            rotation.sin.to_vec2::<f64>().unwrap().remove(0)
+        };
+        let sines = |angles: [f64; 2]| angles.map(|angle| 3.0 * angle.sin()).to_vec();
+        assert_eq!(at(6, 8), sines([6.0 * (1.0 / 2.0), 6.0 * (100f64.powf(-0.5) / 5.0)]));
+        assert_eq!(at(6, 9), sines([6.0 * (1.0 / 4.0), 6.0 * (100f64.powf(-0.5) / 10.0)]));
+        // Both in one tensor, each row by its own prompt.
+        let rows = [8, 9, 8].map(|length| Standing { position: 6, length });
+        let together = rope.at(&rows, DType::F64, &Device::Cpu).unwrap().sin.to_vec2::<f64>().unwrap();
+        assert_eq!(together, [at(6, 8), at(6, 9), at(6, 8)]);
     }
 
     #[test]
@@ -281,7 +352,8 @@ mod tests {
     fn shapes_and_threads_do_not_matter() {
         let turn = rotation(&(0..200).collect::<Vec<_>>(), 20, DType::F32);
         assert_same_on_any_threads(&noise((200, 100), 2), |x| turn.rows(x, 5));
-        assert!(turn.rows(&noise((200, 100), 2), 4).is_err());
+        assert!(turn.rows(&noise((200, 100), 2), 3).is_err());
+        assert!(turn.rows(&noise((200, 100), 2), 10).is_err());
         assert!(turn.rows(&noise((199, 100), 2), 5).is_err());
         assert!(turn.forward(&noise((5, 199, 20), 2)).is_err());
         let none = rotation(&[], 20, DType::F32);

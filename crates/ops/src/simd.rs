@@ -233,6 +233,24 @@ pub(crate) fn exp<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     zero_below(simd, EXP_LOW, x, simd.mul_f32s(curve, power))
 }
 
+/// tanh x to a relative error of 2e-7, NaN for NaN.
+#[inline(always)]
+pub(crate) fn tanh<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
+    let (one, distance) = (simd.splat_f32s(1.0), simd.abs_f32s(x));
+    // Cephes' polynomial near zero, where 1 − 2/(1 + e^2x) would cancel.
+    let square = simd.mul_f32s(x, x);
+    let near = polynomial(
+        simd,
+        square,
+        [-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_5e-2, 0.133_314_42, -0.333_332_82, 0.0],
+    );
+    let near = simd.mul_add_e_f32s(near, x, x);
+    let tail = simd.add_f32s(one, exp(simd, simd.add_f32s(distance, distance)));
+    let far = simd.sub_f32s(one, simd.div_f32s(simd.splat_f32s(2.0), tail));
+    let far = simd.select_f32s(simd.less_than_f32s(x, simd.splat_f32s(0.0)), simd.neg_f32s(far), far);
+    simd.select_f32s(simd.less_than_f32s(distance, simd.splat_f32s(0.625)), near, far)
+}
+
 /// Turns a row into its softmax, in place.
 #[inline(always)]
 pub(crate) fn softmax<S: Simd>(simd: S, row: &mut [f32]) {

@@ -6,11 +6,11 @@
 //! first, share the nodes of that beginning. Whose a row is, [`Forest::owner`] says in closed form:
 //! nothing is stored by row.
 
-use super::point::{Point, Reach, reach};
+use super::point::{Anatomy, Point, Reach};
 use super::rows::Rows;
 use crate::op::OperationKey;
 use crate::plan::{Edit, Place, Plan, Taken};
-use causalcone_model::Site;
+use causalcone_model::{Config, Site};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -34,6 +34,7 @@ pub struct Node {
     pub rows: Rows,
     /// The edit; a prompt has none.
     pub edit: Option<Step>,
+    anatomy: Arc<Anatomy>,
 }
 
 /// The edit of a node.
@@ -52,9 +53,10 @@ pub struct Step {
 #[derive(Debug, Default)]
 pub struct Forest {
     nodes: Vec<Node>,
-    layers: usize,
-    /// Prompts without edits, by their ids: neighbours in this order share the longest beginnings.
-    prompts: BTreeMap<Arc<[u32]>, NodeId>,
+    anatomy: Arc<Anatomy>,
+    /// Prompts without edits, by whether they are long, since these have nothing in common with others, and their ids:
+    /// neighbours in this order share the longest beginnings.
+    prompts: BTreeMap<(bool, Arc<[u32]>), NodeId>,
     edited: HashMap<(NodeId, Key), NodeId>,
 }
 
@@ -80,26 +82,6 @@ enum ValueKey {
 }
 
 impl Node {
-    /// The first position that differs from the parent anywhere.
-    fn first(&self) -> usize {
-        self.rows.first().unwrap_or(self.len)
-    }
-
-    /// How the node's edit reaches a tensor.
-    fn reach(&self, at: Point) -> Reach {
-        if at.block < self.start.block {
-            return Reach::Nothing;
-        }
-        if at.block == self.start.block {
-            return reach(self.start.site, at.site);
-        }
-        // Past its block, what left it differing goes on row by row until attention spreads it.
-        let spread = at.block > self.start.block + 1
-            || (Site::AttentionScore..Site::FinalNorm).contains(&at.site)
-            || reach(self.start.site, Site::BlockOutput) == Reach::Later;
-        if spread { Reach::Later } else { Reach::Same }
-    }
-
     /// Whether the node's edit stands at a site or after it, in that block: what comes before is not
     /// its own.
     pub(crate) fn is_past(&self, block: usize, site: Site) -> bool {
@@ -113,20 +95,31 @@ impl Node {
 
     /// The rows of a tensor that are the node's own.
     pub fn own(&self, at: Point) -> Rows {
-        match self.reach(at) {
+        match self.anatomy.reach(self.start, at) {
             Reach::Nothing => Rows::default(),
             Reach::Same => self.rows.clone(),
-            Reach::Later => (self.first()..self.len).into(),
+            Reach::Later(count) => self.rows.spread(count, self.len),
         }
     }
 
     /// Whether a row of a tensor is the node's own.
     fn owns(&self, at: Point, row: usize) -> bool {
-        match self.reach(at) {
+        match self.anatomy.reach(self.start, at) {
             Reach::Nothing => false,
             Reach::Same => self.rows.contains(row),
-            Reach::Later => (self.first()..self.len).contains(&row),
+            Reach::Later(None) => self.rows.first().is_some_and(|first| (first..self.len).contains(&row)),
+            Reach::Later(count) => self.rows.spread(count, self.len).contains(row),
         }
+    }
+
+    /// The positions that rows of the node see in a block.
+    pub(crate) fn seen(&self, block: usize, rows: &Rows) -> Rows {
+        rows.seen(self.anatomy.window(block))
+    }
+
+    /// Whether the MLP stands beside attention.
+    pub(crate) fn is_parallel(&self) -> bool {
+        self.anatomy.parallel
     }
 }
 
@@ -153,9 +146,9 @@ impl Step {
 }
 
 impl Forest {
-    /// An empty forest for a model of so many layers.
-    pub fn new(layers: usize) -> Self {
-        Self { layers, ..Self::default() }
+    /// An empty forest for a model of that shape.
+    pub fn new(config: &Config) -> Self {
+        Self { anatomy: Arc::new(Anatomy::new(config)), ..Self::default() }
     }
 
     /// The nodes; each comes after its parent and after the nodes its value comes from.
@@ -165,7 +158,7 @@ impl Forest {
 
     /// How many layers the model has.
     pub fn layers(&self) -> usize {
-        self.layers
+        self.anatomy.layers()
     }
 
     /// Whose a row of a run is.
@@ -204,7 +197,7 @@ impl Forest {
     pub fn insert(&mut self, plan: &Plan, run: usize, nodes: &[NodeId]) -> NodeId {
         let mut edits: Vec<&Arc<Edit>> = plan.runs[run].edits.iter().collect();
         // Edits of one tensor stay in file order.
-        edits.sort_by_key(|edit| Point::of(&edit.place, self.layers));
+        edits.sort_by_key(|edit| Point::of(&edit.place, self.layers()));
         let mut node = self.prompt(run, &plan.runs[run].ids);
         for edit in edits {
             node = self.edited(run, node, edit, nodes);
@@ -219,13 +212,15 @@ impl Forest {
 
     /// The node of a prompt without edits.
     fn prompt(&mut self, run: usize, ids: &Arc<[u32]>) -> NodeId {
-        if let Some(node) = self.prompts.get(ids) {
+        let key = (self.anatomy.is_long(ids.len()), ids.clone());
+        if let Some(node) = self.prompts.get(&key) {
             return *node;
         }
         let common = |other: &[u32]| ids.iter().zip(other).take_while(|(a, b)| a == b).count();
-        let before = self.prompts.range::<Arc<[u32]>, _>(..ids).next_back();
-        let after = self.prompts.range::<Arc<[u32]>, _>(ids..).next();
-        let near = before.into_iter().chain(after).map(|(other, node)| (common(other), *node));
+        let before = self.prompts.range(..key.clone()).next_back();
+        let after = self.prompts.range(key.clone()..).next();
+        let near = before.into_iter().chain(after).filter(|((is_long, _), _)| *is_long == key.0);
+        let near = near.map(|((_, other), node)| (common(other), *node));
         let start = Point { block: 0, site: Site::Embedding };
         // The parent is whoever has the last common row, so that paths stay short.
         let near = near.filter(|(common, _)| *common > 0).max_by_key(|(common, _)| *common);
@@ -242,14 +237,15 @@ impl Forest {
             start,
             rows: (common..len).into(),
             edit: None,
+            anatomy: self.anatomy.clone(),
         });
-        self.prompts.insert(ids.clone(), node);
+        self.prompts.insert(key, node);
         node
     }
 
     /// The node of a run with one edit more: itself where the edit puts back what is there.
     fn edited(&mut self, run: usize, parent: NodeId, edit: &Arc<Edit>, nodes: &[NodeId]) -> NodeId {
-        let start = Point::of(&edit.place, self.layers);
+        let start = Point::of(&edit.place, self.layers());
         let positions = &edit.place.positions;
         let mut picked: Vec<usize> = (0..positions.len()).collect();
         let from = match &edit.value {
@@ -264,7 +260,7 @@ impl Forest {
             }
             (_, None) => (ValueKey::None, None),
             (_, Some((source, place))) => {
-                let at = Point::of(place, self.layers);
+                let at = Point::of(place, self.layers());
                 let theirs: Vec<(NodeId, usize)> =
                     place.positions.iter().map(|row| (self.owner(source, at, *row), *row)).collect();
                 // A value from the very row it would replace is no edit.
@@ -310,6 +306,7 @@ impl Forest {
             start,
             rows: picked.iter().map(|i| positions[*i]).collect(),
             edit: Some(Step { edit: edit.clone(), picked: picked.into(), source }),
+            anatomy: self.anatomy.clone(),
         });
         self.edited.insert(key, node);
         node

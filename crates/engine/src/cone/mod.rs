@@ -33,7 +33,7 @@ mod slice;
 mod work;
 
 pub use forest::{Forest, Node, NodeId, Step};
-pub use point::{Point, Reach, reach};
+pub use point::{Anatomy, Point, Reach};
 pub use rows::Rows;
 pub(crate) use schedule::Part;
 pub use schedule::{Batch, Kept, Schedule};
@@ -91,8 +91,7 @@ impl ConePlan {
     /// # Errors
     /// When a single cell needs more memory than that; says how much.
     pub fn new(plan: &Plan, cells: &[&Cell], config: &Config, memory: Option<u64>) -> Result<Self> {
-        let layers = config.layers;
-        let mut forest = Forest::new(layers);
+        let mut forest = Forest::new(config);
         let mut wanted = vec![false; plan.runs.len()];
         for run in cells.iter().flat_map(|cell| plan.needed(cell)) {
             wanted[run] = true;

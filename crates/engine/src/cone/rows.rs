@@ -107,6 +107,24 @@ impl Rows {
             .sum()
     }
 
+    /// These and the `count` after each, all of them where there is no such number; none from `end` on.
+    #[must_use]
+    pub fn spread(&self, count: Option<usize>, end: usize) -> Self {
+        let Some(count) = count else {
+            return Self::from(self.first().unwrap_or(end)..end);
+        };
+        let wider = |range: &Range<usize>| range.start..range.end.saturating_add(count).min(end);
+        Self::joined(self.ranges().iter().map(wider))
+    }
+
+    /// What rows see through a window: themselves and the rows before them, as far back as it lets them.
+    #[must_use]
+    pub fn seen(&self, window: Option<usize>) -> Self {
+        let Some(window) = window else { return Self::from(0..self.end()) };
+        let wider = |range: &Range<usize>| (range.start + 1).saturating_sub(window)..range.end;
+        Self::joined(self.ranges().iter().map(wider))
+    }
+
     /// Those in either.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {

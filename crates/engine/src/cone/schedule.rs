@@ -234,7 +234,7 @@ struct Sizes {
     query: u64,
     keys: u64,
     middle: u64,
-    output: u64,
+    mlp: u64,
 }
 
 impl Sizes {
@@ -252,7 +252,7 @@ impl Sizes {
             query: bytes(2 * q),
             keys: bytes(4 * kv),
             middle: bytes(q + 2 * d),
-            output: bytes(3 * d + hidden),
+            mlp: bytes(3 * d + hidden),
         }
     }
 }
@@ -299,14 +299,14 @@ impl Load {
     fn of(config: &Config, sizes: &Sizes, slice: &Slice, id: NodeId) -> Self {
         let mut load = Self::new(config);
         for (blocks, need) in slice.blocks(id) {
-            let Need { input, query, keys, middle, output, .. } = need;
+            let Need { input, query, keys, middle, mlp, .. } = need;
             let len = |rows: &Rows| rows.len() as u64;
             let bytes = len(input) * sizes.input
                 + len(query) * sizes.query
                 + len(keys) * sizes.keys
                 + len(middle) * sizes.middle
-                + len(output) * sizes.output;
-            let rows = input.len().max(middle.len()).max(output.len());
+                + len(mlp) * sizes.mlp;
+            let rows = input.len().max(middle.len()).max(mlp.len());
             load.blocks[blocks.clone()].fill((bytes, rows));
         }
         load.sum_up()

@@ -20,16 +20,17 @@ pub struct Need {
     pub keys: Rows,
     /// Rows that go through attention, to block_middle.
     pub middle: Rows,
-    /// Rows that go through the MLP, to block_output.
-    pub output: Rows,
-    /// Those of them that leave the block; of others someone takes what the MLP has on the way.
+    /// Rows that go through the MLP, and then to block_output; of some of them someone takes what the MLP has on the
+    /// way, and no more.
+    pub mlp: Rows,
+    /// Rows that leave the block.
     pub leaving: Rows,
 }
 
 impl Need {
     /// All rows of which anything is computed; to enter a block takes nothing.
     pub fn any(&self) -> Rows {
-        [&self.query, &self.keys, &self.middle, &self.output]
+        [&self.query, &self.keys, &self.middle, &self.mlp, &self.leaving]
             .into_iter()
             .fold(self.normed.clone(), |all, rows| all.union(rows))
     }
@@ -144,7 +145,7 @@ impl Slice {
         for (blocks, need) in self.blocks(id) {
             for block in blocks.clone() {
                 if node.attends(block) {
-                    let seen = Rows::from(0..need.middle.end());
+                    let seen = node.seen(block, &need.middle);
                     of(Site::KeyOutput, block, seen.clone(), Use::Keys);
                     of(Site::ValueOutput, block, seen, Use::Keys);
                     of(Site::QueryOutput, block, need.middle.clone(), Use::Row);
@@ -152,11 +153,14 @@ impl Slice {
                 if !node.is_past(block, Site::BlockMiddle) {
                     of(Site::BlockInput, block, need.middle.clone(), Use::Row);
                 }
-                if !node.is_past(block, Site::BlockOutput) {
-                    of(Site::BlockMiddle, block, need.output.clone(), Use::Row);
+                if !node.is_past(block, Site::BlockOutput) && node.is_parallel() {
+                    of(Site::BlockMiddle, block, need.leaving.clone(), Use::Row);
+                    of(Site::MlpOutput, block, need.leaving.clone(), Use::Row);
+                } else if !node.is_past(block, Site::BlockOutput) {
+                    of(Site::BlockMiddle, block, need.mlp.clone(), Use::Row);
                 }
                 if node.start == (Point { block, site: Site::MlpActivation }) {
-                    of(Site::MlpInput, block, need.output.clone(), Use::Row);
+                    of(Site::MlpInput, block, need.mlp.clone(), Use::Row);
                 }
             }
         }
@@ -225,12 +229,15 @@ impl Sliced {
             let leaving = after
                 .and(&own(block, Site::BlockOutput))
                 .union(&of(block, Site::BlockOutput..=Site::BlockOutput));
-            let output = leaving.union(&of(block, Site::MlpInput..=Site::MlpOutput));
-            let middle = output
+            // Side by side, a row may leave the block with an MLP output, or a middle, that is another node's.
+            let parallel = node.is_parallel();
+            let through = if parallel { leaving.and(&own(block, Site::MlpOutput)) } else { leaving.clone() };
+            let mlp = through.union(&of(block, Site::MlpInput..=Site::MlpOutput));
+            let middle = if parallel { &leaving } else { &mlp }
                 .and(&own(block, Site::BlockMiddle))
                 .union(&of(block, Site::AttentionScore..=Site::BlockMiddle));
             let attends = node.attends(block);
-            let seen = if attends { Rows::from(0..middle.end()) } else { Rows::default() };
+            let seen = if attends { node.seen(block, &middle) } else { Rows::default() };
             let queries = if attends { middle.clone() } else { Rows::default() };
             let query = queries
                 .and(&own(block, Site::QueryOutput))
@@ -239,7 +246,8 @@ impl Sliced {
                 seen.and(&own(block, Site::KeyOutput)).union(&of(block, Site::KeyOutput..=Site::ValueOutput));
             let normed = query.union(&keys).union(&of(block, Site::AttentionInput..=Site::AttentionInput));
             let normed = normed.and(&own(block, Site::AttentionInput));
-            let input = normed.union(&middle).union(&of(block, Site::Embedding..=Site::BlockInput));
+            let entering = if parallel { middle.union(&mlp) } else { middle.clone() };
+            let input = normed.union(&entering).union(&of(block, Site::Embedding..=Site::BlockInput));
             let input = input.and(&own(block, Site::BlockInput));
             if block == node.start.block {
                 start = match node.start.site {
@@ -248,11 +256,12 @@ impl Sliced {
                     Site::QueryOutput => query.clone(),
                     Site::KeyOutput | Site::ValueOutput => keys.clone(),
                     site if site <= Site::BlockMiddle => middle.clone(),
-                    _ => output.clone(),
+                    site if site <= Site::MlpOutput => mlp.clone(),
+                    _ => leaving.clone(),
                 }
                 .and(&node.rows);
             }
-            let need = Need { input, normed, query, keys, middle, output, leaving };
+            let need = Need { input, normed, query, keys, middle, mlp, leaving };
             after = need.input.clone();
             if need == Need::default() {
                 continue;

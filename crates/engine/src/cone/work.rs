@@ -36,7 +36,7 @@ impl AddAssign for Work {
 }
 
 /// Operations of one row through each part of a block.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Flops {
     pub(crate) query: u64,
     pub(crate) keys: u64,
@@ -48,6 +48,8 @@ pub(crate) struct Flops {
     pub(crate) down: u64,
     /// For each logit.
     logit: u64,
+    /// By block, how many keys a query sees at most.
+    windows: Vec<Option<usize>>,
 }
 
 impl Flops {
@@ -64,6 +66,7 @@ impl Flops {
             up: if config.mlp.gated { 2 * d * m } else { 0 },
             down: 2 * m * d,
             logit: 2 * d,
+            windows: (0..config.layers).map(|layer| config.window(layer)).collect(),
         }
     }
 
@@ -71,30 +74,32 @@ impl Flops {
     pub(crate) fn run(&self, config: &Config, positions: usize) -> Work {
         let (n, layers) = (positions as u64, config.layers as u64);
         let row = self.query + self.keys + self.attention_output + self.into + self.up + self.down;
-        // A query sees itself and what comes before.
-        let flops = layers * (n * row + self.see * n * (n + 1) / 2) + n * self.logits(config.vocab);
+        let all = Rows::from(0..positions);
+        let seen: u64 = (0..config.layers).map(|block| self.seen(block, &all)).sum();
+        let flops = layers * n * row + seen + n * self.logits(config.vocab);
         Work { rows: n * layers, flops, batches: 1, visits: layers, peak_bytes: 0 }
     }
 
     /// Of a node's own rows in one block: what its edit puts there is not computed.
     fn of_node(&self, node: &Node, block: usize, need: &Need) -> u64 {
-        let Need { query, keys, middle, output, .. } = need;
+        let Need { query, keys, middle, mlp, .. } = need;
         let of = |start: Site, rows: &Rows, each: u64| {
             if node.is_past(block, start) { 0 } else { rows.len() as u64 * each }
         };
-        let seen = if node.attends(block) { self.seen(middle) } else { 0 };
+        let seen = if node.attends(block) { self.seen(block, middle) } else { 0 };
         of(Site::QueryOutput, query, self.query)
             + of(Site::KeyOutput, keys, self.keys)
             + seen
             + of(Site::AttentionOutput, middle, self.attention_output)
-            + of(Site::MlpActivation, output, self.into)
-            + of(Site::MlpHidden, output, self.up)
-            + of(Site::MlpOutput, output, self.down)
+            + of(Site::MlpActivation, mlp, self.into)
+            + of(Site::MlpHidden, mlp, self.up)
+            + of(Site::MlpOutput, mlp, self.down)
     }
 
-    /// Of rows that see all before them and themselves.
-    pub(crate) fn seen(&self, rows: &Rows) -> u64 {
-        self.see * rows.iter().map(|row| row as u64 + 1).sum::<u64>()
+    /// Of rows of a block that see themselves and those before them, as far as its window lets them.
+    pub(crate) fn seen(&self, block: usize, rows: &Rows) -> u64 {
+        let most = self.windows.get(block).copied().flatten().unwrap_or(usize::MAX);
+        self.see * rows.iter().map(|row| (row + 1).min(most) as u64).sum::<u64>()
     }
 
     pub(crate) fn logits(&self, tokens: usize) -> u64 {

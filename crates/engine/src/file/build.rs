@@ -91,7 +91,8 @@ impl ExperimentFile {
         }
         experiment.reading_run()?;
         if let Some(sweep) = &self.sweep {
-            experiment.sweep(self.sweep_spec(sweep)?);
+            let spec = self.sweep_spec(sweep, &experiment)?;
+            experiment.sweep(spec);
         }
         Ok(experiment)
     }
@@ -147,7 +148,7 @@ impl ExperimentFile {
         })
     }
 
-    fn sweep_spec(&self, sweep: &SweepFile) -> Result<Sweep> {
+    fn sweep_spec(&self, sweep: &SweepFile, experiment: &Experiment<'_>) -> Result<Sweep> {
         let find = |reference: &EditRefFile| self.edit_ref(reference, "sweep");
         let edits = match &sweep.edit {
             None => Vec::new(),
@@ -160,7 +161,7 @@ impl ExperimentFile {
         let empty = |key: &str| Err(Error::part("sweep", format!("{key} = [] leaves nothing to sweep")));
         let sites = match sweep.sites.as_deref() {
             Some([]) => return empty("sites"),
-            names => names.unwrap_or_default().iter().map(|name| match site(name, "sweep")? {
+            names => names.unwrap_or_default().iter().map(|name| match site(name, experiment, "sweep")? {
                 (site, None) => Ok(site),
                 (_, Some(_)) => {
                     Err(Error::part("sweep", format!("{name} names a layer, where sites are listed")))

@@ -64,7 +64,7 @@ impl ExperimentFile {
         let Some(site_name) = &edit.site else {
             return Err(Error::part(part, "needs a site: what is edited"));
         };
-        let (site, layer) = site(site_name, part)?;
+        let (site, layer) = site(site_name, experiment, part)?;
         let layers = layers(edit.layers.as_ref(), layer, part)?;
         let at = Target {
             site,

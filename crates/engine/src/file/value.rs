@@ -104,7 +104,7 @@ impl ExperimentFile {
             let (site, layer) = match &value.site {
                 None => (None, None),
                 Some(name) => {
-                    let (site, layer) = site(name, part)?;
+                    let (site, layer) = site(name, experiment, part)?;
                     (Some(site), layer)
                 }
             };
@@ -140,7 +140,7 @@ impl ExperimentFile {
             return Err(Error::hinted(part, "its value is fitted to no examples", Some(hint)));
         };
         if let Some(name) = &value.site {
-            let (own, layer) = site(name, part)?;
+            let (own, layer) = site(name, experiment, part)?;
             at.site = own;
             at.layers = layers(at.layers.as_ref(), layer, part)?;
         } else if self.sweep.as_ref().is_some_and(|sweep| sweep.sites.is_some()) {
@@ -407,8 +407,9 @@ fn plain(numbers: &[NumberFile]) -> Vec<f64> {
     numbers.iter().map(|number| number.0).collect()
 }
 
-pub(super) fn site(name: &str, part: &str) -> Result<(Site, Option<usize>)> {
-    Site::parse(name).map_err(|source| Error::Part { part: part.into(), source })
+pub(super) fn site(name: &str, experiment: &Experiment<'_>, part: &str) -> Result<(Site, Option<usize>)> {
+    let site = Site::parse_for(name, experiment.model().config());
+    site.map_err(|source| Error::Part { part: part.into(), source })
 }
 
 /// The layers of an edit or value, which a TransformerLens name may have given already.

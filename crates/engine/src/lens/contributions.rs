@@ -1,14 +1,15 @@
 //! Direct logit attribution: the parts that the last position's logits are the sum of.
 
 use super::Stream;
-use crate::Result;
 use crate::experiment::Experiment;
+use crate::{Error, Result};
 use candle_core::Tensor;
 use causalcone_model::Site;
 
 /// What one part puts into the logits of the last position: its share x of the residual stream, through the
 /// last norm frozen at the scale that the whole stream gives it, times each token's row of the unembedding,
-/// L(x)·W_U (Elhage et al. 2021). All contributions together are the model's own logits.
+/// L(x)·W_U (Elhage et al. 2021). All contributions together are the model's own logits, of a family that caps its
+/// logits (Gemma 2) those before the cap. A norm after attention is frozen like the last one.
 #[derive(Debug, Clone)]
 pub struct Contribution {
     /// Who.
@@ -98,7 +99,10 @@ impl Experiment<'_> {
             // What a tensor is more than what the model itself makes of what is before it.
             let mut note = |site: Site, made: &Tensor| -> Result<()> {
                 if edited(site, Some(layer)) {
-                    let more = (last(site)? - made)?;
+                    let mut more = (last(site)? - made)?;
+                    if site == Site::AttentionOutput {
+                        more = block.attention_added_of_parts(&last(site)?, &more)?;
+                    }
                     edits = Some(match &edits {
                         Some(edits) => (edits + more)?,
                         None => more,
@@ -112,16 +116,27 @@ impl Experiment<'_> {
             })?;
             let (heads, bias) = (heads.narrow(0, 0, config.heads)?, heads.narrow(0, config.heads, 1)?);
             note(Site::AttentionOutput, &block.attention_output(&last(Site::AttentionValueOutput)?)?)?;
-            note(Site::BlockMiddle, &(last(Site::BlockInput)? + last(Site::AttentionOutput)?)?)?;
-            note(Site::BlockOutput, &(last(Site::BlockMiddle)? + last(Site::MlpOutput)?)?)?;
+            let middle = (last(Site::BlockInput)? + block.attention_added(&last(Site::AttentionOutput)?)?)?;
+            let middle = match config.lacks(Site::BlockMiddle) {
+                Some(_) => middle,
+                None => {
+                    note(Site::BlockMiddle, &middle)?;
+                    last(Site::BlockMiddle)?
+                }
+            };
+            let mlp = block.mlp_added(&last(Site::MlpOutput)?)?;
+            note(Site::BlockOutput, &(middle + &mlp)?)?;
+            // A norm after attention is frozen at the scale that its whole output gives it.
+            let whole = last(Site::AttentionOutput)?;
+            let added = |parts: &Tensor| block.attention_added_of_parts(&whole, parts);
             parts.extend((0..config.heads).map(|head| Part::Head { layer, head }));
-            rows.push(heads.broadcast_sub(&bias)?);
+            rows.push(added(&heads.broadcast_sub(&bias)?)?);
             if bias.flatten_all()?.to_vec1::<f32>()?.iter().any(|x| *x != 0.0) {
                 parts.push(Part::AttentionBias { layer });
-                rows.push(bias);
+                rows.push(added(&bias)?);
             }
             parts.push(Part::Mlp { layer });
-            rows.push(last(Site::MlpOutput)?);
+            rows.push(mlp);
             if let Some(edits) = edits {
                 parts.push(Part::Edit { layer: Some(layer) });
                 rows.push(edits);
@@ -133,8 +148,12 @@ impl Experiment<'_> {
             parts.push(Part::NormBias);
             normed = Tensor::cat(&[normed, bias], 0)?;
         }
-        let mut logits = decoder.unembed_tokens(&normed, Some(tokens))?;
+        let mut logits = decoder.before_the_cap(&normed, tokens)?;
         if edited(Site::FinalNorm, None) || edited(Site::Logits, None) {
+            if config.logit_softcap.is_some() {
+                let problem = "an edit behind the last layer has no share in logits before this family's cap";
+                return Err(Error::part("lens", problem));
+            }
             let ids = Tensor::new(tokens, decoder.device())?;
             let made = decoder.unembed_tokens(&decoder.final_norm(&before)?, Some(tokens))?;
             parts.push(Part::Edit { layer: None });

@@ -276,6 +276,11 @@ impl Experiment<'_> {
         layers: Option<&Indices>,
         resolve: Resolve,
     ) -> Result<Vec<Option<usize>>, ModelError> {
+        if let Some(why) = self.model.config().lacks(site) {
+            let family = self.model.config().family;
+            let problem = format!("is no site of a {family}: {why}");
+            return Err(ModelError::Address { what: "site", given: site.name().into(), problem, hint: None });
+        }
         let problem = match (site.is_in_block(), layers) {
             (true, Some(layers)) => {
                 let found = resolve(layers, "layer", self.model.config().layers)?;

@@ -248,7 +248,12 @@ impl Experiment<'_> {
         ];
         match MODULES.iter().find(|(output, _)| *output == edit.site) {
             Some((_, input)) => {
-                edit.value = ExpandedValue::Input(*input);
+                // Where a family has no norm before a module, the residual stream itself enters it.
+                edit.value = ExpandedValue::Input(match (input, self.model.config().lacks(*input)) {
+                    (Site::AttentionInput, Some(_)) => Site::BlockInput,
+                    (Site::MlpInput, Some(_)) => Site::BlockMiddle,
+                    (input, _) => *input,
+                });
                 Ok(())
             }
             None => {

@@ -1,104 +1,106 @@
-//! GPT-2, from Hugging Face directories.
-//!
-//! Learned positions, LayerNorm, fused QKV, weights stored in × out (its "Conv1D").
+//! GPT-2: learned positions, LayerNorm, fused QKV, biases everywhere; Hugging Face stores weights in × out (its
+//! "Conv1D").
 
-use super::{Family, Format, Sizes, check, even_head, inert};
+use super::assemble::{Into, Names, Projections};
+use super::{Family, Format, Sizes, even_head, gguf, hugging_face};
 use crate::Result;
-use crate::config::{Bias, Config, Mlp, Norm, Positions};
-use crate::decoder::{Block, Decoder, Gate, NormWeights};
+use crate::config::{Bias, Config, Mlp, Norm, Norms, Positions, Score};
 use crate::file::Weights;
 use crate::file::keys::Keys;
-use causalcone_ops::{Activation, Linear};
-use rayon::prelude::*;
+use causalcone_ops::Activation;
 
-pub(super) const FAMILY: Family = Family {
+pub(super) const GPT2: Family = Family {
     name: "gpt2",
     architectures: &["GPT2LMHeadModel"],
-    gguf: None,
-    hugging_face: Format { config, load },
+    hugging_face: Format { config, names: NAMES },
+    gguf: Some((
+        "gpt2",
+        Format {
+            config: gguf_config,
+            names: Names {
+                projections: Projections::Stacked("attn_qkv"),
+                into: Into::Plain("ffn_up"),
+                ..gguf::NAMES
+            },
+        },
+    )),
 };
 
-/// Dropout does nothing when a model is run, and the summary head is another task's.
-const OWN_INERT: &[&str] =
-    &["attn_pdrop", "embd_pdrop", "resid_pdrop", "summary_*", "n_ctx", "reorder_and_upcast_attn"];
+const SIZES: Sizes<'_> = Sizes { layers: "n_layer", heads: "n_head", kv_heads: "n_head", head_dim: "n_head" };
 
-const SIZES: Sizes = Sizes { layers: "n_layer", heads: "n_head", kv_heads: "n_head", head_dim: "n_head" };
+const NAMES: Names = Names {
+    // save_pretrained writes the prefix; the original checkpoint has none.
+    prefix: "transformer.",
+    token_embedding: "wte",
+    position_embedding: "wpe",
+    final_norm: "ln_f",
+    unembedding: "lm_head.weight",
+    block: "h",
+    attention_norm: "ln_1",
+    attention_after: "",
+    mlp_norm: "ln_2",
+    mlp_after: "",
+    projections: Projections::Stacked("attn.c_attn"),
+    query_norm: "",
+    key_norm: "",
+    attention_output: "attn.c_proj",
+    into: Into::Plain("mlp.c_fc"),
+    down: "mlp.c_proj",
+    transposed: true,
+    pairs: false,
+    norm_offset: 0.0,
+    // Old checkpoints carry their causal mask along.
+    buffers: &[".attn.bias", ".attn.masked_bias"],
+};
 
-fn config(keys: &Keys) -> Result<Config> {
-    let width = keys.size("n_embd")?;
-    let heads = keys.size("n_head")?;
-    let activation = keys.text("activation_function")?;
-    let activation = Activation::by_name(activation)
-        .ok_or_else(|| keys.bad("activation_function", format!("{activation:?} is not supported")))?;
+fn config(keys: &Keys, _: &Weights) -> Result<Config> {
+    let (layers, width, heads) = (keys.size("n_layer")?, keys.size("n_embd")?, keys.size("n_head")?);
+    let head_dim = even_head(keys, "n_head", width, heads)?;
+    let by_width = keys.flag("scale_attn_weights")?.unwrap_or(true);
     let config = Config {
-        family: FAMILY.name,
-        layers: keys.size("n_layer")?,
+        family: GPT2.name,
+        layers,
         width,
         heads,
         kv_heads: heads,
-        head_dim: even_head(keys, &SIZES, width, heads)?,
+        head_dim,
         // The format itself defines a missing or null n_inner as four times the width.
         mlp_width: keys.optional_size("n_inner")?.unwrap_or(4 * width),
         vocab: keys.size("vocab_size")?,
         context: keys.size("n_positions")?,
+        kinds: Vec::new(),
         norm: Norm::Layer { eps: keys.positive("layer_norm_epsilon")? },
+        norms: Norms::Before,
+        query_key_norm: None,
+        clip: None,
         positions: Positions::Learned,
-        mlp: Mlp { activation, gated: false },
-        scale_by_layer: keys.flag("scale_attn_by_inverse_layer_idx")?.unwrap_or(false),
-        scale_by_width: keys.flag("scale_attn_weights")?.unwrap_or(true),
+        mlp: Mlp { activation: hugging_face::activation(keys, "activation_function")?, gated: false },
+        parallel: false,
+        score: Score {
+            scale: if by_width { (head_dim as f64).powf(-0.5) } else { 1.0 },
+            by_layer: keys.flag("scale_attn_by_inverse_layer_idx")?.unwrap_or(false),
+            softcap: None,
+        },
+        embedding_scale: 1.0,
+        logit_softcap: None,
         tied: keys.flag("tie_word_embeddings")?.unwrap_or(true),
-        bias: Bias { attention: true, mlp: true },
+        bias: Bias::everywhere(true),
     };
     keys.must_be("add_cross_attention", false)?;
     keys.must_be("pruned_heads", serde_json::json!({}))?;
-    keys.finish(&inert(OWN_INERT))?;
-    check(keys, &SIZES, config)
+    // Dropout does nothing when a model is run, and the summary head is another task's.
+    let inert = &["attn_pdrop", "embd_pdrop", "resid_pdrop", "summary_*", "n_ctx", "reorder_and_upcast_attn"];
+    hugging_face::finish_with(keys, config, inert, &SIZES)
 }
 
-fn load(config: &Config, weights: &Weights) -> Result<Decoder> {
-    // save_pretrained writes the prefix; the original checkpoint has none.
-    let prefix = if weights.contains("wte.weight") { "" } else { "transformer." };
-    let (d, m) = (config.width, config.mlp_width);
-    let (Norm::Layer { eps } | Norm::Rms { eps }) = config.norm;
-    let take = |name: &str, shape: &[usize]| weights.take(&format!("{prefix}{name}"), shape);
-    let norm = |name: &str| -> Result<NormWeights> {
-        let bias = Some(take(&format!("{name}.bias"), &[d])?);
-        Ok(NormWeights { weight: take(&format!("{name}.weight"), &[d])?, bias, eps })
-    };
-    let linear = |name: &str, input: usize, output: usize| -> Result<Linear> {
-        let weight = take(&format!("{name}.weight"), &[input, output])?;
-        Ok(Linear::new(weight, Some(take(&format!("{name}.bias"), &[output])?))?)
-    };
-    let block = |i: usize| -> Result<Block> {
-        let weight = take(&format!("h.{i}.attn.c_attn.weight"), &[d, 3 * d])?;
-        let bias = take(&format!("h.{i}.attn.c_attn.bias"), &[3 * d])?;
-        let third = |n: usize| -> Result<Linear> {
-            Ok(Linear::new(weight.narrow(1, n * d, d)?, Some(bias.narrow(0, n * d, d)?.contiguous()?))?)
-        };
-        Ok(Block {
-            attention_norm: norm(&format!("h.{i}.ln_1"))?,
-            query: third(0)?,
-            key: third(1)?,
-            value: third(2)?,
-            attention_output: linear(&format!("h.{i}.attn.c_proj"), d, d)?,
-            mlp_norm: norm(&format!("h.{i}.ln_2"))?,
-            gate: Gate { into: linear(&format!("h.{i}.mlp.c_fc"), d, m)?, up: None },
-            down: linear(&format!("h.{i}.mlp.c_proj"), m, d)?,
-        })
-    };
-    let blocks = (0..config.layers).into_par_iter().map(block).collect::<Result<_>>()?;
-    let (token_embedding, unembedding) =
-        super::embeddings(config, weights, &format!("{prefix}wte.weight"), "lm_head.weight")?;
-    let decoder = Decoder {
-        config: config.clone(),
-        position_embedding: Some(take("wpe.weight", &[config.context, d])?),
-        rope: None,
-        blocks,
-        final_norm: norm("ln_f")?,
-        token_embedding,
-        unembedding,
-    };
-    // Old checkpoints carry their causal mask along.
-    weights.finish(|name| name.ends_with(".attn.bias") || name.ends_with(".attn.masked_bias"))?;
-    Ok(decoder)
+fn gguf_config(keys: &Keys, weights: &Weights) -> Result<Config> {
+    let header = gguf::Header::new(keys, weights, "gpt2");
+    let config = header.like_llama(GPT2.name)?;
+    header.finish(Config {
+        norm: Norm::Layer { eps: header.eps()? },
+        positions: Positions::Learned,
+        // The architecture has no other.
+        mlp: Mlp { activation: Activation::GeluTanh, gated: false },
+        ..config
+    })
 }

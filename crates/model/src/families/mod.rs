@@ -1,28 +1,45 @@
-//! Model families: each reads its configuration and maps its tensors onto the one decoder.
+//! Model families: each says what its configuration and its tensors mean for the one decoder.
 //!
-//! A family is one file with two functions for each format it comes in: keys to [`Config`], and
-//! weights to [`Decoder`](crate::decoder::Decoder). [`FAMILIES`] is the table that ties them together.
+//! A family is one file with, for each format it comes in, a function from keys to [`Config`] and a table of
+//! [`Names`]; [`FAMILIES`] lists them. What many configurations have in common is read in `hugging_face` and
+//! `gguf`, and `assemble` makes a decoder of any of them. docs/add-a-model.md goes through one.
 
+mod assemble;
+mod gemma;
+mod gguf;
 mod gpt2;
+mod hugging_face;
 mod llama;
+mod neox;
+mod olmo;
+mod phi3;
+mod qwen;
 
-use crate::config::Config;
+use crate::config::{Config, Kind};
 use crate::decoder::Decoder;
 use crate::file::Weights;
 use crate::file::keys::Keys;
 use crate::{Error, Result};
-use candle_core::Tensor;
-use causalcone_ops::Linear;
-
-/// Reads a configuration, having read or ignored every key of it.
-type ReadConfig = fn(&Keys) -> Result<Config>;
-/// Builds the decoder, having taken or ignored every tensor.
-type Load = fn(&Config, &Weights) -> Result<Decoder>;
+use assemble::{Names, assemble};
 
 /// One format a family's files come in.
 pub(crate) struct Format {
-    pub(crate) config: ReadConfig,
-    pub(crate) load: Load,
+    /// Reads a configuration, having read or ignored every key of it. Some formats leave to the tensors what could
+    /// stand there: that there are biases, how many tokens there are.
+    config: fn(&Keys, &Weights) -> Result<Config>,
+    names: Names,
+}
+
+impl Format {
+    /// The configuration.
+    pub(crate) fn config(&self, keys: &Keys, weights: &Weights) -> Result<Config> {
+        (self.config)(keys, weights)
+    }
+
+    /// The decoder, having taken or ignored every tensor.
+    pub(crate) fn load(&self, config: Config, weights: &Weights) -> Result<Decoder> {
+        assemble(config, weights, &self.names)
+    }
 }
 
 /// One family.
@@ -31,12 +48,25 @@ pub(crate) struct Family {
     name: &'static str,
     /// `architectures` of config.json that are this decoder with an unembedding.
     architectures: &'static [&'static str],
+    hugging_face: Format,
     /// `general.architecture` of GGUF files, and how to read them.
     gguf: Option<(&'static str, Format)>,
-    hugging_face: Format,
 }
 
-const FAMILIES: [Family; 2] = [gpt2::FAMILY, llama::FAMILY];
+const FAMILIES: [&Family; 12] = [
+    &gemma::GEMMA,
+    &gemma::GEMMA2,
+    &gemma::GEMMA3,
+    &gpt2::GPT2,
+    &neox::NEOX,
+    &llama::LLAMA,
+    &llama::MISTRAL,
+    &olmo::OLMO,
+    &olmo::OLMO2,
+    &phi3::PHI3,
+    &qwen::QWEN2,
+    &qwen::QWEN3,
+];
 
 /// The names of the supported families.
 pub(crate) fn names() -> String {
@@ -68,83 +98,16 @@ pub(crate) fn for_gguf(keys: &Keys) -> Result<&'static Format> {
     })
 }
 
-/// Keys of config.json that say nothing about what is computed, on any family.
-const INERT: &[&str] = &[
-    "_name_or_path",
-    "architectures",
-    "bad_words_ids",
-    "begin_suppress_tokens",
-    "bos_token_id",
-    "chunk_size_feed_forward",
-    "cross_attention_hidden_size",
-    "decoder_start_token_id",
-    "diversity_penalty",
-    "do_sample",
-    "dtype",
-    "early_stopping",
-    "encoder_no_repeat_ngram_size",
-    "eos_token_id",
-    "exponential_decay_length_penalty",
-    "finetuning_task",
-    "forced_bos_token_id",
-    "forced_eos_token_id",
-    "id2label",
-    "initializer_range",
-    "is_decoder",
-    "is_encoder_decoder",
-    "label2id",
-    "length_penalty",
-    "max_length",
-    "min_length",
-    "model_type",
-    "no_repeat_ngram_size",
-    "num_beam_groups",
-    "num_beams",
-    "num_return_sequences",
-    "output_attentions",
-    "output_hidden_states",
-    "output_scores",
-    "pad_token_id",
-    "prefix",
-    "problem_type",
-    "remove_invalid_values",
-    "repetition_penalty",
-    "return_dict",
-    "return_dict_in_generate",
-    "sep_token_id",
-    "suppress_tokens",
-    "task_specific_params",
-    "temperature",
-    "tokenizer_class",
-    "top_k",
-    "top_p",
-    "torch_dtype",
-    "torchscript",
-    "transformers.js_config",
-    "transformers_version",
-    "typical_p",
-    "unsloth_version",
-    "tf_legacy_loss",
-    "tie_encoder_decoder",
-    "use_bfloat16",
-    "use_cache",
-];
-
-/// [`INERT`] and a family's own such keys.
-fn inert(own: &[&'static str]) -> Vec<&'static str> {
-    [INERT, own].concat()
-}
-
 /// What a format calls the sizes that are checked against each other.
-struct Sizes {
-    layers: &'static str,
-    heads: &'static str,
-    kv_heads: &'static str,
-    head_dim: &'static str,
+struct Sizes<'a> {
+    layers: &'a str,
+    heads: &'a str,
+    kv_heads: &'a str,
+    head_dim: &'a str,
 }
 
-/// Checks that need more than one key.
-fn check(keys: &Keys, names: &Sizes, config: Config) -> Result<Config> {
+/// Checks that need more than one key. Layers of which nothing else was said are all alike.
+fn check(keys: &Keys, names: &Sizes<'_>, mut config: Config) -> Result<Config> {
     let bad = |key: &str, problem: String| Err(keys.bad(key, problem));
     if !config.heads.is_multiple_of(config.kv_heads) {
         return bad(
@@ -152,51 +115,29 @@ fn check(keys: &Keys, names: &Sizes, config: Config) -> Result<Config> {
             format!("{} query heads cannot share {} key/value heads evenly", config.heads, config.kv_heads),
         );
     }
-    if matches!(config.positions, crate::config::Positions::Rotary { .. })
-        && !config.head_dim.is_multiple_of(2)
+    if let Some(odd) =
+        config.rotaries().iter().map(|rotary| rotary.width).find(|width| !width.is_multiple_of(2))
     {
         let key = if keys.get(names.head_dim).is_some() { names.head_dim } else { names.heads };
-        let odd = config.head_dim;
-        return bad(key, format!("heads of width {odd} are odd, which rotary positions cannot be"));
+        return bad(key, format!("heads that turn in {odd} dimensions are odd, which rotary positions cannot be"));
     }
-    if config.layers > 4096 {
+    if config.layers > MOST_LAYERS {
         return bad(
             names.layers,
-            format!("{} blocks are more than the 4096 a model may have", config.layers),
+            format!("{} blocks are more than the {MOST_LAYERS} a model may have", config.layers),
         );
     }
+    config.kinds.resize(config.layers, Kind::default());
     Ok(config)
 }
 
+/// More layers than any model has, few enough that a list of them is small.
+const MOST_LAYERS: usize = 4096;
+
 /// The width of a head where it is not given: an even share of the model's width.
-fn even_head(keys: &Keys, names: &Sizes, width: usize, heads: usize) -> Result<usize> {
+fn even_head(keys: &Keys, heads_key: &str, width: usize, heads: usize) -> Result<usize> {
     if width.is_multiple_of(heads) {
         return Ok(width / heads);
     }
-    Err(keys.bad(names.heads, format!("width {width} cannot be shared evenly by {heads} heads")))
-}
-
-/// The token embedding, where it is not the unembedding, and the unembedding.
-fn embeddings(
-    config: &Config,
-    weights: &Weights,
-    token: &str,
-    output: &str,
-) -> Result<(Option<Tensor>, Linear)> {
-    let shape = [config.vocab, config.width];
-    let embedding = weights.take(token, &shape)?;
-    if !config.tied {
-        return Ok((Some(embedding), Linear::new(weights.take(output, &shape)?.t()?, None)?));
-    }
-    if weights.contains(output) {
-        // Some files hold the tied tensor twice. A second one that differs contradicts the file's own
-        // configuration, and either choice could be wrong.
-        let second = weights.take(output, &shape)?;
-        let apart = (second - &embedding)?.abs()?.max_all()?.to_scalar::<f32>()?;
-        if apart != 0.0 {
-            return Err(weights
-                .bad(output, "differs from the embedding, but the configuration says the two are tied"));
-        }
-    }
-    Ok((None, Linear::new(embedding.t()?, None)?))
+    Err(keys.bad(heads_key, format!("width {width} cannot be shared evenly by {heads} heads")))
 }

@@ -22,6 +22,8 @@ use std::path::{Path, PathBuf};
 #[derive(Debug)]
 pub struct Keys {
     path: PathBuf,
+    /// What the names of the keys begin with in errors.
+    prefix: String,
     map: BTreeMap<String, Json>,
     read: RefCell<BTreeSet<String>>,
 }
@@ -64,7 +66,20 @@ impl Keys {
     }
 
     fn new(path: &Path, pairs: impl Iterator<Item = (String, Json)>) -> Self {
-        Self { path: path.into(), map: pairs.collect(), read: RefCell::default() }
+        Self { path: path.into(), prefix: String::new(), map: pairs.collect(), read: RefCell::default() }
+    }
+
+    /// The keys of an object that stands under `key`, if it is there and not null; they are named after it in
+    /// errors, and have a [`finish`](Self::finish) of their own.
+    ///
+    /// # Errors
+    /// When it is something else.
+    pub fn object(&self, key: &str) -> Result<Option<Self>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let object = value.as_object().ok_or_else(|| self.bad(key, format!("{value} is not an object")))?;
+        let mut keys = Self::new(&self.path, object.iter().map(|(key, value)| (key.clone(), value.clone())));
+        keys.prefix = format!("{}{key}.", self.prefix);
+        Ok(Some(keys))
     }
 
     /// The file the keys come from.
@@ -74,7 +89,7 @@ impl Keys {
 
     /// An error about one key of this file.
     pub fn bad(&self, key: &str, problem: impl Into<String>) -> Error {
-        Error::file(&self.path, key, problem)
+        Error::file(&self.path, format!("{}{key}", self.prefix), problem)
     }
 
     /// The value of `key`, if it is there and not null.
@@ -117,7 +132,39 @@ impl Keys {
     /// # Errors
     /// When it is missing or not such a number.
     pub fn positive(&self, key: &str) -> Result<f64> {
-        let value = self.required(key)?;
+        self.as_positive(key, self.required(key)?)
+    }
+
+    /// A number above 0 and below 1e30 that may be left out.
+    ///
+    /// # Errors
+    /// When it is there and not such a number.
+    pub fn optional_positive(&self, key: &str) -> Result<Option<f64>> {
+        self.get(key).map(|value| self.as_positive(key, value)).transpose()
+    }
+
+    /// A required list of so many numbers above 0 and below 1e30.
+    ///
+    /// # Errors
+    /// When it is missing or not such a list.
+    pub fn positives(&self, key: &str, count: usize) -> Result<Vec<f64>> {
+        let list = self.required(key)?.as_array().filter(|list| list.len() == count);
+        let list = list.ok_or_else(|| self.bad(key, format!("is not a list of {count} numbers")))?;
+        list.iter().map(|value| self.as_positive(key, value)).collect()
+    }
+
+    /// A list of so many texts that may be left out.
+    ///
+    /// # Errors
+    /// When it is there and not such a list.
+    pub fn optional_texts(&self, key: &str, count: usize) -> Result<Option<Vec<&str>>> {
+        let Some(value) = self.get(key) else { return Ok(None) };
+        let list = value.as_array().filter(|list| list.len() == count);
+        let texts = list.and_then(|list| list.iter().map(Json::as_str).collect::<Option<Vec<_>>>());
+        texts.map(Some).ok_or_else(|| self.bad(key, format!("is not a list of {count} texts")))
+    }
+
+    fn as_positive(&self, key: &str, value: &Json) -> Result<f64> {
         value
             .as_f64()
             .filter(|x| *x > 0.0 && *x < 1e30)
@@ -151,12 +198,10 @@ impl Keys {
     pub fn must_be(&self, key: &str, only: impl Into<Json>) -> Result<()> {
         let only = only.into();
         match self.get(key) {
-            Some(value) if *value != only => Err(Error::unsupported(
-                &self.path,
-                "setting",
-                &format!("{key} = {value}"),
-                format!("{key} = {only}"),
-            )),
+            Some(value) if *value != only => {
+                let setting = |value: &Json| format!("{}{key} = {value}", self.prefix);
+                Err(Error::unsupported(&self.path, "setting", &setting(value), setting(&only)))
+            }
             _ => Ok(()),
         }
     }

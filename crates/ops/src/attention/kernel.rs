@@ -5,8 +5,10 @@
 use super::{Query, Ragged};
 use crate::kernel::{SMALL, by_rows};
 use crate::simd;
+use crate::softcap::{capped, slope};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// The most queries that take a block of keys one after the other.
 const GROUP: usize = 8;
@@ -70,7 +72,7 @@ pub(super) fn forward(ragged: &Ragged, tables: &Tables<'_>) -> Vec<f32> {
     let attend = |scratch: &mut Scratch, (queries, out): (&[Query], &mut [f32])| {
         simd::dispatch(Group { ragged, tables, queries, scratch, out });
     };
-    let keys: usize = ragged.queries.iter().map(|query| query.keys as usize).sum();
+    let keys: usize = ragged.queries.iter().map(|query| query.keys.len()).sum();
     if keys * width <= SMALL {
         groups.into_iter().fold(Scratch::default(), |mut scratch, group| {
             attend(&mut scratch, group);
@@ -88,6 +90,7 @@ struct Scratch {
     rows: Vec<u32>,
     weights: Vec<f32>,
     slopes: Vec<f32>,
+    bends: Vec<f32>,
 }
 
 /// Queries with the same stretches.
@@ -104,40 +107,64 @@ impl WithSimd for Group<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Self { ragged, tables, queries, scratch: Scratch { rows, weights, .. }, out } = self;
-        let most = queries.iter().map(|query| query.keys).max().unwrap_or(0);
-        let Some(first) = queries.first() else { return };
-        ragged.list_rows(first, most, rows);
-        weights.resize(queries.len() * rows.len(), 0.0);
+        let Some(one) = queries.first() else { return };
+        let first = queries.iter().map(|query| query.keys.start).min().unwrap_or(0);
+        let end = queries.iter().map(|query| query.keys.end).max().unwrap_or(0);
+        ragged.list_rows(one, &(first..end), rows);
+        let count = rows.len();
+        weights.resize(queries.len() * count, 0.0);
         let (width, head_dim) = (ragged.heads * tables.head_dim, tables.head_dim);
+        // Which of the rows a query sees.
+        let seen = |query: &Query| (query.keys.start - first) as usize..(query.keys.end - first) as usize;
+        // And which of those are in a block.
+        let seen_of = |query: &Query, block: usize, len: usize| {
+            let seen = seen(query);
+            seen.start.max(block * BLOCK)..seen.end.min(block * BLOCK + len)
+        };
         for head in 0..ragged.heads {
             let [q, k, v] = tables.of_head(ragged, head);
             for (block, rows) in rows.chunks(BLOCK).enumerate() {
-                for (query, weights) in queries.iter().zip(weights.chunks_exact_mut(most as usize)) {
-                    let seen = block * BLOCK..(query.keys as usize).min(block * BLOCK + rows.len());
-                    if let Some(scores) = weights.get_mut(seen) {
-                        dots(simd, q.row(query.row), k, &rows[..scores.len()], ragged.scale, scores);
+                for (query, weights) in queries.iter().zip(weights.chunks_exact_mut(count)) {
+                    let seen = seen_of(query, block, rows.len());
+                    if let (Some(rows), Some(scores)) = (in_block(rows, block, &seen), weights.get_mut(seen)) {
+                        dots(simd, q.row(query.row), k, rows, ragged.scale, scores);
                     }
                 }
             }
-            for (query, weights) in queries.iter().zip(weights.chunks_exact_mut(most as usize)) {
-                simd::softmax(simd, &mut weights[..query.keys as usize]);
+            for (query, weights) in queries.iter().zip(weights.chunks_exact_mut(count)) {
+                let weights = &mut weights[seen(query)];
+                cap(simd, weights, ragged.softcap);
+                simd::softmax(simd, weights);
             }
             for (block, rows) in rows.chunks(BLOCK).enumerate() {
-                let of_query = weights.chunks_exact(most as usize).zip(out.chunks_exact_mut(width));
+                let of_query = weights.chunks_exact(count).zip(out.chunks_exact_mut(width));
                 for (query, (weights, out)) in queries.iter().zip(of_query) {
-                    let seen = block * BLOCK..(query.keys as usize).min(block * BLOCK + rows.len());
-                    if let Some(weights) = weights.get(seen) {
-                        mix(
-                            simd,
-                            &mut out[head * head_dim..][..head_dim],
-                            v,
-                            &rows[..weights.len()],
-                            weights,
-                        );
+                    let seen = seen_of(query, block, rows.len());
+                    if let (Some(rows), Some(weights)) = (in_block(rows, block, &seen), weights.get(seen)) {
+                        mix(simd, &mut out[head * head_dim..][..head_dim], v, rows, weights);
                     }
                 }
             }
         }
+    }
+}
+
+/// The rows of a block that are `seen`, counted from the first block's first; `None` where there are none.
+#[inline(always)]
+fn in_block<'a>(rows: &'a [u32], block: usize, seen: &Range<usize>) -> Option<&'a [u32]> {
+    (!seen.is_empty()).then(|| &rows[seen.start - block * BLOCK..seen.end - block * BLOCK])
+}
+
+/// Bounds scores, where something bounds them.
+#[inline(always)]
+fn cap<S: Simd>(simd: S, scores: &mut [f32], softcap: Option<f32>) {
+    if let Some(cap) = softcap {
+        simd::update(
+            simd,
+            scores,
+            #[inline(always)]
+            |x| capped(simd, x, cap),
+        );
     }
 }
 
@@ -305,14 +332,18 @@ impl WithSimd for HeadBackward<'_> {
         }
         let at = |row: u32| row as usize * q.width..(row as usize + 1) * q.width;
         let mut scratch = Scratch::default();
-        let Scratch { rows, weights, slopes } = &mut scratch;
+        let Scratch { rows, weights, slopes, bends } = &mut scratch;
         for (query, grad) in ragged.queries.iter().zip(grad.table.chunks_exact(grad.stride)) {
             let grad = &grad[head * q.width..][..q.width];
             let row = q.row(query.row);
-            ragged.list_rows(query, query.keys, rows);
+            ragged.list_rows(query, &query.keys, rows);
             weights.resize(rows.len(), 0.0);
             slopes.resize(rows.len(), 0.0);
             dots(simd, row, k, rows, ragged.scale, weights);
+            if ragged.softcap.is_some() {
+                cap(simd, weights, ragged.softcap);
+                bends.clone_from(weights);
+            }
             simd::softmax(simd, weights);
             dots(simd, grad, v, rows, 1.0, slopes);
             let mean = simd.splat_f32s(simd::dot(simd, weights, slopes));
@@ -325,6 +356,16 @@ impl WithSimd for HeadBackward<'_> {
                 #[inline(always)]
                 |slope, weight, _| simd.mul_f32s(simd.mul_f32s(weight, scale), simd.sub_f32s(slope, mean)),
             );
+            if let Some(cap) = ragged.softcap {
+                simd::update2(
+                    simd,
+                    slopes,
+                    bends,
+                    bends,
+                    #[inline(always)]
+                    |at, score, _| simd.mul_f32s(at, slope(simd, score, cap)),
+                );
+            }
             mix(simd, &mut out.query[at(query.row)], k, rows, slopes);
             if !table_too {
                 continue;

@@ -2,20 +2,21 @@ use super::*;
 use crate::testing::{assert_close, assert_same_on_any_threads, check, noise, numbers};
 use candle_core::DType;
 
-/// Three prefixes, shared and not: whole, cut short, of several stretches, with a row that comes twice.
+/// Three prefixes, shared and not: whole, cut short at either end, of several stretches, with a row that comes twice.
 fn ragged(heads: usize, kv_heads: usize) -> Arc<Ragged> {
     let stretch = |start, len| Stretch { start, len };
     let query = |row, stretches, keys| Query { row, stretches, keys };
     let stretches = vec![stretch(0, 5), stretch(7, 4), stretch(3, 13), stretch(2, 0), stretch(9, 1)];
     let queries = vec![
-        query(0, 0..2, 9),
-        query(3, 0..2, 1),
-        query(1, 0..2, 6),
-        query(2, 2..5, 14),
-        query(2, 1..3, 16),
-        query(0, 4..5, 1),
+        query(0, 0..2, 0..9),
+        query(3, 0..2, 0..1),
+        query(1, 0..2, 3..6),
+        query(1, 0..2, 7..9),
+        query(2, 2..5, 0..14),
+        query(2, 1..3, 2..16),
+        query(0, 4..5, 0..1),
     ];
-    Arc::new(Ragged { queries, stretches, kv_heads, heads, scale: 0.3 })
+    Arc::new(Ragged { queries, stretches, kv_heads, heads, scale: 0.3, softcap: None })
 }
 
 #[test]
@@ -26,9 +27,11 @@ fn values_and_slopes_are_those_of_the_formula() {
             (noise((16, kv_heads * head_dim), 2) * 3.0).unwrap(),
             noise((16, kv_heads * head_dim), 3),
         ];
-        let ragged = ragged(heads, kv_heads);
-        // Scores below 30 from up to 44 products; an absolute 3e-6 in a score is a relative one after.
-        check(&inputs, 1e-5, |x| ragged.attend(&x[0], &x[1], &x[2]));
+        for softcap in [None, Some(0.7)] {
+            let ragged = Arc::new(Ragged { softcap, ..(*ragged(heads, kv_heads)).clone() });
+            // Scores below 30 from up to 44 products; an absolute 3e-6 in a score is a relative one after.
+            check(&inputs, 1e-5, |x| ragged.attend(&x[0], &x[1], &x[2]));
+        }
     }
 }
 
@@ -36,8 +39,8 @@ fn values_and_slopes_are_those_of_the_formula() {
 fn a_thousand_keys_and_far_scores_are_right() {
     let (heads, kv_heads, head_dim, rows) = (4, 2, 64, 1100);
     let stretches = vec![Stretch { start: 50, len: 1000 }, Stretch { start: 0, len: 30 }];
-    let queries = (0..20).map(|row| Query { row, stretches: 0..2, keys: 1 + 54 * row }).collect();
-    let ragged = Arc::new(Ragged { queries, stretches, kv_heads, heads, scale: 1.0 });
+    let queries = (0..20).map(|row| Query { row, stretches: 0..2, keys: 0..1 + 54 * row }).collect();
+    let ragged = Arc::new(Ragged { queries, stretches, kv_heads, heads, scale: 1.0, softcap: None });
     for scale in [1.0, 30.0] {
         let query = (noise((20, heads * head_dim), 1) * scale).unwrap();
         let (key, value) = (noise((rows, kv_heads * head_dim), 2), noise((rows, kv_heads * head_dim), 3));
@@ -53,9 +56,25 @@ fn a_thousand_keys_and_far_scores_are_right() {
 fn threads_do_not_matter() {
     let (rows, width) = (300, 4 * 24);
     let stretches = vec![Stretch { start: 0, len: 200 }, Stretch { start: 150, len: 150 }];
-    let queries = (0..rows).map(|row| Query { row, stretches: row / 170..2, keys: 1 + row / 2 }).collect();
-    let ragged = Arc::new(Ragged { queries, stretches, kv_heads: 4, heads: 4, scale: 0.2 });
+    let queries = (0..rows).map(|row| Query { row, stretches: row / 170..2, keys: 0..1 + row / 2 }).collect();
+    let ragged = Arc::new(Ragged { queries, stretches, kv_heads: 4, heads: 4, scale: 0.2, softcap: None });
     let x = noise((rows as usize, width), 1);
+    assert_same_on_any_threads(&x, |x| ragged.attend(x, x, x));
+}
+
+/// A window over a long prompt, whose blocks and groups start anywhere.
+#[test]
+fn windows_are_right_wherever_they_start() {
+    let (rows, width) = (150u32, 2 * 12);
+    let queries = (0..rows)
+        .map(|row| Query { row, stretches: 0..2, keys: (row + 1).saturating_sub(37)..row + 1 })
+        .collect();
+    let stretches = vec![Stretch { start: 0, len: 70 }, Stretch { start: 70, len: 80 }];
+    let ragged = Arc::new(Ragged { queries, stretches, kv_heads: 2, heads: 2, scale: 0.5, softcap: None });
+    let x = noise((rows as usize, width), 1);
+    let wide = x.to_dtype(DType::F64).unwrap();
+    let exact = ragged.attend(&wide, &wide, &wide).unwrap();
+    assert_close(&ragged.attend(&x, &x, &x).unwrap(), &exact, 1e-6);
     assert_same_on_any_threads(&x, |x| ragged.attend(x, x, x));
 }
 
@@ -95,7 +114,7 @@ fn rows_beside_a_table_are_rows_of_it() {
         let whole = ragged.attend(&query, &key, &value).unwrap();
         let beside = ragged.attend_beside(&query, (&keys, &values), (&more_keys, &more_values)).unwrap();
         assert_eq!(numbers(&beside), numbers(&whole));
-        let slopes = |y: &Tensor| (y * noise((6, 12), 4)).unwrap().sum_all().unwrap().backward().unwrap();
+        let slopes = |y: &Tensor| (y * noise((7, 12), 4)).unwrap().sum_all().unwrap().backward().unwrap();
         let (ours, theirs) = (slopes(&beside), slopes(&whole));
         assert_eq!(numbers(ours.get(&query).unwrap()), numbers(theirs.get(&query).unwrap()));
         for (part, table) in [(&keys, &key), (&values, &value)] {
@@ -134,8 +153,9 @@ fn refuses_what_does_not_fit() {
     };
     assert!(!refused(|_| ()));
     assert!(refused(|bad| bad.queries[1].row = 4));
-    assert!(refused(|bad| bad.queries[1].keys = 0));
-    assert!(refused(|bad| bad.queries[1].keys = 10));
+    assert!(refused(|bad| bad.queries[1].keys = 0..0));
+    assert!(refused(|bad| bad.queries[1].keys = 3..10));
+    assert!(refused(|bad| bad.queries[1].keys = Range { start: 3, end: 2 }));
     assert!(refused(|bad| bad.queries[1].stretches = 4..6));
     assert!(refused(|bad| bad.queries[1].stretches = Range { start: 3, end: 2 }));
     assert!(refused(|bad| bad.stretches[2].len = 14));

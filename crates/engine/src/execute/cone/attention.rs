@@ -7,8 +7,8 @@ use crate::cone::{NodeId, Point, Rows};
 use crate::{Error, Result};
 use candle_core::{D, Tensor};
 use causalcone_model::Site;
-use causalcone_model::decoder::{Causal, turned};
-use causalcone_ops::{Query, Ragged, Stretch, select, softmax};
+use causalcone_model::decoder::{Block, Causal};
+use causalcone_ops::{Query, Ragged, Standing, Stretch, select, softmax};
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -52,7 +52,7 @@ impl Pass<'_, '_> {
         let nodes: Vec<(NodeId, Rows)> = batch.nodes.iter().filter_map(attends).collect();
         let seen: Vec<Vec<(NodeId, Rows)>> = nodes
             .iter()
-            .map(|(id, rows)| forest.owners(*id, at(Site::KeyOutput), Rows::from(0..rows.end())))
+            .map(|(id, rows)| forest.owners(*id, at(Site::KeyOutput), self.seen_by(*id, layer, rows)))
             .collect();
         self.sight = self.look(layer, query, key, value, &seen)?;
 
@@ -102,18 +102,18 @@ impl Pass<'_, '_> {
             }
             index.gather()
         };
-        let kv_heads = self.model.config().kv_heads;
-        let turned = |keys: &Tensor, positions: &[usize]| -> Result<Tensor> {
-            let rotation = self.model.decoder().rotation(positions)?;
-            Ok(turned(keys, kv_heads, rotation.as_ref())?)
+        let (config, block) = (self.model.config(), self.weights(layer)?);
+        let as_seen = |keys: &Tensor, values: &Tensor, standing: &[Standing]| -> Result<(Tensor, Tensor)> {
+            let rotation = self.model.decoder().rotation(layer, standing)?;
+            let keys = block.seen_key(keys, config, rotation.as_ref())?;
+            Ok((keys, block.seen_value(values, config)?))
         };
         let mut tables = Vec::new();
         if let Some((keys, values)) = key.rows().zip(value.rows()) {
-            tables.push((turned(keys, &key.positions())?, values.clone()));
+            tables.push(as_seen(keys, values, &self.standing(key.nodes().iter().map(|(node, rows)| (node, rows))))?);
         }
         if let Some((keys, values)) = stored(Site::KeyOutput)?.zip(stored(Site::ValueOutput)?) {
-            let positions: Vec<usize> = outside.values().flat_map(Rows::iter).collect();
-            tables.push((turned(&keys, &positions)?, values));
+            tables.push(as_seen(&keys, &values, &self.standing(&outside))?);
         }
         let rows = Table::new(key.nodes().iter().cloned().chain(outside).collect(), None);
         Ok(Sight { layer, query, rows, tables, whole: OnceCell::new() })
@@ -136,6 +136,7 @@ impl Pass<'_, '_> {
             heads: config.heads,
             kv_heads: config.kv_heads,
             scale: config.score_scale(layer) as f32,
+            softcap: config.score.softcap.map(|cap| cap as f32),
         };
         for ((_, rows), seen) in nodes.iter().zip(seen) {
             let mut ranges: Vec<_> = seen
@@ -149,13 +150,12 @@ impl Pass<'_, '_> {
                 ragged.stretches.push(Stretch { start, len: number(range.len()) });
             }
             let stretches = first..number(ragged.stretches.len());
+            let all = rows.seen(config.window(layer));
             for row in rows.iter() {
                 let query = number(ragged.queries.len());
-                ragged.queries.push(Query {
-                    row: query,
-                    stretches: stretches.clone(),
-                    keys: number(row + 1),
-                });
+                let oldest = config.window(layer).map_or(0, |window| (row + 1).saturating_sub(window));
+                let keys = number(all.rank(oldest))..number(all.rank(row) + 1);
+                ragged.queries.push(Query { row: query, stretches: stretches.clone(), keys });
             }
         }
         let table = Table::new(nodes, None);
@@ -183,14 +183,32 @@ impl Pass<'_, '_> {
     fn queries(&self, layer: usize, nodes: &[(NodeId, Rows)]) -> Result<Tensor> {
         let at = Point { block: layer, site: Site::QueryOutput };
         let mut index = Index::new([&self.sight.query].into_iter().chain(self.store.tables(at)));
-        let mut positions = Vec::new();
         for (node, rows) in nodes {
             self.add_to_index(&mut index, at, *node, rows.iter())?;
-            positions.extend(rows.iter());
         }
-        let rotation = self.model.decoder().rotation(&positions)?;
+        let rotation = self.model.decoder().rotation(layer, &self.standing(nodes.iter().map(|(node, rows)| (node, rows))))?;
         let query = index.gather()?.ok_or_else(|| lacking(0, at, 0))?;
-        Ok(turned(&query, self.model.config().heads, rotation.as_ref())?)
+        Ok(self.weights(layer)?.seen_query(&query, self.model.config(), rotation.as_ref())?)
+    }
+
+    /// The weights of a layer.
+    fn weights(&self, layer: usize) -> Result<&Block> {
+        let missing = || Error::part("plan", format!("names layer {layer}, which the model does not have"));
+        self.model.decoder().blocks().get(layer).ok_or_else(missing)
+    }
+
+    /// The positions that rows of a run see.
+    fn seen_by(&self, node: NodeId, layer: usize, rows: &Rows) -> Rows {
+        self.cone.forest.nodes()[node].seen(layer, rows)
+    }
+
+    /// Where rows of runs stand.
+    fn standing<'r>(&self, nodes: impl IntoIterator<Item = (&'r NodeId, &'r Rows)>) -> Vec<Standing> {
+        let of = |(node, rows): (&NodeId, &'r Rows)| {
+            let length = self.cone.forest.nodes()[*node].len;
+            rows.iter().map(move |position| Standing { position, length })
+        };
+        nodes.into_iter().flat_map(of).collect()
     }
 
     /// The weighted values of a node that starts at scores or weights.
@@ -208,7 +226,8 @@ impl Pass<'_, '_> {
             self.bound.of(&edit.op).apply(edit.scale, block, value.as_ref())
         })?;
         if at.site == Site::AttentionScore {
-            Causal::new(&positions, node.len)?.check(&base, &new, at.block).map_err(|source| {
+            let window = self.model.config().window(at.block);
+            Causal::new(&positions, 0..node.len, window)?.check(&base, &new, at.block).map_err(|source| {
                 let run = &self.plan.runs[node.run].name;
                 Error::Part { part: format!("run \"{run}\""), source }
             })?;
@@ -216,25 +235,29 @@ impl Pass<'_, '_> {
         let new = those_of(&new, 1, &positions, &rows)?;
         let weights = if at.site == Site::AttentionScore { softmax(&new)? } else { new.clone() };
         self.matrices.insert((id, at.site), (rows.clone(), new));
-        let seen = rows.end();
-        let value = select(&self.values(id, at.block, seen)?, 0, &(0..seen).collect::<Vec<_>>())?;
-        let mixed = self.model.decoder().mix(&weights.narrow(D::Minus1, 0, seen)?, &value)?;
+        let seen = self.seen_by(id, at.block, &rows);
+        let value = self.values(id, at.block, &seen)?;
+        let weights = match seen.ranges() {
+            [range] if range.start == 0 => weights.narrow(D::Minus1, 0, range.end)?,
+            _ => select(&weights, 2, &seen.iter().collect::<Vec<_>>())?,
+        };
+        let mixed = self.model.decoder().mix(&weights, &value)?;
         Ok(Some((vec![(id, rows)], mixed)))
     }
 
-    /// The first so many values of a run.
-    fn values(&self, node: NodeId, layer: usize, count: usize) -> Result<Tensor> {
-        let rows = self.key_rows(node, layer, Site::ValueOutput, count)?;
+    /// Some values of a run.
+    fn values(&self, node: NodeId, layer: usize, rows: &Rows) -> Result<Tensor> {
+        let rows = self.key_rows(node, layer, Site::ValueOutput, rows)?;
         let whole = self.sight.whole()?;
         let (_, value) =
             whole.ok_or_else(|| lacking(node, Point { block: layer, site: Site::ValueOutput }, 0))?;
         Ok(causalcone_ops::gather_rows(value, &rows)?)
     }
 
-    /// Where the first so many keys or values of a run stand.
-    fn key_rows(&self, node: NodeId, layer: usize, site: Site, count: usize) -> Result<Vec<u32>> {
+    /// Where some keys or values of a run stand in the tables.
+    fn key_rows(&self, node: NodeId, layer: usize, site: Site, rows: &Rows) -> Result<Vec<u32>> {
         let at = Point { block: layer, site };
-        (0..count).map(|row| self.key_row(self.cone.forest.owner(node, at, row), row)).collect()
+        rows.iter().map(|row| self.key_row(self.cone.forest.owner(node, at, row), row)).collect()
     }
 
     /// Rows of scores or weights as a run has them, H × rows × n.
@@ -277,13 +300,21 @@ impl Pass<'_, '_> {
         let query = self.queries(layer, &[(node, sorted.clone())])?;
         let order: Vec<usize> = rows.iter().map(|row| sorted.rank(*row)).collect();
         let query = select(&query, 0, &order)?;
-        let keys = self.key_rows(node, layer, Site::KeyOutput, sorted.end())?;
+        let seen = self.seen_by(node, layer, &sorted);
+        let keys = self.key_rows(node, layer, Site::KeyOutput, &seen)?;
         let whole = self.sight.whole()?;
         let (key, _) =
             whole.ok_or_else(|| lacking(node, Point { block: layer, site: Site::KeyOutput }, 0))?;
         let scores = self.model.decoder().scores(layer, &query, &causalcone_ops::gather_rows(key, &keys)?)?;
-        let masked = Causal::new(rows, sorted.end())?.mask(&scores)?;
-        fit(&masked, self.cone.forest.nodes()[node].len, Site::AttentionScore)
+        let masked = Causal::new(rows, seen.iter(), self.model.config().window(layer))?.mask(&scores)?;
+        let len = self.cone.forest.nodes()[node].len;
+        if seen == Rows::from(0..seen.end()) {
+            return fit(&masked, len, Site::AttentionScore);
+        }
+        // One column more, of what is hidden, stands for every key outside all windows.
+        let with_hidden = fit(&masked, seen.len() + 1, Site::AttentionScore)?;
+        let column = |key| if seen.contains(key) { seen.rank(key) } else { seen.len() };
+        Ok(select(&with_hidden, 2, &(0..len).map(column).collect::<Vec<_>>())?)
     }
 
     fn keep_matrices(&mut self, at: Point) -> Result<()> {

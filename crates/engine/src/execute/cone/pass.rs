@@ -10,6 +10,7 @@ use crate::{Error, Result};
 use candle_core::Tensor;
 use causalcone_model::decoder::Block;
 use causalcone_model::{Model, Site};
+use causalcone_ops::add;
 use std::collections::{BTreeMap, HashMap};
 
 /// A batch on its way through the model.
@@ -153,17 +154,19 @@ impl<'a, 'b> Pass<'a, 'b> {
         [&normed, &query, &key].into_iter().for_each(|table| self.touch(layer, table));
 
         let mixed = self.attend(layer, query, &key, &value)?;
-        self.work.flops += mixed.nodes().iter().map(|(_, rows)| self.flops.seen(rows)).sum::<u64>();
+        self.work.flops += mixed.nodes().iter().map(|(_, rows)| self.flops.seen(layer, rows)).sum::<u64>();
         let mixed = self.stage(at(Site::AttentionValueOutput), mixed)?;
         self.work.flops += mixed.len() * self.flops.attention_output;
         let attention = mixed.map(|x| Ok(block.attention_output(x)?))?;
         let attention = self.stage(at(Site::AttentionOutput), attention)?;
-        let middle = self.add_residual(at(Site::BlockInput), &attention, &input)?;
+        let added = attention.map(|x| Ok(block.attention_added(x)?))?;
+        let middle = self.add_residual(at(Site::BlockInput), &added, &input)?;
         let middle = self.stage(at(Site::BlockMiddle), middle)?;
 
         self.touch(layer, &middle);
 
-        let normed = middle.select(self.pick(layer, |need| &need.output))?;
+        let before = if config.parallel { &input } else { &middle };
+        let normed = before.select(self.pick(layer, |need| &need.mlp))?;
         let normed = self.stage(at(Site::MlpInput), normed.map(|x| Ok(block.mlp_input(x)?))?)?;
         self.work.flops += normed.len() * self.flops.into;
         let activated = normed.like(|x| Ok(block.activate(x, config)?))?;
@@ -178,10 +181,32 @@ impl<'a, 'b> Pass<'a, 'b> {
         let hidden = self.stage(at(Site::MlpHidden), hidden)?;
         self.work.flops += hidden.len() * self.flops.down;
         let mlp = self.stage(at(Site::MlpOutput), hidden.map(|x| Ok(block.mlp_output(x)?))?)?;
-        let output = self.add_residual(at(Site::BlockMiddle), &mlp, &middle)?;
+        self.touch(layer, &mlp);
+        let output = if config.parallel {
+            self.join(layer, block, &middle, &mlp)?
+        } else {
+            let added = mlp.map(|x| Ok(block.mlp_added(x)?))?;
+            self.add_residual(at(Site::BlockMiddle), &added, &middle)?
+        };
         let output = self.stage(at(Site::BlockOutput), output)?;
         self.touch(layer, &output);
         Ok(output)
+    }
+
+    /// What leaves a block whose halves stand side by side: of a row one half may be a node's own and the other
+    /// another's.
+    fn join(&self, layer: usize, block: &Block, middle: &Table, mlp: &Table) -> Result<Table> {
+        let at = |site| Point { block: layer, site };
+        let leaves = |id: &NodeId| {
+            let node = &self.cone.forest.nodes()[*id];
+            let need = self.need(*id, layer).filter(|_| !node.is_past(layer, Site::BlockOutput))?;
+            (!need.leaving.is_empty()).then(|| (*id, need.leaving.clone()))
+        };
+        let rows = Table::new(self.batch.nodes.iter().filter_map(leaves).collect(), None);
+        let middle = self.index(at(Site::BlockMiddle), &rows, middle)?.gather()?;
+        let mlp = self.index(at(Site::MlpOutput), &rows, mlp)?.gather()?;
+        let sum = middle.zip(mlp).map(|(middle, mlp)| -> Result<_> { Ok(add(&middle, &block.mlp_added(&mlp)?)?) });
+        Ok(Table::new(rows.nodes().to_vec(), sum.transpose()?))
     }
 
     /// Notes rows of which something was computed.

@@ -47,11 +47,6 @@ impl Table {
         &self.nodes
     }
 
-    /// The position of every row.
-    pub(super) fn positions(&self) -> Vec<usize> {
-        self.nodes.iter().flat_map(|(_, rows)| rows.iter()).collect()
-    }
-
     /// The matrix, if there is any row.
     pub(super) fn rows(&self) -> Option<&Tensor> {
         self.rows.as_ref()

@@ -24,12 +24,19 @@
 //! # Ok::<(), causalcone_model::Error>(())
 //! ```
 
-use crate::config::Config;
+mod block;
+mod causal;
+
+pub use block::Block;
+pub(crate) use block::{Gate, NormWeights};
+pub use causal::Causal;
+
+use crate::config::{Config, Rotary, Scaling};
 use crate::site::Site;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use causalcone_ops::{
-    Linear, Rope, Rotation, add, cross_entropy_behind, layer_norm, multiply, rms_norm, softmax,
+    Linear, Rope, Rotation, Standing, add, cross_entropy, cross_entropy_behind, softcap, softmax,
 };
 
 /// Sees, and may change, the tensor of every site of a forward pass.
@@ -53,47 +60,11 @@ pub struct Decoder {
     /// vocab × width; none where it is the unembedding
     pub(crate) token_embedding: Option<Tensor>,
     pub(crate) position_embedding: Option<Tensor>,
-    pub(crate) rope: Option<Rope>,
+    /// One for each of the configuration's ways of rotating.
+    pub(crate) ropes: Vec<Rope>,
     pub(crate) blocks: Vec<Block>,
     pub(crate) final_norm: NormWeights,
     pub(crate) unembedding: Linear,
-}
-
-/// One layer: attention and MLP with a norm before each.
-#[derive(Debug)]
-pub struct Block {
-    pub(crate) attention_norm: NormWeights,
-    pub(crate) query: Linear,
-    pub(crate) key: Linear,
-    pub(crate) value: Linear,
-    pub(crate) attention_output: Linear,
-    pub(crate) mlp_norm: NormWeights,
-    pub(crate) gate: Gate,
-    pub(crate) down: Linear,
-}
-
-/// A norm's parameters; without a bias it is a root-mean-square norm.
-#[derive(Debug)]
-pub(crate) struct NormWeights {
-    pub(crate) weight: Tensor,
-    pub(crate) bias: Option<Tensor>,
-    pub(crate) eps: f64,
-}
-
-/// The first projections of an MLP: into the activation, and beside it where it is gated.
-#[derive(Debug)]
-pub(crate) struct Gate {
-    pub(crate) into: Linear,
-    pub(crate) up: Option<Linear>,
-}
-
-impl NormWeights {
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(match &self.bias {
-            Some(bias) => layer_norm(x, &self.weight, bias, self.eps)?,
-            None => rms_norm(x, &self.weight, self.eps)?,
-        })
-    }
 }
 
 impl Decoder {
@@ -107,15 +78,17 @@ impl Decoder {
         &self.blocks
     }
 
-    /// Rows of the token embedding, ids × width.
+    /// What tokens put into the residual stream when they enter layer 0, ids × width: their rows of the embedding,
+    /// scaled where the family does so.
     ///
     /// # Errors
     /// When an id is outside the vocabulary.
     pub fn token_embeddings(&self, ids: &[u32]) -> Result<Tensor> {
-        Ok(match &self.token_embedding {
+        let rows = match &self.token_embedding {
             Some(table) => table.index_select(&Tensor::new(ids, table.device())?, 0)?,
             None => self.unembedding.columns(ids)?,
-        })
+        };
+        Ok(if self.config.embedding_scale == 1.0 { rows } else { (rows * self.config.embedding_scale)? })
     }
 
     /// Where the weights are, and all that is computed with them.
@@ -130,33 +103,43 @@ impl Decoder {
     /// [`Error::Address`] where edited scores leave a query row nothing to attend to.
     pub fn forward<T: Tap>(&self, ids: &[u32], tap: &mut T) -> Result<Tensor, T::Error> {
         self.check(ids)?;
-        let positions: Vec<usize> = (0..ids.len()).collect();
-        let rotation = self.rotation(&positions)?;
-        let causal = Causal::new(&positions, ids.len())?;
+        let length = ids.len();
+        let positions: Vec<usize> = (0..length).collect();
+        let standing: Vec<_> = positions.iter().map(|&position| Standing { position, length }).collect();
+        let config = &self.config;
         let mut x = tap.at(Site::Embedding, None, self.embed(ids, &positions)?)?;
         for (layer, block) in self.blocks.iter().enumerate() {
-            let mut at = |site, x| tap.at(site, Some(layer), x);
+            // What a family lacks nobody sees.
+            let mut at = |site: Site, x: Tensor| match config.lacks(site) {
+                Some(_) => Ok(x),
+                None => tap.at(site, Some(layer), x),
+            };
             x = at(Site::BlockInput, x)?;
 
             let normed = at(Site::AttentionInput, block.attention_input(&x)?)?;
             let query = at(Site::QueryOutput, block.query(&normed)?)?;
             let key = at(Site::KeyOutput, block.key(&normed)?)?;
             let value = at(Site::ValueOutput, block.value(&normed)?)?;
-            let turn = |x: &Tensor, heads| turned(x, heads, rotation.as_ref());
-            let (query, key) = (turn(&query, self.config.heads)?, turn(&key, self.config.kv_heads)?);
+            let rotation = self.rotation(layer, &standing)?;
+            let query = block.seen_query(&query, config, rotation.as_ref())?;
+            let key = block.seen_key(&key, config, rotation.as_ref())?;
+            let causal = Causal::new(&positions, 0..length, config.window(layer))?;
             let own_scores = causal.mask(&self.scores(layer, &query, &key)?)?;
             let scores = at(Site::AttentionScore, own_scores.clone())?;
             causal.check(&own_scores, &scores, layer)?;
             let weights = at(Site::AttentionWeight, softmax(&scores).map_err(Error::from)?)?;
-            let mixed = at(Site::AttentionValueOutput, self.mix(&weights, &value)?)?;
+            let mixed = self.mix(&weights, &block.seen_value(&value, config)?)?;
+            let mixed = at(Site::AttentionValueOutput, mixed)?;
             let attention = at(Site::AttentionOutput, block.attention_output(&mixed)?)?;
-            x = at(Site::BlockMiddle, add(&x, &attention).map_err(Error::from)?)?;
+            let middle = add(&x, &block.attention_added(&attention)?).map_err(Error::from)?;
+            let middle = at(Site::BlockMiddle, middle)?;
 
-            let normed = at(Site::MlpInput, block.mlp_input(&x)?)?;
-            let activated = at(Site::MlpActivation, block.activate(&normed, &self.config)?)?;
+            let normed = block.mlp_input(if config.parallel { &x } else { &middle })?;
+            let normed = at(Site::MlpInput, normed)?;
+            let activated = at(Site::MlpActivation, block.activate(&normed, config)?)?;
             let hidden = at(Site::MlpHidden, block.gated(&normed, activated)?)?;
             let mlp = at(Site::MlpOutput, block.mlp_output(&hidden)?)?;
-            x = at(Site::BlockOutput, add(&x, &mlp).map_err(Error::from)?)?;
+            x = at(Site::BlockOutput, add(&middle, &block.mlp_added(&mlp)?).map_err(Error::from)?)?;
         }
         let x = tap.at(Site::FinalNorm, None, self.final_norm(&x)?)?;
         tap.at(Site::Logits, None, self.unembed(&x)?)
@@ -192,24 +175,24 @@ impl Decoder {
         }
     }
 
-    /// The rotation of query and key rows at these positions, on families that rotate.
+    /// The rotation of query and key rows of a layer that stand there, on families that rotate.
     ///
     /// # Errors
     /// When the tables cannot be made.
-    pub fn rotation(&self, positions: &[usize]) -> Result<Option<Rotation>> {
-        let at = |rope: &Rope| rope.at(positions, DType::F32, &Device::Cpu);
-        Ok(self.rope.as_ref().map(at).transpose()?)
+    pub fn rotation(&self, layer: usize, rows: &[Standing]) -> Result<Option<Rotation>> {
+        let rope = self.config.kinds.get(layer).and_then(|kind| self.ropes.get(kind.rotary));
+        Ok(rope.map(|rope| rope.at(rows, DType::F32, &Device::Cpu)).transpose()?)
     }
 
-    /// Scaled scores, H × queries × keys, before any mask, of rows already turned to their positions
-    /// ([`turned`]). Query head h reads key head h·K/H.
+    /// Scores, H × queries × keys, scaled and capped, before any mask, of rows as scores see them
+    /// ([`Block::seen_query`]). Query head h reads key head h·K/H.
     ///
     /// # Errors
     /// When the rows do not have the widths of this model's queries and keys.
     pub fn scores(&self, layer: usize, query: &Tensor, key: &Tensor) -> Result<Tensor> {
         let (query, key) = (by_head(query, self.config.heads)?, by_head(key, self.config.kv_heads)?);
-        let scores = grouped_matmul(&query, &key.t()?)?;
-        Ok((scores * self.config.score_scale(layer))?)
+        let scores = (grouped_matmul(&query, &key.t()?)? * self.config.score_scale(layer))?;
+        capped(scores, self.config.score.softcap)
     }
 
     /// The heads' weighted values side by side, queries × H·D, of weights H × queries × keys.
@@ -235,6 +218,10 @@ impl Decoder {
     /// # Errors
     /// When `x` does not have the model's width, or a label is missing or outside the vocabulary.
     pub fn cross_entropy(&self, x: &Tensor, labels: &[u32]) -> Result<(Tensor, Tensor)> {
+        if self.config.logit_softcap.is_some() {
+            let logits = self.unembed(x)?;
+            return Ok((cross_entropy(&logits, labels)?, logits.detach()));
+        }
         Ok(cross_entropy_behind(x, &self.unembedding, labels)?)
     }
 
@@ -244,14 +231,8 @@ impl Decoder {
     /// # Errors
     /// When they do not have the model's width.
     pub fn final_norm_of_parts(&self, x: &Tensor, parts: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
-        let NormWeights { weight, bias, eps } = &self.final_norm;
-        let centred = |rows: &Tensor| match bias {
-            Some(_) => rows.broadcast_sub(&rows.mean_keepdim(1)?),
-            None => Ok(rows.clone()),
-        };
-        let scale = (centred(x)?.sqr()?.mean_keepdim(1)? + *eps)?.sqrt()?;
-        let normed = centred(parts)?.broadcast_div(&scale)?.broadcast_mul(weight)?;
-        Ok((normed, bias.as_ref().map(|bias| bias.unsqueeze(0)).transpose()?))
+        let bias = self.final_norm.bias.as_ref().map(|bias| bias.unsqueeze(0)).transpose()?;
+        Ok((self.final_norm.of_parts(x, parts)?, bias))
     }
 
     /// Logits (rows × vocab) of rows that went through the last norm.
@@ -259,11 +240,9 @@ impl Decoder {
     /// # Errors
     /// When `x` does not have the model's width.
     pub fn unembed(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(self.unembedding.forward(x)?)
+        capped(self.unembedding.forward(x)?, self.config.logit_softcap)
     }
-}
 
-impl Decoder {
     /// [`Decoder::unembed`] for some tokens only, rows × tokens; `None` is all.
     ///
     /// # Errors
@@ -271,168 +250,37 @@ impl Decoder {
     pub fn unembed_tokens(&self, x: &Tensor, tokens: Option<&[u32]>) -> Result<Tensor> {
         match tokens {
             None => self.unembed(x),
-            Some(tokens) => Ok(x.matmul(&self.unembedding.columns(tokens)?.t()?)?),
+            Some(tokens) => capped(self.before_the_cap(x, tokens)?, self.config.logit_softcap),
+        }
+    }
+
+    /// Logits of some tokens (rows × tokens) before the family's cap, where it has one: these are linear in `x`.
+    ///
+    /// # Errors
+    /// When `x` does not have the model's width, or a token is outside the vocabulary.
+    pub fn before_the_cap(&self, x: &Tensor, tokens: &[u32]) -> Result<Tensor> {
+        Ok(x.matmul(&self.unembedding.columns(tokens)?.t()?)?)
+    }
+}
+
+/// The rope of a way of rotating.
+pub(crate) fn rope(rotary: &Rotary) -> Rope {
+    let plain = Rope::new(rotary.width, rotary.theta);
+    match &rotary.scaling {
+        Scaling::None => plain,
+        Scaling::Factors(factors) => plain.divided_by(factors),
+        Scaling::ByLength { original, short, long, magnitude } => {
+            let long = plain.clone().divided_by(long);
+            plain.divided_by(short).beyond(*original, long).stretched(*magnitude)
         }
     }
 }
 
-impl Block {
-    /// The first norm, rows × d.
-    ///
-    /// # Errors
-    /// See [`Block::query`].
-    pub fn attention_input(&self, x: &Tensor) -> Result<Tensor> {
-        self.attention_norm.forward(x)
-    }
-
-    /// The second norm, rows × d.
-    ///
-    /// # Errors
-    /// See [`Block::query`].
-    pub fn mlp_input(&self, x: &Tensor) -> Result<Tensor> {
-        self.mlp_norm.forward(x)
-    }
-
-    /// Queries of normed rows, rows × H·D.
-    ///
-    /// # Errors
-    /// When `x` does not have the model's width; the same holds for the other stages.
-    pub fn query(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(self.query.forward(x)?)
-    }
-
-    /// Keys of normed rows, rows × K·D.
-    ///
-    /// # Errors
-    /// See [`Block::query`].
-    pub fn key(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(self.key.forward(x)?)
-    }
-
-    /// Values of normed rows, rows × K·D.
-    ///
-    /// # Errors
-    /// See [`Block::query`].
-    pub fn value(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(self.value.forward(x)?)
-    }
-
-    /// The output projection of mixed values, rows × d.
-    ///
-    /// # Errors
-    /// See [`Block::query`].
-    pub fn attention_output(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(self.attention_output.forward(x)?)
-    }
-
-    /// The activation function's output, rows × m.
-    ///
-    /// # Errors
-    /// See [`Block::query`].
-    pub fn activate(&self, x: &Tensor, config: &Config) -> Result<Tensor> {
-        Ok(config.mlp.activation.forward(&self.gate.into.forward(x)?)?)
-    }
-
-    /// What enters the down projection: the activation, times up where the MLP is gated.
-    ///
-    /// # Errors
-    /// See [`Block::query`].
-    pub fn gated(&self, x: &Tensor, activated: Tensor) -> Result<Tensor> {
-        Ok(match &self.gate.up {
-            Some(up) => multiply(&activated, &up.forward(x)?)?,
-            None => activated,
-        })
-    }
-
-    /// The down projection, rows × d.
-    ///
-    /// # Errors
-    /// See [`Block::query`].
-    pub fn mlp_output(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(self.down.forward(x)?)
-    }
-}
-
-/// Queries or keys (rows × heads·D) turned to the positions of their rows, on families that rotate.
-///
-/// # Errors
-/// When the rows are not those the rotation was made for.
-pub fn turned(x: &Tensor, heads: usize, rotation: Option<&Rotation>) -> Result<Tensor> {
-    Ok(match rotation {
-        Some(rotation) => rotation.rows(x, heads)?,
-        None => x.clone(),
+fn capped(x: Tensor, cap: Option<f64>) -> Result<Tensor> {
+    Ok(match cap {
+        Some(cap) => softcap(&x, cap)?,
+        None => x,
     })
-}
-
-/// Which keys some queries may see: those at their own position and before.
-#[derive(Debug)]
-pub struct Causal {
-    queries: Vec<usize>,
-    visible: Tensor,
-}
-
-impl Causal {
-    /// For queries at these positions, and so many keys from position 0 on.
-    ///
-    /// # Errors
-    /// When it cannot be made.
-    pub fn new(queries: &[usize], keys: usize) -> Result<Self> {
-        let visible: Vec<u8> =
-            queries.iter().flat_map(|query| (0..keys).map(move |key| u8::from(key <= *query))).collect();
-        let visible = Tensor::from_vec(visible, (queries.len(), keys), &Device::Cpu)?;
-        Ok(Self { queries: queries.to_vec(), visible })
-    }
-
-    /// `x` (H × queries × keys) with everything a query may not see taken from `hidden`, of the same
-    /// shape.
-    ///
-    /// # Errors
-    /// When the two do not have that shape.
-    pub fn visible(&self, x: &Tensor, hidden: &Tensor) -> Result<Tensor> {
-        Ok(self.visible.broadcast_as(x.shape())?.where_cond(x, hidden)?)
-    }
-
-    /// Scores with −inf for everything a query may not see.
-    ///
-    /// # Errors
-    /// When they do not have the shape H × queries × keys.
-    pub fn mask(&self, scores: &Tensor) -> Result<Tensor> {
-        self.visible(scores, &Tensor::new(f32::NEG_INFINITY, scores.device())?.broadcast_as(scores.shape())?)
-    }
-
-    /// Refuses edited scores that have no softmax: rows that are all −inf, or hold NaN or +inf. Where
-    /// the model's own numbers overflow, the answer is not finite, and says so.
-    ///
-    /// # Errors
-    /// [`Error::Address`], naming the query row.
-    pub fn check(&self, own: &Tensor, edited: &Tensor, layer: usize) -> Result<()> {
-        if own.id() == edited.id() {
-            return Ok(());
-        }
-        let (_, rows, keys) = edited.dims3()?;
-        let (own, edited) = (own.flatten_all()?.to_vec1::<f32>()?, edited.flatten_all()?.to_vec1::<f32>()?);
-        for (i, (own, edited)) in own.chunks(keys).zip(edited.chunks(keys)).enumerate() {
-            if let (None, Some(problem)) = (without_softmax(own), without_softmax(edited)) {
-                let (head, row) = (i / rows, self.queries[i % rows]);
-                let place = format!("of layer {layer}, head {head} {problem} after the edits");
-                return Err(Error::address("query row", &row, place));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Why a row of scores has no softmax, if it has none.
-fn without_softmax(row: &[f32]) -> Option<&'static str> {
-    if row.iter().all(|x| *x == f32::NEG_INFINITY) {
-        Some("has no key left to attend to: every score is -inf")
-    } else if row.iter().any(|x| x.is_nan()) {
-        Some("has a score that is NaN")
-    } else if row.contains(&f32::INFINITY) {
-        Some("has a score that is +inf")
-    } else {
-        None
-    }
 }
 
 /// rows × heads·D to heads × rows × D.

@@ -1,0 +1,245 @@
+//! From a configuration, tensors and what a format calls them to a decoder.
+
+use crate::Result;
+use crate::config::{Config, Norm, QueryKeyNorm};
+use crate::decoder::{Block, Decoder, Gate, NormWeights, rope};
+use crate::file::Weights;
+use candle_core::Tensor;
+use causalcone_ops::Linear;
+use rayon::prelude::*;
+
+/// What a format calls the tensors of a family. A block's follow its prefix and number; what a family does not have
+/// is never looked up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Names {
+    /// Before all names but the unembedding's; some files leave it off.
+    pub(super) prefix: &'static str,
+    pub(super) token_embedding: &'static str,
+    pub(super) position_embedding: &'static str,
+    pub(super) final_norm: &'static str,
+    pub(super) unembedding: &'static str,
+    pub(super) block: &'static str,
+    pub(super) attention_norm: &'static str,
+    pub(super) attention_after: &'static str,
+    pub(super) mlp_norm: &'static str,
+    pub(super) mlp_after: &'static str,
+    pub(super) projections: Projections,
+    pub(super) query_norm: &'static str,
+    pub(super) key_norm: &'static str,
+    pub(super) attention_output: &'static str,
+    pub(super) into: Into,
+    pub(super) down: &'static str,
+    /// Whether matrices are stored in × out.
+    pub(super) transposed: bool,
+    /// Whether the rows of queries and keys are ordered for turning neighbours together.
+    pub(super) pairs: bool,
+    /// What is added to the weight of a norm.
+    pub(super) norm_offset: f64,
+    /// Tensors that carry no weight: masks, and frequencies that follow from the configuration.
+    pub(super) buffers: &'static [&'static str],
+}
+
+/// How the projections to queries, keys and values are stored.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Projections {
+    /// One by one.
+    Apart { query: &'static str, key: &'static str, value: &'static str },
+    /// All queries, then all keys, then all values.
+    Stacked(&'static str),
+    /// Head by head its query, key and value.
+    ByHead(&'static str),
+}
+
+/// How the first projections of the MLP are stored.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Into {
+    /// The only one.
+    Plain(&'static str),
+    /// One by one.
+    Gated { gate: &'static str, up: &'static str },
+    /// All of the gate, then all of up.
+    Stacked(&'static str),
+}
+
+/// A weight, out × in, and its bias.
+type Matrix = (Tensor, Option<Tensor>);
+
+struct Parts<'a> {
+    config: &'a Config,
+    weights: &'a Weights,
+    names: &'a Names,
+    prefix: &'static str,
+}
+
+/// Builds the decoder, having taken or ignored every tensor.
+pub(super) fn assemble(config: Config, weights: &Weights, names: &Names) -> Result<Decoder> {
+    let is_bare = weights.contains(&format!("{}.weight", names.token_embedding));
+    let parts = Parts { config: &config, weights, names, prefix: if is_bare { "" } else { names.prefix } };
+    let (token_embedding, unembedding) = parts.embeddings()?;
+    let position_embedding = match config.rotaries() {
+        [] => Some(parts.take(&format!("{}.weight", names.position_embedding), &[config.context, config.width])?),
+        _ => None,
+    };
+    let blocks = (0..config.layers).into_par_iter().map(|layer| parts.block(layer)).collect::<Result<_>>()?;
+    let final_norm = parts.norm(names.final_norm, config.width)?;
+    weights.finish(|name| names.buffers.iter().any(|buffer| name.ends_with(buffer)))?;
+    let ropes = config.rotaries().iter().map(rope).collect();
+    Ok(Decoder { token_embedding, position_embedding, ropes, blocks, final_norm, unembedding, config })
+}
+
+impl Parts<'_> {
+    fn take(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.weights.take(&format!("{}{name}", self.prefix), shape)
+    }
+
+    fn norm(&self, name: &str, width: usize) -> Result<NormWeights> {
+        let (weight, bias) = (format!("{name}.weight"), format!("{name}.bias"));
+        let eps = self.config.norm.eps();
+        let (weight, bias) = match self.config.norm {
+            Norm::Layer { .. } => (self.take(&weight, &[width])?, Some(self.take(&bias, &[width])?)),
+            Norm::Rms { .. } => (self.take(&weight, &[width])?, None),
+            Norm::Plain { .. } => {
+                let one = Tensor::ones(width, candle_core::DType::F32, &candle_core::Device::Cpu)?;
+                let zero = one.zeros_like()?;
+                (one, Some(zero))
+            }
+        };
+        let weight = if self.names.norm_offset == 0.0 { weight } else { (weight + self.names.norm_offset)? };
+        Ok(NormWeights { weight, bias, eps })
+    }
+
+    /// A weight, out × in whatever its layout, and its bias.
+    fn matrix(&self, name: &str, input: usize, output: usize, biased: bool) -> Result<Matrix> {
+        let shape = if self.names.transposed { [input, output] } else { [output, input] };
+        let weight = self.take(&format!("{name}.weight"), &shape)?;
+        let weight = if self.names.transposed { weight.t()? } else { weight };
+        let bias = biased.then(|| self.take(&format!("{name}.bias"), &[output])).transpose()?;
+        Ok((weight, bias))
+    }
+
+    fn linear(&self, name: &str, input: usize, output: usize, biased: bool) -> Result<Linear> {
+        linear(self.matrix(name, input, output, biased)?)
+    }
+
+    fn block(&self, layer: usize) -> Result<Block> {
+        let Self { config, names, .. } = self;
+        let (d, m, q) = (config.width, config.mlp_width, config.heads * config.head_dim);
+        let name = |part: &str| format!("{}.{layer}.{part}", names.block);
+        let norm = |is_there: bool, part: &str, width: usize| {
+            is_there.then(|| self.norm(&name(part), width)).transpose()
+        };
+        let heads_norm = |part: &str, heads: usize| match config.query_key_norm {
+            None => Ok(None),
+            Some(QueryKeyNorm::Heads) => norm(true, part, config.head_dim),
+            Some(QueryKeyNorm::Whole) => norm(true, part, heads * config.head_dim),
+        };
+        let [query, key, value] = self.projections(&name)?;
+        let (before, after, bias) = (config.norms_before(), config.norms_after(), config.bias.mlp);
+        let gate = match names.into {
+            Into::Plain(up) => Gate { into: self.linear(&name(up), d, m, bias)?, up: None },
+            Into::Gated { gate, up } => Gate {
+                into: self.linear(&name(gate), d, m, bias)?,
+                up: Some(self.linear(&name(up), d, m, bias)?),
+            },
+            Into::Stacked(both) => {
+                let both = self.matrix(&name(both), d, 2 * m, bias)?;
+                Gate { into: linear(rows(&both, 0, m)?)?, up: Some(linear(rows(&both, m, m)?)?) }
+            }
+        };
+        Ok(Block {
+            attention_norm: norm(before, names.attention_norm, d)?,
+            query,
+            key,
+            value,
+            query_norm: heads_norm(names.query_norm, config.heads)?,
+            key_norm: heads_norm(names.key_norm, config.kv_heads)?,
+            attention_output: self.linear(
+                &name(names.attention_output),
+                q,
+                d,
+                config.bias.attention_output,
+            )?,
+            attention_after: norm(after, names.attention_after, d)?,
+            mlp_norm: norm(before, names.mlp_norm, d)?,
+            gate,
+            down: self.linear(&name(names.down), m, d, bias)?,
+            mlp_after: norm(after, names.mlp_after, d)?,
+        })
+    }
+
+    /// The projections to queries, keys and values.
+    fn projections(&self, name: impl Fn(&str) -> String) -> Result<[Linear; 3]> {
+        let Self { config, names, .. } = self;
+        let (d, biased) = (config.width, config.bias.query_key_value);
+        let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
+        let [query, key, value] = match names.projections {
+            Projections::Apart { query, key, value } => [
+                self.matrix(&name(query), d, q, biased)?,
+                self.matrix(&name(key), d, kv, biased)?,
+                self.matrix(&name(value), d, kv, biased)?,
+            ],
+            Projections::Stacked(all) => {
+                let all = self.matrix(&name(all), d, q + 2 * kv, biased)?;
+                [rows(&all, 0, q)?, rows(&all, q, kv)?, rows(&all, q + kv, kv)?]
+            }
+            Projections::ByHead(all) => {
+                let all = self.matrix(&name(all), d, 3 * q, biased)?;
+                let third = |n: usize| {
+                    map(&all, |x| {
+                        let by_head = x.reshape((config.heads, 3, config.head_dim, ()))?;
+                        let (_, rest) = x.dims().split_at(1);
+                        by_head.narrow(1, n, 1)?.contiguous()?.reshape([&[q], rest].concat())
+                    })
+                };
+                [third(0)?, third(1)?, third(2)?]
+            }
+        };
+        let turned = |matrix: Matrix, heads: usize| {
+            if names.pairs { map(&matrix, |x| halves(x, heads)) } else { Ok(matrix) }
+        };
+        Ok([linear(turned(query, config.heads)?)?, linear(turned(key, config.kv_heads)?)?, linear(value)?])
+    }
+
+    /// The token embedding, where it is not the unembedding, and the unembedding.
+    fn embeddings(&self) -> Result<(Option<Tensor>, Linear)> {
+        let Self { config, weights, names, .. } = self;
+        let shape = [config.vocab, config.width];
+        let output = names.unembedding;
+        let embedding = self.take(&format!("{}.weight", names.token_embedding), &shape)?;
+        if !config.tied {
+            return Ok((Some(embedding), Linear::new(weights.take(output, &shape)?.t()?, None)?));
+        }
+        if weights.contains(output) {
+            // Some files hold the tied tensor twice. A second one that differs contradicts the file's own
+            // configuration, and either choice could be wrong.
+            let second = weights.take(output, &shape)?;
+            let apart = (second - &embedding)?.abs()?.max_all()?.to_scalar::<f32>()?;
+            if apart != 0.0 {
+                return Err(weights
+                    .bad(output, "differs from the embedding, but the configuration says the two are tied"));
+            }
+        }
+        Ok((None, Linear::new(embedding.t()?, None)?))
+    }
+}
+
+fn linear((weight, bias): Matrix) -> Result<Linear> {
+    Ok(Linear::new(weight.t()?, bias)?)
+}
+
+/// Weight and bias, each mapped.
+fn map((weight, bias): &Matrix, f: impl Fn(&Tensor) -> candle_core::Result<Tensor>) -> Result<Matrix> {
+    Ok((f(weight)?, bias.as_ref().map(f).transpose()?))
+}
+
+/// Some rows of a weight and of its bias.
+fn rows(matrix: &Matrix, first: usize, count: usize) -> Result<Matrix> {
+    map(matrix, |x| x.narrow(0, first, count)?.contiguous())
+}
+
+/// Reorders rows from (…, pair, 2) within a head to (…, 2, pair).
+fn halves(x: &Tensor, heads: usize) -> candle_core::Result<Tensor> {
+    let rows = x.dim(0)?;
+    let grouped = x.reshape((heads, rows / heads / 2, 2, ()))?;
+    grouped.transpose(1, 2)?.contiguous()?.reshape(x.shape())
+}

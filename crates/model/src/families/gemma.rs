@@ -1,0 +1,208 @@
+//! Gemma 1, 2 and 3 (text).
+//!
+//! Norms multiply with 1 + w, embeddings are scaled by √d, heads have a width of their own. Gemma 2 adds norms after
+//! attention and MLP, caps on scores and logits, and windows on every other layer; Gemma 3 norms queries and keys,
+//! has windows on five layers of six, and turns these by another base. GGUF files hold 1 + w.
+
+use super::assemble::Names;
+use super::{Family, Format, gguf, hugging_face, llama};
+use crate::Result;
+use crate::config::{Bias, Config, Kind, Norms, Positions, QueryKeyNorm, Rotary, Scaling};
+use crate::file::Weights;
+use crate::file::keys::Keys;
+use causalcone_ops::Activation;
+
+const NAMES: Names = Names { norm_offset: 1.0, ..llama::NAMES };
+
+/// With norms on either side of attention and MLP.
+const AROUND: Names = Names {
+    attention_after: "post_attention_layernorm",
+    mlp_norm: "pre_feedforward_layernorm",
+    mlp_after: "post_feedforward_layernorm",
+    ..NAMES
+};
+
+pub(super) const GEMMA: Family = Family {
+    name: "gemma",
+    architectures: &["GemmaForCausalLM"],
+    hugging_face: Format { config: gemma, names: NAMES },
+    gguf: Some(("gemma", Format { config: gemma_gguf, names: gguf::NAMES })),
+};
+
+pub(super) const GEMMA2: Family = Family {
+    name: "gemma2",
+    architectures: &["Gemma2ForCausalLM"],
+    hugging_face: Format { config: gemma2, names: AROUND },
+    gguf: Some(("gemma2", Format { config: gemma2_gguf, names: gguf::NAMES })),
+};
+
+pub(super) const GEMMA3: Family = Family {
+    name: "gemma3_text",
+    architectures: &["Gemma3ForCausalLM"],
+    hugging_face: Format { config: gemma3, names: AROUND },
+    gguf: Some(("gemma3", Format { config: gemma3_gguf, names: gguf::NAMES })),
+};
+
+/// The base of the frequencies where files give none, and that of Gemma 3's windowed layers where they do not.
+const BASE: f64 = 10_000.0;
+
+const INERT: &[&str] = &["attention_dropout", "cache_implementation", "_sliding_window_pattern"];
+
+fn gemma(keys: &Keys, _: &Weights) -> Result<Config> {
+    let mut config = common(keys, GEMMA.name)?;
+    config.mlp.activation = match keys.get("hidden_activation") {
+        // The older key, of which files say "gelu" that were trained with the approximation; versions of
+        // transformers differ in what they make of them.
+        None => {
+            let activation = hugging_face::activation(keys, "hidden_act")?;
+            if activation == Activation::GeluErf {
+                let problem = "\"gelu\" may mean gelu_pytorch_tanh in a Gemma: say which in hidden_activation";
+                return Err(keys.bad("hidden_act", problem));
+            }
+            activation
+        }
+        Some(_) => {
+            keys.get("hidden_act");
+            hugging_face::activation(keys, "hidden_activation")?
+        }
+    };
+    config.positions = Positions::Rotary(vec![hugging_face::rotary(keys, config.head_dim)?]);
+    hugging_face::finish(keys, config, INERT)
+}
+
+fn gemma2(keys: &Keys, _: &Weights) -> Result<Config> {
+    let mut config = newer(keys, GEMMA2.name)?;
+    config.positions = Positions::Rotary(vec![hugging_face::rotary(keys, config.head_dim)?]);
+    let windows = hugging_face::windows(keys, config.layers, Some(keys.size("sliding_window")?), is_even)?;
+    config.kinds = hugging_face::kinds(windows);
+    hugging_face::finish(keys, config, INERT)
+}
+
+/// Gemma 2's windowed layers.
+fn is_even(layer: usize) -> bool {
+    layer.is_multiple_of(2)
+}
+
+fn gemma3(keys: &Keys, _: &Weights) -> Result<Config> {
+    let mut config = newer(keys, GEMMA3.name)?;
+    config.query_key_norm = Some(QueryKeyNorm::Heads);
+    let width = config.head_dim;
+    let (global, local) = match keys.object("rope_parameters")? {
+        None => (
+            hugging_face::rotary_of(keys, "rope_theta", keys.object("rope_scaling")?, width)?,
+            hugging_face::rotary_of(keys, "rope_local_base_freq", None, width)?,
+        ),
+        // Newer files say it by kind of layer.
+        Some(parameters) => {
+            let of = |kind: &str| {
+                let own = parameters.object(kind)?;
+                let own = own.ok_or_else(|| parameters.bad(kind, "is missing; nothing is assumed in its place"))?;
+                hugging_face::from_parameters(keys, &own, width)
+            };
+            let both = (of("full_attention")?, of("sliding_attention")?);
+            parameters.finish(&[])?;
+            both
+        }
+    };
+    config.positions = Positions::Rotary(vec![global, local]);
+    let window = keys.size("sliding_window")?;
+    let pattern = match keys.optional_size("sliding_window_pattern")? {
+        Some(pattern) => pattern,
+        None if keys.get("layer_types").is_some() => 1,
+        None => keys.size("_sliding_window_pattern")?,
+    };
+    config.kinds =
+        alternating(hugging_face::windows(keys, config.layers, Some(window), |layer| {
+            !(layer + 1).is_multiple_of(pattern)
+        })?);
+    keys.must_be("use_bidirectional_attention", false)?;
+    hugging_face::finish(keys, config, INERT)
+}
+
+/// Layers of which those with a window turn in the second way.
+fn alternating(windows: Vec<Option<usize>>) -> Vec<Kind> {
+    windows.into_iter().map(|window| Kind { window, rotary: usize::from(window.is_some()) }).collect()
+}
+
+/// What Gemma 2 and 3 have in common.
+fn newer(keys: &Keys, family: &'static str) -> Result<Config> {
+    let mut config = common(keys, family)?;
+    config.norms = Norms::Around;
+    config.mlp.activation = hugging_face::activation(keys, "hidden_activation")?;
+    config.score.scale = keys.positive("query_pre_attn_scalar")?.powf(-0.5);
+    config.score.softcap = keys.optional_positive("attn_logit_softcapping")?;
+    config.logit_softcap = keys.optional_positive("final_logit_softcapping")?;
+    // A name from Gemma 1; it is not read.
+    keys.get("hidden_act");
+    Ok(config)
+}
+
+/// What all have in common.
+fn common(keys: &Keys, family: &'static str) -> Result<Config> {
+    let mut config = hugging_face::like_llama(keys, family)?;
+    config.norm = hugging_face::rms(keys)?;
+    config.embedding_scale = (config.width as f64).sqrt();
+    config.tied = keys.flag("tie_word_embeddings")?.unwrap_or(true);
+    let bias = keys.flag("attention_bias")?.unwrap_or(false);
+    config.bias = Bias { query_key_value: bias, attention_output: bias, mlp: false };
+    Ok(config)
+}
+
+fn gemma_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
+    let header = gguf::Header::new(keys, weights, "gemma");
+    let mut config = common_gguf(&header, GEMMA.name)?;
+    config.positions = Positions::Rotary(vec![header.rotary(config.head_dim, Some(BASE))?]);
+    header.finish(config)
+}
+
+fn gemma2_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
+    let header = gguf::Header::new(keys, weights, "gemma2");
+    let mut config = newer_gguf(&header, GEMMA2.name, 46)?;
+    config.positions = Positions::Rotary(vec![header.rotary(config.head_dim, Some(BASE))?]);
+    config.score.softcap = Some(keys.positive(&header.key("attn_logit_softcapping"))?);
+    config.logit_softcap = Some(keys.positive(&header.key("final_logit_softcapping"))?);
+    let window = header.size("attention.sliding_window")?;
+    config.kinds = hugging_face::kinds(each(config.layers, |layer| is_even(layer).then_some(window)));
+    header.finish(config)
+}
+
+fn gemma3_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
+    let header = gguf::Header::new(keys, weights, "gemma3");
+    let mut config = newer_gguf(&header, GEMMA3.name, 62)?;
+    config.query_key_norm = Some(QueryKeyNorm::Heads);
+    let global = header.rotary(config.head_dim, None)?;
+    let theta = header.optional_positive("rope.freq_base_swa")?.unwrap_or(BASE);
+    let local = Rotary { theta, scaling: Scaling::None, ..global };
+    config.positions = Positions::Rotary(vec![global, local]);
+    config.logit_softcap = header.optional_positive("final_logit_softcapping")?;
+    let window = header.size("attention.sliding_window")?;
+    // The architecture's own, where a file does not say it.
+    let pattern = header.optional_size("attention.sliding_window_pattern")?.unwrap_or(6);
+    config.kinds = alternating(each(config.layers, |layer| {
+        (!(layer + 1).is_multiple_of(pattern)).then_some(window)
+    }));
+    header.finish(config)
+}
+
+/// What Gemma 2 and 3 have in common; the largest of each, of so many layers, scales scores by its width.
+fn newer_gguf(header: &gguf::Header<'_>, family: &'static str, largest: usize) -> Result<Config> {
+    let mut config = common_gguf(header, family)?;
+    config.norms = Norms::Around;
+    if config.layers == largest {
+        config.score.scale = (config.width as f64 / config.heads as f64).powf(-0.5);
+    }
+    Ok(config)
+}
+
+fn common_gguf(header: &gguf::Header<'_>, family: &'static str) -> Result<Config> {
+    let mut config = header.like_llama(family)?;
+    config.norm = header.rms()?;
+    config.embedding_scale = (config.width as f64).sqrt();
+    // The architecture has no other.
+    config.mlp.activation = Activation::GeluTanh;
+    Ok(config)
+}
+
+fn each(layers: usize, window: impl Fn(usize) -> Option<usize>) -> Vec<Option<usize>> {
+    (0..layers.min(super::MOST_LAYERS)).map(window).collect()
+}

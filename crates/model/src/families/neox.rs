@@ -1,0 +1,107 @@
+//! GPT-NeoX and Pythia: attention and MLP side by side, heads that turn in part, LayerNorm, one projection that holds
+//! query, key and value head by head.
+
+use super::assemble::{Into, Names, Projections};
+use super::{Family, Format, even_head, gguf, hugging_face};
+use crate::Result;
+use crate::config::{Bias, Config, Mlp, Norm, Norms, Positions, Score};
+use crate::file::Weights;
+use crate::file::keys::Keys;
+use causalcone_ops::Activation;
+
+pub(super) const NEOX: Family = Family {
+    name: "gpt_neox",
+    architectures: &["GPTNeoXForCausalLM"],
+    hugging_face: Format { config, names: NAMES },
+    gguf: Some((
+        "gptneox",
+        Format {
+            config: gguf_config,
+            names: Names {
+                projections: Projections::Stacked("attn_qkv"),
+                into: Into::Plain("ffn_up"),
+                ..gguf::NAMES
+            },
+        },
+    )),
+};
+
+const NAMES: Names = Names {
+    prefix: "gpt_neox.",
+    token_embedding: "embed_in",
+    position_embedding: "",
+    final_norm: "final_layer_norm",
+    unembedding: "embed_out.weight",
+    block: "layers",
+    attention_norm: "input_layernorm",
+    attention_after: "",
+    mlp_norm: "post_attention_layernorm",
+    mlp_after: "",
+    projections: Projections::ByHead("attention.query_key_value"),
+    query_norm: "",
+    key_norm: "",
+    attention_output: "attention.dense",
+    into: Into::Plain("mlp.dense_h_to_4h"),
+    down: "mlp.dense_4h_to_h",
+    transposed: false,
+    pairs: false,
+    norm_offset: 0.0,
+    // Old checkpoints carry masks and frequencies along.
+    buffers: &[".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"],
+};
+
+fn config(keys: &Keys, _: &Weights) -> Result<Config> {
+    let (width, heads) = (keys.size("hidden_size")?, keys.size("num_attention_heads")?);
+    let head_dim = even_head(keys, "num_attention_heads", width, heads)?;
+    let share = keys.positive("rotary_pct")?;
+    if share > 1.0 {
+        return Err(keys.bad("rotary_pct", format!("{share} is more than all of a head")));
+    }
+    let turning = (head_dim as f64 * share) as usize;
+    let attention = keys.flag("attention_bias")?.unwrap_or(true);
+    let rotary = hugging_face::rotary_of(keys, "rotary_emb_base", keys.object("rope_scaling")?, turning)?;
+    let config = Config {
+        family: NEOX.name,
+        layers: keys.size("num_hidden_layers")?,
+        width,
+        heads,
+        kv_heads: heads,
+        head_dim,
+        mlp_width: keys.size("intermediate_size")?,
+        vocab: keys.size("vocab_size")?,
+        context: keys.size("max_position_embeddings")?,
+        kinds: Vec::new(),
+        norm: Norm::Layer { eps: keys.positive("layer_norm_eps")? },
+        norms: Norms::Before,
+        query_key_norm: None,
+        clip: None,
+        positions: Positions::Rotary(vec![rotary]),
+        mlp: Mlp { activation: hugging_face::activation(keys, "hidden_act")?, gated: false },
+        parallel: keys.flag("use_parallel_residual")?.unwrap_or(true),
+        score: Score { scale: (head_dim as f64).powf(-0.5), by_layer: false, softcap: None },
+        embedding_scale: 1.0,
+        logit_softcap: None,
+        tied: keys.flag("tie_word_embeddings")?.unwrap_or(false),
+        bias: Bias { query_key_value: attention, attention_output: attention, mlp: true },
+    };
+    let inert = &["attention_dropout", "hidden_dropout", "classifier_dropout"];
+    hugging_face::finish(keys, config, inert)
+}
+
+fn gguf_config(keys: &Keys, weights: &Weights) -> Result<Config> {
+    let header = gguf::Header::new(keys, weights, "gptneox");
+    let mut config = header.like_llama(NEOX.name)?;
+    config.norm = Norm::Layer { eps: header.eps()? };
+    // The architecture has no other activation, and converters write no base but this one's models'.
+    config.mlp = Mlp { activation: Activation::GeluErf, gated: false };
+    let turning = header.size("rope.dimension_count")?;
+    if turning > config.head_dim {
+        let problem = format!("{turning} is more than the {} of a head", config.head_dim);
+        return Err(keys.bad(&header.key("rope.dimension_count"), problem));
+    }
+    config.positions = Positions::Rotary(vec![header.rotary(turning, Some(10_000.0))?]);
+    let parallel = header.key("use_parallel_residual");
+    config.parallel =
+        keys.flag(&parallel)?.ok_or_else(|| keys.bad(&parallel, "is missing; nothing is assumed in its place"))?;
+    header.finish(config)
+}

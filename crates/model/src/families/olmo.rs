@@ -1,0 +1,77 @@
+//! OLMo 1, whose norms have no parameters and which may clip queries, keys and values, and OLMo 2, whose norms stand
+//! after attention and MLP.
+
+use super::assemble::Names;
+use super::{Family, Format, gguf, hugging_face, llama};
+use crate::Result;
+use crate::config::{Bias, Config, Norm, Norms, Positions, QueryKeyNorm};
+use crate::file::Weights;
+use crate::file::keys::Keys;
+
+pub(super) const OLMO: Family = Family {
+    name: "olmo",
+    architectures: &["OlmoForCausalLM"],
+    hugging_face: Format { config: olmo, names: llama::NAMES },
+    gguf: Some(("olmo", Format { config: olmo_gguf, names: Names { pairs: true, ..gguf::NAMES } })),
+};
+
+pub(super) const OLMO2: Family = Family {
+    name: "olmo2",
+    architectures: &["Olmo2ForCausalLM"],
+    hugging_face: Format {
+        config: olmo2,
+        names: Names {
+            attention_after: "post_attention_layernorm",
+            mlp_after: "post_feedforward_layernorm",
+            ..llama::NAMES
+        },
+    },
+    gguf: Some(("olmo2", Format { config: olmo2_gguf, names: gguf::NAMES })),
+};
+
+/// What OLMo 1 adds to the variance; its configuration has no key for it.
+const EPS: f64 = 1e-5;
+
+fn olmo(keys: &Keys, _: &Weights) -> Result<Config> {
+    let mut config = common(keys, OLMO.name)?;
+    config.norm = Norm::Plain { eps: EPS };
+    config.clip = keys.optional_positive("clip_qkv")?;
+    hugging_face::finish(keys, config, &["attention_dropout"])
+}
+
+fn olmo2(keys: &Keys, _: &Weights) -> Result<Config> {
+    let mut config = common(keys, OLMO2.name)?;
+    config.norm = hugging_face::rms(keys)?;
+    config.norms = Norms::After;
+    config.query_key_norm = Some(QueryKeyNorm::Whole);
+    hugging_face::finish(keys, config, &["attention_dropout"])
+}
+
+fn common(keys: &Keys, family: &'static str) -> Result<Config> {
+    let mut config = hugging_face::like_llama(keys, family)?;
+    config.mlp.activation = hugging_face::activation(keys, "hidden_act")?;
+    config.positions = Positions::Rotary(vec![hugging_face::rotary(keys, config.head_dim)?]);
+    config.tied = keys.flag("tie_word_embeddings")?.unwrap_or(false);
+    let bias = keys.flag("attention_bias")?.unwrap_or(false);
+    config.bias = Bias { query_key_value: bias, attention_output: bias, mlp: false };
+    Ok(config)
+}
+
+fn olmo_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
+    let header = gguf::Header::new(keys, weights, "olmo");
+    let mut config = header.like_llama(OLMO.name)?;
+    config.norm = Norm::Plain { eps: header.eps()? };
+    config.clip = header.optional_positive("attention.clamp_kqv")?;
+    config.positions = Positions::Rotary(vec![header.rotary(config.head_dim, None)?]);
+    header.finish(config)
+}
+
+fn olmo2_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
+    let header = gguf::Header::new(keys, weights, "olmo2");
+    let mut config = header.like_llama(OLMO2.name)?;
+    config.norm = header.rms()?;
+    config.norms = Norms::After;
+    config.query_key_norm = Some(QueryKeyNorm::Whole);
+    config.positions = Positions::Rotary(vec![header.rotary(config.head_dim, None)?]);
+    header.finish(config)
+}

@@ -1,0 +1,89 @@
+//! Phi-3: fused projections, a window, and two sets of angles, one for prompts longer than it was first trained on.
+
+use super::assemble::{Into, Names, Projections};
+use super::{Family, Format, gguf, hugging_face, llama};
+use crate::Result;
+use crate::config::{Config, Kind, Positions, Rotary, Scaling};
+use crate::file::Weights;
+use crate::file::keys::Keys;
+
+pub(super) const PHI3: Family = Family {
+    name: "phi3",
+    architectures: &["Phi3ForCausalLM"],
+    hugging_face: Format {
+        config,
+        names: Names {
+            projections: Projections::Stacked("self_attn.qkv_proj"),
+            into: Into::Stacked("mlp.gate_up_proj"),
+            ..llama::NAMES
+        },
+    },
+    gguf: Some((
+        "phi3",
+        Format {
+            config: gguf_config,
+            names: Names {
+                projections: Projections::Stacked("attn_qkv"),
+                into: Into::Stacked("ffn_up"),
+                ..gguf::NAMES
+            },
+        },
+    )),
+};
+
+fn config(keys: &Keys, _: &Weights) -> Result<Config> {
+    let mut config = hugging_face::like_llama(keys, PHI3.name)?;
+    config.mlp.activation = hugging_face::activation(keys, "hidden_act")?;
+    config.norm = hugging_face::rms(keys)?;
+    config.tied = keys.flag("tie_word_embeddings")?.unwrap_or(false);
+    let share = keys.optional_positive("partial_rotary_factor")?.unwrap_or(1.0);
+    if share > 1.0 {
+        return Err(keys.bad("partial_rotary_factor", format!("{share} is more than all of a head")));
+    }
+    let turning = (config.head_dim as f64 * share) as usize;
+    config.positions = Positions::Rotary(vec![hugging_face::rotary(keys, turning)?]);
+    // Of no use but to longrope.
+    keys.get("original_max_position_embeddings");
+    let window = keys.optional_size("sliding_window")?;
+    config.kinds = hugging_face::kinds(hugging_face::windows(keys, config.layers, window, |_| true)?);
+    keys.must_be("attention_bias", false)?;
+    hugging_face::finish(keys, config, &["attention_dropout", "auto_map", "embd_pdrop", "resid_pdrop"])
+}
+
+fn gguf_config(keys: &Keys, weights: &Weights) -> Result<Config> {
+    let header = gguf::Header::new(keys, weights, "phi3");
+    let mut config = header.like_llama(PHI3.name)?;
+    config.norm = header.rms()?;
+    let turning = header.optional_size("rope.dimension_count")?.unwrap_or(config.head_dim);
+    if turning > config.head_dim {
+        let problem = format!("{turning} is more than the {} of a head", config.head_dim);
+        return Err(keys.bad(&header.key("rope.dimension_count"), problem));
+    }
+    let rotary = header.rotary(turning, None)?;
+    let original = header.optional_size("rope.scaling.original_context_length")?;
+    let magnitude = header.optional_positive("rope.scaling.attn_factor")?;
+    let factors = |name: &str| header.factors(name, turning);
+    let scaling = match (factors("rope_factors_short.weight")?, factors("rope_factors_long.weight")?) {
+        (None, None) => rotary.scaling,
+        (Some(short), Some(long)) => Scaling::ByLength {
+            original: header.size("rope.scaling.original_context_length")?,
+            short,
+            long,
+            magnitude: magnitude.unwrap_or(1.0),
+        },
+        _ => return Err(weights.bad("rope_factors_long.weight", "and rope_factors_short.weight: only one is there")),
+    };
+    if scaling == Scaling::None && original.is_some_and(|original| original < config.context) {
+        let problem = "is shorter than the context, but there are no factors for longer prompts";
+        return Err(keys.bad(&header.key("rope.scaling.original_context_length"), problem));
+    }
+    config.positions = Positions::Rotary(vec![Rotary { scaling, ..rotary }]);
+    // A window of 0 is how converters write that there is none.
+    let key = header.key("attention.sliding_window");
+    let window = match keys.get(&key).and_then(serde_json::Value::as_u64) {
+        Some(0) => None,
+        _ => header.optional_size("attention.sliding_window")?,
+    };
+    config.kinds = vec![Kind { window, rotary: 0 }; config.layers.min(super::MOST_LAYERS)];
+    header.finish(config)
+}

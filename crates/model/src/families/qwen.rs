@@ -1,0 +1,78 @@
+//! Qwen 2, which has biases on queries, keys and values, and Qwen 3, which norms queries and keys head by head.
+//!
+//! Both may have windows on their upper layers; GGUF files do not say so, and the models published as such have none.
+
+use super::llama::NAMES;
+use super::{Family, Format, gguf, hugging_face};
+use crate::Result;
+use crate::config::{Bias, Config, Positions, QueryKeyNorm};
+use crate::file::Weights;
+use crate::file::keys::Keys;
+
+pub(super) const QWEN2: Family = Family {
+    name: "qwen2",
+    architectures: &["Qwen2ForCausalLM"],
+    hugging_face: Format { config: qwen2, names: NAMES },
+    gguf: Some(("qwen2", Format { config: qwen2_gguf, names: gguf::NAMES })),
+};
+
+pub(super) const QWEN3: Family = Family {
+    name: "qwen3",
+    architectures: &["Qwen3ForCausalLM"],
+    hugging_face: Format { config: qwen3, names: NAMES },
+    gguf: Some(("qwen3", Format { config: qwen3_gguf, names: gguf::NAMES })),
+};
+
+fn qwen2(keys: &Keys, _: &Weights) -> Result<Config> {
+    let mut config = common(keys, QWEN2.name)?;
+    config.bias = Bias { query_key_value: true, ..Bias::default() };
+    hugging_face::finish(keys, config, &["attention_dropout"])
+}
+
+fn qwen3(keys: &Keys, _: &Weights) -> Result<Config> {
+    let mut config = common(keys, QWEN3.name)?;
+    let bias = keys.flag("attention_bias")?.unwrap_or(false);
+    config.bias = Bias { query_key_value: bias, attention_output: bias, mlp: false };
+    config.query_key_norm = Some(QueryKeyNorm::Heads);
+    hugging_face::finish(keys, config, &["attention_dropout"])
+}
+
+fn common(keys: &Keys, family: &'static str) -> Result<Config> {
+    let mut config = hugging_face::like_llama(keys, family)?;
+    config.mlp.activation = hugging_face::activation(keys, "hidden_act")?;
+    config.norm = hugging_face::rms(keys)?;
+    config.positions = Positions::Rotary(vec![hugging_face::rotary(keys, config.head_dim)?]);
+    config.tied = keys.flag("tie_word_embeddings")?.unwrap_or(false);
+    let is_on = keys.flag("use_sliding_window")?.unwrap_or(false);
+    let window = keys.optional_size("sliding_window")?.filter(|_| is_on);
+    // How many layers, from the first, have none; it may be all, or none.
+    let full = keys.get("max_window_layers").map(|value| {
+        let count = value.as_u64().and_then(|count| usize::try_from(count).ok());
+        count.ok_or_else(|| keys.bad("max_window_layers", format!("{value} is not a number of layers")))
+    });
+    let full = full.transpose()?;
+    if window.is_some() && full.is_none() && keys.get("layer_types").is_none() {
+        return Err(keys.bad("max_window_layers", "is missing; nothing is assumed in its place"));
+    }
+    let windows = hugging_face::windows(keys, config.layers, window, |layer| full.is_some_and(|full| layer >= full));
+    config.kinds = hugging_face::kinds(windows?);
+    Ok(config)
+}
+
+fn qwen2_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
+    let header = gguf::Header::new(keys, weights, "qwen2");
+    let config = common_gguf(&header, QWEN2.name)?;
+    header.finish(config)
+}
+
+fn qwen3_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
+    let header = gguf::Header::new(keys, weights, "qwen3");
+    let config = common_gguf(&header, QWEN3.name)?;
+    header.finish(Config { query_key_norm: Some(QueryKeyNorm::Heads), ..config })
+}
+
+fn common_gguf(header: &gguf::Header<'_>, family: &'static str) -> Result<Config> {
+    let config = header.like_llama(family)?;
+    let positions = Positions::Rotary(vec![header.rotary(config.head_dim, None)?]);
+    Ok(Config { norm: header.rms()?, positions, ..config })
+}
