@@ -349,9 +349,14 @@ enum ModelsAction {
     /// The models with a name, and which are on this machine
     List,
     /// Fetch a model, check it and keep it
+    ///
+    /// Some have terms of use, which are shown and asked about first.
     Pull {
         /// Its alias
         name: String,
+        /// Accept its terms of use, having read them, without being asked
+        #[arg(long)]
+        accept_terms: bool,
     },
     /// Describe a model: family, shape, tokenizer, hash
     Info {

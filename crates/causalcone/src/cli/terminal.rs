@@ -81,6 +81,17 @@ impl Terminal {
         }
     }
 
+    /// Asks a question that wants a yes; where nobody can answer, it is no.
+    pub(super) fn asks(&self, question: &str) -> bool {
+        if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+            return false;
+        }
+        let _ = write!(std::io::stderr(), "{question} [y/N] ");
+        let mut answer = String::new();
+        let is_read = std::io::stdin().read_line(&mut answer).is_ok();
+        is_read && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes")
+    }
+
     /// What went wrong, on stderr.
     pub(super) fn failure(&self, failure: &Failure) {
         self.clear();

