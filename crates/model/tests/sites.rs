@@ -2,83 +2,21 @@
 //! computed in f64 (`fixtures/make_fixtures.py`), and every loader against the same.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout)]
 
-use candle_core::{DType, Device, Tensor};
+#[path = "common/oracle.rs"]
+mod oracle;
+
+use candle_core::{Device, Tensor};
 use causalcone_model::decoder::Tap;
 use causalcone_model::{Error, Model, Site};
-use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
-
-fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures")
-}
-
-fn load(name: &str) -> Model {
-    Model::load(fixtures().join(name).to_str().unwrap()).unwrap()
-}
-
-/// Keeps the tensor of every site, under the name the fixtures give it.
-#[derive(Default)]
-struct Record(BTreeMap<String, Tensor>);
-
-impl Tap for Record {
-    type Error = Error;
-
-    fn at(&mut self, site: Site, layer: Option<usize>, x: Tensor) -> Result<Tensor, Error> {
-        let name = match layer {
-            Some(layer) => format!("{}.{layer}", site.name()),
-            None => site.name().into(),
-        };
-        self.0.insert(name, x.clone());
-        Ok(x)
-    }
-}
-
-type Cases = BTreeMap<String, BTreeMap<String, Vec<u32>>>;
+use oracle::{Cases, Record, distance, expected, fixtures, load, with_key, with_tensor};
 
 fn cases() -> Cases {
-    serde_json::from_slice(&std::fs::read(fixtures().join("sites.json")).unwrap()).unwrap()
+    oracle::json("sites.json")
 }
 
-fn expected(name: &str) -> HashMap<String, Tensor> {
-    candle_core::safetensors::load(fixtures().join(format!("{name}.sites.safetensors")), &Device::Cpu)
-        .unwrap()
-}
-
-/// The largest |Δ| / (1e-5 + 1e-5·|x|): at most 1 where we agree. Ours is f32 arithmetic, a few
-/// hundred roundings of 6e-8 deep; the oracle's is f64.
-fn distance(ours: &Tensor, theirs: &Tensor) -> f64 {
-    assert_eq!(ours.dims(), theirs.dims());
-    let values =
-        |x: &Tensor| x.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1::<f64>().unwrap();
-    let apart = |(a, b): (f64, f64)| {
-        // −inf above the diagonal of scores: the fixtures have zeros there.
-        if a == f64::NEG_INFINITY { 0.0 } else { (a - b).abs() / (1e-5 + 1e-5 * b.abs()) }
-    };
-    let ratios: Vec<f64> = values(ours).into_iter().zip(values(theirs)).map(apart).collect();
-    assert!(ratios.iter().all(|r| !r.is_nan()));
-    ratios.into_iter().fold(0.0, f64::max)
-}
-
-/// The worst distance over all cases and sites of a model, with the site's name.
+/// The worst distance over all cases and sites of a model.
 fn worst(model: &Model, name: &str) -> (f64, String) {
-    let expected = expected(name);
-    let mut worst = (0.0, String::new());
-    let mut compared = 0;
-    for (case, ids) in &cases()[name] {
-        let mut record = Record::default();
-        model.decoder().forward(ids, &mut record).unwrap();
-        for (site, ours) in &record.0 {
-            let key = format!("{case}/{site}");
-            let Some(theirs) = expected.get(&key) else { panic!("no fixture for {key}") };
-            compared += 1;
-            let distance = distance(ours, theirs);
-            if distance > worst.0 {
-                worst = (distance, key);
-            }
-        }
-    }
-    assert_eq!(compared, expected.len(), "every tensor of the fixture is one of our sites");
-    worst
+    oracle::worst(model, name, &cases()[name])
 }
 
 #[test]
@@ -108,28 +46,6 @@ fn a_prefix_gives_the_same_rows() {
             assert!(distance(&part, &whole.narrow(0, 0, n).unwrap()) <= 1.0, "{name}, first {n}");
         }
     }
-}
-
-/// A copy of a fixture directory.
-fn unchanged(name: &str) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    for file in ["config.json", "model.safetensors"] {
-        std::fs::copy(fixtures().join(name).join(file), folder.path().join(file)).unwrap();
-    }
-    folder
-}
-
-/// A copy of a fixture directory in which one tensor is changed, or removed for `None`.
-fn with_tensor(name: &str, tensor: &str, change: impl Fn(&Tensor) -> Option<Tensor>) -> tempfile::TempDir {
-    let folder = unchanged(name);
-    let source = fixtures().join(name);
-    let mut tensors = candle_core::safetensors::load(source.join("model.safetensors"), &Device::Cpu).unwrap();
-    match change(&tensors[tensor]) {
-        Some(changed) => tensors.insert(tensor.into(), changed),
-        None => tensors.remove(tensor),
-    };
-    candle_core::safetensors::save(&tensors, folder.path().join("model.safetensors")).unwrap();
-    folder
 }
 
 /// The fixtures are not blind: a loader that dropped any tensor (ones for a norm's weight, zeros
@@ -162,20 +78,6 @@ fn a_missing_tensor_and_an_unknown_one_are_refused_by_name() {
     candle_core::safetensors::save(&tensors, &path).unwrap();
     let error = Model::load(folder.path().to_str().unwrap()).unwrap_err().to_string();
     assert!(error.contains("q_norm.weight") && error.contains("no such tensor"), "{error}");
-}
-
-/// A copy of a fixture directory with one key of config.json changed; `Null` removes it.
-fn with_key(name: &str, key: &str, value: serde_json::Value) -> tempfile::TempDir {
-    let folder = unchanged(name);
-    let path = folder.path().join("config.json");
-    let mut config: serde_json::Map<String, serde_json::Value> =
-        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    match value {
-        serde_json::Value::Null => config.remove(key),
-        value => config.insert(key.into(), value),
-    };
-    std::fs::write(&path, serde_json::to_vec(&config).unwrap()).unwrap();
-    folder
 }
 
 /// T4 and the mutation half of T1: every key that matters changes the answer or is refused.

@@ -101,6 +101,7 @@ fn gguf_config(keys: &Keys, weights: &Weights) -> Result<Config> {
         positions: Positions::Learned,
         // The architecture has no other.
         mlp: Mlp { activation: Activation::GeluTanh, gated: false },
+        bias: Bias::everywhere(true),
         ..config
     })
 }

@@ -104,8 +104,33 @@ pub(super) fn rotary_of(keys: &Keys, base: &str, scaled: Option<Keys>, width: us
     Ok(Rotary { width, theta, scaling })
 }
 
+/// How many numbers of a head turn: so much of it as one of these keys says, or one in `rope_parameters`; those that
+/// are given must agree.
+pub(super) fn turning(keys: &Keys, names: &[&str], missing: Option<f64>, head_dim: usize) -> Result<usize> {
+    let nested = keys.object("rope_parameters")?;
+    let nested = nested.as_ref().map(|keys| keys.optional_positive("partial_rotary_factor")).transpose()?;
+    let mut share = nested.flatten();
+    for name in names {
+        match (share, keys.optional_positive(name)?) {
+            (Some(one), Some(other)) if one != other => {
+                return Err(keys.bad(name, format!("{other} is not {one}, which the file has for the same")));
+            }
+            (before, own) => share = before.or(own),
+        }
+    }
+    let share = match (share, missing) {
+        (Some(share), _) | (None, Some(share)) => share,
+        (None, None) => keys.positive(names[0])?,
+    };
+    if share > 1.0 {
+        return Err(keys.bad(names[0], format!("{share} is more than all of a head")));
+    }
+    Ok((head_dim as f64 * share) as usize)
+}
+
 /// The kinds of scaling, by `rope_type`, or `type` in older files.
 fn scaling(keys: &Keys, parameters: &Keys, width: usize, theta: f64) -> Result<Scaling> {
+    parameters.get("rope_theta");
     let (new, old) = (parameters.get("rope_type"), parameters.get("type"));
     if new.is_some() && old.is_some() && new != old {
         return Err(parameters.bad("rope_type", "is another one than type, an older name of the same"));
@@ -123,7 +148,8 @@ fn scaling(keys: &Keys, parameters: &Keys, width: usize, theta: f64) -> Result<S
             return Err(parameters.bad(key, problem));
         }
     };
-    parameters.finish(&[])?;
+    // Read with the width of a head.
+    parameters.finish(&["partial_rotary_factor"])?;
     Ok(scaling)
 }
 

@@ -53,13 +53,16 @@ const NAMES: Names = Names {
 fn config(keys: &Keys, _: &Weights) -> Result<Config> {
     let (width, heads) = (keys.size("hidden_size")?, keys.size("num_attention_heads")?);
     let head_dim = even_head(keys, "num_attention_heads", width, heads)?;
-    let share = keys.positive("rotary_pct")?;
-    if share > 1.0 {
-        return Err(keys.bad("rotary_pct", format!("{share} is more than all of a head")));
-    }
-    let turning = (head_dim as f64 * share) as usize;
+    // Older files have names of their own for the share of a head that turns, and the base; newer ones have both.
+    let turning = hugging_face::turning(keys, &["rotary_pct", "partial_rotary_factor"], None, head_dim)?;
+    let rotary = match (keys.optional_positive("rotary_emb_base")?, keys.optional_positive("rope_theta")?) {
+        (Some(old), Some(new)) if old != new => {
+            return Err(keys.bad("rope_theta", format!("{new} is not {old}, which is rotary_emb_base")));
+        }
+        (Some(_), _) => hugging_face::rotary_of(keys, "rotary_emb_base", keys.object("rope_scaling")?, turning)?,
+        _ => hugging_face::rotary(keys, turning)?,
+    };
     let attention = keys.flag("attention_bias")?.unwrap_or(true);
-    let rotary = hugging_face::rotary_of(keys, "rotary_emb_base", keys.object("rope_scaling")?, turning)?;
     let config = Config {
         family: NEOX.name,
         layers: keys.size("num_hidden_layers")?,
@@ -100,6 +103,7 @@ fn gguf_config(keys: &Keys, weights: &Weights) -> Result<Config> {
         return Err(keys.bad(&header.key("rope.dimension_count"), problem));
     }
     config.positions = Positions::Rotary(vec![header.rotary(turning, Some(10_000.0))?]);
+    config.bias = Bias::everywhere(true);
     let parallel = header.key("use_parallel_residual");
     config.parallel =
         keys.flag(&parallel)?.ok_or_else(|| keys.bad(&parallel, "is missing; nothing is assumed in its place"))?;

@@ -36,11 +36,8 @@ fn config(keys: &Keys, _: &Weights) -> Result<Config> {
     config.mlp.activation = hugging_face::activation(keys, "hidden_act")?;
     config.norm = hugging_face::rms(keys)?;
     config.tied = keys.flag("tie_word_embeddings")?.unwrap_or(false);
-    let share = keys.optional_positive("partial_rotary_factor")?.unwrap_or(1.0);
-    if share > 1.0 {
-        return Err(keys.bad("partial_rotary_factor", format!("{share} is more than all of a head")));
-    }
-    let turning = (config.head_dim as f64 * share) as usize;
+    // The class itself defines a missing share as all of a head.
+    let turning = hugging_face::turning(keys, &["partial_rotary_factor"], Some(1.0), config.head_dim)?;
     config.positions = Positions::Rotary(vec![hugging_face::rotary(keys, turning)?]);
     // Of no use but to longrope.
     keys.get("original_max_position_embeddings");

@@ -62,7 +62,8 @@ fn common(keys: &Keys, family: &'static str) -> Result<Config> {
 fn qwen2_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
     let header = gguf::Header::new(keys, weights, "qwen2");
     let config = common_gguf(&header, QWEN2.name)?;
-    header.finish(config)
+    // The architecture has them: a file without is broken.
+    header.finish(Config { bias: Bias { query_key_value: true, ..Bias::default() }, ..config })
 }
 
 fn qwen3_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
