@@ -45,17 +45,22 @@ impl Draw {
 
 const RUNS: [&str; 4] = ["base", "b", "c", "d"];
 
-/// Prompts of different lengths; some begin alike, some are equal.
-fn prompts(draw: &mut Draw) -> Vec<Vec<u32>> {
+/// Prompts of different lengths; some begin alike, some are equal. Where there are windows, or longer prompts turn
+/// otherwise, some are long enough to tell.
+fn prompts(draw: &mut Draw, model: &Model) -> Vec<Vec<u32>> {
+    let config = model.config();
+    let longest = config.longest_original().map_or(6, |most| most + 3);
+    let longest = if config.kinds.iter().any(|kind| kind.window.is_some()) { longest.max(12) } else { longest };
+    let vocab = config.vocab.min(60);
     let mut prompts: Vec<Vec<u32>> = Vec::new();
     for _ in 0..2 + draw.below(3) {
         let mut ids: Vec<u32> = match prompts.last() {
             Some(last) if draw.one_in(2) => last[..=draw.below(last.len())].to_vec(),
             _ => Vec::new(),
         };
-        let len = (1 + draw.below(6)).max(ids.len());
+        let len = (1 + draw.below(longest)).max(ids.len());
         while ids.len() < len {
-            ids.push(u32::try_from(draw.below(60)).unwrap());
+            ids.push(u32::try_from(draw.below(vocab)).unwrap());
         }
         prompts.push(ids);
     }
@@ -66,7 +71,7 @@ fn prompts(draw: &mut Draw) -> Vec<Vec<u32>> {
 fn random_edit(draw: &mut Draw, model: &Model, prompts: &[Vec<u32>]) -> Value {
     let run = draw.below(prompts.len());
     let n = prompts[run].len();
-    let sites: Vec<Site> = Site::all().collect();
+    let sites: Vec<Site> = sites(model).collect();
     let site = draw.pick(&sites);
     let mut edit = json!({"run": RUNS[run], "site": site.name()});
     if site.is_in_block() {
@@ -198,7 +203,7 @@ fn random_operation(draw: &mut Draw, model: &Model, edit: &mut Value, site: Site
 
 fn random_experiment(seed: u64, model: &Model) -> Value {
     let mut draw = Draw(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d);
-    let prompts = prompts(&mut draw);
+    let prompts = prompts(&mut draw, model);
     let mut runs = json!({});
     for (name, ids) in RUNS.iter().zip(&prompts) {
         runs[*name] = json!({"ids": ids});
@@ -232,8 +237,8 @@ fn run_names(written: &Value) -> Vec<&str> {
 fn compare(seeds: std::ops::Range<u64>, by_row: bool) {
     let mut compared = 0;
     for seed in seeds {
-        for name in MODELS {
-            let model = model(name);
+        for name in all_models() {
+            let model = model(&name);
             let written = random_experiment(seed, model);
             let runs = run_names(&written);
             let say = format!("{name}, seed {seed}: {written}");
@@ -247,7 +252,8 @@ fn compare(seeds: std::ops::Range<u64>, by_row: bool) {
                         all[&Moment::of(Site::Logits, None)].iter().flatten().all(|x| x.is_finite())
                     };
                     for (ours, theirs) in ours.iter().zip(&theirs).filter(|(_, theirs)| finite(theirs)) {
-                        check_close(ours, theirs, by_row, &say);
+                        // Some families' residual streams are not normed on their way in, and grow.
+                        check_close(ours, theirs, by_row || !MODELS.contains(&name.as_str()), &say);
                     }
                 }
                 (Err(theirs), Err(ours)) => assert_eq!(theirs.to_string(), ours.to_string(), "{say}"),
@@ -370,8 +376,8 @@ fn a_cumulative_sweep_computes_its_trunk_once() {
 #[test]
 fn what_is_told_before_is_what_is_done() {
     for seed in 0..60 {
-        for name in MODELS {
-            let model = model(name);
+        for name in all_models() {
+            let model = model(&name);
             let written = random_experiment(seed, model);
             let mut written = written.clone();
             let names: Vec<String> = run_names(&written).into_iter().map(str::to_owned).collect();

@@ -47,8 +47,8 @@ fn numbers(x: &Tensor) -> Vec<f32> {
 /// gradient by autograd through each executor.
 #[test]
 fn the_gradient_of_a_logit_difference_is_its_slope() {
-    for name in MODELS {
-        let model = model(name);
+    for name in all_models() {
+        let model = model(&name);
         for (site, layer) in places(model).into_iter().filter(|(site, _)| !site.is_attention_matrix()) {
             for position in [1, IDS.len() - 1] {
                 let (_, width) = shape(model, site, IDS.len());
@@ -80,8 +80,14 @@ fn the_gradient_of_a_logit_difference_is_its_slope() {
                         let readings = collect(&Cone::default(), model, &plan, &cells).unwrap();
                         logit_difference(&readings).to_scalar::<f32>().unwrap()
                     };
-                    let slope = (at(step) - at(-step)) / (2.0 * step);
+                    let (low, middle, high) = (at(-step), at(0.0), at(step));
+                    let slope = (high - low) / (2.0 * step);
                     vector.set(&before).unwrap();
+                    // Where something is clipped within the step there are two slopes.
+                    let is_bent = (high + low - 2.0 * middle).abs() / step > 2e-3 + 2e-2 * size;
+                    if is_bent && model.config().clip.is_some() {
+                        continue;
+                    }
                     assert!(
                         (slope - ours[dim]).abs() <= 2e-3 + 2e-2 * size,
                         "{slope} is not {}: {say}",
@@ -95,8 +101,8 @@ fn the_gradient_of_a_logit_difference_is_its_slope() {
 
 #[test]
 fn a_session_computes_prompts_once_and_edits_each_time() {
-    for name in MODELS {
-        let model = model(name);
+    for name in all_models() {
+        let model = model(&name);
         let vector = vector(model.config().width, 3);
         let plan = plan(model, Site::BlockOutput, Some(0), 2, &vector);
         let cells: Vec<&Cell> = plan.baselines().chain(&plan.cells).collect();

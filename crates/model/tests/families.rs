@@ -146,7 +146,7 @@ fn every_setting_matters_or_is_refused() {
     let refused = [
         ("neox", "rotary_pct", json!(0.9), "partial_rotary_factor"),
         ("neox", "rope_theta", json!(17.0), "rope_theta"),
-        ("neox", "rotary_emb_base", json!(null), "rotary_emb_base"),
+        ("neox", "partial_rotary_factor", json!(0.3), "partial_rotary_factor"),
         ("llama3", "rope_scaling", json!({"rope_type": "yarn", "factor": 4.0}), "rope_scaling.rope_type"),
         ("llama3", "rope_scaling", llama3("type", json!("linear")), "rope_scaling.rope_type"),
         ("llama3", "rope_scaling", llama3("mystery", json!(1)), "rope_scaling.mystery"),

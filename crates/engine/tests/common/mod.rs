@@ -13,6 +13,21 @@ use std::sync::Mutex;
 /// Two families; the third has a tokenizer.
 pub const MODELS: [&str; 3] = ["tiny-gpt2", "tiny-llama", "tiny-llama-tied"];
 
+/// [`MODELS`], and one of each other family, with all that they do otherwise.
+pub fn all_models() -> Vec<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/families/cases.json");
+    let cases: BTreeMap<String, Value> = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let others = cases.into_keys().filter(|name| !name.ends_with("-gguf"));
+    let others: Vec<String> = others.map(|name| format!("families/{name}")).collect();
+    assert!(others.len() >= 13);
+    MODELS.map(String::from).into_iter().chain(others).collect()
+}
+
+/// The sites of a model.
+pub fn sites(model: &Model) -> impl Iterator<Item = Site> + '_ {
+    Site::all().filter(|site| model.config().lacks(*site).is_none())
+}
+
 /// A fixture, loaded once.
 pub fn model(name: &str) -> &'static Model {
     static LOADED: Mutex<BTreeMap<String, &'static Model>> = Mutex::new(BTreeMap::new());
@@ -89,7 +104,7 @@ pub fn collected(
     }
     let edits = written["edit"].as_array_mut().unwrap();
     for run in runs {
-        for site in Site::all().filter(|site| site.tensor() == *site) {
+        for site in sites(model).filter(|site| site.tensor() == *site) {
             let mut read = json!({"run": run, "site": site.name(), "op": "collect"});
             if site.is_in_block() {
                 read["layers"] = json!("all");
@@ -134,7 +149,7 @@ pub fn places(model: &Model) -> Vec<(Site, Option<usize>)> {
         true => layers.clone().map(|layer| (site, Some(layer))).collect(),
         false => vec![(site, None)],
     };
-    Site::all().flat_map(of).collect()
+    sites(model).flat_map(of).collect()
 }
 
 /// An edit of a site in a layer, if it has layers.

@@ -31,7 +31,7 @@ pub use block::Block;
 pub(crate) use block::{Gate, NormWeights};
 pub use causal::Causal;
 
-use crate::config::{Config, Rotary, Scaling};
+use crate::config::{Config, Norm, Rotary, Scaling};
 use crate::site::Site;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
@@ -231,7 +231,8 @@ impl Decoder {
     /// # Errors
     /// When they do not have the model's width.
     pub fn final_norm_of_parts(&self, x: &Tensor, parts: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
-        let bias = self.final_norm.bias.as_ref().map(|bias| bias.unsqueeze(0)).transpose()?;
+        let bias = self.final_norm.bias.as_ref().filter(|_| matches!(self.config.norm, Norm::Layer { .. }));
+        let bias = bias.map(|bias| bias.unsqueeze(0)).transpose()?;
         Ok((self.final_norm.of_parts(x, parts)?, bias))
     }
 
