@@ -50,7 +50,8 @@ const RUNS: [&str; 4] = ["base", "b", "c", "d"];
 fn prompts(draw: &mut Draw, model: &Model) -> Vec<Vec<u32>> {
     let config = model.config();
     let longest = config.longest_original().map_or(6, |most| most + 3);
-    let longest = if config.kinds.iter().any(|kind| kind.window.is_some()) { longest.max(12) } else { longest };
+    let longest =
+        if config.kinds.iter().any(|kind| kind.window.is_some()) { longest.max(12) } else { longest };
     let vocab = config.vocab.min(60);
     let mut prompts: Vec<Vec<u32>> = Vec::new();
     for _ in 0..2 + draw.below(3) {

@@ -199,8 +199,10 @@ fn load_directory(folder: &Path) -> Result<Parts> {
     let config = format.config(&keys, &weights)?;
     let tokenizer_path = folder.join("tokenizer.json");
     let has_tokenizer = is_there(&tokenizer_path);
-    if has_tokenizer {
-        inside(folder, &tokenizer_path)?;
+    let defaults_path = folder.join("tokenizer_config.json");
+    let has_defaults = has_tokenizer && is_there(&defaults_path);
+    for path in [has_tokenizer.then_some(&tokenizer_path), has_defaults.then_some(&defaults_path)].into_iter().flatten() {
+        inside(folder, path)?;
     }
     let (decoder, tokenizer) = rayon::join(
         || format.load(config, &weights),
@@ -209,6 +211,7 @@ fn load_directory(folder: &Path) -> Result<Parts> {
     let mut files = vec![config_path];
     files.extend(shards);
     files.extend(has_tokenizer.then_some(tokenizer_path));
+    files.extend(has_defaults.then_some(defaults_path));
     Ok((files, decoder?, tokenizer?))
 }
 

@@ -66,7 +66,8 @@ fn a_prefix_gives_the_same_rows() {
         let ids = all[&name].values().max_by_key(|ids| ids.len()).unwrap();
         let run = |ids: &[u32]| model.decoder().forward(ids, &mut Record::default()).unwrap();
         for whole in [Some(ids.len()), model.config().longest_original()].into_iter().flatten() {
-            let first = model.config().longest_original().filter(|most| *most < whole).map_or(1, |most| most + 1);
+            let first =
+                model.config().longest_original().filter(|most| *most < whole).map_or(1, |most| most + 1);
             let all = run(&ids[..whole]);
             for n in first..=whole {
                 let apart = distance(&run(&ids[..n]), &all.narrow(0, 0, n).unwrap());
@@ -140,9 +141,7 @@ fn every_setting_matters_or_is_refused() {
         scaling[key] = value;
         scaling
     };
-    let longrope = |short: usize, long: usize| {
-        json!({"type": "longrope", "short_factor": vec![1.5; short], "long_factor": vec![2.5; long]})
-    };
+    let longrope = |short: usize, long: usize| json!({"type": "longrope", "short_factor": vec![1.5; short], "long_factor": vec![2.5; long]});
     let refused = [
         ("neox", "rotary_pct", json!(0.9), "partial_rotary_factor"),
         ("neox", "rope_theta", json!(17.0), "rope_theta"),
@@ -153,10 +152,20 @@ fn every_setting_matters_or_is_refused() {
         ("llama3", "rope_scaling", llama3("factor", json!(0)), "rope_scaling.factor"),
         ("llama3", "rope_scaling", llama3("low_freq_factor", json!(2.0)), "rope_scaling.low_freq_factor"),
         ("llama3", "rope_scaling", json!("linear"), "rope_scaling"),
-        ("llama3", "rope_parameters", json!({"rope_theta": 300.0, "rope_type": "default"}), "rope_parameters"),
+        (
+            "llama3",
+            "rope_parameters",
+            json!({"rope_theta": 300.0, "rope_type": "default"}),
+            "rope_parameters",
+        ),
         ("mistral", "sliding_window", json!(0), "sliding_window"),
         ("qwen2", "layer_types", json!(["full_attention"]), "layer_types"),
-        ("qwen2", "layer_types", json!(["full_attention", "chunked_attention", "full_attention"]), "layer_types"),
+        (
+            "qwen2",
+            "layer_types",
+            json!(["full_attention", "chunked_attention", "full_attention"]),
+            "layer_types",
+        ),
         ("qwen2", "use_sliding_window", json!(false), "layer_types"),
         ("qwen3", "head_dim", json!(null), "self_attn"),
         ("gemma", "hidden_act", json!("gelu"), "hidden_act"),

@@ -144,7 +144,10 @@ impl Rotation {
         let (rows, half) = self.cos.dims2()?;
         let (given, width) = x.dims2()?;
         if given != rows || heads == 0 || width % heads != 0 || width / heads < 2 * half {
-            bail!("{given} rows of width {width} are not {rows} rows of {heads} heads of at least {}", 2 * half);
+            bail!(
+                "{given} rows of width {width} are not {rows} rows of {heads} heads of at least {}",
+                2 * half
+            );
         }
         if !is_fast([x, &self.cos]) || x.elem_count() == 0 {
             let by_head = x.reshape((rows, heads, width / heads))?.transpose(0, 1)?;
@@ -316,7 +319,8 @@ mod tests {
     #[test]
     fn frequencies_are_divided_stretched_and_chosen_by_the_length() {
         let plain = Rope::new(4, 100.0);
-        let rope = plain.clone().divided_by(&[2.0, 5.0]).beyond(8, plain.divided_by(&[4.0, 10.0])).stretched(3.0);
+        let rope =
+            plain.clone().divided_by(&[2.0, 5.0]).beyond(8, plain.divided_by(&[4.0, 10.0])).stretched(3.0);
         let at = |position, length| {
             let rotation = rope.at(&[Standing { position, length }], DType::F64, &Device::Cpu).unwrap();
             rotation.sin.to_vec2::<f64>().unwrap().remove(0)

@@ -242,7 +242,7 @@ pub(crate) fn tanh<S: Simd>(simd: S, x: S::f32s) -> S::f32s {
     let near = polynomial(
         simd,
         square,
-        [-5.704_988_7e-3, 2.063_908_9e-2, -5.373_971_5e-2, 0.133_314_42, -0.333_332_82, 0.0],
+        [-5.704_988_7e-3, 2.063_909e-2, -5.373_971_5e-2, 0.133_314_42, -0.333_332_8, 0.0],
     );
     let near = simd.mul_add_e_f32s(near, x, x);
     let tail = simd.add_f32s(one, exp(simd, simd.add_f32s(distance, distance)));

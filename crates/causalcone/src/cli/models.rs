@@ -3,8 +3,8 @@
 use super::ModelsAction;
 use super::failure::Failure;
 use super::terminal::Terminal;
-use crate::{Config, Site};
 use crate::store::{self, Origin};
+use crate::{Config, Site};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 

@@ -77,7 +77,9 @@ pub(super) fn assemble(config: Config, weights: &Weights, names: &Names) -> Resu
     let parts = Parts { config: &config, weights, names, prefix: if is_bare { "" } else { names.prefix } };
     let (token_embedding, unembedding) = parts.embeddings()?;
     let position_embedding = match config.rotaries() {
-        [] => Some(parts.take(&format!("{}.weight", names.position_embedding), &[config.context, config.width])?),
+        [] => Some(
+            parts.take(&format!("{}.weight", names.position_embedding), &[config.context, config.width])?,
+        ),
         _ => None,
     };
     let blocks = (0..config.layers).into_par_iter().map(|layer| parts.block(layer)).collect::<Result<_>>()?;
@@ -133,7 +135,7 @@ impl Parts<'_> {
             Some(QueryKeyNorm::Heads) => norm(true, part, config.head_dim),
             Some(QueryKeyNorm::Whole) => norm(true, part, heads * config.head_dim),
         };
-        let [query, key, value] = self.projections(&name)?;
+        let [query, key, value] = self.projections(name)?;
         let (before, after, bias) = (config.norms_before(), config.norms_after(), config.bias.mlp);
         let gate = match names.into {
             Into::Plain(up) => Gate { into: self.linear(&name(up), d, m, bias)?, up: None },

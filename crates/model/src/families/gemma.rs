@@ -56,7 +56,8 @@ fn gemma(keys: &Keys, _: &Weights) -> Result<Config> {
         None => {
             let activation = hugging_face::activation(keys, "hidden_act")?;
             if activation == Activation::GeluErf {
-                let problem = "\"gelu\" may mean gelu_pytorch_tanh in a Gemma: say which in hidden_activation";
+                let problem =
+                    "\"gelu\" may mean gelu_pytorch_tanh in a Gemma: say which in hidden_activation";
                 return Err(keys.bad("hidden_act", problem));
             }
             activation
@@ -96,7 +97,8 @@ fn gemma3(keys: &Keys, _: &Weights) -> Result<Config> {
         Some(parameters) => {
             let of = |kind: &str| {
                 let own = parameters.object(kind)?;
-                let own = own.ok_or_else(|| parameters.bad(kind, "is missing; nothing is assumed in its place"))?;
+                let own =
+                    own.ok_or_else(|| parameters.bad(kind, "is missing; nothing is assumed in its place"))?;
                 hugging_face::from_parameters(keys, &own, width)
             };
             let both = (of("full_attention")?, of("sliding_attention")?);
@@ -111,10 +113,9 @@ fn gemma3(keys: &Keys, _: &Weights) -> Result<Config> {
         None if keys.get("layer_types").is_some() => 1,
         None => keys.size("_sliding_window_pattern")?,
     };
-    config.kinds =
-        alternating(hugging_face::windows(keys, config.layers, Some(window), |layer| {
-            !(layer + 1).is_multiple_of(pattern)
-        })?);
+    config.kinds = alternating(hugging_face::windows(keys, config.layers, Some(window), |layer| {
+        !(layer + 1).is_multiple_of(pattern)
+    })?);
     keys.must_be("use_bidirectional_attention", false)?;
     hugging_face::finish(keys, config, INERT)
 }
@@ -178,9 +179,8 @@ fn gemma3_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
     let window = header.size("attention.sliding_window")?;
     // The architecture's own, where a file does not say it.
     let pattern = header.optional_size("attention.sliding_window_pattern")?.unwrap_or(6);
-    config.kinds = alternating(each(config.layers, |layer| {
-        (!(layer + 1).is_multiple_of(pattern)).then_some(window)
-    }));
+    config.kinds =
+        alternating(each(config.layers, |layer| (!(layer + 1).is_multiple_of(pattern)).then_some(window)));
     header.finish(config)
 }
 

@@ -81,7 +81,9 @@ pub(super) fn rms(keys: &Keys) -> Result<Norm> {
 pub(super) fn rotary(keys: &Keys, width: usize) -> Result<Rotary> {
     if let Some(parameters) = keys.object("rope_parameters")? {
         if keys.get("rope_theta").is_some() || keys.get("rope_scaling").is_some() {
-            return Err(keys.bad("rope_parameters", "stands beside rope_theta or rope_scaling, which it replaces"));
+            return Err(
+                keys.bad("rope_parameters", "stands beside rope_theta or rope_scaling, which it replaces")
+            );
         }
         return from_parameters(keys, &parameters, width);
     }
@@ -125,7 +127,8 @@ pub(super) fn turning(keys: &Keys, names: &[&str], missing: Option<f64>, head_di
     if share > 1.0 {
         return Err(keys.bad(names[0], format!("{share} is more than all of a head")));
     }
-    Ok((head_dim as f64 * share) as usize)
+    let most = head_dim as f64 * share;
+    Ok((0..=head_dim).rev().find(|width| *width as f64 <= most).unwrap_or(0))
 }
 
 /// The kinds of scaling, by `rope_type`, or `type` in older files.
@@ -190,7 +193,12 @@ fn longrope(keys: &Keys, parameters: &Keys, width: usize) -> Result<Scaling> {
         return Err(parameters.bad("factor", problem));
     }
     let factors = |key: &str| parameters.positives(key, width / 2);
-    Ok(Scaling::ByLength { original, short: factors("short_factor")?, long: factors("long_factor")?, magnitude })
+    Ok(Scaling::ByLength {
+        original,
+        short: factors("short_factor")?,
+        long: factors("long_factor")?,
+        magnitude,
+    })
 }
 
 /// The window of each layer: of those that `layer_types` calls sliding, or `is_sliding` where there is no such list.
@@ -207,8 +215,12 @@ pub(super) fn windows(
     let of = |kind: &&str| match *kind {
         "full_attention" => Ok(None),
         "sliding_attention" if window.is_some() => Ok(window),
-        "sliding_attention" => Err(keys.bad("layer_types", "has sliding_attention, but there is no sliding_window")),
-        other => Err(keys.bad("layer_types", format!("{other:?} is neither full_attention nor sliding_attention"))),
+        "sliding_attention" => {
+            Err(keys.bad("layer_types", "has sliding_attention, but there is no sliding_window"))
+        }
+        other => {
+            Err(keys.bad("layer_types", format!("{other:?} is neither full_attention nor sliding_attention")))
+        }
     };
     types.iter().map(of).collect()
 }

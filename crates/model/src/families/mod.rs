@@ -119,7 +119,10 @@ fn check(keys: &Keys, names: &Sizes<'_>, mut config: Config) -> Result<Config> {
         config.rotaries().iter().map(|rotary| rotary.width).find(|width| !width.is_multiple_of(2))
     {
         let key = if keys.get(names.head_dim).is_some() { names.head_dim } else { names.heads };
-        return bad(key, format!("heads that turn in {odd} dimensions are odd, which rotary positions cannot be"));
+        return bad(
+            key,
+            format!("heads that turn in {odd} dimensions are odd, which rotary positions cannot be"),
+        );
     }
     if config.layers > MOST_LAYERS {
         return bad(

@@ -59,7 +59,9 @@ fn config(keys: &Keys, _: &Weights) -> Result<Config> {
         (Some(old), Some(new)) if old != new => {
             return Err(keys.bad("rope_theta", format!("{new} is not {old}, which is rotary_emb_base")));
         }
-        (Some(_), _) => hugging_face::rotary_of(keys, "rotary_emb_base", keys.object("rope_scaling")?, turning)?,
+        (Some(_), _) => {
+            hugging_face::rotary_of(keys, "rotary_emb_base", keys.object("rope_scaling")?, turning)?
+        }
         _ => hugging_face::rotary(keys, turning)?,
     };
     let attention = keys.flag("attention_bias")?.unwrap_or(true);
@@ -105,7 +107,8 @@ fn gguf_config(keys: &Keys, weights: &Weights) -> Result<Config> {
     config.positions = Positions::Rotary(vec![header.rotary(turning, Some(10_000.0))?]);
     config.bias = Bias::everywhere(true);
     let parallel = header.key("use_parallel_residual");
-    config.parallel =
-        keys.flag(&parallel)?.ok_or_else(|| keys.bad(&parallel, "is missing; nothing is assumed in its place"))?;
+    config.parallel = keys
+        .flag(&parallel)?
+        .ok_or_else(|| keys.bad(&parallel, "is missing; nothing is assumed in its place"))?;
     header.finish(config)
 }

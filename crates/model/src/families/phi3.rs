@@ -68,7 +68,11 @@ fn gguf_config(keys: &Keys, weights: &Weights) -> Result<Config> {
             long,
             magnitude: magnitude.unwrap_or(1.0),
         },
-        _ => return Err(weights.bad("rope_factors_long.weight", "and rope_factors_short.weight: only one is there")),
+        _ => {
+            return Err(
+                weights.bad("rope_factors_long.weight", "and rope_factors_short.weight: only one is there")
+            );
+        }
     };
     if scaling == Scaling::None && original.is_some_and(|original| original < config.context) {
         let problem = "is shorter than the context, but there are no factors for longer prompts";

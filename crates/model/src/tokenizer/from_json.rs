@@ -16,17 +16,19 @@ use std::path::Path;
 const MAX_FILE: u64 = 128 << 20;
 
 impl Tokenizer {
-    /// Reads a tokenizer.json.
+    /// Reads a tokenizer.json, and the tokenizer_config.json beside it, where there is one.
     ///
     /// # Errors
-    /// When the file is broken, or describes a kind of tokenizer that is not supported.
+    /// When a file is broken, or describes a kind of tokenizer that is not supported.
     pub fn from_json(path: &Path) -> Result<Self> {
         let text = DataFile::open(path)?.read_all(MAX_FILE)?;
         let file: File<'_> =
             serde_json::from_slice(&text).map_err(|e| Error::file(path, "document", e.to_string()))?;
         let recipe = file.recipe();
         drop(text);
-        recipe.and_then(Tokenizer::new).map_err(|problem| Error::file(path, "tokenizer", problem))
+        let mut recipe = recipe.map_err(|problem| Error::file(path, "tokenizer", problem))?;
+        super::defaults::read_beside(path, &mut recipe)?;
+        Tokenizer::new(recipe).map_err(|problem| Error::file(path, "tokenizer", problem))
     }
 }
 

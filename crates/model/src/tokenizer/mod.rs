@@ -5,8 +5,9 @@
 //! padding that a file asks for are never applied. The start-of-text token (BOS) is explicit:
 //! [`Tokenizer::encode`] never adds one, [`Tokenizer::prompt`] adds at most one.
 
-mod from_gguf;
+mod defaults;
 mod from_json;
+mod gguf;
 mod recipe;
 
 pub use recipe::{Added, Recipe, Spelling, Stage};

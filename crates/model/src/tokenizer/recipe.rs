@@ -185,7 +185,13 @@ impl Recipe {
         let count = by_id.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
         let token = |(id, token): (usize, &Option<(&str, bool, bool)>)| {
             let (text, added, special) = token.ok_or_else(|| format!("model.vocab: no token has id {id}"))?;
-            Ok((if added { text.as_bytes().to_vec() } else { self.spelling.bytes(text) }, special))
+            let bytes = match (added, self.spelling) {
+                (false, spelling) => spelling.bytes(text),
+                // They are found in texts whose spaces are written so already.
+                (true, Spelling::Metaspace) if !special => text.replace('▁', " ").into_bytes(),
+                (true, _) => text.as_bytes().to_vec(),
+            };
+            Ok((bytes, special))
         };
         by_id[..count].iter().enumerate().map(token).collect()
     }

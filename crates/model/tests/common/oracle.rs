@@ -96,7 +96,11 @@ pub fn unchanged(name: &str) -> tempfile::TempDir {
 }
 
 /// A copy of a fixture directory in which one tensor is changed, or removed for `None`.
-pub fn with_tensor(name: &str, tensor: &str, change: impl Fn(&Tensor) -> Option<Tensor>) -> tempfile::TempDir {
+pub fn with_tensor(
+    name: &str,
+    tensor: &str,
+    change: impl Fn(&Tensor) -> Option<Tensor>,
+) -> tempfile::TempDir {
     let folder = unchanged(name);
     let source = fixtures().join(name);
     let mut tensors = candle_core::safetensors::load(source.join("model.safetensors"), &Device::Cpu).unwrap();

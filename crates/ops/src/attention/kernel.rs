@@ -126,7 +126,8 @@ impl WithSimd for Group<'_> {
             for (block, rows) in rows.chunks(BLOCK).enumerate() {
                 for (query, weights) in queries.iter().zip(weights.chunks_exact_mut(count)) {
                     let seen = seen_of(query, block, rows.len());
-                    if let (Some(rows), Some(scores)) = (in_block(rows, block, &seen), weights.get_mut(seen)) {
+                    if let (Some(rows), Some(scores)) = (in_block(rows, block, &seen), weights.get_mut(seen))
+                    {
                         dots(simd, q.row(query.row), k, rows, ragged.scale, scores);
                     }
                 }

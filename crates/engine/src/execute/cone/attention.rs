@@ -110,7 +110,11 @@ impl Pass<'_, '_> {
         };
         let mut tables = Vec::new();
         if let Some((keys, values)) = key.rows().zip(value.rows()) {
-            tables.push(as_seen(keys, values, &self.standing(key.nodes().iter().map(|(node, rows)| (node, rows))))?);
+            tables.push(as_seen(
+                keys,
+                values,
+                &self.standing(key.nodes().iter().map(|(node, rows)| (node, rows))),
+            )?);
         }
         if let Some((keys, values)) = stored(Site::KeyOutput)?.zip(stored(Site::ValueOutput)?) {
             tables.push(as_seen(&keys, &values, &self.standing(&outside))?);
@@ -186,7 +190,10 @@ impl Pass<'_, '_> {
         for (node, rows) in nodes {
             self.add_to_index(&mut index, at, *node, rows.iter())?;
         }
-        let rotation = self.model.decoder().rotation(layer, &self.standing(nodes.iter().map(|(node, rows)| (node, rows))))?;
+        let rotation = self
+            .model
+            .decoder()
+            .rotation(layer, &self.standing(nodes.iter().map(|(node, rows)| (node, rows))))?;
         let query = index.gather()?.ok_or_else(|| lacking(0, at, 0))?;
         Ok(self.weights(layer)?.seen_query(&query, self.model.config(), rotation.as_ref())?)
     }

@@ -205,7 +205,8 @@ impl<'a, 'b> Pass<'a, 'b> {
         let rows = Table::new(self.batch.nodes.iter().filter_map(leaves).collect(), None);
         let middle = self.index(at(Site::BlockMiddle), &rows, middle)?.gather()?;
         let mlp = self.index(at(Site::MlpOutput), &rows, mlp)?.gather()?;
-        let sum = middle.zip(mlp).map(|(middle, mlp)| -> Result<_> { Ok(add(&middle, &block.mlp_added(&mlp)?)?) });
+        let sum =
+            middle.zip(mlp).map(|(middle, mlp)| -> Result<_> { Ok(add(&middle, &block.mlp_added(&mlp)?)?) });
         Ok(Table::new(rows.nodes().to_vec(), sum.transpose()?))
     }
 
