@@ -201,7 +201,10 @@ fn load_directory(folder: &Path) -> Result<Parts> {
     let has_tokenizer = is_there(&tokenizer_path);
     let defaults_path = folder.join("tokenizer_config.json");
     let has_defaults = has_tokenizer && is_there(&defaults_path);
-    for path in [has_tokenizer.then_some(&tokenizer_path), has_defaults.then_some(&defaults_path)].into_iter().flatten() {
+    for path in [has_tokenizer.then_some(&tokenizer_path), has_defaults.then_some(&defaults_path)]
+        .into_iter()
+        .flatten()
+    {
         inside(folder, path)?;
     }
     let (decoder, tokenizer) = rayon::join(

@@ -15,7 +15,9 @@ use causalcone_model::Site;
 use causalcone_model::decoder::Tap;
 use causalcone_model::file::{DataFile, Weights, gguf};
 use causalcone_model::{Error, Model};
-use common::gguf::{Gguf, MERGES, TOKENS, f32v, f64v, floats, integers, list, raw, string, text, texts, u32v, u64v};
+use common::gguf::{
+    Gguf, MERGES, TOKENS, f32v, f64v, floats, integers, list, raw, string, text, texts, u32v, u64v,
+};
 use common::{Random, Verdict, load};
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};

@@ -78,7 +78,9 @@ fn decoding_gives_the_text_back() {
 
 #[test]
 fn there_is_one_start_of_text_where_one_belongs() {
-    for (name, adds) in [("gpt2", false), ("qwen2", false), ("llama3", true), ("llama2", true), ("gemma", true)] {
+    for (name, adds) in
+        [("gpt2", false), ("qwen2", false), ("llama3", true), ("llama2", true), ("gemma", true)]
+    {
         for (format, tokenizer) in [("json", from_json(name)), ("gguf", from_gguf(name))] {
             let say = format!("{name}.{format}");
             assert_eq!(tokenizer.adds_bos(), adds, "{say}");
@@ -134,7 +136,8 @@ fn another_split_is_seen() {
 fn the_models_own_defaults_are_in_tokenizer_config() {
     let folder = tempfile::tempdir().unwrap();
     let with = |name: &str, config: Option<Value>| {
-        std::fs::copy(self::folder().join(format!("{name}.json")), folder.path().join("tokenizer.json")).unwrap();
+        std::fs::copy(self::folder().join(format!("{name}.json")), folder.path().join("tokenizer.json"))
+            .unwrap();
         let path = folder.path().join("tokenizer_config.json");
         let _ = std::fs::remove_file(&path);
         if let Some(config) = config {
@@ -147,7 +150,9 @@ fn the_models_own_defaults_are_in_tokenizer_config() {
     assert_eq!((plain.bos(), plain.eos(), plain.adds_bos()), (None, None, false));
     let told = with(
         "gpt2",
-        json(r#"{"bos_token": "<|endoftext|>", "eos_token": {"content": "<|endoftext|>", "lstrip": false}, "padding_side": "left"}"#),
+        json(
+            r#"{"bos_token": "<|endoftext|>", "eos_token": {"content": "<|endoftext|>", "lstrip": false}, "padding_side": "left"}"#,
+        ),
     );
     let told = told.unwrap();
     assert_eq!((told.bos(), told.eos(), told.adds_bos()), (Some(0), Some(0), false));
@@ -158,7 +163,8 @@ fn the_models_own_defaults_are_in_tokenizer_config() {
     let on = with("gpt2", json(r#"{"add_bos_token": true, "bos_token": "<|endoftext|>"}"#)).unwrap();
     assert!(on.adds_bos());
     // Null is as good as nothing.
-    let none = with("llama3", json(r#"{"add_bos_token": null, "bos_token": null, "eos_token": null}"#)).unwrap();
+    let none =
+        with("llama3", json(r#"{"add_bos_token": null, "bos_token": null, "eos_token": null}"#)).unwrap();
     assert_eq!((none.bos(), none.eos(), none.adds_bos()), (Some(0), None, true));
     for (config, says) in [
         (r#"{"bos_token": 3}"#, "bos_token"),

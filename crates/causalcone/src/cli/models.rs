@@ -44,7 +44,7 @@ fn list(terminal: &mut Terminal) -> Result<(), Failure> {
     terminal.result(&listed, |listed| {
         let line = |m: &Listed| {
             let state = if m.cached { "on this machine" } else { "not fetched" };
-            format!("{:<10} {} ({}; {}; {state})\n", m.name, m.about, m.licence, m.source)
+            format!("{:<12} {} ({}; {}; {state})\n", m.name, m.about, m.licence, m.source)
         };
         listed.iter().map(line).collect()
     })

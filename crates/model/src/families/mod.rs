@@ -115,10 +115,12 @@ fn check(keys: &Keys, names: &Sizes<'_>, mut config: Config) -> Result<Config> {
             format!("{} query heads cannot share {} key/value heads evenly", config.heads, config.kv_heads),
         );
     }
-    if let Some(odd) =
-        config.rotaries().iter().map(|rotary| rotary.width).find(|width| !width.is_multiple_of(2))
-    {
-        let key = if keys.get(names.head_dim).is_some() { names.head_dim } else { names.heads };
+    let widths = || config.rotaries().iter().map(|rotary| rotary.width);
+    let key = if keys.get(names.head_dim).is_some() { names.head_dim } else { names.heads };
+    if widths().any(|width| width == 0) {
+        return bad(key, "heads of which nothing turns have no positions".into());
+    }
+    if let Some(odd) = widths().find(|width| !width.is_multiple_of(2)) {
         return bad(
             key,
             format!("heads that turn in {odd} dimensions are odd, which rotary positions cannot be"),

@@ -2,8 +2,8 @@
 //! begins it. Nothing else in that file has to do with how texts are split.
 
 use super::Recipe;
-use crate::file::keys::Keys;
 use crate::file::DataFile;
+use crate::file::keys::Keys;
 use crate::{Error, Result};
 use std::path::Path;
 

@@ -64,7 +64,8 @@ fn words(use_regex: bool) -> Value {
 }
 
 fn split(pattern: &str) -> Value {
-    let split = json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
+    let split =
+        json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
     json!({"type": "Sequence", "pretokenizers": [split, words(false)]})
 }
 

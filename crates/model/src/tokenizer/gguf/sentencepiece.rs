@@ -8,7 +8,11 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 
 /// Every pair of tokens that together are one, the best first: by the score of the whole, then longer halves first.
-pub(super) fn merges(tokens: &[String], vocab: &HashMap<String, u32>, scores: &[f64]) -> Vec<(String, String)> {
+pub(super) fn merges(
+    tokens: &[String],
+    vocab: &HashMap<String, u32>,
+    scores: &[f64],
+) -> Vec<(String, String)> {
     // Whole, and how many bytes of it are the left half.
     let mut found: Vec<(usize, usize)> = Vec::new();
     for (id, token) in tokens.iter().enumerate() {
