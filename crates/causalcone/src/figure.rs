@@ -215,7 +215,16 @@ fn value_label(metric: Metric) -> &'static str {
 
 /// What a column's numbers are of, and how they were found where there is more than one way.
 fn column_title(result: &SweepResult, model: &Model, column: &Column) -> [Option<String>; 2] {
+    let tokens = result.tokens.first().map_or(0, |tokens| tokens.len());
     let token = column.token.map(|number| {
+        if let Some(answer) = number.checked_sub(tokens) {
+            let mut answers =
+                (0..result.answers.len()).filter_map(|baseline| result.answer(baseline, number));
+            return match answers.next() {
+                Some(first) if answers.all(|other| other == first) => text::token(&model.text(first)),
+                _ => format!("answers[{answer}]"),
+            };
+        }
         let mut ids = result.tokens.iter().filter_map(|tokens| tokens.get(number));
         match (ids.next(), model.tokenizer()) {
             (Some(first), _) if ids.any(|id| id != first) => format!("tokens[{number}]"),

@@ -39,8 +39,8 @@ pub use causalcone_engine::{
     Agreement, Answer, Collection, Column, Cone, ControlVector, Distribution, EditId, Error, Example,
     Executor, Experiment, ExperimentFile, Explanation, Joint, Journal, LayerAxis, Lens, Mean, MeanToken,
     Method, Metric, Op, OpKind, Outcome, PreparedSweep, Prompt, Record, Reference, Refused, Result, RunId,
-    Saved, Session, Source, Sweep, SweepResult, Top, Value, Values, Verification, causal, collection, cone,
-    dataset, lens, noise, op, plan, saved, train, visible,
+    Said, Saved, Session, Source, Sweep, SweepResult, Top, Value, Values, Verification, causal, collection,
+    cone, dataset, lens, noise, op, plan, saved, train, visible,
 };
 pub use causalcone_model::{
     Config, Error as ModelError, Indices, Layout, Model, Positions, Progress, Report, Site, Target,

@@ -66,7 +66,7 @@ pub fn table(result: &SweepResult, model: &Model) -> Result<Table, Error> {
             position,
             scale,
             row.at.sample.into(),
-            row.token.map(|id| model.token_text(id)).into(),
+            row.token.map(|id| model.token_text(id)).or_else(|| row.answer.map(|ids| model.text(ids))).into(),
             row.metric.name().into(),
             row.value.into(),
             row.base.into(),
@@ -120,6 +120,8 @@ pub fn means_table(result: &SweepResult, model: &Model) -> Result<Table, Error> 
         let token = mean.token.map(|token| match token {
             MeanToken::Same(id) => model.token_text(id),
             MeanToken::Numbered(number) => format!("tokens[{number}]"),
+            MeanToken::SameAnswer(ids) => model.text(&ids),
+            MeanToken::NumberedAnswer(number) => format!("answers[{number}]"),
         });
         let mut cells = place(&mean.at).to_vec();
         cells.extend([

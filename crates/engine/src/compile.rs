@@ -45,6 +45,8 @@ pub(crate) struct Basis {
     pub(crate) prompt: Arc<[u32]>,
     /// The tokens that are read.
     pub(crate) tokens: Arc<[u32]>,
+    /// The answers that are read, by the ids of their tokens.
+    pub(crate) answers: Arc<[Arc<[u32]>]>,
     /// What should come, where a metric asks.
     pub(crate) label: Option<u32>,
 }
@@ -192,6 +194,11 @@ impl Experiment<'_> {
                         }
                     }
                 }
+                let read_run = instance.reading_run()?;
+                if runs.contains(&read_run) {
+                    let made = compiler.version(&mut plan, read_run, version, &Choice::default(), None)?;
+                    reads.extend(compiler.answer_reads(&mut plan, made)?);
+                }
                 Ok(Cell { reads, baseline, ..Cell::default() })
             };
             let original = cell(Version::Original)?;
@@ -233,6 +240,21 @@ impl Experiment<'_> {
                 Err(Error::hinted(self.edit_name(EditId(i)), problem, hint))
             }
         }
+    }
+
+    /// Checks that answers that are asked for can be told.
+    fn check_answers(&self, sweep: &Sweep, metrics: &[Metric]) -> Result<()> {
+        if self.answers.is_empty() {
+            return Ok(());
+        }
+        if !metrics.iter().any(|metric| metric.is_of_answers()) {
+            let hint = Some("add \"prob\" or \"logprob\" to metrics".into());
+            return Err(Error::hinted("answers", "no metric of this sweep is of answers", hint));
+        }
+        if methods(sweep) != [Method::Exact] {
+            return Err(Error::part("answers", "are told exactly only: slopes are those of the next token"));
+        }
+        Ok(())
     }
 
     /// The swept edits: those named, or the first.
@@ -294,7 +316,8 @@ impl<'a> Swept<'a> {
         }
         experiment.check_reach(&compiler.expanded)?;
         for metric in &metrics {
-            if experiment.tokens.len() < metric.needs_tokens() {
+            let answers = if metric.is_of_answers() { experiment.answers.len() } else { 0 };
+            if experiment.tokens.len() + answers < metric.needs_tokens() {
                 let (name, needs, has) = (metric.name(), metric.needs_tokens(), experiment.tokens.len());
                 let of =
                     if experiment.origin.is_some() { "the example and [read] have" } else { "[read] has" };
@@ -304,6 +327,7 @@ impl<'a> Swept<'a> {
                 ));
             }
         }
+        experiment.check_answers(sweep, &metrics)?;
         let label = match metrics.iter().find(|metric| metric.needs_label()) {
             Some(metric) => Some(experiment.label(metric.name())?),
             None => None,
@@ -336,7 +360,8 @@ impl<'a> Swept<'a> {
         let experiment = self.compiler.experiment;
         let edited = experiment.edits[self.edits[0].0].run;
         let prompt = experiment.runs[edited.0].ids.clone();
-        Basis { prompt, tokens: experiment.tokens.clone().into(), label: self.label }
+        let (tokens, answers) = (experiment.tokens.clone().into(), experiment.answers.clone().into());
+        Basis { prompt, tokens, answers, label: self.label }
     }
 
     fn each_sample(samples: Option<usize>) -> impl Iterator<Item = Option<usize>> {
@@ -358,10 +383,10 @@ impl<'a> Swept<'a> {
             }
             if self.by_sample || plan.baselines.len() == self.baseline {
                 let has_others = self.compiler.swept.contains(&false);
-                plan.baselines.push(Baselines {
-                    original: Cell { reads: self.read(original), ..Cell::default() },
-                    fixed: has_others.then(|| Cell { reads: self.read(fixed), ..Cell::default() }),
-                });
+                let original = Cell { reads: self.read(plan, original)?, ..Cell::default() };
+                let fixed = has_others.then(|| self.read(plan, fixed)).transpose()?;
+                let fixed = fixed.map(|reads| Cell { reads, ..Cell::default() });
+                plan.baselines.push(Baselines { original, fixed });
             }
         }
         Ok(())
@@ -385,7 +410,7 @@ impl<'a> Swept<'a> {
                     if is_exact {
                         let version = Version::Edited;
                         let run = self.compiler.version(plan, self.read_run, version, &choice, sample)?;
-                        reads = self.read(run);
+                        reads = self.read(plan, run)?;
                     }
                     if is_estimated {
                         moves.push(self.moves(plan, &choice, sample)?);
@@ -416,7 +441,9 @@ impl<'a> Swept<'a> {
         Ok(moves)
     }
 
-    fn read(&self, run: usize) -> Vec<Read> {
-        vec![self.compiler.logits(self.read_run, run, self.single.clone())]
+    fn read(&mut self, plan: &mut Plan, run: usize) -> Result<Vec<Read>> {
+        let mut reads = vec![self.compiler.logits(self.read_run, run, self.single.clone())];
+        reads.extend(self.compiler.answer_reads(plan, run)?);
+        Ok(reads)
     }
 }

@@ -33,7 +33,7 @@ const MAX_VALUES: usize = 1 << 16;
 pub(crate) const MAX_EXAMPLES: usize = 1 << 16;
 
 /// The keys of a line that are no runs.
-pub(crate) const KEYS: [&str; 3] = ["positions", "tokens", "label"];
+pub(crate) const KEYS: [&str; 4] = ["positions", "tokens", "answers", "label"];
 
 /// One example: prompts for the runs that have none, and what goes with them.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -44,14 +44,16 @@ pub struct Example {
     pub positions: BTreeMap<String, Indices>,
     /// Tokens in place of those the experiment reads.
     pub tokens: Option<Vec<TokenFile>>,
+    /// Answers of one token or more in place of those the experiment reads.
+    pub answers: Option<Vec<Prompt>>,
     /// The token that should come next, as JSON: a text that is one token, or an id.
     pub label: Option<String>,
     pub(crate) origin: Origin,
 }
 
-/// A prompt of an example.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-#[serde(untagged)]
+/// A prompt, or an answer to one.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "a text, or a list of token ids")]
 pub enum Prompt {
     /// A text.
     Text(String),
@@ -158,6 +160,13 @@ impl Example {
         self
     }
 
+    /// The same with one more answer to read.
+    #[must_use]
+    pub fn answer(mut self, answer: impl Into<Prompt>) -> Self {
+        self.answers.get_or_insert_default().push(answer.into());
+        self
+    }
+
     /// The same with the token that should come next.
     #[must_use]
     pub fn label(mut self, token: impl Into<TokenFile>) -> Self {
@@ -192,6 +201,10 @@ impl Example {
                 "positions" => example.positions = named(written)?,
                 "tokens" => {
                     example.tokens = Some(parsed("tokens", written, "not a list of texts or token ids")?);
+                }
+                "answers" => {
+                    let fits = "not a list of texts or lists of token ids";
+                    example.answers = Some(parsed("answers", written, fits)?);
                 }
                 "label" => example.label = Some(written.get().into()),
                 run => {

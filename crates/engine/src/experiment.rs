@@ -73,6 +73,8 @@ pub struct Experiment<'m> {
     pub(crate) read_run: Option<RunId>,
     pub(crate) top: usize,
     pub(crate) tokens: Vec<u32>,
+    /// Answers of one token or more, by their ids.
+    pub(crate) answers: Vec<Arc<[u32]>>,
     pub(crate) sweep: Option<Sweep>,
     /// The data set, with those of its lines that are no examples.
     pub(crate) examples: Option<Vec<Result<Example, Refused>>>,
@@ -131,6 +133,7 @@ impl<'m> Experiment<'m> {
             read_run: None,
             top: 10,
             tokens: Vec::new(),
+            answers: Vec::new(),
             sweep: None,
             examples: None,
             origin: None,
@@ -300,6 +303,50 @@ impl<'m> Experiment<'m> {
         Ok(())
     }
 
+    /// The answers whose probabilities are recorded, each by the ids of its tokens: how likely the model is to say them
+    /// after the prompt of the run that is read. Edits are of the prompt; what comes after it is not edited.
+    ///
+    /// ```
+    /// use causalcone_engine::{Experiment, Op};
+    /// use causalcone_model::{Model, Site};
+    ///
+    /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-gpt2");
+    /// let model = Model::load(path)?;
+    /// let mut exp = Experiment::new(&model);
+    /// let base = exp.run_ids("base", vec![3, 1, 4])?;
+    /// exp.edit(base, Site::MlpOutput.layers(0), Op::zero())?;
+    /// exp.answers(vec![vec![9], vec![9, 2, 6]])?;
+    /// let outcome = exp.execute()?;
+    /// let [short, long] = outcome.answers() else { unreachable!() };
+    /// assert_eq!(short.counterfactual, outcome.counterfactual(base).distribution.logprob(9));
+    /// assert!(long.counterfactual < short.counterfactual, "the same and two tokens more");
+    /// # Ok::<(), causalcone_engine::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When one is empty, has an id outside the vocabulary, or is given twice.
+    pub fn answers(&mut self, answers: Vec<Vec<u32>>) -> Result<()> {
+        let mut seen = HashSet::new();
+        for ids in &answers {
+            let checked = ids.iter().try_for_each(|id| self.model.decoder().check(&[*id]));
+            checked.map_err(|source| Error::Part { part: "answers".into(), source })?;
+            if ids.is_empty() {
+                return Err(Error::part("answers", "one is empty: it has no token"));
+            }
+            if !seen.insert(ids) {
+                let text = self.model.text(ids);
+                return Err(Error::part("answers", format!("{text:?} is listed twice")));
+            }
+        }
+        self.answers = answers.into_iter().map(Into::into).collect();
+        Ok(())
+    }
+
+    /// The answers whose probabilities are recorded, by their ids.
+    pub fn read_answers(&self) -> &[Arc<[u32]>] {
+        &self.answers
+    }
+
     /// How many of the likeliest tokens are listed.
     pub fn listed(&self) -> usize {
         self.top
@@ -387,19 +434,43 @@ impl<'m> Experiment<'m> {
         let cells: Vec<_> =
             plan.baselines.iter().map(|baseline| &baseline.original).chain(&plan.cells).collect();
         let mut readings = collect(executor, self.model, &plan, &cells)?.into_iter();
-        let originals = readings.next().unwrap_or_default();
+        let mut originals = readings.next().unwrap_or_default();
         let mut edited = readings.next().unwrap_or_default();
-        // The answers of all runs, then what is collected.
+        // The distributions of all runs, then what is collected, then what answers of several tokens are made of.
+        let rows = self.answers.iter().map(|answer| answer.len() - 1).sum::<usize>();
+        let rest = |all: &mut Vec<Reading>| all.split_off(all.len() - rows.min(all.len()));
+        let (before, after) = (rest(&mut originals), rest(&mut edited));
         let collected = edited.split_off(edited.len().min(self.runs.len()));
-        let logits = |of_runs: Vec<Reading>| of_runs.iter().map(Distribution::read).collect::<Result<_>>();
+        let logits =
+            |of_runs: Vec<Reading>| of_runs.iter().map(Distribution::read).collect::<Result<Vec<_>>>();
         let nothing = Distribution::new(Vec::new());
+        let (originals, counterfactuals) = (logits(originals)?, logits(edited)?);
+        let read = self.reading_run()?.0;
+        let of = |all: &[Distribution], rows: &[Reading]| match all.get(read) {
+            Some(first) => self.answer_logprobs(first, rows),
+            None => Ok(Vec::new()),
+        };
+        let both = of(&originals, &before)?.into_iter().zip(of(&counterfactuals, &after)?);
+        let answers = self.answers.iter().zip(both);
+        let said = |(ids, (original, counterfactual)): (&Arc<[u32]>, _)| Said {
+            ids: ids.clone(),
+            original,
+            counterfactual,
+        };
         Ok(Outcome {
             model: self.model,
-            originals: logits(originals)?,
-            counterfactuals: logits(edited)?,
+            answers: answers.map(said).collect(),
+            originals,
+            counterfactuals,
             collected: self.collected(&plan, collected),
             nothing,
         })
+    }
+
+    /// The natural logarithms of the probabilities of the answers, given the distribution of their first token and, of
+    /// each in turn, those of its others.
+    pub(crate) fn answer_logprobs(&self, first: &Distribution, rows: &[Reading]) -> Result<Vec<f64>> {
+        answer_logprobs(&self.answers, first, rows)
     }
 
     /// Pairs the activations read for `collect` edits with where they stand.
@@ -432,10 +503,39 @@ impl<'m> Experiment<'m> {
     }
 }
 
+/// [`Experiment::answer_logprobs`].
+pub(crate) fn answer_logprobs(
+    answers: &[Arc<[u32]>],
+    first: &Distribution,
+    rows: &[Reading],
+) -> Result<Vec<f64>> {
+    let mut rows = rows.iter();
+    let of = |ids: &Arc<[u32]>| -> Result<f64> {
+        let mut sum = first.logprob(ids[0]);
+        for (id, row) in ids[1..].iter().zip(&mut rows) {
+            sum += Distribution::read(row)?.logprob(*id);
+        }
+        Ok(sum)
+    };
+    answers.iter().map(of).collect()
+}
+
+/// How likely an answer is, as the natural logarithms of its probability.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Said {
+    /// The ids of its tokens.
+    pub ids: Arc<[u32]>,
+    /// Without any edit.
+    pub original: f64,
+    /// With all of them.
+    pub counterfactual: f64,
+}
+
 /// What an experiment gave: the answer of every run, with and without the edits.
 #[derive(Debug)]
 pub struct Outcome<'m> {
     model: &'m Model,
+    answers: Vec<Said>,
     originals: Vec<Distribution>,
     counterfactuals: Vec<Distribution>,
     collected: Vec<Collected>,
@@ -507,6 +607,11 @@ impl Outcome<'_> {
 
     fn answer<'a>(&'a self, found: Option<&'a Distribution>) -> Answer<'a> {
         Answer { model: self.model, distribution: found.unwrap_or(&self.nothing) }
+    }
+
+    /// How likely each of the answers asked for is, after the run that is read.
+    pub fn answers(&self) -> &[Said] {
+        &self.answers
     }
 
     /// What `collect` edits read, in file order, a layer each.

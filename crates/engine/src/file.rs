@@ -20,6 +20,7 @@ pub use train::{
     BaseFile, HeldOutFile, KlFile, ObjectiveFile, OptimizerFile, RotationsFile, TemperatureFile, TrainFile,
 };
 
+use crate::dataset::Prompt;
 use crate::experiment::LayerAxis;
 use crate::{Error, Result};
 use causalcone_model::file::{DataFile, json};
@@ -113,6 +114,9 @@ pub struct ReadFile {
     /// Tokens whose numbers are recorded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tokens: Vec<TokenFile>,
+    /// Answers of one token or more whose probabilities are recorded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<Prompt>,
 }
 
 /// `[sweep]`.

@@ -109,13 +109,14 @@ impl<'m> Experiment<'m> {
     /// The experiment of each example alone; itself where there is no data set.
     pub fn by_example(&self) -> impl Iterator<Item = Result<Experiment<'m>>> + '_ {
         let alone = self.examples.is_none().then(|| Ok(self.clone()));
-        // As many tokens as are read, or as the first example that gives any has.
-        let mut tokens = (!self.tokens.is_empty()).then_some(self.tokens.len());
+        // As many tokens and answers as are read, or as the first example that gives any has.
+        let given = |count: usize| (count > 0).then_some(count);
+        let mut counts = (given(self.tokens.len()), given(self.answers.len()));
         let each = self.examples.iter().flatten().map(move |example| {
             let example = example.as_ref().map_err(|refused| Error::refused(refused.clone()))?;
-            let instance = self.instance(example, tokens);
+            let instance = self.instance(example, counts);
             let instance = instance.map_err(|e| Error::in_example(&example.origin, e))?;
-            tokens = Some(instance.tokens.len());
+            counts = (Some(instance.tokens.len()), Some(instance.answers.len()));
             Ok(instance)
         });
         alone.into_iter().chain(each)
@@ -152,7 +153,7 @@ impl<'m> Experiment<'m> {
     }
 
     /// The experiment of one example.
-    fn instance(&self, example: &Example, tokens: Option<usize>) -> Result<Self> {
+    fn instance(&self, example: &Example, (tokens, answers): (Option<usize>, Option<usize>)) -> Result<Self> {
         let names: Vec<&str> = self.runs.iter().map(|run| &*run.name).collect();
         if let Some(key) = example.prompts.keys().find(|key| !names.contains(&key.as_str())) {
             let near = nearest(key, names.iter().copied().chain(KEYS));
@@ -172,6 +173,7 @@ impl<'m> Experiment<'m> {
             read_run: self.read_run,
             top: self.top,
             tokens: self.tokens.clone(),
+            answers: self.answers.clone(),
             sweep: self.sweep.clone(),
             examples: None,
             origin: Some(example.origin.clone()),
@@ -182,13 +184,21 @@ impl<'m> Experiment<'m> {
             let ids = given.iter().map(|token| token.id(self.model, "tokens")).collect::<Result<_>>()?;
             instance.tokens(ids)?;
         }
-        match (tokens, instance.tokens.len()) {
-            (Some(fits), given) if given != fits => {
-                let of = if self.tokens.is_empty() { "the examples before it have" } else { "[read] has" };
-                Err(Error::part("tokens", format!("has {given}, where {of} {fits}")))
-            }
-            _ => Ok(instance),
+        if let Some(given) = &example.answers {
+            let ids = given.iter().map(|answer| answer.ids(self.model, "answers")).collect::<Result<_>>()?;
+            instance.answers(ids)?;
         }
+        let lists = [
+            ("tokens", tokens, instance.tokens.len(), self.tokens.is_empty()),
+            ("answers", answers, instance.answers.len(), self.answers.is_empty()),
+        ];
+        for (key, fits, given, by_example) in lists {
+            if let Some(fits) = fits.filter(|fits| *fits != given) {
+                let of = if by_example { "the examples before it have" } else { "[read] has" };
+                return Err(Error::part(key, format!("has {given}, where {of} {fits}")));
+            }
+        }
+        Ok(instance)
     }
 
     /// A run with the prompt an example gives it.

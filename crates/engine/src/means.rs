@@ -6,6 +6,7 @@ use crate::metric::Metric;
 use crate::plan::{Coordinates, Point};
 use crate::sweep::{Column, SweepResult};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The mean of one metric over the cells that are the same choice of every axis.
 ///
@@ -33,13 +34,17 @@ pub struct Mean {
     pub fixed: Option<f64>,
 }
 
-/// The token a mean is of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The token, or the answer of several, that a mean is of.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MeanToken {
     /// This one, in every example.
     Same(u32),
     /// The one of this number among those each example reads.
     Numbered(usize),
+    /// This answer, in every example.
+    SameAnswer(Arc<[u32]>),
+    /// The answer of this number among those each example reads.
+    NumberedAnswer(usize),
 }
 
 /// Where the cells of one mean stand, and the cells, by example.
@@ -113,10 +118,19 @@ impl SweepResult {
             let squares: f64 = units.iter().map(|(x, _)| (x - mean).powi(2)).sum();
             (squares / (n - 1) as f64 / n as f64).sqrt()
         });
-        let cells = group.examples.values().flatten();
-        let token = token.map(|number| {
-            let ids = cells.filter_map(|c| self.tokens[self.baseline_of[*c]].get(number).copied());
-            one(ids).map_or(MeanToken::Numbered(number), MeanToken::Same)
+        let baselines = || group.examples.values().flatten().map(|cell| self.baseline_of[*cell]);
+        let tokens = self.tokens.first().map_or(0, |tokens| tokens.len());
+        let token = token.map(|number| match number.checked_sub(tokens) {
+            None => {
+                let ids = baselines().filter_map(|baseline| self.tokens[baseline].get(number).copied());
+                one(ids).map_or(MeanToken::Numbered(number), MeanToken::Same)
+            }
+            Some(answer) => {
+                let mut answers = baselines().filter_map(|baseline| self.answer(baseline, number));
+                let first = answers.next();
+                let same = first.filter(|first| answers.all(|other| other == *first));
+                same.map_or(MeanToken::NumberedAnswer(answer), |same| MeanToken::SameAnswer(same.clone()))
+            }
         });
         Mean {
             at: group.at.clone(),

@@ -213,6 +213,20 @@ impl Metric {
         matches!(self, Self::Prob | Self::Logit | Self::Logprob)
     }
 
+    /// Whether there is one number for each answer too.
+    pub fn is_of_answers(self) -> bool {
+        matches!(self, Self::Prob | Self::Logprob)
+    }
+
+    /// Its number for an answer whose probability has this natural logarithm; `None` where it is of none.
+    pub(crate) fn of_answer(self, logprob: f64) -> Option<f64> {
+        match self {
+            Self::Prob => Some(logprob.exp()),
+            Self::Logprob => Some(logprob),
+            _ => None,
+        }
+    }
+
     /// Whether it compares with the unedited distribution.
     pub(crate) fn needs_original(self) -> bool {
         self == Self::Kl

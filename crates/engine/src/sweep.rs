@@ -4,10 +4,10 @@ use crate::attribution::{Method, Moves, STEPS};
 use crate::compile::{Basis, Compiled, methods, metrics};
 use crate::cone::Work;
 use crate::execute::Executor;
-use crate::experiment::Experiment;
+use crate::experiment::{Experiment, answer_logprobs};
 use crate::journal::Values;
 use crate::metric::{Distribution, Metric};
-use crate::plan::{Cell, Coordinates, Plan, Read};
+use crate::plan::{Cell, Coordinates, Plan, Read, Reading};
 use crate::{Error, Result};
 use causalcone_model::{Model, Progress, Report, Unit};
 use std::borrow::Cow;
@@ -57,7 +57,7 @@ pub struct PreparedSweep<'m> {
 pub struct Column {
     /// The metric.
     pub metric: Metric,
-    /// Which of the tokens read it is of, where it is of one.
+    /// Which of the tokens read it is of, and then of the answers, where it is of one.
     pub token: Option<usize>,
     /// How it was found.
     pub method: Method,
@@ -78,6 +78,8 @@ pub struct SweepResult {
     pub prompts: Vec<Arc<[u32]>>,
     /// By baseline, the tokens read.
     pub tokens: Vec<Arc<[u32]>>,
+    /// By baseline, the answers read, each by the ids of its tokens.
+    pub answers: Vec<Arc<[Arc<[u32]>]>>,
     /// By baseline, the same numbers without any edit.
     pub base: Vec<Values>,
     /// By baseline, the same numbers with all edits but the swept ones, where there are others.
@@ -95,6 +97,8 @@ pub struct Row<'a> {
     pub metric: Metric,
     /// The token, for metrics of one.
     pub token: Option<u32>,
+    /// The answer, for numbers of one.
+    pub answer: Option<&'a Arc<[u32]>>,
     /// How the number was found.
     pub method: Method,
     /// The number; `None` where it is not finite.
@@ -109,6 +113,12 @@ impl SweepResult {
     /// Whether there are examples or samples to take means over.
     pub fn has_means(&self) -> bool {
         self.cells.iter().any(|at| at.example.is_some() || at.sample.is_some())
+    }
+
+    /// The answer that the number of a column means, if it is none of a token.
+    pub fn answer(&self, baseline: usize, number: usize) -> Option<&Arc<[u32]>> {
+        let number = number.checked_sub(self.tokens.get(baseline)?.len())?;
+        self.answers.get(baseline)?.get(number)
     }
 
     /// Whether there are edits besides the swept ones.
@@ -130,6 +140,7 @@ impl SweepResult {
                 metric,
                 method,
                 token: token.and_then(|token| self.tokens[baseline].get(token).copied()),
+                answer: token.and_then(|number| self.answer(baseline, number)),
                 value: self.values[cell].get(i).copied().flatten(),
                 base: self.base[baseline].get(i).copied().flatten(),
                 fixed: self.fixed[baseline].as_ref().and_then(|fixed| fixed.get(i).copied().flatten()),
@@ -164,12 +175,14 @@ impl<'m> PreparedSweep<'m> {
 
     /// What is recorded of each cell.
     pub fn columns(&self) -> Vec<Column> {
-        // All examples have as many tokens.
-        let tokens = self.bases.first().map_or(0, |basis| basis.tokens.len());
+        // All examples have as many tokens and answers.
+        let (tokens, answers) =
+            self.bases.first().map_or((0, 0), |basis| (basis.tokens.len(), basis.answers.len()));
         let of = |method: Method| {
             self.metrics.iter().flat_map(move |&metric| {
+                let count = tokens + if metric.is_of_answers() { answers } else { 0 };
                 let of: Vec<Option<usize>> =
-                    if metric.is_per_token() { (0..tokens).map(Some).collect() } else { vec![None] };
+                    if metric.is_per_token() { (0..count).map(Some).collect() } else { vec![None] };
                 of.into_iter().map(move |token| Column { metric, token, method })
             })
         };
@@ -248,10 +261,11 @@ impl<'m> PreparedSweep<'m> {
         let mut stop = tell(values.len()).is_break() && !missing.is_empty();
         if !stop {
             let ran = executor.execute(self.model, &self.plan, &cells, &mut |index, readings| {
-                let row = readings.first().ok_or_else(|| Error::part("sweep", "a cell gave no logits"))?;
+                let (row, rest) =
+                    readings.split_first().ok_or_else(|| Error::part("sweep", "a cell gave no logits"))?;
                 let row = Distribution::read(row)?;
                 if index < first_fixed {
-                    let values = self.numbers(&row, &row, originals[index]);
+                    let values = self.numbers((&row, rest), &row, originals[index])?;
                     // A distribution is large, and there may be one for each of many examples.
                     let row = if keeps_originals { row } else { Distribution::new(Vec::new()) };
                     base[index] = Some((row, values));
@@ -264,7 +278,7 @@ impl<'m> PreparedSweep<'m> {
                 let original = base[original_of[baseline]].as_ref();
                 let (original, _) =
                     original.ok_or_else(|| Error::part("sweep", "a cell came before its baseline"))?;
-                let numbers = self.numbers(&row, original, baseline);
+                let numbers = self.numbers((&row, rest), original, baseline)?;
                 let Some(cell) = index.checked_sub(first_cell) else {
                     fixed_values[baseline] = Some(numbers);
                     return Ok(ControlFlow::Continue(()));
@@ -296,6 +310,7 @@ impl<'m> PreparedSweep<'m> {
         Ok(SweepResult {
             prompts: self.bases.iter().map(|basis| basis.prompt.clone()).collect(),
             tokens: self.bases.iter().map(|basis| basis.tokens.clone()).collect(),
+            answers: self.bases.iter().map(|basis| basis.answers.clone()).collect(),
             cells: self.plan.cells.iter().map(|cell| cell.at.clone()).collect(),
             baseline_of: self.plan.cells.iter().map(|cell| cell.baseline).collect(),
             values: values.into_values().collect(),
@@ -316,11 +331,21 @@ impl<'m> PreparedSweep<'m> {
         self.model
     }
 
-    /// What is recorded of a cell whose logits are `row`.
-    pub(crate) fn numbers(&self, row: &Distribution, original: &Distribution, baseline: usize) -> Values {
+    /// What is recorded of a cell whose logits are `row`, and whose other readings are what answers of several tokens
+    /// are made of.
+    pub(crate) fn numbers(
+        &self,
+        (row, rest): (&Distribution, &[Reading]),
+        original: &Distribution,
+        baseline: usize,
+    ) -> Result<Values> {
         let (tokens, label) = (self.tokens_in_a_row(baseline), self.bases[baseline].label);
-        let all = self.metrics.iter().flat_map(|metric| metric.values(row, original, &tokens, label));
-        all.map(|x| x.is_finite().then_some(x)).collect()
+        let answers = answer_logprobs(&self.bases[baseline].answers, row, rest)?;
+        let all = self.metrics.iter().flat_map(|metric| {
+            let of_answers = answers.iter().filter_map(|logprob| metric.of_answer(*logprob));
+            metric.values(row, original, &tokens, label).into_iter().chain(of_answers)
+        });
+        Ok(all.map(|x| x.is_finite().then_some(x)).collect())
     }
 
     /// The slopes of [`numbers`](Self::numbers) with respect to the logits in `row`.

@@ -73,7 +73,8 @@ impl PreparedSweep<'_> {
             self.plan(),
             &needed.collect::<Vec<_>>(),
             &mut |index, readings| {
-                let row = readings.first().ok_or_else(|| Error::part("verify", "a cell gave no logits"))?;
+                let (row, rest) =
+                    readings.split_first().ok_or_else(|| Error::part("verify", "a cell gave no logits"))?;
                 let row = Distribution::read(row)?;
                 let Some(place) = index.checked_sub(baselines.len()) else {
                     originals.push(row);
@@ -89,7 +90,7 @@ impl PreparedSweep<'_> {
                 let exact = result.columns.iter().take(self.numbers_per_method());
                 let columns: Vec<_> =
                     exact.map(|column| (column.metric, column.token.and_then(token))).collect();
-                let theirs = self.numbers(&row, original, baseline);
+                let theirs = self.numbers((&row, rest), original, baseline)?;
                 verification.compare(cell, &columns, &result.values[cell], &theirs);
                 Ok(tell(place + 1))
             },

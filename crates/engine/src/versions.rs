@@ -4,7 +4,7 @@
 use crate::experiment::{EditId, Experiment, RunId};
 use crate::metric::Metric;
 use crate::op::OpKind;
-use crate::plan::{Cell, Gradient, Place, Plan, Read, Run};
+use crate::plan::{Cell, Edit, Gradient, Place, Plan, Read, Run};
 use crate::resolve::{Choice, Expanded};
 use crate::{Error, Result};
 use std::collections::HashMap;
@@ -33,6 +33,8 @@ pub(crate) struct Compiler<'a> {
     pub(crate) noisy: [Vec<bool>; 2],
     /// By run, version and, where noise reaches it, sample.
     pub(crate) made: HashMap<(RunId, Version, Option<usize>), usize>,
+    /// By version of a run and what follows its prompt.
+    continued: HashMap<(usize, Arc<[u32]>), usize>,
 }
 
 impl<'a> Compiler<'a> {
@@ -49,12 +51,67 @@ impl<'a> Compiler<'a> {
         let reached = reached_by(runs, &expanded, |_| true, |edit| swept[edit]);
         let fixed = reached_by(runs, &expanded, |edit| !swept[edit], is_noise);
         let all = reached_by(runs, &expanded, |_| true, is_noise);
-        Ok(Self { experiment, expanded, swept, reached, noisy: [fixed, all], made: HashMap::new() })
+        Ok(Self {
+            experiment,
+            expanded,
+            swept,
+            reached,
+            noisy: [fixed, all],
+            made: HashMap::new(),
+            continued: HashMap::new(),
+        })
     }
 
     /// Logits at the last position of a version of a run.
     pub(crate) fn logits(&self, run: RunId, made: usize, tokens: Option<Arc<[u32]>>) -> Read {
         Read::Logits { run: made, position: self.experiment.runs[run.0].ids.len() - 1, tokens }
+    }
+
+    /// What answers of several tokens are made of, after a version of a run: of each in turn the logits of its second
+    /// token, its third …
+    ///
+    /// # Errors
+    /// When one does not fit the context behind the prompt.
+    pub(crate) fn answer_reads(&mut self, plan: &mut Plan, made: usize) -> Result<Vec<Read>> {
+        let mut reads = Vec::new();
+        for answer in &self.experiment.answers {
+            let len = plan.runs[made].ids.len();
+            if answer.len() == 1 {
+                continue;
+            }
+            let run = self.continued(plan, made, &answer[..answer.len() - 1])?;
+            reads.extend((0..answer.len() - 1).map(|i| Read::Logits {
+                run,
+                position: len + i,
+                tokens: None,
+            }));
+        }
+        Ok(reads)
+    }
+
+    /// A version of a run that goes on after its prompt, with the same edits of it.
+    fn continued(&mut self, plan: &mut Plan, made: usize, more: &[u32]) -> Result<usize> {
+        let key = (made, more.into());
+        if let Some(continued) = self.continued.get(&key) {
+            return Ok(*continued);
+        }
+        let Run { name, ids, edits } = plan.runs[made].clone();
+        let prompt = ids.len();
+        let ids: Arc<[u32]> = ids.iter().chain(more).copied().collect();
+        let checked = self.experiment.model.decoder().check(&ids);
+        checked.map_err(|source| Error::Part { part: format!("run \"{name}\" with an answer"), source })?;
+        // A row of an attention matrix has as many key columns as the run is long: those of the prompt are meant.
+        let edit = |edit: Arc<Edit>| match edit.place.dims {
+            None if edit.place.site.is_attention_matrix() => {
+                let place = Place { dims: Some((0..prompt).collect()), ..edit.place.clone() };
+                Arc::new(Edit { place, ..(*edit).clone() })
+            }
+            _ => edit,
+        };
+        let edits = edits.into_iter().map(edit).collect();
+        plan.runs.push(Run { name, ids, edits });
+        self.continued.insert(key, plan.runs.len() - 1);
+        Ok(plan.runs.len() - 1)
     }
 
     /// The read of a gradient with respect to a place of a run, with all edits made.

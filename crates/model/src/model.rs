@@ -132,6 +132,23 @@ impl Model {
         self.needs_tokenizer(text)?.one_token(text)
     }
 
+    /// The ids of a text as it stands behind a prompt: without a start-of-text token, and with no space that the text
+    /// does not have. Split on its own, whatever the prompt ends with.
+    ///
+    /// # Errors
+    /// When there is no tokenizer, or the text cannot be split or is too long for the context.
+    pub fn answer(&self, text: &str) -> Result<Vec<u32>> {
+        self.needs_tokenizer(text)?.encode_inside(text, self.config().context)
+    }
+
+    /// The text of tokens in a row, or their decimal ids where there is no tokenizer.
+    pub fn text(&self, ids: &[u32]) -> String {
+        match &self.tokenizer {
+            Some(tokenizer) => tokenizer.decode(ids),
+            None => ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" "),
+        }
+    }
+
     /// The text of a token, or its decimal id where there is no tokenizer.
     pub fn token_text(&self, id: u32) -> String {
         self.tokenizer.as_ref().map_or_else(|| id.to_string(), |tokenizer| tokenizer.token(id))

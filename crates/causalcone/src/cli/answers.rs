@@ -33,6 +33,9 @@ pub(super) fn top(args: &TopArgs, terminal: &mut Terminal) -> Result<(), Failure
 pub(super) struct Answers {
     pub(super) top: Vec<Record>,
     tokens: Vec<Record>,
+    /// Answers of one token or more; left out where none are asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    answers: Vec<AnswerRecord>,
 }
 
 #[derive(Serialize)]
@@ -64,6 +67,15 @@ struct ExampleResult {
     example: usize,
     #[serde(flatten)]
     answered: Answered,
+}
+
+/// How likely an answer is.
+#[derive(Serialize)]
+struct AnswerRecord {
+    answer: String,
+    ids: Vec<u32>,
+    prob: Option<f64>,
+    logprob: Option<f64>,
 }
 
 #[derive(Serialize)]
@@ -110,9 +122,20 @@ fn answer(experiment: &Experiment<'_>) -> Result<Answered, Failure> {
     // Compiled for what it refuses: an edit that nothing read could show.
     experiment.plan_single()?;
     let outcome = experiment.execute()?;
-    let answers = |answer: crate::Answer<'_>| Answers {
+    let finite = |x: f64| x.is_finite().then_some(x);
+    let answers = |answer: crate::Answer<'_>, logprob: fn(&crate::Said) -> f64| Answers {
         top: answer.top(experiment.listed()).0,
         tokens: answer.distribution.records(experiment.model(), experiment.read_tokens()),
+        answers: outcome
+            .answers()
+            .iter()
+            .map(|said| AnswerRecord {
+                answer: experiment.model().text(&said.ids),
+                ids: said.ids.to_vec(),
+                prob: finite(logprob(said).exp()),
+                logprob: finite(logprob(said)),
+            })
+            .collect(),
     };
     let collected = outcome.collected().iter().map(|collected| -> Result<_, Failure> {
         Ok(CollectedJson {
@@ -128,8 +151,8 @@ fn answer(experiment: &Experiment<'_>) -> Result<Answered, Failure> {
         })
     });
     Ok(Answered {
-        original: answers(outcome.original(read_run)),
-        counterfactual: answers(outcome.counterfactual(read_run)),
+        original: answers(outcome.original(read_run), |said| said.original),
+        counterfactual: answers(outcome.counterfactual(read_run), |said| said.counterfactual),
         collected: collected.collect::<Result<_, _>>()?,
     })
 }
@@ -170,6 +193,13 @@ fn human(result: &Answered) -> String {
             text += &format!("{token:<18} {before:>10} {after:>14}\n");
         }
     }
+    if !original.answers.is_empty() {
+        text += &format!("\n{:<18} {:>10} {:>14}\n", "answer", "original", "counterfactual");
+        for (before, after) in original.answers.iter().zip(&edited.answers) {
+            let (answer, before, after) = (visible(&before.answer), prob(before.prob), prob(after.prob));
+            text += &format!("{answer:<18} {before:>10} {after:>14}\n");
+        }
+    }
     for collected in &result.collected {
         text += &format!("\n{}; the numbers are in --json\n", collected.summary());
     }
@@ -184,6 +214,12 @@ fn table_of(examples: &[ExampleResult]) -> String {
         let mut number = example.to_string();
         for (before, after) in first.chain(original.tokens.iter().zip(&counterfactual.tokens)) {
             text += format!("{number:<8} {:<30} {}", shown(Some(before)), shown(Some(after))).trim_end();
+            text += "\n";
+            number.clear();
+        }
+        for (before, after) in original.answers.iter().zip(&counterfactual.answers) {
+            let of = |one: &AnswerRecord| format!("{:<18} {}", visible(&one.answer), prob(one.prob));
+            text += format!("{number:<8} {:<30} {}", of(before), of(after)).trim_end();
             text += "\n";
             number.clear();
         }

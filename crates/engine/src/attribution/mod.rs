@@ -183,7 +183,7 @@ impl PreparedSweep<'_> {
                 });
             }
             for (subject, start) in chunk.iter().zip(&starts) {
-                let at = self.numbers(&start.seen.fixed, &start.original, subject.baseline);
+                let at = self.numbers((&start.seen.fixed, &[]), &start.original, subject.baseline)?;
                 for cell in &subject.cells {
                     let changes = self.changes(&self.moves[*cell], &start.activations)?;
                     let mut values = Values::new();

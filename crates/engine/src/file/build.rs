@@ -7,6 +7,7 @@ use super::{
     TrainFile,
 };
 use crate::attribution::Method;
+use crate::dataset::Prompt;
 use crate::dataset::{self, Example, Refused};
 use crate::error::Within;
 use crate::experiment::{EditId, Experiment, Sweep};
@@ -88,6 +89,8 @@ impl ExperimentFile {
             experiment.top(read.top.unwrap_or(10));
             let id = |token: &TokenFile| token.id(model, "read");
             experiment.tokens(read.tokens.iter().map(id).collect::<Result<_>>()?)?;
+            let ids = |answer: &Prompt| answer.ids(model, "answers");
+            experiment.answers(read.answers.iter().map(ids).collect::<Result<_>>()?)?;
         }
         experiment.reading_run()?;
         if let Some(sweep) = &self.sweep {

@@ -2,6 +2,7 @@
 
 use super::{ExperimentFile, FitFile, NumberFile, NumbersFile, TokenFile, ValueFile};
 use crate::control::ControlVector;
+use crate::dataset::Prompt;
 use crate::execute::Cone;
 use crate::experiment::Experiment;
 use crate::op::{Op, OpKind, Source, Value};
@@ -396,6 +397,17 @@ impl TokenFile {
             Self::Text(text) => model.token_id(text),
         };
         id.map_err(|source| Error::Part { part: part.into(), source })
+    }
+}
+
+impl Prompt {
+    /// The ids it means as an answer: of a text those it has behind a prompt.
+    pub(crate) fn ids(&self, model: &Model, part: &str) -> Result<Vec<u32>> {
+        let ids = match self {
+            Self::Ids(ids) => return Ok(ids.clone()),
+            Self::Text(text) => model.answer(text),
+        };
+        ids.map_err(|source| Error::Part { part: part.into(), source })
     }
 }
 

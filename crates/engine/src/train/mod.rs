@@ -209,6 +209,7 @@ impl<'m> Training<'m> {
             baseline_of: Vec::new(),
             prompts: Vec::new(),
             tokens: Vec::new(),
+            answers: Vec::new(),
             base: originals.iter().map(Score::values).collect(),
             fixed: vec![None; originals.len()],
             work: crate::cone::Work::default(),
@@ -231,6 +232,7 @@ impl<'m> Training<'m> {
             let run = instance.edits.first().map_or(RunId(0), |edit| edit.run);
             result.prompts.push(instance.runs[run.0].ids.clone());
             result.tokens.push(instance.tokens.clone().into());
+            result.answers.push(instance.answers.clone().into());
         }
         Ok(result)
     }
