@@ -90,6 +90,14 @@ pub enum Error {
         /// Why.
         problem: String,
     },
+    /// A chat template that is broken, refuses a conversation, or goes out of bounds; or a model without one.
+    #[error("chat template{}: {problem}", line.map_or_else(String::new, |line| format!(", line {line}")))]
+    Template {
+        /// The line of the template, counted from 1, where one is to blame.
+        line: Option<usize>,
+        /// What is wrong.
+        problem: String,
+    },
     /// A prompt the model cannot run.
     #[error("{problem}")]
     Prompt {

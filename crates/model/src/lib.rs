@@ -18,6 +18,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod address;
+pub mod chat;
 mod config;
 pub mod decoder;
 mod error;

@@ -167,7 +167,7 @@ fn every_setting_matters_or_is_refused() {
             "layer_types",
         ),
         ("qwen2", "use_sliding_window", json!(false), "layer_types"),
-        ("qwen3", "head_dim", json!(null), "self_attn"),
+        ("qwen3", "head_dim", json!(null), "odd"),
         ("gemma", "hidden_act", json!("gelu"), "hidden_act"),
         ("gemma2", "query_pre_attn_scalar", json!(null), "query_pre_attn_scalar"),
         ("gemma2", "sliding_window", json!(null), "sliding_window"),
