@@ -198,16 +198,18 @@ fn load_directory(folder: &Path) -> Result<Parts> {
     let weights = Weights::from_safetensors(&shards)?;
     let tokenizer_path = folder.join("tokenizer.json");
     let has_tokenizer = is_there(&tokenizer_path);
-    if has_tokenizer {
-        inside(folder, &tokenizer_path)?;
-    }
+    // How a text begins is in the second.
+    let tokenizer_files = [tokenizer_path.clone(), folder.join("tokenizer_config.json")];
+    let tokenizer_files: Vec<PathBuf> =
+        tokenizer_files.into_iter().filter(|file| has_tokenizer && is_there(file)).collect();
+    tokenizer_files.iter().try_for_each(|file| inside(folder, file))?;
     let (decoder, tokenizer) = rayon::join(
         || (format.load)(&config, &weights),
         || has_tokenizer.then(|| Tokenizer::from_json(&tokenizer_path)).transpose(),
     );
     let mut files = vec![config_path];
     files.extend(shards);
-    files.extend(has_tokenizer.then_some(tokenizer_path));
+    files.extend(tokenizer_files);
     Ok((files, decoder?, tokenizer?))
 }
 

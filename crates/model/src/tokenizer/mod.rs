@@ -5,8 +5,10 @@
 //! padding that a file asks for are never applied. The start-of-text token (BOS) is explicit:
 //! [`Tokenizer::encode`] never adds one, [`Tokenizer::prompt`] adds at most one.
 
+mod config;
 mod from_gguf;
 mod from_json;
+
 mod recipe;
 
 pub use recipe::{Added, Recipe, Spelling, Stage};
