@@ -118,7 +118,7 @@ impl Recipe {
 
     /// The steps that split a text into words, in order.
     fn pre_tokenizer_parts(&self) -> Result<Vec<&Value>, String> {
-        let known = ["ByteLevel", "Digits", "Split", "Metaspace"];
+        let known = ["ByteLevel", "Digits", "Split", "Metaspace", "Punctuation"];
         parts("pre_tokenizer", &self.pre_tokenizer, "pretokenizers", &known)
     }
 
@@ -185,7 +185,9 @@ impl Recipe {
         let count = by_id.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
         let token = |(id, token): (usize, &Option<(&str, bool, bool)>)| {
             let (text, added, special) = token.ok_or_else(|| format!("model.vocab: no token has id {id}"))?;
-            Ok((if added { text.as_bytes().to_vec() } else { self.spelling.bytes(text) }, special))
+            // SentencePiece's runs of spaces are added tokens too, and a space is "▁" there as well.
+            let plain = added && self.spelling == Spelling::ByteLevel;
+            Ok((if plain { text.as_bytes().to_vec() } else { self.spelling.bytes(text) }, special))
         };
         by_id[..count].iter().enumerate().map(token).collect()
     }
