@@ -572,8 +572,8 @@ fn tokenizer() {
             tokens[2] = "a";
             f.set("tokenizer.ggml.tokens", texts(&tokens));
         }),
-        ("a million times the same", "tokenizer.ggml.tokens: ids 0 and 1", |f| {
-            let n = 1_000_000u32;
+        ("half a million times the same", "tokenizer.ggml.tokens: ids 0 and 1", |f| {
+            let n = 500_000u32;
             f.set("tokenizer.ggml.tokens", texts(&vec!["word"; n as usize]));
             f.set(TYPES, list(0, n.into(), &vec![1; n as usize]));
             f.set("llama.vocab_size", u32v(n));
@@ -606,8 +606,8 @@ fn tokenizer() {
             f.set("tokenizer.ggml.merges", texts(&[&MERGES[..], &["a b"]].concat()));
         }),
         ("no merges", "tokenizer.ggml.merges: ", |f| f.remove("tokenizer.ggml.merges")),
-        ("another model", "tokenizer model \"llama\"", |f| f.set("tokenizer.ggml.model", text("llama"))),
-        ("another split", "\"tekken\"", |f| f.set("tokenizer.ggml.pre", text("tekken"))),
+        ("another model", "tokenizer model \"bert\"", |f| f.set("tokenizer.ggml.model", text("bert"))),
+        ("another split", "\"bloom\"", |f| f.set("tokenizer.ggml.pre", text("bloom"))),
         ("no split", "tokenizer.ggml.pre: ", |f| f.remove("tokenizer.ggml.pre")),
         ("a split of a megabyte", "tokenizer.ggml.pre", |f| {
             f.set("tokenizer.ggml.pre", text(&"x".repeat(1 << 20)));

@@ -6,9 +6,8 @@
 //! [`Tokenizer::encode`] never adds one, [`Tokenizer::prompt`] adds at most one.
 
 mod config;
-mod from_gguf;
 mod from_json;
-
+mod gguf;
 mod recipe;
 
 pub use recipe::{Added, Recipe, Spelling, Stage};

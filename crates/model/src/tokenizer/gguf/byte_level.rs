@@ -1,0 +1,149 @@
+//! Byte-level BPE, `tokenizer.ggml.model = "gpt2"`.
+//!
+//! Such a file has tokens and merges, but of how a text is split into words before any merge it
+//! says only a name, `tokenizer.ggml.pre`. What a name means is in [`SPLITS`], as the
+//! tokenizer.json of the models that use it has it.
+
+use super::{Ends, Keys, Kind};
+use crate::Result;
+use crate::tokenizer::recipe::Flags;
+use crate::tokenizer::{Added, Recipe, Spelling};
+use serde_json::{Value, json};
+use tokenizers::AddedToken;
+
+/// How texts are split into words, and what else goes with it.
+struct Split {
+    /// What `tokenizer.ggml.pre` calls it.
+    names: &'static [&'static str],
+    /// Whether texts are composed first: é is one character however it was typed.
+    composes: bool,
+    /// The words, one step after another.
+    words: Words,
+    /// Whether a word that is a token needs no merges.
+    whole_words: bool,
+    /// Whether a text begins with BOS if the file does not say.
+    adds_bos: bool,
+}
+
+/// The steps that make words of a text.
+enum Words {
+    /// GPT-2's.
+    Gpt2,
+    /// Each digit by itself, then GPT-2's.
+    DigitsThenGpt2,
+    /// By a pattern of their own.
+    Pattern(&'static str),
+}
+
+/// Letters with one character before them, digits in threes, and lines kept apart.
+const THREE_DIGITS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// The same, each digit by itself.
+const ONE_DIGIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// A word ends where capitals begin, and no contraction is one.
+const BY_CASE: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// Every name that is known. Another one is refused: with the wrong split a model goes on, on other
+/// ids than it was trained on.
+const SPLITS: [Split; 7] = [
+    // GPT-2.
+    Split { names: &["gpt-2"], composes: false, words: Words::Gpt2, whole_words: false, adds_bos: false },
+    // SmolLM, StarCoder.
+    Split {
+        names: &["smollm", "starcoder", "refact"],
+        composes: false,
+        words: Words::DigitsThenGpt2,
+        whole_words: false,
+        adds_bos: false,
+    },
+    // GPT-NeoX, Pythia, OLMo.
+    Split { names: &["olmo"], composes: true, words: Words::Gpt2, whole_words: false, adds_bos: false },
+    // OLMo 2, DBRX.
+    Split {
+        names: &["dbrx"],
+        composes: false,
+        words: Words::Pattern(THREE_DIGITS),
+        whole_words: false,
+        adds_bos: false,
+    },
+    // Llama 3.
+    Split {
+        names: &["llama-bpe", "llama3", "llama-v3"],
+        composes: false,
+        words: Words::Pattern(THREE_DIGITS),
+        whole_words: true,
+        adds_bos: true,
+    },
+    // Qwen 1.5, 2, 2.5 and 3.
+    Split {
+        names: &["qwen2"],
+        composes: true,
+        words: Words::Pattern(ONE_DIGIT),
+        whole_words: false,
+        adds_bos: false,
+    },
+    // Mistral NeMo.
+    Split {
+        names: &["tekken"],
+        composes: false,
+        words: Words::Pattern(BY_CASE),
+        whole_words: true,
+        adds_bos: true,
+    },
+];
+
+/// What the tokenizer consists of.
+pub(super) fn recipe(keys: &mut Keys<'_>) -> Result<Recipe> {
+    let pre = keys.needs_text("ggml.pre")?;
+    let Some(split) = SPLITS.iter().find(|split| split.names.contains(&pre)) else {
+        let known: Vec<&str> = SPLITS.iter().flat_map(|split| split.names).copied().collect();
+        return Err(keys.unsupported("pre-tokenizer (tokenizer.ggml.pre)", pre, &known.join(", ")));
+    };
+    let tokens = keys.tokens()?;
+    let Some(merges) = keys.merges()? else { return Err(keys.bad("ggml.merges", "is missing")) };
+    let ends = keys.ends(Ends { bos: None, eos: None, adds_bos: split.adds_bos })?;
+    // Scores are SentencePiece's, and whatever is no token's beginning is bytes.
+    keys.take("ggml.scores");
+    keys.take("ggml.unknown_token_id");
+    if keys.flag("ggml.add_space_prefix")? == Some(true) {
+        let problem = "true is not supported for a byte-level tokenizer";
+        return Err(keys.bad("ggml.add_space_prefix", problem));
+    }
+    let added = (0u32..).zip(&tokens).filter_map(|(id, (text, kind))| {
+        let special = match kind {
+            Kind::Control => true,
+            Kind::UserDefined => false,
+            _ => return None,
+        };
+        Some(Added { id, token: AddedToken::from(*text, special).normalized(false) })
+    });
+    Ok(Recipe {
+        spelling: Spelling::ByteLevel,
+        vocab: keys.vocabulary(tokens.iter().map(|(text, _)| *text))?,
+        merges,
+        added: added.collect(),
+        normalizer: if split.composes { json!({"type": "NFC"}) } else { Value::Null },
+        pre_tokenizer: split.words.pre_tokenizer(),
+        flags: Flags { ignore_merges: split.whole_words, ..Flags::default() },
+        bos: ends.bos,
+        eos: ends.eos,
+        adds_bos: ends.adds_bos,
+    })
+}
+
+impl Words {
+    /// As tokenizer.json writes it.
+    fn pre_tokenizer(&self) -> Value {
+        let byte_level = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
+        let then = |first, last| json!({"type": "Sequence", "pretokenizers": [first, last]});
+        match self {
+            Self::Gpt2 => byte_level(true),
+            Self::DigitsThenGpt2 => {
+                then(json!({"type": "Digits", "individual_digits": true}), byte_level(true))
+            }
+            Self::Pattern(pattern) => then(
+                json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false}),
+                byte_level(false),
+            ),
+        }
+    }
+}
