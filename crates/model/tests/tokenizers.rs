@@ -1,0 +1,340 @@
+//! Ids as Hugging Face's, from tokenizer.json and from GGUF, on strings that are hard for some
+//! tokenizer or other (`fixtures/make_tokenizers.py`).
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test that cannot go on has failed"
+)]
+
+mod common;
+
+use causalcone_model::Tokenizer;
+use causalcone_model::file::DataFile;
+use causalcone_model::file::gguf::{self, Value};
+use common::fixture;
+use std::path::{Path, PathBuf};
+
+/// A type, the values of `tokenizer.ggml.pre` that mean it, and its BOS if texts begin with one.
+struct Kind {
+    name: &'static str,
+    pre: &'static [&'static str],
+    bos: Option<&'static str>,
+    eos: &'static str,
+}
+
+const SENTENCEPIECE: &[&str] = &["default"];
+const KINDS: [Kind; 11] = [
+    Kind { name: "gpt-2", pre: &["gpt-2"], bos: None, eos: "<|endoftext|>" },
+    Kind { name: "smollm", pre: &["smollm", "starcoder", "refact"], bos: None, eos: "<|im_end|>" },
+    Kind { name: "pythia", pre: &["olmo"], bos: None, eos: "<|endoftext|>" },
+    Kind { name: "olmo-2", pre: &["dbrx"], bos: None, eos: "<|endoftext|>" },
+    Kind {
+        name: "llama-3",
+        pre: &["llama-bpe", "llama3", "llama-v3"],
+        bos: Some("<|begin_of_text|>"),
+        eos: "<|end_of_text|>",
+    },
+    Kind { name: "qwen-2", pre: &["qwen2"], bos: None, eos: "<|im_end|>" },
+    Kind { name: "nemo", pre: &["tekken"], bos: Some("<s>"), eos: "</s>" },
+    Kind { name: "llama-2", pre: SENTENCEPIECE, bos: Some("<s>"), eos: "</s>" },
+    Kind { name: "llama-2-unprefixed", pre: SENTENCEPIECE, bos: Some("<s>"), eos: "</s>" },
+    Kind { name: "gemma", pre: SENTENCEPIECE, bos: Some("<bos>"), eos: "<eos>" },
+    Kind { name: "phi-3", pre: SENTENCEPIECE, bos: Some("<s>"), eos: "</s>" },
+];
+
+impl Kind {
+    fn is_sentencepiece(&self) -> bool {
+        self.pre == SENTENCEPIECE
+    }
+
+    fn json(&self) -> Tokenizer {
+        Tokenizer::from_json(&file(&format!("{}.json", self.name))).unwrap()
+    }
+
+    fn metadata(&self) -> Vec<(String, Value)> {
+        gguf::read(&DataFile::open(&file(&format!("{}.gguf", self.name))).unwrap()).unwrap().metadata
+    }
+
+    fn gguf(&self) -> Tokenizer {
+        self.changed(|_, _| {})
+    }
+
+    /// From GGUF, after a change to every value of the metadata.
+    fn changed(&self, change: impl Fn(&str, &mut Value)) -> Tokenizer {
+        let mut metadata = self.metadata();
+        metadata.iter_mut().for_each(|(key, value)| change(key.trim_start_matches("tokenizer.ggml."), value));
+        Tokenizer::from_gguf(Path::new(self.name), &metadata).unwrap().unwrap()
+    }
+}
+
+fn file(name: &str) -> PathBuf {
+    fixture("tokenizers").join(name)
+}
+
+fn strings() -> Vec<String> {
+    let strings: Vec<String> = serde_json::from_slice(&std::fs::read(file("strings.json")).unwrap()).unwrap();
+    assert!(strings.len() >= 300, "{} strings", strings.len());
+    strings
+}
+
+fn ids(kind: &Kind) -> Vec<Vec<u32>> {
+    let all: serde_json::Value = serde_json::from_slice(&std::fs::read(file("ids.json")).unwrap()).unwrap();
+    assert_eq!(all.as_object().unwrap().len(), KINDS.len());
+    serde_json::from_value(all[kind.name].clone()).unwrap()
+}
+
+fn encode(tokenizer: &Tokenizer, text: &str) -> Vec<u32> {
+    tokenizer.encode(text, 1 << 20).unwrap()
+}
+
+/// On how many strings the ids are others than expected, each written out.
+fn differences(tokenizer: &Tokenizer, strings: &[String], ids: &[Vec<u32>]) -> Vec<String> {
+    let both = strings.iter().zip(ids).map(|(text, ids)| (text, ids, encode(tokenizer, text)));
+    both.filter(|(_, ids, found)| *ids != found)
+        .map(|(text, ids, found)| format!("{text:?}: {ids:?}, not {found:?}"))
+        .collect()
+}
+
+#[test]
+fn ids_are_hugging_faces() {
+    let strings = strings();
+    for kind in &KINDS {
+        let ids = ids(kind);
+        assert_eq!(ids.len(), strings.len());
+        for (form, tokenizer) in [("json", kind.json()), ("gguf", kind.gguf())] {
+            let wrong = differences(&tokenizer, &strings, &ids);
+            assert!(wrong.is_empty(), "{}.{form}, {} wrong:\n{}", kind.name, wrong.len(), wrong.join("\n"));
+        }
+    }
+}
+
+#[test]
+fn decoding_undoes_encoding() {
+    for kind in &KINDS {
+        let tokenizer = kind.gguf();
+        let prefix =
+            if encode(&tokenizer, "a").first().is_some_and(|id| tokenizer.token(*id).starts_with(' ')) {
+                " "
+            } else {
+                ""
+            };
+        let mut compared = 0;
+        for text in strings() {
+            let ids = encode(&tokenizer, &text);
+            // Composing, "▁" and special tokens, which may take spaces with them, are not undone.
+            let lossy = match kind.is_sentencepiece() {
+                true => text.contains('▁') || ids.iter().any(|id| tokenizer.is_special(*id)),
+                false => ["pythia", "qwen-2"].contains(&kind.name) && !text.is_ascii(),
+            };
+            if lossy || text.is_empty() {
+                continue;
+            }
+            compared += 1;
+            assert_eq!(tokenizer.decode(&ids), format!("{prefix}{text}"), "{}", kind.name);
+        }
+        assert!(compared > 150, "{}: {compared} compared", kind.name);
+    }
+}
+
+#[test]
+fn one_start_of_text_where_one_belongs() {
+    let count = |ids: &[u32], id: u32| ids.iter().filter(|other| **other == id).count();
+    for kind in &KINDS {
+        for (form, tokenizer) in [("json", kind.json()), ("gguf", kind.gguf())] {
+            let name = format!("{}.{form}", kind.name);
+            let prompt = |text: &str, bos| tokenizer.prompt(text, bos, 1000).unwrap();
+            assert_eq!(tokenizer.adds_bos(), kind.bos.is_some(), "{name}");
+            let Some(bos) = kind.bos else {
+                assert_eq!(prompt("Rome", None), encode(&tokenizer, "Rome"), "{name}");
+                assert!(tokenizer.prompt("Rome", Some(true), 1000).is_err(), "{name}");
+                continue;
+            };
+            let id = tokenizer.bos().unwrap();
+            assert_eq!(tokenizer.token(id), bos, "{name}");
+            for text in ["Rome", " Rome", "", "\n"] {
+                let plain = encode(&tokenizer, text);
+                assert_eq!(prompt(text, None), [vec![id], plain.clone()].concat(), "{name}: {text:?}");
+                assert_eq!(prompt(text, Some(true)), prompt(text, None), "{name}: {text:?}");
+                assert_eq!(prompt(text, Some(false)), plain, "{name}: {text:?}");
+            }
+            // One that is written out is the one.
+            let written = format!("{bos}Rome");
+            for said in [None, Some(true), Some(false)] {
+                assert_eq!(count(&prompt(&written, said), id), 1, "{name}: {said:?}");
+            }
+        }
+        let eos = kind.gguf().eos().unwrap();
+        assert_eq!(kind.gguf().token(eos), kind.eos, "{}", kind.name);
+    }
+}
+
+/// The strings tell every split from every other, so a wrong line in the table cannot hide.
+#[test]
+fn another_split_gives_other_ids() {
+    let strings = strings();
+    let byte_level = || KINDS.iter().filter(|kind| !kind.is_sentencepiece());
+    for kind in byte_level() {
+        let ids = ids(kind);
+        for other in byte_level() {
+            for pre in other.pre {
+                let tokenizer = kind.changed(|key, value| {
+                    if key == "pre" {
+                        *value = Value::Text((*pre).into());
+                    }
+                });
+                let different = differences(&tokenizer, &strings, &ids).len();
+                println!("{} by {pre}: {different} of {} differ", kind.name, strings.len());
+                assert_eq!(different == 0, kind.name == other.name, "{} by {pre}", kind.name);
+            }
+        }
+    }
+}
+
+/// The same for what decides where SentencePiece joins.
+#[test]
+fn other_scores_or_spaces_give_other_ids() {
+    /// What is changed in the metadata.
+    type Change = fn(&str, &mut Value);
+    let changes: [(&str, Change); 4] = [
+        ("scores backwards", |key, value| match value {
+            Value::Floats(scores) if key == "scores" => scores.iter_mut().for_each(|score| *score = -*score),
+            _ => {}
+        }),
+        ("equal scores", |key, value| match value {
+            Value::Floats(scores) if key == "scores" => scores.fill(0.0),
+            _ => {}
+        }),
+        ("no special tokens", |key, value| match value {
+            Value::Integers(kinds) if key == "token_type" => {
+                kinds.iter_mut().filter(|kind| **kind == 3 || **kind == 4).for_each(|kind| *kind = 1);
+            }
+            _ => {}
+        }),
+        ("another unknown token", |key, value| {
+            if key == "unknown_token_id" {
+                *value = Value::Unsigned(5, 4);
+            }
+        }),
+    ];
+    let strings = strings();
+    for kind in KINDS.iter().filter(|kind| kind.is_sentencepiece()) {
+        let ids = ids(kind);
+        for (what, change) in changes {
+            let different = differences(&kind.changed(change), &strings, &ids).len();
+            println!("{}, {what}: {different} of {} differ", kind.name, strings.len());
+            // What has all bytes needs no unknown token.
+            assert_eq!(different == 0, what == "another unknown token", "{}, {what}", kind.name);
+        }
+        let mut metadata = kind.metadata();
+        let unprefixed = metadata.iter().any(|(key, _)| key == "tokenizer.ggml.add_space_prefix");
+        metadata.retain(|(key, _)| key != "tokenizer.ggml.add_space_prefix");
+        metadata.push(("tokenizer.ggml.add_space_prefix".into(), Value::Bool(unprefixed)));
+        let tokenizer = Tokenizer::from_gguf(Path::new(kind.name), &metadata).unwrap().unwrap();
+        assert!(!differences(&tokenizer, &strings, &ids).is_empty(), "{}, prefix {unprefixed}", kind.name);
+    }
+}
+
+/// Merges that a converter copied from tokenizer.json are the same as those that are derived. Gemma's
+/// have a tab for `<0x09>`, and no converter copies them.
+#[test]
+fn merges_of_sentencepiece_may_be_given() {
+    for kind in KINDS.iter().filter(|kind| kind.is_sentencepiece() && kind.name != "gemma") {
+        let json = std::fs::read(file(&format!("{}.json", kind.name))).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let merges: Vec<(String, String)> = serde_json::from_value(json["model"]["merges"].clone()).unwrap();
+        let merges = merges.iter().map(|(left, right)| format!("{left} {right}")).collect();
+        let mut metadata = kind.metadata();
+        metadata.push(("tokenizer.ggml.merges".into(), Value::Texts(merges)));
+        let tokenizer = Tokenizer::from_gguf(Path::new(kind.name), &metadata).unwrap().unwrap();
+        assert!(differences(&tokenizer, &strings(), &ids(kind)).is_empty(), "{}", kind.name);
+    }
+}
+
+/// A tokenizer.json with a tokenizer_config.json beside it.
+fn configured(name: &str, config: &str) -> causalcone_model::Result<Tokenizer> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    std::fs::copy(file(&format!("{name}.json")), &path).unwrap();
+    std::fs::write(folder.path().join("tokenizer_config.json"), config).unwrap();
+    Tokenizer::from_json(&path)
+}
+
+#[test]
+fn the_configuration_says_how_a_text_begins() {
+    // File, configuration, BOS, EOS, whether BOS is added.
+    type Case = (&'static str, &'static str, Option<&'static str>, Option<&'static str>, bool);
+    let cases: [Case; 14] = [
+        ("llama-2", "{}", Some("<s>"), None, true),
+        ("llama-2", r#"{"tokenizer_class": "LlamaTokenizerFast"}"#, Some("<s>"), Some("</s>"), true),
+        (
+            "llama-2",
+            r#"{"tokenizer_class": "LlamaTokenizer", "add_bos_token": false}"#,
+            Some("<s>"),
+            Some("</s>"),
+            false,
+        ),
+        ("llama-2", r#"{"add_bos_token": false}"#, Some("<s>"), None, false),
+        ("gemma", r#"{"tokenizer_class": "GemmaTokenizer"}"#, Some("<bos>"), Some("<eos>"), true),
+        (
+            "gemma",
+            r#"{"tokenizer_class": "GemmaTokenizer", "bos_token": {"content": "<bos>", "special": true}, "add_bos_token": false}"#,
+            Some("<bos>"),
+            Some("<eos>"),
+            false,
+        ),
+        (
+            "pythia",
+            r#"{"tokenizer_class": "GPTNeoXTokenizer"}"#,
+            Some("<|endoftext|>"),
+            Some("<|endoftext|>"),
+            false,
+        ),
+        (
+            "pythia",
+            r#"{"tokenizer_class": "GPTNeoXTokenizerFast", "add_bos_token": true, "eos_token": null}"#,
+            Some("<|endoftext|>"),
+            None,
+            true,
+        ),
+        // These classes leave it to tokenizer.json, whatever the file says.
+        (
+            "llama-3",
+            r#"{"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>", "add_bos_token": false}"#,
+            Some("<|begin_of_text|>"),
+            Some("<|eot_id|>"),
+            true,
+        ),
+        (
+            "qwen-2",
+            r#"{"tokenizer_class": "Qwen2Tokenizer", "bos_token": null, "eos_token": "<|im_end|>", "add_bos_token": false}"#,
+            None,
+            Some("<|im_end|>"),
+            false,
+        ),
+        (
+            "gpt-2",
+            r#"{"tokenizer_class": "GPT2Tokenizer", "bos_token": "<|endoftext|>", "add_bos_token": true}"#,
+            Some("<|endoftext|>"),
+            None,
+            false,
+        ),
+        (
+            "gpt-2",
+            r#"{"add_bos_token": true, "bos_token": "<|endoftext|>"}"#,
+            Some("<|endoftext|>"),
+            None,
+            true,
+        ),
+        ("gpt-2", r#"{"model_max_length": 1024}"#, None, None, false),
+        ("nemo", r#"{"unk_token": 7, "chat_template": "{{ bos_token }}"}"#, Some("<s>"), None, true),
+    ];
+    for (name, config, bos, eos, adds_bos) in cases {
+        let tokenizer = configured(name, config).unwrap_or_else(|e| panic!("{name} {config}: {e}"));
+        let text = |id: Option<u32>| id.map(|id| tokenizer.token(id));
+        assert_eq!(text(tokenizer.bos()).as_deref(), bos, "{name} {config}");
+        assert_eq!(text(tokenizer.eos()).as_deref(), eos, "{name} {config}");
+        assert_eq!(tokenizer.adds_bos(), adds_bos, "{name} {config}");
+    }
+}
