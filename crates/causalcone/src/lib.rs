@@ -44,7 +44,7 @@ pub use causalcone_engine::{
 };
 pub use causalcone_model::{
     Config, Error as ModelError, Indices, Layout, Model, Positions, Progress, Report, Site, Target,
-    Tokenizer, Unit, Which, decoder, silent, store,
+    Tokenizer, Unit, Which, chat, decoder, silent, store,
 };
 pub use causalcone_report as report;
 pub use figure::heat_map;

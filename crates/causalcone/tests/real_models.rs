@@ -64,6 +64,31 @@ fn smollm2_answers_as_transformers_does() {
     check("smollm2");
 }
 
+/// The ids of its own template's text: ChatML, with a system turn of its own, and no start of text before it.
+#[test]
+fn smollm2_is_asked_as_it_was_trained() {
+    let model = Model::load("smollm2").unwrap();
+    let system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face";
+    let text = format!(
+        "<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\nHi {{{{ x }}}}<|im_end|>\n<|im_start|>assistant\n"
+    );
+    let messages = [causalcone::chat::Message::user("Hi {{ x }}")];
+    let ids = model.chat(&messages, true, None).unwrap();
+    assert_eq!(ids, model.prompt(&text, Some(false)).unwrap());
+    assert_eq!(model.text(&ids), text);
+    let (start, end) = (model.token_id("<|im_start|>").unwrap(), model.token_id("<|im_end|>").unwrap());
+    assert_eq!((ids[0], ids.iter().filter(|id| **id == start).count()), (start, 3));
+    assert_eq!(ids.iter().filter(|id| **id == end).count(), 2);
+    // Its start of text is the mark of a turn, and is there already.
+    assert_eq!(model.tokenizer().unwrap().bos(), Some(start));
+    assert_eq!(model.chat(&messages, true, Some(true)).unwrap(), ids);
+    assert_eq!(model.chat(&messages, true, Some(false)).unwrap(), ids[1..]);
+    assert!(model.text(&model.chat(&messages, false, None).unwrap()).ends_with("Hi {{ x }}<|im_end|>\n"));
+    // A message that spells a mark out makes the mark, as in transformers.
+    let spelled = model.chat(&[causalcone::chat::Message::user("a<|im_end|>b")], true, None).unwrap();
+    assert_eq!(spelled.iter().filter(|id| **id == end).count(), 3);
+}
+
 /// Its terms are for whoever fetches it to accept, so it is not fetched here.
 #[test]
 fn gemma3_answers_as_transformers_does() {

@@ -14,6 +14,7 @@
 
 use crate::file::TokenFile;
 use crate::{Error, Result};
+use causalcone_model::chat::Message;
 use causalcone_model::file::{DataFile, json};
 use causalcone_model::{Indices, nearest};
 use serde::{Deserialize, Serialize};
@@ -53,12 +54,17 @@ pub struct Example {
 
 /// A prompt, or an answer to one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "a text, or a list of token ids")]
+#[serde(untagged, expecting = "a text, a list of token ids, or { messages = [ … ] }")]
 pub enum Prompt {
     /// A text.
     Text(String),
     /// Token ids.
     Ids(Vec<u32>),
+    /// A conversation.
+    Chat {
+        /// Its turns.
+        messages: Vec<Message>,
+    },
 }
 
 impl From<&str> for Prompt {

@@ -23,6 +23,7 @@ pub use train::{
 use crate::dataset::Prompt;
 use crate::experiment::LayerAxis;
 use crate::{Error, Result};
+use causalcone_model::chat::Message;
 use causalcone_model::file::{DataFile, json};
 use causalcone_model::nearest;
 use serde::de::{self, Deserializer, MapAccess, Visitor};
@@ -86,8 +87,8 @@ pub struct ExperimentFile {
     pub folder: PathBuf,
 }
 
-/// `[runs.NAME]`: a prompt or its ids; neither where the examples give it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// `[runs.NAME]`: a prompt, its ids, or a conversation; none where the examples give it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RunFile {
     /// The text.
@@ -96,6 +97,12 @@ pub struct RunFile {
     /// Token ids instead of a text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ids: Option<Vec<u32>>,
+    /// A conversation instead of a text, as the model's own template writes it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub messages: Option<Vec<Message>>,
+    /// Whether a conversation ends where the model's own turn begins; true if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generation_prompt: Option<bool>,
     /// Whether a start-of-text token comes first; the model's own default if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bos: Option<bool>,

@@ -222,6 +222,9 @@ impl<'m> Experiment<'m> {
             (true, Some(Prompt::Text(text))) => self.model.prompt(text, run.bos).within(part)?,
             (true, Some(Prompt::Ids(_))) if run.bos.is_some() => return Err(Error::bos_of_ids(part())),
             (true, Some(Prompt::Ids(ids))) => ids.clone(),
+            (true, Some(Prompt::Chat { messages })) => {
+                self.model.chat(messages, true, run.bos).within(part)?
+            }
         };
         self.model.decoder().check(&ids).within(part)?;
         Ok(RunSpec { ids: ids.into(), ..run.clone() })

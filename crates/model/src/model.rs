@@ -1,5 +1,6 @@
 //! A model: decoder, tokenizer, and where they came from.
 
+use crate::chat::{ChatTemplate, Message, Specials};
 use crate::config::Config;
 use crate::decoder::Decoder;
 use crate::families;
@@ -30,6 +31,7 @@ pub struct Model {
     files: Vec<PathBuf>,
     decoder: Decoder,
     tokenizer: Option<Tokenizer>,
+    chat_template: Option<ChatTemplate>,
     hash: OnceLock<String>,
 }
 
@@ -48,7 +50,7 @@ impl Model {
     /// # Errors
     /// As [`Model::load`]; [`Error::Cancelled`] if `report` says so.
     pub fn load_with(name: &str, report: Report<'_>) -> Result<Self> {
-        let (files, decoder, tokenizer) = match store::find(name, report)? {
+        let Parts { files, decoder, tokenizer, chat_template } = match store::find(name, report)? {
             Located::Gguf(path) => load_gguf(path)?,
             Located::Directory(path) => load_directory(&path)?,
         };
@@ -62,7 +64,7 @@ impl Model {
                 format!("has {n} tokens, but the model's embedding only {vocab} rows"),
             ));
         }
-        Ok(Self { name: name.into(), files, decoder, tokenizer, hash: OnceLock::new() })
+        Ok(Self { name: name.into(), files, decoder, tokenizer, chat_template, hash: OnceLock::new() })
     }
 
     /// The name it was loaded by.
@@ -120,6 +122,35 @@ impl Model {
     /// When there is no tokenizer, the text cannot be split, or it does not fit the context.
     pub fn prompt(&self, text: &str, bos: Option<bool>) -> Result<Vec<u32>> {
         let ids = self.needs_tokenizer(text)?.prompt(text, bos, self.config().context)?;
+        self.decoder.check(&ids)?;
+        Ok(ids)
+    }
+
+    /// How it writes conversations, where its files say so.
+    pub fn chat_template(&self) -> Option<&ChatTemplate> {
+        self.chat_template.as_ref()
+    }
+
+    /// The ids of a conversation as the model's own template writes it, up to where its turn begins if
+    /// `generation_prompt` says so. The template puts the start-of-text token where it belongs; `bos` says that there
+    /// is one (true) or none (false), whatever the template does.
+    ///
+    /// # Errors
+    /// When there is no template or tokenizer, the template fails, or the text does not fit the context.
+    pub fn chat(&self, messages: &[Message], generation_prompt: bool, bos: Option<bool>) -> Result<Vec<u32>> {
+        let Some(template) = &self.chat_template else {
+            let problem = "this model came without one: write the conversation out as a prompt".into();
+            return Err(Error::Template { line: None, problem });
+        };
+        let tokenizer = self.needs_tokenizer("messages")?;
+        let text = |id: Option<u32>| id.map(|id| tokenizer.token(id));
+        let specials = Specials { bos: text(tokenizer.bos()), eos: text(tokenizer.eos()) };
+        let text = template.render(messages, generation_prompt, &specials)?;
+        // What the template wrote is all: only one that is asked for is added.
+        let mut ids = tokenizer.prompt(&text, Some(bos == Some(true)), self.config().context)?;
+        if bos == Some(false) && ids.first().is_some_and(|first| Some(*first) == tokenizer.bos()) {
+            ids.remove(0);
+        }
         self.decoder.check(&ids)?;
         Ok(ids)
     }
@@ -185,7 +216,13 @@ impl Model {
     }
 }
 
-type Parts = (Vec<PathBuf>, Decoder, Option<Tokenizer>);
+/// What a model is made of.
+struct Parts {
+    files: Vec<PathBuf>,
+    decoder: Decoder,
+    tokenizer: Option<Tokenizer>,
+    chat_template: Option<ChatTemplate>,
+}
 
 fn load_gguf(path: PathBuf) -> Result<Parts> {
     let file = DataFile::open(&path)?;
@@ -203,7 +240,13 @@ fn load_gguf(path: PathBuf) -> Result<Parts> {
         let problem = format!("{} tokens, where the embedding has {vocab} rows", tokenizer.len());
         return Err(Error::file(&path, "tokenizer.ggml.tokens", problem));
     }
-    Ok((vec![path], decoder?, tokenizer))
+    let chat_template = header.metadata.iter().find(|(key, _)| key == "tokenizer.chat_template");
+    let chat_template = match chat_template {
+        Some((_, gguf::Value::Text(source))) => Some(ChatTemplate::new(source.as_str())?),
+        Some(_) => return Err(Error::file(&path, "tokenizer.chat_template", "is not a text")),
+        None => None,
+    };
+    Ok(Parts { files: vec![path], decoder: decoder?, tokenizer, chat_template })
 }
 
 fn load_directory(folder: &Path) -> Result<Parts> {
@@ -216,23 +259,49 @@ fn load_directory(folder: &Path) -> Result<Parts> {
     let config = format.config(&keys, &weights)?;
     let tokenizer_path = folder.join("tokenizer.json");
     let has_tokenizer = is_there(&tokenizer_path);
-    let defaults_path = folder.join("tokenizer_config.json");
-    let has_defaults = has_tokenizer && is_there(&defaults_path);
-    for path in [has_tokenizer.then_some(&tokenizer_path), has_defaults.then_some(&defaults_path)]
-        .into_iter()
-        .flatten()
-    {
-        inside(folder, path)?;
-    }
+    // How a text begins is in the second.
+    let tokenizer_files = [tokenizer_path.clone(), folder.join("tokenizer_config.json")];
+    let tokenizer_files: Vec<PathBuf> =
+        tokenizer_files.into_iter().filter(|file| has_tokenizer && is_there(file)).collect();
+    tokenizer_files.iter().try_for_each(|file| inside(folder, file))?;
     let (decoder, tokenizer) = rayon::join(
         || format.load(config, &weights),
         || has_tokenizer.then(|| Tokenizer::from_json(&tokenizer_path)).transpose(),
     );
     let mut files = vec![config_path];
     files.extend(shards);
-    files.extend(has_tokenizer.then_some(tokenizer_path));
-    files.extend(has_defaults.then_some(defaults_path));
-    Ok((files, decoder?, tokenizer?))
+    files.extend(tokenizer_files);
+    let (chat_template, of_chat) = chat_template(folder)?;
+    files.extend(of_chat);
+    Ok(Parts { files, decoder: decoder?, tokenizer: tokenizer?, chat_template })
+}
+
+/// The template of a directory, and the file that is its own: chat_template.jinja, else what tokenizer_config.json says.
+fn chat_template(folder: &Path) -> Result<(Option<ChatTemplate>, Option<PathBuf>)> {
+    let own = folder.join("chat_template.jinja");
+    if is_there(&own) {
+        inside(folder, &own)?;
+        let text = String::from_utf8(DataFile::open(&own)?.read_all(1 << 20)?);
+        let text = text.map_err(|e| Error::file(&own, "text", e.to_string()))?;
+        return Ok((Some(ChatTemplate::new(text)?), Some(own)));
+    }
+    let config = folder.join("tokenizer_config.json");
+    if !is_there(&config) {
+        return Ok((None, None));
+    }
+    inside(folder, &config)?;
+    let keys = Keys::from_json(&config, &DataFile::open(&config)?.read_all(8 << 20)?)?;
+    let source = match keys.get("chat_template") {
+        None => None,
+        Some(Value::String(source)) => Some(source.as_str()),
+        // Several by name, of which one is for conversations without tools or documents.
+        Some(Value::Array(several)) => {
+            let named = several.iter().find(|one| one.get("name").and_then(Value::as_str) == Some("default"));
+            named.and_then(|one| one.get("template")?.as_str())
+        }
+        Some(_) => return Err(keys.bad("chat_template", "is neither a text nor a list of templates by name")),
+    };
+    Ok((source.map(ChatTemplate::new).transpose()?, None))
 }
 
 /// model.safetensors, or the shards its index lists.

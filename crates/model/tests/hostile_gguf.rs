@@ -15,9 +15,7 @@ use causalcone_model::Site;
 use causalcone_model::decoder::Tap;
 use causalcone_model::file::{DataFile, Weights, gguf};
 use causalcone_model::{Error, Model};
-use common::gguf::{
-    Gguf, MERGES, TOKENS, f32v, f64v, floats, integers, list, raw, string, text, texts, u32v, u64v,
-};
+use common::gguf::{Gguf, MERGES, TOKENS, f32v, f64v, integers, list, raw, string, text, texts, u32v, u64v};
 use common::{Random, Verdict, load};
 use std::fs::File;
 use std::io::{Seek, SeekFrom, Write};
@@ -574,8 +572,8 @@ fn tokenizer() {
             tokens[2] = "a";
             f.set("tokenizer.ggml.tokens", texts(&tokens));
         }),
-        ("a million times the same", "tokenizer.ggml.tokens: ids 0 and 1", |f| {
-            let n = 1_000_000u32;
+        ("half a million times the same", "tokenizer.ggml.tokens: ids 0 and 1", |f| {
+            let n = 500_000u32;
             f.set("tokenizer.ggml.tokens", texts(&vec!["word"; n as usize]));
             f.set(TYPES, list(0, n.into(), &vec![1; n as usize]));
             f.set("llama.vocab_size", u32v(n));
@@ -609,8 +607,7 @@ fn tokenizer() {
         }),
         ("no merges", "tokenizer.ggml.merges: ", |f| f.remove("tokenizer.ggml.merges")),
         ("another model", "tokenizer model \"bert\"", |f| f.set("tokenizer.ggml.model", text("bert"))),
-        ("another model of its own split", "\"smollm\"", |f| f.set("tokenizer.ggml.model", text("llama"))),
-        ("another split", "\"tekken\"", |f| f.set("tokenizer.ggml.pre", text("tekken"))),
+        ("another split", "\"bloom\"", |f| f.set("tokenizer.ggml.pre", text("bloom"))),
         ("no split", "tokenizer.ggml.pre: ", |f| f.remove("tokenizer.ggml.pre")),
         ("a split of a megabyte", "tokenizer.ggml.pre", |f| {
             f.set("tokenizer.ggml.pre", text(&"x".repeat(1 << 20)));
@@ -622,72 +619,6 @@ fn tokenizer() {
     // `<0x-1>` and `<0xZZ>` are ordinary words to a byte-level tokenizer.
     let folder = Folder::new();
     let mut file = Gguf::valid();
-    let mut tokens = TOKENS;
-    (tokens[9], tokens[10]) = ("<0x-1>", "<0xZZ>");
-    file.set("tokenizer.ggml.tokens", texts(&tokens));
-    let model = load(&folder.write(&file.bytes())).unwrap();
-    assert_eq!((model.token_text(9), model.token_text(10)), ("<0x-1>".into(), "<0xZZ>".into()));
-}
-
-/// Items 35 and 36, of a tokenizer whose merges follow from scores.
-#[test]
-fn sentencepiece() {
-    /// Scores that fall, and an unknown token.
-    fn scored(f: &mut Gguf) {
-        f.set("tokenizer.ggml.model", text("llama"));
-        f.set("tokenizer.ggml.pre", text("default"));
-        f.set("tokenizer.ggml.unknown_token_id", u32v(0));
-        f.remove("tokenizer.ggml.add_bos_token");
-        let scores: Vec<f32> = (0..12u8).map(|id| -f32::from(id)).collect();
-        f.set("tokenizer.ggml.scores", floats(&scores));
-    }
-    let folder = Folder::new();
-    let mut file = Gguf::valid();
-    scored(&mut file);
-    load(&folder.write(&file.bytes())).unwrap();
-    refuse(&[
-        ("no scores", "tokenizer.ggml.scores: is missing", |f| {
-            scored(f);
-            f.remove("tokenizer.ggml.scores");
-        }),
-        ("a score too few", "tokenizer.ggml.scores: is not one number a token", |f| {
-            scored(f);
-            f.set("tokenizer.ggml.scores", floats(&[0.0; 11]));
-        }),
-        ("scores of bytes", "tokenizer.ggml.scores: is not one number a token", |f| {
-            scored(f);
-            f.set("tokenizer.ggml.scores", list(0, 12, &[0; 12]));
-        }),
-        ("a score that is NaN", "tokenizer.ggml.scores: NaN is no score", |f| {
-            scored(f);
-            f.set("tokenizer.ggml.scores", floats(&[f32::NAN; 12]));
-        }),
-        ("an infinite score", "tokenizer.ggml.scores: inf is no score", |f| {
-            scored(f);
-            f.set("tokenizer.ggml.scores", floats(&[f32::INFINITY; 12]));
-        }),
-        ("an unknown token out of range", "tokenizer.ggml.unknown_token_id: 12", |f| {
-            scored(f);
-            f.set("tokenizer.ggml.unknown_token_id", u32v(12));
-        }),
-        ("neither bytes nor an unknown token", "lose characters", |f| {
-            scored(f);
-            f.remove("tokenizer.ggml.unknown_token_id");
-        }),
-        ("a space that is a number", "tokenizer.ggml.add_space_prefix: ", |f| {
-            scored(f);
-            f.set("tokenizer.ggml.add_space_prefix", u32v(1));
-        }),
-        ("a token at the end", "tokenizer.ggml.add_eos_token: true", |f| {
-            scored(f);
-            f.set("tokenizer.ggml.add_eos_token", raw(7, &[1]));
-        }),
-        ("spaces that are removed", "tokenizer.ggml.remove_extra_whitespaces: true", |f| {
-            scored(f);
-            f.set("tokenizer.ggml.remove_extra_whitespaces", raw(7, &[1]));
-        }),
-    ]);
-    // What only looks like a byte is a word.
     let mut tokens = TOKENS;
     (tokens[9], tokens[10]) = ("<0x-1>", "<0xZZ>");
     file.set("tokenizer.ggml.tokens", texts(&tokens));

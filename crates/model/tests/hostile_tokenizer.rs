@@ -11,11 +11,12 @@
 
 mod common;
 
+use causalcone_model::file::gguf::Value as Metadata;
 use causalcone_model::{Model, Tokenizer};
 use common::{Random, Verdict, fixture, load};
 use serde_json::{Value, json};
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A name, part of the message, and what is changed.
 type Case = (&'static str, &'static str, fn(&mut Value));
@@ -138,6 +139,16 @@ fn what_the_library_does_not_survive() {
         ("a template with a token that is none", "post_processor: \"[CLS]\"", |f| {
             f["post_processor"] = json!({"type": "TemplateProcessing", "single": [
                 {"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+                "pair": [], "special_tokens": {}});
+        }),
+        ("a template with a token by another id", "post_processor: \"a\" has id 65", |f| {
+            f["post_processor"] = json!({"type": "TemplateProcessing", "single": [
+                {"SpecialToken": {"id": "a", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+                "pair": [], "special_tokens": {"a": {"id": "a", "ids": [66], "tokens": ["a"]}}});
+        }),
+        ("a template with a token after the text", "post_processor: only a token before", |f| {
+            f["post_processor"] = json!({"type": "TemplateProcessing", "single": [
+                {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "a", "type_id": 0}}],
                 "pair": [], "special_tokens": {}});
         }),
         ("a sequence nested 100 deep", "normalizer: ", |f| {
@@ -473,6 +484,258 @@ fn byte_tokens_have_two_digits() {
     assert_eq!(texts, ["A", "<0x+1>", "<0x-1>", "<0xZZ>", "<0x041>", "<0x>", " "]);
 }
 
+/// The metadata of a SentencePiece tokenizer that loads: three special tokens, all bytes, some pieces.
+struct Pieces {
+    tokens: Vec<String>,
+    scores: Vec<f64>,
+    kinds: Vec<i64>,
+    others: Vec<(&'static str, Metadata)>,
+}
+
+/// The first id after the bytes.
+const FIRST: usize = 259;
+
+impl Pieces {
+    fn valid() -> Self {
+        let mut valid =
+            Self { tokens: Vec::new(), scores: Vec::new(), kinds: Vec::new(), others: Vec::new() };
+        for (token, kind) in [("<unk>", 2), ("<s>", 3), ("</s>", 3)] {
+            valid.push(token, 0.0, kind);
+        }
+        for byte in 0..=255u8 {
+            valid.push(&format!("<0x{byte:02X}>"), 0.0, 6);
+        }
+        for (token, score) in [("▁", -9.0), ("a", -8.0), ("b", -7.0), ("ab", -1.0), ("▁ab", -2.0)] {
+            valid.push(token, score, 1);
+        }
+        valid
+    }
+
+    fn push(&mut self, token: &str, score: f64, kind: i64) {
+        self.tokens.push(token.into());
+        self.scores.push(score);
+        self.kinds.push(kind);
+    }
+
+    fn metadata(self) -> Vec<(String, Metadata)> {
+        let mut keys = vec![
+            ("model", Metadata::Text("llama".into())),
+            ("pre", Metadata::Text("default".into())),
+            ("tokens", Metadata::Texts(self.tokens)),
+            ("scores", Metadata::Floats(self.scores)),
+            ("token_type", Metadata::Integers(self.kinds)),
+        ];
+        for (key, value) in self.others {
+            keys.retain(|(known, _)| *known != key);
+            keys.push((key, value));
+        }
+        keys.into_iter().map(|(key, value)| (format!("tokenizer.ggml.{key}"), value)).collect()
+    }
+}
+
+fn sentencepiece(metadata: &[(String, Metadata)]) -> causalcone_model::Result<Tokenizer> {
+    Tokenizer::from_gguf(Path::new("a.gguf"), metadata).map(Option::unwrap)
+}
+
+/// Item 36, and bytes that are none.
+#[test]
+fn pieces_and_scores() {
+    type Case = (&'static str, &'static str, fn(&mut Pieces));
+    let cases: &[Case] = &[
+        ("a score of NaN", "ggml.scores: that of id 260 is NaN", |p| p.scores[FIRST + 1] = f64::NAN),
+        ("a score of inf", "ggml.scores: that of id 0 is inf", |p| p.scores[0] = f64::INFINITY),
+        ("a score missing", "ggml.scores: is not one number", |p| p.scores.truncate(9)),
+        ("scores as u8[]", "ggml.scores: is not one number", |p| {
+            p.others.push(("scores", Metadata::Integers(vec![200; p.tokens.len()])));
+        }),
+        ("scores as texts", "ggml.scores: is not one number", |p| {
+            p.others.push(("scores", Metadata::Texts(vec!["1".into(); p.tokens.len()])));
+        }),
+        ("types as texts", "ggml.token_type: is not one number", |p| {
+            p.others.push(("token_type", Metadata::Texts(vec!["1".into(); p.tokens.len()])));
+        }),
+        ("type 0", "ggml.token_type: 0 is no kind", |p| p.kinds[FIRST] = 0),
+        ("type 2^63-1", "ggml.token_type: 9223372036854775807", |p| p.kinds[FIRST] = i64::MAX),
+        ("type -2^63", "ggml.token_type: -9223372036854775808", |p| p.kinds[FIRST] = i64::MIN),
+        ("<0x-1> as a byte", "ggml.tokens: \"<0x-1>\" is a byte by its type", |p| p.push("<0x-1>", 0.0, 6)),
+        ("<0xZZ> as a byte", "ggml.tokens: \"<0xZZ>\" is a byte by its type", |p| p.push("<0xZZ>", 0.0, 6)),
+        ("<0x0a> as a byte", "ggml.tokens: \"<0x0a>\" is a byte by its type", |p| {
+            p.tokens[13] = "<0x0a>".into();
+        }),
+        ("a byte missing", "ggml.tokens: has 255 of the 256 bytes", |p| {
+            p.tokens[13] = "x".into();
+            p.kinds[13] = 1;
+        }),
+        ("a token twice", "ggml.tokens: ids 260 and 264 are both \"a\"", |p| p.push("a", 0.0, 1)),
+        ("the same once spaces are written out", "ggml.tokens: ids 259 and 264 are both", |p| {
+            p.push(" ", 0.0, 4);
+        }),
+        ("a million times the same", "ggml.tokens: 1000264 are more than 524288", |p| {
+            (0..1_000_000).for_each(|_| p.push("word", 0.0, 1));
+        }),
+        ("half a million times the same", "ggml.tokens: ids 264 and 265 are both", |p| {
+            (0..500_000).for_each(|_| p.push("word", 0.0, 1));
+        }),
+        ("a million tokens", "ggml.tokens: 1000264 are more than 524288", |p| {
+            (0..1_000_000).for_each(|id| p.push(&format!("t{id}"), 0.0, 1));
+        }),
+        ("spaces within a word", "ggml.tokens: \"a b\" is user-defined", |p| p.push("a b", 0.0, 4)),
+        ("an empty special token", "the token with id 264 is empty", |p| p.push("", 0.0, 3)),
+        ("a token of a megabyte", "ggml.tokens: they are too long", |p| p.push(&"x".repeat(1 << 20), 0.0, 1)),
+        ("a token of two kilobytes", "is longer than", |p| p.push(&"x".repeat(2000), 0.0, 1)),
+        ("merges in far too many ways", "ggml.tokens: they can be made of each other", |p| {
+            (2..550).for_each(|n| p.push(&"a".repeat(n), 0.0, 1));
+        }),
+        ("half a million long tokens", "ggml.tokens: they are too long", |p| {
+            (0..500_000).for_each(|id| p.push(&format!("{id:060}"), 0.0, 1));
+        }),
+        ("an unknown token past the end", "ggml.unknown_token_id: id 264 is outside", |p| {
+            p.others.push(("unknown_token_id", Metadata::Unsigned(264, 4)));
+        }),
+        ("an unknown token as text", "ggml.unknown_token_id: Text", |p| {
+            p.others.push(("unknown_token_id", Metadata::Text("<unk>".into())));
+        }),
+        ("bos past the end", "bos: id 264 is outside", |p| {
+            p.others.push(("bos_token_id", Metadata::Unsigned(264, 4)));
+        }),
+        ("bos -1", "ggml.bos_token_id: Signed(-1", |p| {
+            p.others.push(("bos_token_id", Metadata::Signed(-1, 4)));
+        }),
+        ("a space prefix of 1", "ggml.add_space_prefix: Unsigned(1", |p| {
+            p.others.push(("add_space_prefix", Metadata::Unsigned(1, 4)));
+        }),
+        ("extra spaces removed", "ggml.remove_extra_whitespaces: true is not supported", |p| {
+            p.others.push(("remove_extra_whitespaces", Metadata::Bool(true)));
+        }),
+        ("an end of text added", "ggml.add_eos_token: true is not supported", |p| {
+            p.others.push(("add_eos_token", Metadata::Bool(true)));
+        }),
+        ("a split of another kind", "\"llama-bpe\"", |p| {
+            p.others.push(("pre", Metadata::Text("llama-bpe".into())));
+        }),
+        ("merges of absent tokens", "needs \"q\"", |p| {
+            p.others.push(("merges", Metadata::Texts(vec!["q a".into()])));
+        }),
+        ("merges as numbers", "ggml.merges: is not a list", |p| {
+            p.others.push(("merges", Metadata::Integers(vec![1])));
+        }),
+        ("an unknown key", "ggml.mystery", |p| p.others.push(("mystery", Metadata::Bool(true)))),
+        ("a precompiled map", "ggml.precompiled_charsmap", |p| {
+            p.others.push(("precompiled_charsmap", Metadata::Integers(vec![1; 1000])));
+        }),
+    ];
+    let mut verdict = Verdict::new();
+    for (name, field, change) in cases {
+        let mut pieces = Pieces::valid();
+        change(&mut pieces);
+        let bytes = pieces.tokens.iter().map(|token| token.len() as u64 + 16).sum();
+        let metadata = pieces.metadata();
+        verdict.refused(name, bytes, field, || sentencepiece(&metadata));
+    }
+    for missing in ["scores", "token_type", "tokens", "model"] {
+        let mut metadata = Pieces::valid().metadata();
+        metadata.retain(|(key, _)| key.rsplit('.').next() != Some(missing));
+        verdict.refused(missing, 5000, missing, || sentencepiece(&metadata));
+    }
+    // `<0x-1>` and `<0xZZ>` may be ordinary pieces.
+    let mut pieces = Pieces::valid();
+    pieces.push("<0x-1>", -3.0, 1);
+    pieces.push("<0xZZ>", -3.0, 1);
+    let tokenizer = verdict.accepted("valid", 8000, || sentencepiece(&pieces_of(&pieces))).unwrap();
+    verdict.check();
+    assert_eq!(tokenizer.encode("ab", 10).unwrap(), [263]);
+    assert_eq!(tokenizer.encode("b\n", 10).unwrap(), [259, 261, 13]);
+    assert_eq!((tokenizer.token(264), tokenizer.token(13)), ("<0x-1>".into(), "\n".into()));
+    assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.adds_bos()), (Some(1), Some(2), true));
+}
+
+fn pieces_of(pieces: &Pieces) -> Vec<(String, Metadata)> {
+    let (tokens, scores) = (pieces.tokens.clone(), pieces.scores.clone());
+    Pieces { tokens, scores, kinds: pieces.kinds.clone(), others: Vec::new() }.metadata()
+}
+
+/// As many pieces as Gemma has, each of which can be made in several ways.
+#[test]
+fn a_vocabulary_as_large_as_the_largest() {
+    let mut pieces = Pieces::valid();
+    (b'c'..=b'p').for_each(|letter| pieces.push(char::from(letter).encode_utf8(&mut [0; 4]), 0.0, 1));
+    let left = 262_144 - u32::try_from(pieces.tokens.len()).unwrap();
+    for id in 0..left {
+        let word: String = (0..5).map(|place| char::from(b'a' + (id >> (4 * place) & 15) as u8)).collect();
+        pieces.push(word.trim_end_matches('a'), -f64::from(id), 1);
+        if pieces.tokens.last().is_some_and(|last| last.len() < 3) {
+            // Short ones come again when padded, and are there already.
+            let last = pieces.tokens.len() - 1;
+            pieces.tokens[last] = format!("{word}a{id}");
+        }
+    }
+    let metadata = pieces.metadata();
+    let start = std::time::Instant::now();
+    let tokenizer = sentencepiece(&metadata).unwrap();
+    println!("{} tokens in {:.1?}", tokenizer.len(), start.elapsed());
+    assert_eq!(tokenizer.len(), 262_144);
+    assert!(start.elapsed().as_secs() < 10);
+}
+
+/// tokenizer_config.json beside a tokenizer.json that is in order.
+#[test]
+fn configurations() {
+    let folder = Folder::new();
+    let tokenizer = folder.write(valid().to_string().as_bytes());
+    let path = folder.0.path().join("tokenizer_config.json");
+    let mut verdict = Verdict::new();
+    let mut refused = |name: &str, field: &str, text: &[u8]| {
+        std::fs::write(&path, text).unwrap();
+        let field = format!("tokenizer_config.json: {field}");
+        verdict.refused(name, text.len() as u64, &field, || Tokenizer::from_json(&tokenizer));
+    };
+    refused("empty", "document: ", b"");
+    refused("a list", "document: is not an object", b"[]");
+    refused("a text", "document: is not an object", b"\"<s>\"");
+    refused("torn", "document: ", b"{\"bos_token\": \"<s");
+    refused("BOM", "document: ", "\u{feff}{}".as_bytes());
+    refused("no UTF-8", "document: ", b"{\"bos_token\": \"\xff\"}");
+    refused("a key twice", "document: duplicate key", br#"{"bos_token": "a", "bos_token": "b"}"#);
+    refused("nested 10^5 deep", "document: recursion limit", "[".repeat(100_000).as_bytes());
+    let deep = format!("{{\"x\":{}1{}}}", "{\"a\":".repeat(100_000), "}".repeat(100_000));
+    refused("an object nested 10^5 deep", "document: recursion limit", deep.as_bytes());
+    refused(
+        "2 million numbers",
+        "document: more than",
+        format!("{{\"x\":[0{}]}}", ",0".repeat(2_000_000)).as_bytes(),
+    );
+    for key in ["bos_token", "eos_token"] {
+        for wrong in ["7", "true", "[\"a\"]", "{}", "{\"content\": 7}"] {
+            let text = format!("{{\"{key}\": {wrong}}}");
+            refused(&text, &format!("{key}: is neither a text"), text.as_bytes());
+        }
+        let text = format!("{{\"{key}\": \"<none>\"}}");
+        refused(&text, &format!("{key}: \"<none>\" is not a token"), text.as_bytes());
+        let text = format!("{{\"{key}\": \"{}\"}}", "x".repeat(1 << 20));
+        refused("a name of a megabyte", key, text.as_bytes());
+    }
+    for key in ["add_bos_token", "add_eos_token"] {
+        for wrong in ["7", "\"true\"", "[]", "{}"] {
+            let text = format!("{{\"{key}\": {wrong}}}");
+            refused(&text, &format!("{key}: {wrong} is not true or false"), text.as_bytes());
+        }
+    }
+    refused("a class of 7", "tokenizer_class: is neither", br#"{"tokenizer_class": 7}"#);
+    refused("an end of text added", "add_eos_token: only a token before", br#"{"add_eos_token": true}"#);
+    refused("no token to add", "add_bos_token: is true, but", br#"{"add_bos_token": true}"#);
+    refused(
+        "no token to add by default",
+        "add_bos_token: is true, but",
+        br#"{"tokenizer_class": "LlamaTokenizer", "bos_token": null}"#,
+    );
+    File::options().write(true).open(&path).unwrap().set_len((8 << 20) + 1).unwrap();
+    verdict.refused("9 MB", 0, "tokenizer_config.json: size: ", || Tokenizer::from_json(&tokenizer));
+    std::fs::remove_file(&path).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    verdict.refused("a folder", 0, "tokenizer_config.json: type: ", || Tokenizer::from_json(&tokenizer));
+    verdict.check();
+}
+
 /// A tokenizer that does not fit its model, found by the model.
 #[test]
 fn more_tokens_than_rows() {
@@ -493,6 +756,15 @@ fn more_tokens_than_rows() {
     );
     std::fs::write(folder.path().join("tokenizer.json"), "{").unwrap();
     verdict.refused("broken", 200_000, "tokenizer.json: document: ", || load(folder.path()));
+    std::fs::write(folder.path().join("tokenizer.json"), valid().to_string()).unwrap();
+    let elsewhere = Folder::new();
+    std::os::unix::fs::symlink(elsewhere.write(b"{}"), folder.path().join("tokenizer_config.json")).unwrap();
+    verdict.refused(
+        "a configuration from elsewhere",
+        200_000,
+        "tokenizer_config.json: path: leads out",
+        || load(folder.path()),
+    );
     verdict.check();
 }
 

@@ -3,6 +3,7 @@
 use super::failure::Failure;
 use super::terminal::Terminal;
 use super::{FileArgs, Loaded, TopArgs};
+use crate::chat::Message;
 use crate::{Experiment, Metric, Record, Refused, Top, visible};
 use candle_core::{DType, Tensor};
 use serde::Serialize;
@@ -20,6 +21,7 @@ pub(super) fn top(args: &TopArgs, terminal: &mut Terminal) -> Result<(), Failure
     let model = terminal.load(&args.model)?;
     let ids = match (&args.ids, &args.prompt) {
         (Some(ids), _) => ids.clone(),
+        (None, Some(question)) if args.chat => model.chat(&[Message::user(question)], true, args.bos)?,
         (None, prompt) => model.prompt(prompt.as_deref().unwrap_or_default(), args.bos)?,
     };
     let mut experiment = Experiment::new(&model);

@@ -122,7 +122,7 @@ pub(super) fn lens(args: &LensArgs, terminal: &mut Terminal) -> Result<(), Failu
 
 /// The experiment of a prompt given on the command line.
 fn prompted(args: &LensArgs, prompt: String) -> ExperimentFile {
-    let run = RunFile { prompt: Some(prompt), ids: None, bos: None };
+    let run = RunFile { prompt: Some(prompt), ..RunFile::default() };
     let tokens = args.token.iter().cloned().map(TokenFile::Text).collect();
     ExperimentFile {
         model: Some(args.model.clone().unwrap_or_else(|| super::DEFAULT_MODEL.into())),

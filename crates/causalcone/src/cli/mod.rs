@@ -195,6 +195,9 @@ struct TopArgs {
     /// Whether a start-of-text token comes first [default: as the model was trained]
     #[arg(long, conflicts_with = "ids")]
     bos: Option<bool>,
+    /// Ask it: the prompt is what a user says, as the model's chat template writes it
+    #[arg(long, conflicts_with = "ids")]
+    chat: bool,
 }
 
 #[derive(Debug, Args)]

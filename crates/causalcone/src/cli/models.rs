@@ -99,6 +99,7 @@ fn info(name: &str, terminal: &mut Terminal) -> Result<(), Failure> {
         })
     });
     field("tokenizer", tokenizer.unwrap_or_default());
+    field("chat_template", model.chat_template().is_some().into());
     field("sha256", model.sha256()?.into());
     field("files", model.files().iter().map(|file| file.to_string_lossy().into_owned()).collect());
     if let Some(windows) = windows(config) {

@@ -60,15 +60,22 @@ impl ExperimentFile {
         for (name, run) in runs {
             let part = || format!("run \"{name}\"");
             let bos = run.and_then(|run| run.bos);
-            let ids = match run.map(|run| (&run.prompt, &run.ids)) {
-                None | Some((None, None)) if examples.is_some() => {
+            if run.is_some_and(|run| run.generation_prompt.is_some() && run.messages.is_none()) {
+                return Err(Error::part(part(), "generation_prompt is for messages"));
+            }
+            let ids = match run.map(|run| (&run.prompt, &run.ids, &run.messages)) {
+                None | Some((None, None, None)) if examples.is_some() => {
                     experiment.add_open_run(name, bos)?;
                     continue;
                 }
-                Some((Some(prompt), None)) => model.prompt(prompt, bos).within(part)?,
-                Some((None, Some(ids))) if bos.is_none() => ids.clone(),
-                Some((None, Some(_))) => return Err(Error::bos_of_ids(part())),
-                _ => return Err(Error::part(part(), "needs either prompt or ids")),
+                Some((Some(prompt), None, None)) => model.prompt(prompt, bos).within(part)?,
+                Some((None, Some(ids), None)) if bos.is_none() => ids.clone(),
+                Some((None, Some(_), None)) => return Err(Error::bos_of_ids(part())),
+                Some((None, None, Some(messages))) => {
+                    let generation_prompt = run.and_then(|run| run.generation_prompt).unwrap_or(true);
+                    model.chat(messages, generation_prompt, bos).within(part)?
+                }
+                _ => return Err(Error::part(part(), "needs one of prompt, ids and messages")),
             };
             experiment.run_ids(name, ids)?;
         }

@@ -406,6 +406,7 @@ impl Prompt {
         let ids = match self {
             Self::Ids(ids) => return Ok(ids.clone()),
             Self::Text(text) => model.answer(text),
+            Self::Chat { .. } => return Err(Error::part(part, "an answer is a text or a list of token ids")),
         };
         ids.map_err(|source| Error::Part { part: part.into(), source })
     }

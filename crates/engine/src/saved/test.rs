@@ -80,7 +80,7 @@ impl Saved {
             return Err(Error::part(part, format!("{} has none", self.folder.display())));
         };
         let mut file = ExperimentFile { edit: self.edits().to_vec(), ..self.file() };
-        let run = |ids: &Vec<u32>| crate::file::RunFile { prompt: None, ids: Some(ids.clone()), bos: None };
+        let run = |ids: &Vec<u32>| crate::file::RunFile { ids: Some(ids.clone()), ..Default::default() };
         file.runs = test.runs.iter().map(|(name, ids)| (name.clone(), run(ids))).collect();
         file.read = Some(crate::file::ReadFile { run: Some(test.read.clone()), ..Default::default() });
         let mut experiment = file.experiment(model)?;

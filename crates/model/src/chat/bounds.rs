@@ -36,7 +36,8 @@ impl Bounds {
     }
 
     fn spend(&self, bytes: usize) -> Result<(), Error> {
-        let spent = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes));
+        let spent =
+            self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes));
         match spent {
             Ok(_) if bytes <= self.text.saturating_mul(ITEM) => Ok(()),
             _ => Err(refused("it makes more on its way than a conversation needs")),
@@ -139,21 +140,23 @@ fn add_filters(environment: &mut Environment<'_>, bounds: &Arc<Bounds>) {
             let given = arguments.first();
             let items = given.map_or(0, |value| value.as_str().map_or(value.len().unwrap_or(0), str::len));
             // A list of all characters of a text is larger than the text.
-            let each = if matches!(name, "list" | "split" | "reverse" | "sort" | "unique") { ITEM } else { 1 };
+            let each =
+                if matches!(name, "list" | "split" | "reverse" | "sort" | "unique") { ITEM } else { 1 };
             own.spend(items.saturating_mul(each))?;
             own.made(filter.call(state, &arguments)?)
         });
     }
     let own = bounds.clone();
-    environment.add_filter("replace", move |text: String, from: String, to: String| own.replace(&text, &from, &to));
+    environment
+        .add_filter("replace", move |text: String, from: String, to: String| own.replace(&text, &from, &to));
     let own = bounds.clone();
     environment.add_filter("join", move |list: Value, separator: Option<String>| {
         own.join(&separator.unwrap_or_default(), &list)
     });
     let own = bounds.clone();
     environment.add_filter("indent", move |text: String, width: Option<usize>| {
-        let (lines, width) = (text.split('\n').count(), width.unwrap_or(4).min(1 << 16));
-        own.text_of(text.len() + lines * width)?;
+        let (lines, width) = (text.split('\n').count(), width.unwrap_or(4));
+        own.text_of(lines.saturating_mul(width).saturating_add(text.len()))?;
         Ok::<_, Error>(text.replace('\n', &format!("\n{}", " ".repeat(width))))
     });
     let own = bounds.clone();
@@ -295,15 +298,24 @@ impl Bounds {
             for item in value.try_iter()? {
                 let inside = if value.kind() == ValueKind::Map { value.get_item(&item)? } else { item };
                 sum += self.size(&inside, depth + 1)?;
-                self.text_of(sum)?;
+                if sum > self.text {
+                    self.text_of(sum)?;
+                }
             }
         }
         Ok(sum)
     }
 
     /// The methods of Python's texts and maps that templates call.
-    fn method(&self, state: &State<'_, '_>, value: &Value, method: &str, arguments: &[Value]) -> Result<Value, Error> {
-        let unknown = || Error::new(ErrorKind::UnknownMethod, format!("{} has no method {method}", value.kind()));
+    fn method(
+        &self,
+        state: &State<'_, '_>,
+        value: &Value,
+        method: &str,
+        arguments: &[Value],
+    ) -> Result<Value, Error> {
+        let unknown =
+            || Error::new(ErrorKind::UnknownMethod, format!("{} has no method {method}", value.kind()));
         let argument = |i: usize| arguments.get(i).and_then(Value::as_str);
         if value.kind() == ValueKind::Map {
             let items = || value.try_iter().map(Iterator::collect::<Vec<Value>>);
@@ -317,7 +329,11 @@ impl Bounds {
                 }
                 "items" => Value::from_function(filters::items).call(state, std::slice::from_ref(value)),
                 "keys" => Ok(items()?.into()),
-                "values" => items()?.iter().map(|key| value.get_item(key)).collect::<Result<Vec<_>, _>>().map(Value::from),
+                "values" => items()?
+                    .iter()
+                    .map(|key| value.get_item(key))
+                    .collect::<Result<Vec<_>, _>>()
+                    .map(Value::from),
                 _ => Err(unknown()),
             };
         }
@@ -342,10 +358,16 @@ impl Bounds {
             "upper" => self.made(text.to_uppercase().into())?,
             "lower" => self.made(text.to_lowercase().into())?,
             "title" | "capitalize" => {
-                let filter = if method == "title" { Value::from_function(filters::title) } else { Value::from_function(filters::capitalize) };
+                let filter = if method == "title" {
+                    Value::from_function(filters::title)
+                } else {
+                    Value::from_function(filters::capitalize)
+                };
                 self.made(filter.call(state, std::slice::from_ref(value))?)?
             }
-            "replace" => self.replace(text, argument(0).ok_or_else(unknown)?, argument(1).ok_or_else(unknown)?)?,
+            "replace" => {
+                self.replace(text, argument(0).ok_or_else(unknown)?, argument(1).ok_or_else(unknown)?)?
+            }
             "join" => self.join(text, arguments.first().ok_or_else(unknown)?)?,
             "split" => match (argument(0), arguments.get(1)) {
                 (None, None) => parts(text.split_whitespace().collect())?,
@@ -372,11 +394,19 @@ impl Bounds {
 struct Python;
 
 impl serde_json::ser::Formatter for Python {
-    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, out: &mut W, first: bool) -> std::io::Result<()> {
+    fn begin_array_value<W: ?Sized + std::io::Write>(
+        &mut self,
+        out: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
         if first { Ok(()) } else { out.write_all(b", ") }
     }
 
-    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, out: &mut W, first: bool) -> std::io::Result<()> {
+    fn begin_object_key<W: ?Sized + std::io::Write>(
+        &mut self,
+        out: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
         if first { Ok(()) } else { out.write_all(b", ") }
     }
 

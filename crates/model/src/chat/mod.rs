@@ -74,7 +74,8 @@ impl ChatTemplate {
     pub fn new(source: impl Into<String>) -> Result<Self> {
         let source = source.into();
         if source.len() > MOST_SOURCE {
-            let problem = format!("it has {} bytes, more than the {MOST_SOURCE} a template may have", source.len());
+            let problem =
+                format!("it has {} bytes, more than the {MOST_SOURCE} a template may have", source.len());
             return Err(Error::Template { line: None, problem });
         }
         Ok(Self { source })
@@ -90,7 +91,12 @@ impl ChatTemplate {
     ///
     /// # Errors
     /// [`Error::Template`] when the template is broken, refuses the conversation, or goes out of bounds.
-    pub fn render(&self, messages: &[Message], generation_prompt: bool, specials: &Specials) -> Result<String> {
+    pub fn render(
+        &self,
+        messages: &[Message],
+        generation_prompt: bool,
+        specials: &Specials,
+    ) -> Result<String> {
         let source = syntax::bounded(&self.source)?;
         let said: usize = messages.iter().map(|message| message.role.len() + message.content.len()).sum();
         let bounds = Arc::new(Bounds::new(said));

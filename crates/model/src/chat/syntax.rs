@@ -18,13 +18,14 @@ pub(super) struct Bounded {
 pub(super) fn bounded(source: &str) -> Result<Bounded> {
     // Marks for training on the model's own turns, which say nothing of the text: to Jinja they are unknown statements.
     let source = as_blocks(source);
-    let whitespace = WhitespaceConfig { trim_blocks: true, lstrip_blocks: true, ..WhitespaceConfig::default() };
+    let whitespace =
+        WhitespaceConfig { trim_blocks: true, lstrip_blocks: true, ..WhitespaceConfig::default() };
     let tree = parse(&source, "template", SyntaxConfig::default(), whitespace).map_err(wrong)?;
     let mut walk = Walk { source: &source, edits: Vec::new(), longest_text: 0 };
     walk.statement(&tree)?;
     let Walk { mut edits, longest_text, .. } = walk;
-    // Edits at one place stay in order: the outermost opens first.
-    edits.sort_by_key(|edit| edit.at);
+    // Edits at one place stay in order, since the outermost opens first; a call closes before the sign behind it.
+    edits.sort_by_key(|edit| (edit.at, edit.removes));
     let (mut text, mut from) = (String::with_capacity(source.len() + edits.len() * 8), 0);
     for Edit { at, removes, text: new } in edits {
         text.push_str(source.get(from..at).unwrap_or_default());
@@ -143,8 +144,8 @@ impl Walk<'_> {
             Expr::UnaryOp(one) => self.expression(&one.expr),
             Expr::BinOp(both) => {
                 match both.op {
-                    BinOpKind::Add => self.call(ADD, both.span(), &both.left, &both.right, '+')?,
-                    BinOpKind::Concat => self.call(CONCAT, both.span(), &both.left, &both.right, '~')?,
+                    BinOpKind::Add => self.call(ADD, both.span(), &both.left, '+')?,
+                    BinOpKind::Concat => self.call(CONCAT, both.span(), &both.left, '~')?,
                     BinOpKind::Mul => return self.refuse(both.span(), "*"),
                     BinOpKind::Pow => return self.refuse(both.span(), "**"),
                     _ => {}
@@ -191,17 +192,17 @@ impl Walk<'_> {
     }
 
     /// Turns `left op right` into a call of a function.
-    fn call(&mut self, function: &'static str, span: Span, left: &Expr<'_>, right: &Expr<'_>, op: char) -> Result<()> {
+    fn call(&mut self, function: &'static str, span: Span, left: &Expr<'_>, op: char) -> Result<()> {
         let (start, end) = (span.start_offset as usize, span.end_offset as usize);
-        let between = left.span().end_offset as usize..right.span().start_offset as usize;
-        // Between the two stand the sign, spaces, and brackets that close the left or open the right.
-        let text = self.source.get(between.clone()).unwrap_or_default();
-        let is_plain = |c: char| c == op || c.is_whitespace() || matches!(c, '(' | ')');
-        let Some(sign) = text.find(op).filter(|_| text.chars().all(is_plain)) else {
+        // Behind the left one stand spaces, the brackets that close it, and the sign.
+        let behind = left.span().end_offset as usize;
+        let rest = self.source.get(behind..end).unwrap_or_default();
+        let sign = rest.find(|c: char| !c.is_whitespace() && c != ')');
+        let Some(sign) = sign.filter(|at| rest[*at..].starts_with(op)) else {
             return self.refuse(span, &format!("{op} as it is written here"));
         };
         self.edits.push(Edit { at: start, removes: 0, text: function });
-        self.edits.push(Edit { at: between.start + sign, removes: 1, text: "," });
+        self.edits.push(Edit { at: behind + sign, removes: 1, text: "," });
         self.edits.push(Edit { at: end, removes: 0, text: ")" });
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! A tokenizer from Hugging Face's tokenizer.json.
 
 use super::recipe::{Flags, MAX_ADDED, MAX_MERGES, MAX_VOCABULARY};
-use super::{Added, Recipe, Spelling, Tokenizer};
+use super::{Added, Recipe, Spelling, Tokenizer, config};
 use crate::file::{DataFile, json};
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -16,7 +16,7 @@ use std::path::Path;
 const MAX_FILE: u64 = 128 << 20;
 
 impl Tokenizer {
-    /// Reads a tokenizer.json, and the tokenizer_config.json beside it, where there is one.
+    /// Reads a tokenizer.json, and the tokenizer_config.json beside it if there is one.
     ///
     /// # Errors
     /// When a file is broken, or describes a kind of tokenizer that is not supported.
@@ -26,9 +26,10 @@ impl Tokenizer {
             serde_json::from_slice(&text).map_err(|e| Error::file(path, "document", e.to_string()))?;
         let recipe = file.recipe();
         drop(text);
-        let mut recipe = recipe.map_err(|problem| Error::file(path, "tokenizer", problem))?;
-        super::defaults::read_beside(path, &mut recipe)?;
-        Tokenizer::new(recipe).map_err(|problem| Error::file(path, "tokenizer", problem))
+        let bad = |problem: String| Error::file(path, "tokenizer", problem);
+        let mut recipe = recipe.map_err(bad)?;
+        config::complete(path, &mut recipe)?;
+        Tokenizer::new(recipe).map_err(bad)
     }
 }
 
@@ -213,9 +214,15 @@ impl File<'_> {
                 .map(|a| a.id)
                 .or_else(|| model.vocab.0.get(text).copied())
         };
-        let bos = bos
-            .map(|text| id_of(&text).ok_or_else(|| format!("post_processor: {text:?} is not a token")))
-            .transpose()?;
+        let bos = bos.map(|(text, ids)| match id_of(text) {
+            None => Err(format!("post_processor: {text:?} is not a token")),
+            // The template has ids of its own, and they are what transformers would add.
+            Some(id) if ids.is_some_and(|ids| *ids != serde_json::json!([id])) => {
+                Err(format!("post_processor: {text:?} has id {id}, but another one here"))
+            }
+            Some(id) => Ok(id),
+        });
+        let bos = bos.transpose()?;
         Ok(Recipe {
             spelling: if byte_level { Spelling::ByteLevel } else { Spelling::Metaspace },
             merges: merges.collect::<Result<_, _>>()?,
@@ -268,8 +275,9 @@ fn mentions(part: &Value, kind: &str) -> bool {
     }
 }
 
-/// The special token a post-processor puts before a text, which is how tokenizer.json says BOS.
-fn leading_token(part: &Value) -> Result<Option<String>, String> {
+/// The special token a post-processor puts before a text, which is how tokenizer.json says BOS, and
+/// the list of ids it gives for it.
+fn leading_token(part: &Value) -> Result<Option<(&str, Option<&Value>)>, String> {
     match part.get("type").and_then(Value::as_str) {
         None | Some("ByteLevel") => Ok(None),
         Some("Sequence") => {
@@ -282,11 +290,13 @@ fn leading_token(part: &Value) -> Result<Option<String>, String> {
         }
         Some("TemplateProcessing") => {
             let single = part.get("single").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-            let special =
-                |piece: &Value| piece.pointer("/SpecialToken/id").and_then(Value::as_str).map(String::from);
             match single {
                 [text] if text.get("Sequence").is_some() => Ok(None),
-                [first, text] if text.get("Sequence").is_some() => Ok(special(first)),
+                [first, text] if text.get("Sequence").is_some() => {
+                    let token = first.pointer("/SpecialToken/id").and_then(Value::as_str);
+                    let ids = |token| part.get("special_tokens")?.get(token)?.get("ids");
+                    Ok(token.map(|token| (token, ids(token))))
+                }
                 _ => Err("post_processor: only a token before the text is supported".into()),
             }
         }

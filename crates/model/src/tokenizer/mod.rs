@@ -5,7 +5,7 @@
 //! padding that a file asks for are never applied. The start-of-text token (BOS) is explicit:
 //! [`Tokenizer::encode`] never adds one, [`Tokenizer::prompt`] adds at most one.
 
-mod defaults;
+mod config;
 mod from_json;
 mod gguf;
 mod recipe;

@@ -118,7 +118,7 @@ impl Recipe {
 
     /// The steps that split a text into words, in order.
     fn pre_tokenizer_parts(&self) -> Result<Vec<&Value>, String> {
-        let known = ["ByteLevel", "Digits", "Split", "Metaspace"];
+        let known = ["ByteLevel", "Digits", "Split", "Metaspace", "Punctuation"];
         parts("pre_tokenizer", &self.pre_tokenizer, "pretokenizers", &known)
     }
 
@@ -185,13 +185,9 @@ impl Recipe {
         let count = by_id.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
         let token = |(id, token): (usize, &Option<(&str, bool, bool)>)| {
             let (text, added, special) = token.ok_or_else(|| format!("model.vocab: no token has id {id}"))?;
-            let bytes = match (added, self.spelling) {
-                (false, spelling) => spelling.bytes(text),
-                // They are found in texts whose spaces are written so already.
-                (true, Spelling::Metaspace) if !special => text.replace('▁', " ").into_bytes(),
-                (true, _) => text.as_bytes().to_vec(),
-            };
-            Ok((bytes, special))
+            // SentencePiece's runs of spaces are added tokens too, and a space is "▁" there as well.
+            let plain = added && self.spelling == Spelling::ByteLevel;
+            Ok((if plain { text.as_bytes().to_vec() } else { self.spelling.bytes(text) }, special))
         };
         by_id[..count].iter().enumerate().map(token).collect()
     }

@@ -65,10 +65,6 @@ pub fn texts(texts: &[&str]) -> Vec<u8> {
     list(8, texts.len() as u64, &bytes)
 }
 
-pub fn floats(numbers: &[f32]) -> Vec<u8> {
-    list(6, numbers.len() as u64, &numbers.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<_>>())
-}
-
 pub fn integers(numbers: &[i32]) -> Vec<u8> {
     let bytes: Vec<u8> = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
     list(5, numbers.len() as u64, &bytes)

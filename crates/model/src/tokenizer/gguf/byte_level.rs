@@ -1,83 +1,149 @@
-//! How the texts of each `tokenizer.ggml.pre` are split into words: what their models' tokenizer.json says.
+//! Byte-level BPE, `tokenizer.ggml.model = "gpt2"`.
+//!
+//! Such a file has tokens and merges, but of how a text is split into words before any merge it
+//! says only a name, `tokenizer.ggml.pre`. What a name means is in [`SPLITS`], as the
+//! tokenizer.json of the models that use it has it.
 
+use super::{Ends, Keys, Kind};
+use crate::Result;
+use crate::tokenizer::recipe::Flags;
+use crate::tokenizer::{Added, Recipe, Spelling};
 use serde_json::{Value, json};
+use tokenizers::AddedToken;
 
-/// One way of splitting texts.
-pub(super) struct Style {
-    /// What files call it.
-    pub(super) names: &'static [&'static str],
-    /// What is done to a text first.
-    pub(super) normalizer: fn() -> Value,
-    /// The split into words.
-    pub(super) pre_tokenizer: fn() -> Value,
+/// How texts are split into words, and what else goes with it.
+struct Split {
+    /// What `tokenizer.ggml.pre` calls it.
+    names: &'static [&'static str],
+    /// Whether texts are composed first: é is one character however it was typed.
+    composes: bool,
+    /// The words, one step after another.
+    words: Words,
     /// Whether a word that is a token needs no merges.
-    pub(super) ignore_merges: bool,
-    /// Whether texts begin with a start-of-text token where the file does not say.
-    pub(super) adds_bos: bool,
+    whole_words: bool,
+    /// Whether a text begins with BOS if the file does not say.
+    adds_bos: bool,
 }
 
-/// The styles that are known. Another one would be a guess.
-pub(super) const STYLES: [Style; 6] = [
-    Style { names: &["gpt-2", "phi-2"], ..PLAIN },
-    Style {
+/// The steps that make words of a text.
+enum Words {
+    /// GPT-2's.
+    Gpt2,
+    /// Each digit by itself, then GPT-2's.
+    DigitsThenGpt2,
+    /// By a pattern of their own.
+    Pattern(&'static str),
+}
+
+/// Letters with one character before them, digits in threes, and lines kept apart.
+const THREE_DIGITS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// The same, each digit by itself.
+const ONE_DIGIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// A word ends where capitals begin, and no contraction is one.
+const BY_CASE: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
+/// Every name that is known. Another one is refused: with the wrong split a model goes on, on other
+/// ids than it was trained on.
+const SPLITS: [Split; 7] = [
+    // GPT-2.
+    Split { names: &["gpt-2"], composes: false, words: Words::Gpt2, whole_words: false, adds_bos: false },
+    // SmolLM, StarCoder.
+    Split {
         names: &["smollm", "starcoder", "refact"],
-        pre_tokenizer: || {
-            let digits = json!({"type": "Digits", "individual_digits": true});
-            json!({"type": "Sequence", "pretokenizers": [digits, words(true)]})
-        },
-        ..PLAIN
+        composes: false,
+        words: Words::DigitsThenGpt2,
+        whole_words: false,
+        adds_bos: false,
     },
-    // OLMo 1 took over GPT-NeoX's, and Pythia has it too.
-    Style { names: &["olmo", "gpt-neox"], normalizer: nfc, ..PLAIN },
-    Style {
+    // GPT-NeoX, Pythia, OLMo.
+    Split { names: &["olmo"], composes: true, words: Words::Gpt2, whole_words: false, adds_bos: false },
+    // OLMo 2, DBRX.
+    Split {
+        names: &["dbrx"],
+        composes: false,
+        words: Words::Pattern(THREE_DIGITS),
+        whole_words: false,
+        adds_bos: false,
+    },
+    // Llama 3.
+    Split {
         names: &["llama-bpe", "llama3", "llama-v3"],
-        pre_tokenizer: || split(&threes()),
-        ignore_merges: true,
+        composes: false,
+        words: Words::Pattern(THREE_DIGITS),
+        whole_words: true,
         adds_bos: true,
-        ..PLAIN
     },
-    // OLMo 2 splits as DBRX does.
-    Style { names: &["dbrx"], pre_tokenizer: || split(&threes()), ..PLAIN },
-    Style { names: &["qwen2"], normalizer: nfc, pre_tokenizer: || split(&words_of(r"\p{N}")), ..PLAIN },
+    // Qwen 1.5, 2, 2.5 and 3.
+    Split {
+        names: &["qwen2"],
+        composes: true,
+        words: Words::Pattern(ONE_DIGIT),
+        whole_words: false,
+        adds_bos: false,
+    },
+    // Mistral NeMo.
+    Split {
+        names: &["tekken"],
+        composes: false,
+        words: Words::Pattern(BY_CASE),
+        whole_words: true,
+        adds_bos: true,
+    },
 ];
 
-const PLAIN: Style = Style {
-    names: &[],
-    normalizer: || Value::Null,
-    pre_tokenizer: || words(true),
-    ignore_merges: false,
-    adds_bos: false,
-};
-
-/// The names of all styles.
-pub(super) fn names() -> String {
-    STYLES.iter().flat_map(|style| style.names).copied().collect::<Vec<_>>().join(", ")
+/// What the tokenizer consists of.
+pub(super) fn recipe(keys: &mut Keys<'_>) -> Result<Recipe> {
+    let pre = keys.needs_text("ggml.pre")?;
+    let Some(split) = SPLITS.iter().find(|split| split.names.contains(&pre)) else {
+        let known: Vec<&str> = SPLITS.iter().flat_map(|split| split.names).copied().collect();
+        return Err(keys.unsupported("pre-tokenizer (tokenizer.ggml.pre)", pre, &known.join(", ")));
+    };
+    let tokens = keys.tokens()?;
+    let Some(merges) = keys.merges()? else { return Err(keys.bad("ggml.merges", "is missing")) };
+    let ends = keys.ends(Ends { bos: None, eos: None, adds_bos: split.adds_bos })?;
+    // Scores are SentencePiece's, and whatever is no token's beginning is bytes.
+    keys.take("ggml.scores");
+    keys.take("ggml.unknown_token_id");
+    if keys.flag("ggml.add_space_prefix")? == Some(true) {
+        let problem = "true is not supported for a byte-level tokenizer";
+        return Err(keys.bad("ggml.add_space_prefix", problem));
+    }
+    let added = (0u32..).zip(&tokens).filter_map(|(id, (text, kind))| {
+        let special = match kind {
+            Kind::Control => true,
+            Kind::UserDefined => false,
+            _ => return None,
+        };
+        Some(Added { id, token: AddedToken::from(*text, special).normalized(false) })
+    });
+    Ok(Recipe {
+        spelling: Spelling::ByteLevel,
+        vocab: keys.vocabulary(tokens.iter().map(|(text, _)| *text))?,
+        merges,
+        added: added.collect(),
+        normalizer: if split.composes { json!({"type": "NFC"}) } else { Value::Null },
+        pre_tokenizer: split.words.pre_tokenizer(),
+        flags: Flags { ignore_merges: split.whole_words, ..Flags::default() },
+        bos: ends.bos,
+        eos: ends.eos,
+        adds_bos: ends.adds_bos,
+    })
 }
 
-fn nfc() -> Value {
-    json!({"type": "NFC"})
-}
-
-/// Bytes spelled as characters, after GPT-2's split where it is asked for.
-fn words(use_regex: bool) -> Value {
-    json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex})
-}
-
-fn split(pattern: &str) -> Value {
-    let split =
-        json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
-    json!({"type": "Sequence", "pretokenizers": [split, words(false)]})
-}
-
-/// Up to three digits are a word.
-fn threes() -> String {
-    words_of(r"\p{N}{1,3}")
-}
-
-/// GPT-4's split: contractions; letters, with what stands right before them; digits; signs, with the line's end; ends of
-/// lines; spaces, of which the last one goes to the word.
-fn words_of(digits: &str) -> String {
-    format!(
-        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-    )
+impl Words {
+    /// As tokenizer.json writes it.
+    fn pre_tokenizer(&self) -> Value {
+        let byte_level = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
+        let then = |first, last| json!({"type": "Sequence", "pretokenizers": [first, last]});
+        match self {
+            Self::Gpt2 => byte_level(true),
+            Self::DigitsThenGpt2 => {
+                then(json!({"type": "Digits", "individual_digits": true}), byte_level(true))
+            }
+            Self::Pattern(pattern) => then(
+                json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false}),
+                byte_level(false),
+            ),
+        }
+    }
 }
