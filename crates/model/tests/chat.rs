@@ -156,7 +156,7 @@ fn sums_are_what_they_were() {
 fn a_long_conversation_is_written() {
     let all: Vec<Template> = serde_json::from_slice(&std::fs::read(fixture("chat.json")).unwrap()).unwrap();
     let turn = |i: usize| Message {
-        role: if i % 2 == 0 { "user" } else { "assistant" }.into(),
+        role: if i.is_multiple_of(2) { "user" } else { "assistant" }.into(),
         content: "word ".repeat(400),
     };
     let messages: Vec<Message> = (0..200).map(turn).collect();

@@ -106,7 +106,7 @@ impl ChatTemplate {
         environment.set_fuel(Some(MOST_STEPS.min(MOST_REPEATED / source.longest_text.max(1) as u64)));
         environment.set_recursion_limit(64);
         bounds::equip(&mut environment, &bounds);
-        let template = environment.template_from_str(&source.text).map_err(wrong)?;
+        let template = environment.template_from_str(&source.text).map_err(|e| wrong(&e))?;
         let context = context! {
             messages => Value::from_serialize(messages),
             add_generation_prompt => generation_prompt,
@@ -114,7 +114,7 @@ impl ChatTemplate {
             eos_token => specials.eos.as_deref().unwrap_or_default(),
         };
         let mut out = Bounded { text: Vec::new(), most: bounds.most_text() };
-        template.render_captured_to(context, &mut out).map_err(wrong)?;
+        template.render_captured_to(context, &mut out).map_err(|e| wrong(&e))?;
         String::from_utf8(out.text).map_err(|e| Error::Template { line: None, problem: e.to_string() })
     }
 }
@@ -140,12 +140,12 @@ impl Write for Bounded {
 }
 
 /// What the library says went wrong, with the line it says it of.
-fn wrong(error: minijinja::Error) -> Error {
+fn wrong(error: &minijinja::Error) -> Error {
     let mut problem = match error.detail() {
         Some(detail) => format!("{}: {detail}", error.kind()),
         None => error.kind().to_string(),
     };
-    if let Some(source) = std::error::Error::source(&error) {
+    if let Some(source) = std::error::Error::source(error) {
         problem = format!("{problem}: {source}");
     }
     Error::Template { line: error.line(), problem: crate::error::printable(&problem, 400) }

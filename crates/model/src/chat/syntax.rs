@@ -20,7 +20,7 @@ pub(super) fn bounded(source: &str) -> Result<Bounded> {
     let source = as_blocks(source);
     let whitespace =
         WhitespaceConfig { trim_blocks: true, lstrip_blocks: true, ..WhitespaceConfig::default() };
-    let tree = parse(&source, "template", SyntaxConfig::default(), whitespace).map_err(wrong)?;
+    let tree = parse(&source, "template", SyntaxConfig, whitespace).map_err(|e| wrong(&e))?;
     let mut walk = Walk { source: &source, edits: Vec::new(), longest_text: 0 };
     walk.statement(&tree)?;
     let Walk { mut edits, longest_text, .. } = walk;
