@@ -25,7 +25,7 @@ use crate::experiment::LayerAxis;
 use crate::{Error, Result};
 use causalcone_model::chat::Message;
 use causalcone_model::file::{DataFile, json};
-use causalcone_model::nearest;
+use causalcone_model::{Precision, nearest};
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -64,6 +64,9 @@ pub struct ExperimentFile {
     /// Alias, directory, file or owner/name of the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
+    /// How its weights are kept: "full" or "half".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights: Option<Precision>,
     /// A data set, one example a line: prompts, positions and tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub examples: Option<String>,

@@ -33,7 +33,7 @@ mod tokenizer;
 pub use address::{Indices, Positions, Target, Which};
 pub use config::{Bias, Config, Mlp, Norm, Positions as PositionScheme};
 pub use error::{Error, Result, nearest};
-pub use model::Model;
+pub use model::{Model, Precision};
 pub use progress::{Progress, Report, Unit, silent};
 pub use site::{Layout, Site};
 pub use tokenizer::{Spelling, Tokenizer};

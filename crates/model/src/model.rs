@@ -11,10 +11,39 @@ use crate::store::{self, Located};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+
+/// How weights are kept in memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// As f32.
+    #[default]
+    Full,
+    /// Matrices that are stored in 16 bits stay so, and are widened layer by layer: the same numbers, in half the memory
+    /// and somewhat more time. All others are f32.
+    Half,
+}
+
+impl Precision {
+    fn of(self, weights: Weights) -> Weights {
+        if self == Self::Half { weights.keeping_half() } else { weights }
+    }
+
+    /// Says so where nothing could be kept as asked.
+    fn check(self, weights: &Weights, path: &Path) -> Result<()> {
+        if self == Self::Half && weights.kept() == 0 {
+            let problem = "\"half\" keeps matrices that are stored in 16 bits, and this model has none: \
+                           others would lose digits";
+            return Err(Error::file(path, "weights", problem));
+        }
+        Ok(())
+    }
+}
 
 /// A loaded language model.
 ///
@@ -50,9 +79,17 @@ impl Model {
     /// # Errors
     /// As [`Model::load`]; [`Error::Cancelled`] if `report` says so.
     pub fn load_with(name: &str, report: Report<'_>) -> Result<Self> {
+        Self::load_as(name, Precision::Full, report)
+    }
+
+    /// [`Model::load_with`], keeping weights as `precision` says.
+    ///
+    /// # Errors
+    /// As [`Model::load_with`]; when nothing of the model is stored so that it could be kept so.
+    pub fn load_as(name: &str, precision: Precision, report: Report<'_>) -> Result<Self> {
         let Parts { files, decoder, tokenizer, chat_template } = match store::find(name, report)? {
-            Located::Gguf(path) => load_gguf(path)?,
-            Located::Directory(path) => load_directory(&path)?,
+            Located::Gguf(path) => load_gguf(path, precision)?,
+            Located::Directory(path) => load_directory(&path, precision)?,
         };
         let vocab = decoder.config().vocab;
         if let Some(tokenizer) = tokenizer.as_ref().filter(|t| t.len() > vocab) {
@@ -224,12 +261,12 @@ struct Parts {
     chat_template: Option<ChatTemplate>,
 }
 
-fn load_gguf(path: PathBuf) -> Result<Parts> {
+fn load_gguf(path: PathBuf, precision: Precision) -> Result<Parts> {
     let file = DataFile::open(&path)?;
     let header = gguf::read(&file)?;
     let keys = Keys::from_gguf(&path, &header.metadata);
     let format = families::for_gguf(&keys)?;
-    let weights = Weights::from_gguf(file, &header)?;
+    let weights = precision.of(Weights::from_gguf(file, &header)?);
     let config = format.config(&keys, &weights)?;
     let vocab = config.vocab;
     // The two take about as long, and neither needs the other.
@@ -240,6 +277,7 @@ fn load_gguf(path: PathBuf) -> Result<Parts> {
         let problem = format!("{} tokens, where the embedding has {vocab} rows", tokenizer.len());
         return Err(Error::file(&path, "tokenizer.ggml.tokens", problem));
     }
+    precision.check(&weights, &path)?;
     let chat_template = header.metadata.iter().find(|(key, _)| key == "tokenizer.chat_template");
     let chat_template = match chat_template {
         Some((_, gguf::Value::Text(source))) => Some(ChatTemplate::new(source.as_str())?),
@@ -249,13 +287,13 @@ fn load_gguf(path: PathBuf) -> Result<Parts> {
     Ok(Parts { files: vec![path], decoder: decoder?, tokenizer, chat_template })
 }
 
-fn load_directory(folder: &Path) -> Result<Parts> {
+fn load_directory(folder: &Path, precision: Precision) -> Result<Parts> {
     let config_path = folder.join("config.json");
     inside(folder, &config_path)?;
     let keys = Keys::from_json(&config_path, &DataFile::open(&config_path)?.read_all(4 << 20)?)?;
     let format = families::for_hugging_face(&keys)?;
     let shards = weight_files(folder)?;
-    let weights = Weights::from_safetensors(&shards)?;
+    let weights = precision.of(Weights::from_safetensors(&shards)?);
     let config = format.config(&keys, &weights)?;
     let tokenizer_path = folder.join("tokenizer.json");
     let has_tokenizer = is_there(&tokenizer_path);
@@ -271,6 +309,7 @@ fn load_directory(folder: &Path) -> Result<Parts> {
     let mut files = vec![config_path];
     files.extend(shards);
     files.extend(tokenizer_files);
+    precision.check(&weights, folder)?;
     let (chat_template, of_chat) = chat_template(folder)?;
     files.extend(of_chat);
     Ok(Parts { files, decoder: decoder?, tokenizer: tokenizer?, chat_template })

@@ -5,7 +5,7 @@
 #[path = "common/oracle.rs"]
 mod oracle;
 
-use causalcone_model::{Error, Model, Site};
+use causalcone_model::{Error, Model, Precision, Site};
 use oracle::{Cases, Record, distance, fixtures, load, with_config, with_key, with_tensor};
 use serde_json::{Value, json};
 
@@ -178,7 +178,7 @@ fn every_setting_matters_or_is_refused() {
         ("phi3", "rope_scaling", longrope(3, 4), "rope_scaling.short_factor"),
         ("phi3", "rope_scaling", longrope(4, 5), "rope_scaling.long_factor"),
         ("phi3", "original_max_position_embeddings", json!(null), "original_max_position_embeddings"),
-        ("phi3", "partial_rotary_factor", json!(0.45), "odd"),
+        ("phi3", "partial_rotary_factor", json!(0.45), "rope_scaling.short_factor"),
         ("phi3", "model_type", json!("phi4"), "supported"),
         ("mistral", "architectures", json!(["MistralForSequenceClassification"]), "MistralForCausalLM"),
     ];
@@ -255,4 +255,30 @@ fn a_lens_name_that_means_something_else_is_refused() -> Result<(), Error> {
         Site::parse_for("blocks.1.hook_resid_pre", model.config())?;
     }
     Ok(())
+}
+
+/// Weights in 16 bits that stay so give the numbers of the same weights widened, to the bit, in every family.
+#[test]
+fn half_is_the_same_model_in_half_the_memory() {
+    use candle_core::{DType, Device};
+    for name in directories() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = path(&name);
+        std::fs::copy(source.join("config.json"), folder.path().join("config.json")).unwrap();
+        let tensors = candle_core::safetensors::load(source.join("model.safetensors"), &Device::Cpu).unwrap();
+        let narrow = tensors.into_iter().map(|(key, x)| (key, x.to_dtype(DType::BF16).unwrap()));
+        let narrow: std::collections::HashMap<_, _> = narrow.collect();
+        candle_core::safetensors::save(&narrow, folder.path().join("model.safetensors")).unwrap();
+        let name_of = folder.path().to_str().unwrap();
+        let logits = |precision| {
+            let model = Model::load_as(name_of, precision, &causalcone_model::silent).unwrap();
+            let logits =
+                model.decoder().forward(&cases()[&name]["length_5"], &mut Record::default()).unwrap();
+            logits.to_vec2::<f32>().unwrap()
+        };
+        assert_eq!(logits(Precision::Half), logits(Precision::Full), "{name}");
+    }
+    // Of numbers in 32 bits half would be lost.
+    let error = Model::load_as(path("llama3").to_str().unwrap(), Precision::Half, &causalcone_model::silent);
+    assert!(error.unwrap_err().to_string().contains("stored in 16 bits"));
 }

@@ -2,15 +2,16 @@
 
 use crate::kernel::{Held, floats, is_fast, is_trained};
 use crate::panels::Panels;
-use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
 use std::sync::{Arc, OnceLock};
 
 /// An affine map with its weight in × out and an optional bias.
 ///
 /// A frozen weight (f32 on the CPU, not followed by autograd) is copied into the layout its products read, so the
 /// tensor given can be dropped; the transposed copy that gradients need is made when the first of them is computed.
-/// Every row's products are then the same to the bit, whatever other rows there are and however many threads. Other
-/// weights are kept as they are, and multiplied by candle.
+/// Every row's products are then the same to the bit, whatever other rows there are and however many threads. One in 16
+/// bits stays so, and is widened for each product: the same numbers in half the memory. Other weights are kept as they
+/// are, and multiplied by candle.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -32,6 +33,7 @@ pub struct Linear {
 #[derive(Debug, Clone)]
 enum Weight {
     Frozen(Arc<Frozen>),
+    Half(Arc<Half>),
     Plain(Tensor),
 }
 
@@ -45,15 +47,15 @@ impl Linear {
         if let Some(bias) = bias.as_ref().filter(|bias| bias.dims() != [width]) {
             bail!("a bias of shape {:?} does not fit a weight of {inner} × {width}", bias.shape());
         }
-        if !is_fast([&weight]) || is_trained([&weight]) || weight.elem_count() == 0 {
-            return Ok(Self { weight: Weight::Plain(weight), bias });
-        }
-        let held = Held::new(&weight);
-        let (storage, layout) = held.cpu()?;
-        let numbers = &storage.as_slice::<f32>()?[layout.start_offset()..];
-        let panels = Panels::new(inner, width, numbers, (layout.stride()[0], layout.stride()[1]));
-        let frozen = Arc::new(Frozen { panels, transposed: OnceLock::new() });
-        Ok(Self { weight: Weight::Frozen(frozen), bias })
+        let is_frozen = !is_trained([&weight]) && weight.elem_count() > 0;
+        let weight = if is_frozen && is_half(&weight) {
+            Weight::Half(Arc::new(Half { rows: weight.t()?.contiguous()? }))
+        } else if is_frozen && is_fast([&weight]) {
+            Weight::Frozen(Frozen::new(&weight)?)
+        } else {
+            Weight::Plain(weight)
+        };
+        Ok(Self { weight, bias })
     }
 
     /// Maps rows (n × in) to rows (n × out).
@@ -65,7 +67,11 @@ impl Linear {
             (Weight::Frozen(weight), Some(bias)) if is_fast([bias]) && !is_trained([bias]) => {
                 return weight.forward(x, Some(bias.contiguous()?));
             }
+            (Weight::Half(weight), Some(bias)) if is_fast([bias]) && !is_trained([bias]) => {
+                return weight.forward(x, Some(bias.contiguous()?));
+            }
             (Weight::Frozen(weight), _) => weight.forward(x, None)?,
+            (Weight::Half(weight), _) => weight.forward(x, None)?,
             (Weight::Plain(weight), _) => x.matmul(weight)?,
         };
         self.bias.as_ref().map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))
@@ -73,13 +79,14 @@ impl Linear {
 
     /// Whether its weight never trains.
     pub(crate) fn is_frozen(&self) -> bool {
-        matches!(self.weight, Weight::Frozen(_))
+        !matches!(self.weight, Weight::Plain(_))
     }
 
     /// The slopes of rows that went in, given those of the rows that came out.
     pub(crate) fn slopes(&self, grad: &Tensor) -> Result<Tensor> {
         match &self.weight {
             Weight::Frozen(weight) => weight.slopes(grad),
+            Weight::Half(weight) => weight.wide()?.slopes(grad),
             Weight::Plain(weight) => grad.matmul(&weight.t()?),
         }
     }
@@ -102,6 +109,10 @@ impl Linear {
                 let numbers = columns.iter().flat_map(|column| panels.column(*column as usize)).collect();
                 Tensor::from_vec(numbers, (columns.len(), panels.inner()), &Device::Cpu)
             }
+            Weight::Half(weight) => {
+                let ids = Tensor::new(columns, weight.rows.device())?;
+                weight.rows.index_select(&ids, 0)?.to_dtype(DType::F32)
+            }
             Weight::Plain(weight) => {
                 weight.t()?.contiguous()?.index_select(&Tensor::new(columns, weight.device())?, 0)
             }
@@ -117,17 +128,56 @@ struct Frozen {
     transposed: OnceLock<Arc<Frozen>>,
 }
 
-impl Frozen {
+/// Whether a weight is in 16 bits, and can be widened here.
+fn is_half(weight: &Tensor) -> bool {
+    matches!(weight.dtype(), DType::F16 | DType::BF16) && weight.device().is_cpu()
+}
+
+/// A weight that never trains, in 16 bits.
+#[derive(Debug)]
+struct Half {
+    /// out × in
+    rows: Tensor,
+}
+
+impl Half {
+    /// The same numbers in f32, for one product.
+    fn wide(&self) -> Result<Arc<Frozen>> {
+        Frozen::new(&self.rows.to_dtype(DType::F32)?.t()?)
+    }
+
     fn forward(self: &Arc<Self>, x: &Tensor, bias: Option<Tensor>) -> Result<Tensor> {
-        let (_, given) = x.dims2()?;
-        let (inner, width) = (self.panels.inner(), self.panels.width());
-        if given != inner {
-            bail!("rows of width {given} do not fit a weight of {inner} × {width}");
-        }
-        if !is_fast([x]) {
-            bail!("a frozen weight takes rows in f32 on the CPU, not {:?}", x.dtype());
-        }
-        x.contiguous()?.apply_op1(Affine { weight: self.clone(), bias })
+        let (width, inner) = self.rows.dims2()?;
+        product(x, (inner, width), Affine { weight: Source::Half(self.clone()), bias })
+    }
+}
+
+/// Rows through a frozen map.
+fn product(x: &Tensor, (inner, width): (usize, usize), map: Affine) -> Result<Tensor> {
+    let (_, given) = x.dims2()?;
+    if given != inner {
+        bail!("rows of width {given} do not fit a weight of {inner} × {width}");
+    }
+    if !is_fast([x]) {
+        bail!("a frozen weight takes rows in f32 on the CPU, not {:?}", x.dtype());
+    }
+    x.contiguous()?.apply_op1(map)
+}
+
+impl Frozen {
+    /// A copy of a weight, in × out, any strides.
+    fn new(weight: &Tensor) -> Result<Arc<Self>> {
+        let (inner, width) = weight.dims2()?;
+        let held = Held::new(weight);
+        let (storage, layout) = held.cpu()?;
+        let numbers = &storage.as_slice::<f32>()?[layout.start_offset()..];
+        let panels = Panels::new(inner, width, numbers, (layout.stride()[0], layout.stride()[1]));
+        Ok(Arc::new(Self { panels, transposed: OnceLock::new() }))
+    }
+
+    fn forward(self: &Arc<Self>, x: &Tensor, bias: Option<Tensor>) -> Result<Tensor> {
+        let shape = (self.panels.inner(), self.panels.width());
+        product(x, shape, Affine { weight: Source::Frozen(self.clone()), bias })
     }
 
     fn slopes(&self, grad: &Tensor) -> Result<Tensor> {
@@ -140,8 +190,23 @@ impl Frozen {
 
 /// A frozen map as a kernel: the weight is no argument of it, so its gradient is never computed.
 struct Affine {
-    weight: Arc<Frozen>,
+    weight: Source,
     bias: Option<Tensor>,
+}
+
+/// Where a product's weight comes from. What is widened is not kept: a graph would hold every layer's.
+enum Source {
+    Frozen(Arc<Frozen>),
+    Half(Arc<Half>),
+}
+
+impl Source {
+    fn wide(&self) -> Result<Arc<Frozen>> {
+        match self {
+            Self::Frozen(weight) => Ok(weight.clone()),
+            Self::Half(weight) => weight.wide(),
+        }
+    }
 }
 
 impl CustomOp1 for Affine {
@@ -152,13 +217,14 @@ impl CustomOp1 for Affine {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let bias = self.bias.as_ref().map(Held::new);
         let bias = bias.as_ref().map(Held::floats).transpose()?;
-        let panels = &self.weight.panels;
+        let weight = self.weight.wide()?;
+        let panels = &weight.panels;
         let y = panels.times(floats(x, layout)?, bias);
         Ok((CpuStorage::F32(y), Shape::from((layout.dims()[0], panels.width()))))
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        self.weight.slopes(grad).map(Some)
+        self.weight.wide()?.slopes(grad).map(Some)
     }
 }
 
@@ -268,6 +334,24 @@ mod tests {
             let expected = crate::select(&weight.t().unwrap(), 0, &[36, 0, 16, 15]).unwrap();
             assert_eq!((columns.dims(), numbers(&columns)), (&[4, 5][..], numbers(&expected)));
             assert!(linear.columns(&[37]).is_err());
+        }
+    }
+
+    #[test]
+    fn a_weight_in_16_bits_gives_the_products_of_its_numbers() {
+        for dtype in [DType::F16, DType::BF16] {
+            let weight = noise((33, 17), 1).to_dtype(dtype).unwrap();
+            let (wide, bias) = (weight.to_dtype(DType::F32).unwrap(), Some(noise(17, 2)));
+            let x = Var::from_tensor(&noise((9, 33), 3)).unwrap();
+            let [half, full] = [weight, wide].map(|weight| Linear::new(weight, bias.clone()).unwrap());
+            assert!(half.is_frozen());
+            let outcome = |linear: &Linear| {
+                let y = linear.forward(&x).unwrap();
+                let slopes = y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+                [numbers(&y), numbers(slopes.get(&x).unwrap()), numbers(&linear.columns(&[16, 0]).unwrap())]
+            };
+            assert_eq!(outcome(&half), outcome(&full));
+            assert!(half.forward(&noise((3, 4), 1)).is_err() && half.columns(&[17]).is_err());
         }
     }
 

@@ -454,7 +454,7 @@ impl Loaded {
         // An alias is no path, but a path may be relative to the file that names it.
         let path = file.data_path(&name);
         let name = if model.is_none() && path.exists() { path.to_string_lossy().into_owned() } else { name };
-        let model = terminal.load(&name)?;
+        let model = terminal.load_as(&name, file.weights.unwrap_or_default())?;
         Ok(Self { file, model })
     }
 }

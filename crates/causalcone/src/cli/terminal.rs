@@ -1,7 +1,7 @@
 //! What the user sees: results on stdout, messages and progress bars on stderr.
 
 use super::failure::Failure;
-use crate::{Model, Progress, Unit};
+use crate::{Model, Precision, Progress, Unit};
 use causalcone_report::terminal::{Colour, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -48,7 +48,12 @@ impl Terminal {
 
     /// Loads a model, showing how a download goes.
     pub(super) fn load(&self, name: &str) -> Result<Model, Failure> {
-        let model = Model::load_with(name, &|progress| self.progress(progress));
+        self.load_as(name, Precision::Full)
+    }
+
+    /// The same, its weights kept as a file asks.
+    pub(super) fn load_as(&self, name: &str, precision: Precision) -> Result<Model, Failure> {
+        let model = Model::load_as(name, precision, &|progress| self.progress(progress));
         self.clear();
         Ok(model?)
     }

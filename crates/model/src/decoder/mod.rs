@@ -85,7 +85,7 @@ impl Decoder {
     /// When an id is outside the vocabulary.
     pub fn token_embeddings(&self, ids: &[u32]) -> Result<Tensor> {
         let rows = match &self.token_embedding {
-            Some(table) => table.index_select(&Tensor::new(ids, table.device())?, 0)?,
+            Some(table) => table.index_select(&Tensor::new(ids, table.device())?, 0)?.to_dtype(DType::F32)?,
             None => self.unembedding.columns(ids)?,
         };
         Ok(if self.config.embedding_scale == 1.0 { rows } else { (rows * self.config.embedding_scale)? })

@@ -4,7 +4,7 @@ use crate::Result;
 use crate::config::{Config, Norm, QueryKeyNorm};
 use crate::decoder::{Block, Decoder, Gate, NormWeights, rope};
 use crate::file::Weights;
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use causalcone_ops::Linear;
 use rayon::prelude::*;
 
@@ -101,7 +101,7 @@ impl Parts<'_> {
             Norm::Layer { .. } => (self.take(&weight, &[width])?, Some(self.take(&bias, &[width])?)),
             Norm::Rms { .. } => (self.take(&weight, &[width])?, None),
             Norm::Plain { .. } => {
-                let one = Tensor::ones(width, candle_core::DType::F32, &candle_core::Device::Cpu)?;
+                let one = Tensor::ones(width, DType::F32, &candle_core::Device::Cpu)?;
                 let zero = one.zeros_like()?;
                 (one, Some(zero))
             }
@@ -113,7 +113,7 @@ impl Parts<'_> {
     /// A weight, out × in whatever its layout, and its bias.
     fn matrix(&self, name: &str, input: usize, output: usize, biased: bool) -> Result<Matrix> {
         let shape = if self.names.transposed { [input, output] } else { [output, input] };
-        let weight = self.take(&format!("{name}.weight"), &shape)?;
+        let weight = self.weights.take_matrix(&format!("{}{name}.weight", self.prefix), &shape)?;
         let weight = if self.names.transposed { weight.t()? } else { weight };
         let bias = biased.then(|| self.take(&format!("{name}.bias"), &[output])).transpose()?;
         Ok((weight, bias))
@@ -207,15 +207,16 @@ impl Parts<'_> {
         let Self { config, weights, names, .. } = self;
         let shape = [config.vocab, config.width];
         let output = names.unembedding;
-        let embedding = self.take(&format!("{}.weight", names.token_embedding), &shape)?;
+        let token = format!("{}{}.weight", self.prefix, names.token_embedding);
+        let embedding = weights.take_matrix(&token, &shape)?;
         if !config.tied {
-            return Ok((Some(embedding), Linear::new(weights.take(output, &shape)?.t()?, None)?));
+            return Ok((Some(embedding), Linear::new(weights.take_matrix(output, &shape)?.t()?, None)?));
         }
         if weights.contains(output) {
             // Some files hold the tied tensor twice. A second one that differs contradicts the file's own
             // configuration, and either choice could be wrong.
             let second = weights.take(output, &shape)?;
-            let apart = (second - &embedding)?.abs()?.max_all()?.to_scalar::<f32>()?;
+            let apart = (second - &embedding.to_dtype(DType::F32)?)?.abs()?.max_all()?.to_scalar::<f32>()?;
             if apart != 0.0 {
                 return Err(weights
                     .bad(output, "differs from the embedding, but the configuration says the two are tied"));

@@ -3,11 +3,12 @@
 use super::{DataFile, gguf, npy, safetensors, torch};
 use crate::{Error, Result};
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// How numbers are stored in a file.
@@ -103,6 +104,9 @@ pub struct Weights {
     files: Vec<DataFile>,
     entries: HashMap<String, (usize, Entry)>,
     taken: Mutex<HashSet<String>>,
+    /// Whether matrices that are stored in 16 bits stay so.
+    keeps_half: bool,
+    kept: AtomicUsize,
 }
 
 impl Weights {
@@ -161,7 +165,13 @@ impl Weights {
     }
 
     fn empty() -> Self {
-        Self { files: Vec::new(), entries: HashMap::new(), taken: Mutex::default() }
+        Self {
+            files: Vec::new(),
+            entries: HashMap::new(),
+            taken: Mutex::default(),
+            keeps_half: false,
+            kept: AtomicUsize::new(0),
+        }
     }
 
     fn add(&mut self, file: DataFile, entries: Vec<Entry>) -> Result<()> {
@@ -191,6 +201,35 @@ impl Weights {
     /// The names and declarations of all tensors, with the index of their file.
     pub fn entries(&self) -> impl Iterator<Item = &Entry> {
         self.entries.values().map(|(_, entry)| entry)
+    }
+
+    /// The same, of which matrices that are stored in 16 bits stay so ([`take_matrix`](Self::take_matrix)).
+    #[must_use]
+    pub fn keeping_half(mut self) -> Self {
+        self.keeps_half = true;
+        self
+    }
+
+    /// How many tensors stayed in 16 bits.
+    pub fn kept(&self) -> usize {
+        self.kept.load(Ordering::Relaxed)
+    }
+
+    /// The tensor of that name, which must have that shape: in 16 bits if it is stored so and stays so, else as f32.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
+    pub fn take_matrix(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let entry = self.entries.get(name).filter(|(_, entry)| self.keeps_half && entry.order == Order::Rows);
+        let dtype = match entry.map(|(_, entry)| entry.encoding) {
+            Some(Encoding::Ggml(GgmlDType::F16)) => DType::F16,
+            Some(Encoding::Ggml(GgmlDType::BF16)) => DType::BF16,
+            _ => return self.take(name, shape),
+        };
+        // Read as f32, whose checks are the same, and put back: exactly what it was.
+        let kept = self.take(name, shape)?.to_dtype(dtype)?;
+        self.kept.fetch_add(1, Ordering::Relaxed);
+        Ok(kept)
     }
 
     /// The tensor of that name, which must have that shape, as f32.
