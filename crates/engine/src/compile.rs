@@ -194,9 +194,8 @@ impl Experiment<'_> {
                         }
                     }
                 }
-                let read_run = instance.reading_run()?;
-                if runs.contains(&read_run) {
-                    let made = compiler.version(&mut plan, read_run, version, &Choice::default(), None)?;
+                if let Some(run) = instance.answered_run()?.filter(|run| runs.contains(run)) {
+                    let made = compiler.version(&mut plan, run, version, &Choice::default(), None)?;
                     reads.extend(compiler.answer_reads(&mut plan, made)?);
                 }
                 Ok(Cell { reads, baseline, ..Cell::default() })

@@ -405,6 +405,11 @@ impl<'m> Experiment<'m> {
         }
     }
 
+    /// The run whose answers are read, if any are.
+    pub(crate) fn answered_run(&self) -> Result<Option<RunId>> {
+        if self.answers.is_empty() { Ok(None) } else { self.reading_run().map(Some) }
+    }
+
     /// What an edit is called in messages.
     pub(crate) fn edit_name(&self, EditId(index): EditId) -> String {
         match &self.edits[index].name {
@@ -445,8 +450,8 @@ impl<'m> Experiment<'m> {
             |of_runs: Vec<Reading>| of_runs.iter().map(Distribution::read).collect::<Result<Vec<_>>>();
         let nothing = Distribution::new(Vec::new());
         let (originals, counterfactuals) = (logits(originals)?, logits(edited)?);
-        let read = self.reading_run()?.0;
-        let of = |all: &[Distribution], rows: &[Reading]| match all.get(read) {
+        let answered = self.answered_run()?;
+        let of = |all: &[Distribution], rows: &[Reading]| match answered.and_then(|run| all.get(run.0)) {
             Some(first) => self.answer_logprobs(first, rows),
             None => Ok(Vec::new()),
         };
