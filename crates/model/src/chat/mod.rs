@@ -16,7 +16,9 @@
 //! ```
 
 mod bounds;
+mod python;
 mod syntax;
+mod vocabulary;
 
 use crate::{Error, Result};
 use bounds::Bounds;
@@ -28,8 +30,11 @@ use std::sync::Arc;
 
 /// The longest templates in use, with tools and all, have 20 kB.
 const MOST_SOURCE: usize = 128 << 10;
-/// Steps of a template; a long conversation takes some thousands.
-const MOST_STEPS: u64 = 500_000;
+/// Steps of a template, and more for each message.
+const MOST_STEPS: u64 = 20_000;
+const STEPS_OF_A_MESSAGE: u64 = 1_000;
+/// Of the thread that reads and runs a template: what nests in one tag goes as deep as the tag is long.
+const STACK: usize = 32 << 20;
 /// Bytes of a template's own text that may be written again and again.
 const MOST_REPEATED: u64 = 32 << 20;
 
@@ -97,21 +102,49 @@ impl ChatTemplate {
         generation_prompt: bool,
         specials: &Specials,
     ) -> Result<String> {
+        // On a stack whose size is known, whoever calls.
+        let ended = std::thread::scope(|scope| {
+            let work = || self.render_here(messages, generation_prompt, specials);
+            let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, work);
+            thread.map(std::thread::ScopedJoinHandle::join)
+        });
+        match ended {
+            Ok(Ok(text)) => text,
+            Ok(Err(_)) => {
+                Err(Error::Template { line: None, problem: "it breaks what should interpret it".into() })
+            }
+            Err(source) => {
+                Err(Error::Template { line: None, problem: format!("no thread to run it: {source}") })
+            }
+        }
+    }
+
+    fn render_here(
+        &self,
+        messages: &[Message],
+        generation_prompt: bool,
+        specials: &Specials,
+    ) -> Result<String> {
         let source = syntax::bounded(&self.source)?;
         let said: usize = messages.iter().map(|message| message.role.len() + message.content.len()).sum();
         let bounds = Arc::new(Bounds::new(said));
         let mut environment = Environment::empty();
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
-        environment.set_fuel(Some(MOST_STEPS.min(MOST_REPEATED / source.longest_text.max(1) as u64)));
+        let steps = MOST_STEPS + STEPS_OF_A_MESSAGE * messages.len() as u64;
+        environment.set_fuel(Some(steps.min(MOST_REPEATED / source.longest_text.max(1) as u64)));
         environment.set_recursion_limit(64);
-        bounds::equip(&mut environment, &bounds);
+        vocabulary::equip(&mut environment, &bounds);
         let template = environment.template_from_str(&source.text).map_err(|e| wrong(&e))?;
+        // As transformers gives them: what a model lacks is undefined, what is not asked for is none.
+        let special = |token: Option<&str>| token.map_or(Value::UNDEFINED, Value::from);
         let context = context! {
             messages => Value::from_serialize(messages),
             add_generation_prompt => generation_prompt,
-            bos_token => specials.bos.as_deref().unwrap_or_default(),
-            eos_token => specials.eos.as_deref().unwrap_or_default(),
+            bos_token => special(specials.bos.as_deref()),
+            eos_token => special(specials.eos.as_deref()),
+            tools => (),
+            documents => (),
         };
         let mut out = Bounded { text: Vec::new(), most: bounds.most_text() };
         template.render_captured_to(context, &mut out).map_err(|e| wrong(&e))?;

@@ -1,11 +1,15 @@
 //! A template looked through before it runs: what cannot be bounded is refused, and every `+` and `~` becomes a call.
 
-use super::bounds::{ADD, CONCAT};
+use super::vocabulary::{ADD, CONCAT, KEPT, TURNED};
 use super::wrong;
 use crate::{Error, Result};
 use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, Stmt};
-use minijinja::machinery::{Span, WhitespaceConfig, parse};
+use minijinja::machinery::{Span, Token, WhitespaceConfig, parse, tokenize};
 use minijinja::syntax::SyntaxConfig;
+
+/// Words and signs of one tag. Operators behind one another nest as deeply as there are many, and whatever looks at them
+/// comes back to itself as often; the parser counts brackets and blocks alone.
+const MOST_TOKENS: usize = 1000;
 
 /// A template that keeps within its bounds.
 pub(super) struct Bounded {
@@ -16,10 +20,13 @@ pub(super) struct Bounded {
 
 /// Rewrites a template so that what it makes is counted.
 pub(super) fn bounded(source: &str) -> Result<Bounded> {
+    // Jinja reads all ends of lines as one.
+    let source = source.replace("\r\n", "\n").replace('\r', "\n");
     // Marks for training on the model's own turns, which say nothing of the text: to Jinja they are unknown statements.
-    let source = as_blocks(source);
+    let source = as_blocks(&source);
     let whitespace =
         WhitespaceConfig { trim_blocks: true, lstrip_blocks: true, ..WhitespaceConfig::default() };
+    check_tags(&source, whitespace)?;
     let tree = parse(&source, "template", SyntaxConfig, whitespace).map_err(|e| wrong(&e))?;
     let mut walk = Walk { source: &source, edits: Vec::new(), longest_text: 0 };
     walk.statement(&tree)?;
@@ -36,13 +43,27 @@ pub(super) fn bounded(source: &str) -> Result<Bounded> {
     Ok(Bounded { text, longest_text })
 }
 
+/// Refuses tags that are too long.
+fn check_tags(source: &str, whitespace: WhitespaceConfig) -> Result<()> {
+    let mut count = 0;
+    for token in tokenize(source, false, SyntaxConfig, whitespace) {
+        let (token, span) = token.map_err(|e| wrong(&e))?;
+        count = if matches!(token, Token::VariableStart | Token::BlockStart) { 0 } else { count + 1 };
+        if count > MOST_TOKENS {
+            let problem = format!("a tag has more than {MOST_TOKENS} words and signs");
+            return Err(Error::Template { line: Some(span.start_line.into()), problem });
+        }
+    }
+    Ok(())
+}
+
 /// `generation` blocks as blocks that are always taken.
 fn as_blocks(source: &str) -> String {
     let mut text = String::with_capacity(source.len());
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
-        let Some(len) = rest[start..].find("%}") else { break };
-        let (before, tag) = (&rest[..start], &rest[start..start + len + 2]);
+        let Some(len) = rest[start + 2..].find("%}") else { break };
+        let (before, tag) = (&rest[..start], &rest[start..start + len + 4]);
         let inner = tag[2..tag.len() - 2].trim_matches(['-', '+']).trim();
         text.push_str(before);
         text.push_str(&match inner {
@@ -50,10 +71,33 @@ fn as_blocks(source: &str) -> String {
             "endgeneration" => tag.replacen("endgeneration", "endif", 1),
             _ => tag.to_owned(),
         });
-        rest = &rest[start + len + 2..];
+        rest = &rest[start + len + 4..];
     }
     text.push_str(rest);
     text
+}
+
+/// Whether a pass of a loop may end before its end.
+fn leaves(body: &[Stmt<'_>]) -> bool {
+    body.iter().any(|statement| match statement {
+        Stmt::Break(_) | Stmt::Continue(_) => true,
+        Stmt::IfCond(condition) => leaves(&condition.true_body) || leaves(&condition.false_body),
+        Stmt::WithBlock(with) => leaves(&with.body),
+        _ => false,
+    })
+}
+
+/// Where an expression starts: the spans of what follows another postfix or a filter start at that one.
+fn leftmost(expression: &Expr<'_>) -> usize {
+    match expression {
+        Expr::Slice(of) => leftmost(&of.expr),
+        Expr::GetItem(of) => leftmost(&of.expr),
+        Expr::GetAttr(of) => leftmost(&of.expr),
+        Expr::Call(of) => leftmost(&of.expr),
+        Expr::Test(of) => leftmost(&of.expr),
+        Expr::Filter(of) if of.expr.is_some() => of.expr.as_ref().map_or(0, leftmost),
+        other => other.span().start_offset as usize,
+    }
 }
 
 /// Bytes to take out of a text, and what to put there.
@@ -91,6 +135,11 @@ impl Walk<'_> {
                 if each.recursive {
                     return self.refuse(each.span(), "a recursive loop");
                 }
+                if !each.else_body.is_empty() && leaves(&each.body) {
+                    // Jinja takes the other branch where no pass came to its end, the library where there was none.
+                    let problem = "break and continue in a loop with else are not supported".into();
+                    return Err(Error::Template { line: Some(each.span().start_line.into()), problem });
+                }
                 self.expression(&each.iter)?;
                 each.filter_expr.iter().try_for_each(|expression| self.expression(expression))?;
                 self.all(&each.body)?;
@@ -105,7 +154,16 @@ impl Walk<'_> {
                 with.assignments.iter().try_for_each(|(_, value)| self.expression(value))?;
                 self.all(&with.body)
             }
-            Stmt::Set(set) => self.expression(&set.expr),
+            Stmt::Set(set) => {
+                match &set.target {
+                    Expr::GetAttr(target) => self.kept(target.span(), &set.expr)?,
+                    Expr::List(names) if names.items.iter().any(|name| matches!(name, Expr::GetAttr(_))) => {
+                        return self.refuse(names.span(), "setting several attributes at once");
+                    }
+                    _ => {}
+                }
+                self.expression(&set.expr)
+            }
             Stmt::SetBlock(set) => {
                 set.filter.iter().try_for_each(|filter| self.expression(filter))?;
                 self.all(&set.body)
@@ -137,6 +195,9 @@ impl Walk<'_> {
         match expression {
             Expr::Var(_) | Expr::Const(_) => Ok(()),
             Expr::Slice(slice) => {
+                if let Some(step) = &slice.step {
+                    self.step(slice.span(), &slice.expr, step)?;
+                }
                 self.expression(&slice.expr)?;
                 let bounds = [&slice.start, &slice.stop, &slice.step];
                 bounds.into_iter().flatten().try_for_each(|bound| self.expression(bound))
@@ -179,8 +240,14 @@ impl Walk<'_> {
                 self.expression(&call.expr)?;
                 self.arguments(&call.args)
             }
-            Expr::List(list) => list.items.iter().try_for_each(|item| self.expression(item)),
-            Expr::Map(map) => map.keys.iter().chain(&map.values).try_for_each(|item| self.expression(item)),
+            Expr::List(list) => {
+                self.brackets(list.span(), list.items.first())?;
+                list.items.iter().try_for_each(|item| self.expression(item))
+            }
+            Expr::Map(map) => {
+                self.brackets(map.span(), None)?;
+                map.keys.iter().chain(&map.values).try_for_each(|item| self.expression(item))
+            }
         }
     }
 
@@ -189,6 +256,57 @@ impl Walk<'_> {
             CallArg::Pos(value) | CallArg::Kwarg(_, value) => self.expression(value),
             CallArg::PosSplat(value) | CallArg::KwargSplat(value) => self.expression(value),
         })
+    }
+
+    /// Has a list or map, whose brackets the span holds, looked at when it is made.
+    fn brackets(&mut self, span: Span, first: Option<&Expr<'_>>) -> Result<()> {
+        let (start, end) = (span.start_offset as usize, span.end_offset as usize);
+        let text = self.source.get(start..end).unwrap_or_default();
+        let is_closed = [("[", "]"), ("(", ")"), ("{", "}")]
+            .iter()
+            .any(|(open, close)| text.len() > 1 && text.starts_with(open) && text.ends_with(close));
+        if !is_closed || first.is_some_and(|first| first.span().start_offset as usize <= start) {
+            return self.refuse(span, "a list without brackets");
+        }
+        self.around(start, end, KEPT);
+        Ok(())
+    }
+
+    /// Has what an attribute is set to looked at first.
+    fn kept(&mut self, target: Span, value: &Expr<'_>) -> Result<()> {
+        let (behind, end) = (target.end_offset as usize, value.span().end_offset as usize);
+        let before = self.source.get(behind..).unwrap_or_default();
+        let sign = before.find(|c: char| !c.is_whitespace()).filter(|at| before[*at..].starts_with('='));
+        let after = self.source.get(end..).unwrap_or_default();
+        let close = after.find(|c: char| !c.is_whitespace() && c != ')');
+        let close = close.filter(|at| ["%}", "-%}", "+%}"].iter().any(|sign| after[*at..].starts_with(sign)));
+        let (Some(sign), Some(close)) = (sign, close) else {
+            return self.refuse(target, "setting an attribute as it is written here");
+        };
+        self.around(behind + sign + 1, end + close, KEPT);
+        Ok(())
+    }
+
+    fn around(&mut self, start: usize, end: usize, function: &'static str) {
+        self.edits.push(Edit { at: start, removes: 0, text: function });
+        self.edits.push(Edit { at: end, removes: 0, text: ")" });
+    }
+
+    /// Turns `[::-1]` into a call: slices backwards of what is empty break the library.
+    fn step(&mut self, span: Span, of: &Expr<'_>, step: &Expr<'_>) -> Result<()> {
+        if matches!(step, Expr::Const(step) if i64::try_from(step.value.clone()).is_ok_and(|step| step > 0)) {
+            return Ok(());
+        }
+        let (start, end) = (leftmost(of), span.end_offset as usize);
+        let behind = of.span().end_offset as usize;
+        let rest = self.source.get(behind..end).unwrap_or_default();
+        let open = rest.find(|c: char| !c.is_whitespace() && c != ')').unwrap_or_default();
+        if rest[open..].split_whitespace().collect::<String>() != "[::-1]" {
+            return self.refuse(span, "a slice in such steps");
+        }
+        self.edits.push(Edit { at: start, removes: 0, text: TURNED });
+        self.edits.push(Edit { at: behind + open, removes: rest.len() - open, text: ")" });
+        Ok(())
     }
 
     /// Turns `left op right` into a call of a function.
@@ -201,9 +319,8 @@ impl Walk<'_> {
         let Some(sign) = sign.filter(|at| rest[*at..].starts_with(op)) else {
             return self.refuse(span, &format!("{op} as it is written here"));
         };
-        self.edits.push(Edit { at: start, removes: 0, text: function });
         self.edits.push(Edit { at: behind + sign, removes: 1, text: "," });
-        self.edits.push(Edit { at: end, removes: 0, text: ")" });
+        self.around(start, end, function);
         Ok(())
     }
 }
