@@ -38,6 +38,7 @@ class Row:
     who: str
     seconds: list = dataclasses.field(default_factory=list)
     answered: list = dataclasses.field(default_factory=list)
+    ids: list = None
     answer: tuple = None
     others: float = None
     problem: str = None
@@ -73,22 +74,23 @@ def measure_ours(load, causalcone, repeat, wait):
         start = time.perf_counter()
         printed = run([causalcone, "top", PROMPT, "-m", load.model, "--json"], "causalcone top")
         row.answered.append(time.perf_counter() - start)
-        first = json.loads(printed)["top"][0]
+        answer = json.loads(printed)
+        row.ids, first = answer["ids"], answer["top"][0]
         row.answer = (first["id"], first["prob"])
         say(f"{load.name}: causalcone {turn + 1}/{repeat}: {row.seconds[-1]:.3f} s, answered after {row.answered[-1]:.3f} s")
     row.others = watch.others()
     return row
 
 
-def measure_peer(load, peer, causalcone, peers_dir, wait):
-    """A peer's script; whatever goes wrong is told in its row and stops nobody else."""
+def measure_peer(load, peer, own, causalcone, peers_dir, wait):
+    """A peer's script, on our ids; whatever goes wrong is told in its row and stops nobody else."""
     row = Row(load.name, peer.name)
     try:
         setup.prepare_environment(peer.environment, peers_dir)
         file = run_json([causalcone, "models", "info", load.model, "--json"], "causalcone models info")["files"][0]
         wait_for_quiet(wait)
         watch = Watch()
-        for line in run_peer(dataclasses.replace(peer, arguments=(file,)), peers_dir):
+        for line in run_peer(dataclasses.replace(peer, arguments=(file, *map(str, own.ids))), peers_dir):
             row.seconds.append(float(line["seconds"]))
             row.answered.append(float(line["answered"]))
             row.answer = (int(line["id"]), float(line["prob"]))
