@@ -305,7 +305,7 @@ fn a_mistake_of_the_experiment_is_told_once() {
     let said = experiment(model, &json!({"runs": {"base": {"ids": [1]}}, "edit": [named]})).unwrap();
     assert!(said.plan_single().unwrap_err().to_string().contains("add examples"));
     let said = experiment(model, &json!({"runs": {"base": {}}})).unwrap_err().to_string();
-    assert!(said.contains("needs either prompt or ids"), "{said}");
+    assert!(said.contains("needs one of prompt, ids and messages"), "{said}");
 }
 
 #[test]
