@@ -446,10 +446,10 @@ fn addresses() {
         ("100 000 ids", "run \"base\": the prompt has 100000 tokens", |f| {
             f["runs"]["base"] = json!({"ids": vec![1; 100_000]});
         }),
-        ("neither prompt nor ids", "run \"base\": needs either prompt or ids", |f| {
+        ("neither prompt nor ids", "run \"base\": needs one of prompt, ids and messages", |f| {
             f["runs"]["base"] = json!({});
         }),
-        ("both prompt and ids", "run \"base\": needs either prompt or ids", |f| {
+        ("both prompt and ids", "run \"base\": needs one of prompt, ids and messages", |f| {
             f["runs"]["base"] = json!({"ids": [1], "prompt": "a"});
         }),
         ("a prompt of a megabyte", "run \"base\": the text has 1048576 bytes", |f| {
