@@ -13,7 +13,7 @@ const MOST_TEXT: usize = 64 << 10;
 /// Bytes, and items of lists times [`ITEM`], that may be made on the way.
 const MOST_MADE: usize = 8 << 20;
 /// Items of one list, with all lists in it, besides what is said.
-const MOST_ITEMS: usize = 8 << 10;
+const MOST_ITEMS: usize = 2 << 10;
 /// Lists in lists.
 const MOST_DEPTH: usize = 32;
 /// About what an item of a list takes.
