@@ -211,7 +211,7 @@ impl Experiment<'_> {
     }
 
     /// Checks that every edit can change something that is read: an answer, or what is collected.
-    fn check_reach(&self, expanded: &[Expanded]) -> Result<()> {
+    pub(crate) fn check_reach(&self, expanded: &[Expanded]) -> Result<()> {
         let mut matters = vec![false; self.runs.len()];
         matters[self.reading_run()?.0] = true;
         for edit in self.collects() {

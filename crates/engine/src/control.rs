@@ -116,6 +116,7 @@ impl ControlVector {
     /// # Errors
     /// When an edit is anything but vectors added to all positions of `block_output`, in blocks from 1 on.
     pub fn of(experiment: &Experiment<'_>) -> Result<Self> {
+        experiment.no_steps()?;
         let config = experiment.model().config();
         let mut sums: BTreeMap<usize, Vec<f32>> = BTreeMap::new();
         for (index, edit) in experiment.edits.iter().enumerate() {

@@ -4,6 +4,7 @@ use crate::attribution::Method;
 use crate::dataset::{Example, Origin, Refused};
 use crate::execute::{Cone, Executor, collect};
 use crate::file::TokenFile;
+use crate::generate::Steps;
 use crate::metric::{Distribution, Metric, Top};
 use crate::op::{Op, OpKind, Parameters, Value};
 use crate::plan::{Plan, Read, Reading};
@@ -47,6 +48,17 @@ pub(crate) struct EditSpec {
     pub(crate) op: Op,
     /// Names for parts of the dimensions, which `target` has by number.
     pub(crate) partition: BTreeMap<String, Indices>,
+    /// In which passes of a growing run it is made.
+    pub(crate) steps: Option<Steps>,
+    /// The tokens that end it.
+    pub(crate) until: Vec<u32>,
+}
+
+impl EditSpec {
+    /// An edit made in every pass.
+    pub(crate) fn new(run: RunId, target: Target, op: Op) -> Self {
+        Self { name: None, run, target, op, partition: BTreeMap::new(), steps: None, until: Vec::new() }
+    }
 }
 
 /// Runs, the edits made to them, and what is read of them.
@@ -205,7 +217,7 @@ impl<'m> Experiment<'m> {
     /// When it does not fit the model or its run. What depends on other edits (cycles) or on
     /// examples is found by [`Experiment::plan`].
     pub fn edit(&mut self, run: RunId, target: impl Into<Target>, op: Op) -> Result<EditId> {
-        self.add_edit(EditSpec { name: None, run, target: target.into(), op, partition: BTreeMap::new() })
+        self.add_edit(EditSpec::new(run, target.into(), op))
     }
 
     pub(crate) fn add_edit(&mut self, edit: EditSpec) -> Result<EditId> {
@@ -499,6 +511,18 @@ impl<'m> Experiment<'m> {
     pub fn run_name_of(&self, edit: EditId) -> &str {
         let spec = self.edits.get(edit.0);
         spec.and_then(|spec| self.runs.get(spec.run.0)).map_or("", |run| &run.name)
+    }
+
+    /// Refuses edits of certain steps where no run grows.
+    pub(crate) fn no_steps(&self) -> Result<()> {
+        let is_stepped =
+            |edit: &EditSpec| edit.steps.is_some_and(|steps| steps != Steps::All) || !edit.until.is_empty();
+        let stepped = self.edits.iter().position(is_stepped);
+        stepped.map_or(Ok(()), |index| {
+            let problem = "steps and until are of a run that grows, and here none does";
+            let hint = Some("use `generate`, or leave them out".into());
+            Err(Error::hinted(self.edit_name(EditId(index)), problem, hint))
+        })
     }
 
     /// Whether any edit only reads.

@@ -22,6 +22,7 @@ pub use train::{
 
 use crate::dataset::Prompt;
 use crate::experiment::LayerAxis;
+use crate::generate::Generation;
 use crate::{Error, Result};
 use causalcone_model::chat::Message;
 use causalcone_model::file::{DataFile, json};
@@ -85,6 +86,9 @@ pub struct ExperimentFile {
     /// How it is trained.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub train: Option<TrainFile>,
+    /// How the read run goes on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub generate: Option<Generation>,
     /// The folder that file names in it are relative to.
     #[serde(skip)]
     pub folder: PathBuf,

@@ -34,6 +34,7 @@ mod experiment;
 mod explain;
 pub mod file;
 pub mod fit;
+pub mod generate;
 mod instance;
 mod journal;
 pub mod lens;

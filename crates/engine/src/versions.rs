@@ -39,6 +39,7 @@ pub(crate) struct Compiler<'a> {
 
 impl<'a> Compiler<'a> {
     pub(crate) fn new(experiment: &'a Experiment<'a>, swept_edits: &[EditId]) -> Result<Self> {
+        experiment.no_steps()?;
         let expanded: Vec<Expanded> =
             (0..experiment.edits.len()).map(|i| experiment.expand(EditId(i), None)).collect::<Result<_>>()?;
         let mut swept = vec![false; expanded.len()];
@@ -95,21 +96,11 @@ impl<'a> Compiler<'a> {
         if let Some(continued) = self.continued.get(&key) {
             return Ok(*continued);
         }
-        let Run { name, ids, edits } = plan.runs[made].clone();
-        let prompt = ids.len();
-        let ids: Arc<[u32]> = ids.iter().chain(more).copied().collect();
-        let checked = self.experiment.model.decoder().check(&ids);
-        checked.map_err(|source| Error::Part { part: format!("run \"{name}\" with an answer"), source })?;
-        // A row of an attention matrix has as many key columns as the run is long: those of the prompt are meant.
-        let edit = |edit: Arc<Edit>| match edit.place.dims {
-            None if edit.place.site.is_attention_matrix() => {
-                let place = Place { dims: Some((0..prompt).collect()), ..edit.place.clone() };
-                Arc::new(Edit { place, ..(*edit).clone() })
-            }
-            _ => edit,
-        };
-        let edits = edits.into_iter().map(edit).collect();
-        plan.runs.push(Run { name, ids, edits });
+        let run = continued(&plan.runs[made], more);
+        let checked = self.experiment.model.decoder().check(&run.ids);
+        checked
+            .map_err(|source| Error::Part { part: format!("run \"{}\" with an answer", run.name), source })?;
+        plan.runs.push(run);
         self.continued.insert(key, plan.runs.len() - 1);
         Ok(plan.runs.len() - 1)
     }
@@ -205,6 +196,24 @@ impl<'a> Compiler<'a> {
     fn applies(&self, edit: usize, version: Version) -> bool {
         let changes = self.experiment.edits[edit].op.kind != OpKind::Collect;
         changes && (version == Version::Edited || version == Version::Fixed && !self.swept[edit])
+    }
+}
+
+/// A run that goes on after its prompt, with the same edits of it.
+pub(crate) fn continued(run: &Run, more: &[u32]) -> Run {
+    let prompt = run.ids.len();
+    // A row of an attention matrix has as many key columns as the run is long: those of the prompt are meant.
+    let edit = |edit: &Arc<Edit>| match edit.place.dims {
+        None if edit.place.site.is_attention_matrix() => {
+            let place = Place { dims: Some((0..prompt).collect()), ..edit.place.clone() };
+            Arc::new(Edit { place, ..(**edit).clone() })
+        }
+        _ => edit.clone(),
+    };
+    Run {
+        name: run.name.clone(),
+        ids: run.ids.iter().chain(more).copied().collect(),
+        edits: run.edits.iter().map(edit).collect(),
     }
 }
 

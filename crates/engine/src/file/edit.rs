@@ -1,5 +1,6 @@
 //! The schema of edits.
 
+use crate::generate::Steps;
 use crate::op::Joint;
 use causalcone_model::{Indices, Positions};
 use serde::de::{self, Deserializer};
@@ -73,6 +74,12 @@ pub struct EditFile {
     /// The seed of noise, 0 if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+    /// In which passes of a run that grows it is made, all if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<Steps>,
+    /// Tokens that end it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub until: Vec<TokenFile>,
 }
 
 /// `op`: by name; or that of a saved intervention, or of another edit, with its parameters.

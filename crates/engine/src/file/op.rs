@@ -98,7 +98,8 @@ impl ExperimentFile {
         let dims = dims(edit, part)?;
         let target = Target { site, layers, positions, heads: edit.heads.clone(), dims };
         let partition = edit.partition.clone();
-        Ok(EditSpec { name: edit.name.clone(), run, target, op, partition })
+        let until = edit.until.iter().map(|token| token.id(experiment.model, part)).collect::<Result<_>>()?;
+        Ok(EditSpec { name: edit.name.clone(), run, target, op, partition, steps: edit.steps, until })
     }
 
     /// A saved intervention, checked against the model.

@@ -26,6 +26,7 @@ impl Saved {
         if experiment.edits.is_empty() {
             return Err(Error::part("save", "there is no edit to save"));
         }
+        experiment.no_steps()?;
         let mut tensors = BTreeMap::new();
         let mut edits: Vec<EditFile> = Vec::new();
         for index in 0..experiment.edits.len() {
@@ -145,6 +146,8 @@ fn describe(
         scale: Some(op.scale).filter(|scale| info.takes_scale && !is_noise && *scale != 1.0),
         level: Some(op.scale).filter(|_| is_noise),
         seed: Some(op.seed).filter(|seed| is_noise && op.value.is_none() && *seed != 0),
+        steps: None,
+        until: Vec::new(),
     })
 }
 

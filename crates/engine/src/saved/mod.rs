@@ -179,6 +179,8 @@ pub(crate) fn merged(edit: &EditFile, saved: &EditFile, part: &str) -> Result<Ed
         scale: edit.scale.or(saved.scale),
         level: edit.level.or(saved.level),
         seed: edit.seed.or(saved.seed),
+        steps: edit.steps.or(saved.steps),
+        until: if edit.until.is_empty() { saved.until.clone() } else { edit.until.clone() },
         ..saved.clone()
     })
 }

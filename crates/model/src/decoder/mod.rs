@@ -53,6 +53,44 @@ pub trait Tap {
     fn at(&mut self, site: Site, layer: Option<usize>, x: Tensor) -> Result<Tensor, Self::Error>;
 }
 
+/// What the rows of a pass see.
+pub trait Attention<T: Tap> {
+    /// The heads' weighted values side by side, rows × H·D, of queries (rows × H·D), keys and values (rows × K·D) as
+    /// the projections made them.
+    ///
+    /// # Errors
+    /// Whatever should end the pass.
+    fn mix(&mut self, layer: usize, projected: [&Tensor; 3], tap: &mut T) -> Result<Tensor, T::Error>;
+}
+
+/// Every row sees those of its own prompt, up to itself.
+struct Whole<'a> {
+    decoder: &'a Decoder,
+    positions: Vec<usize>,
+    standing: Vec<Standing>,
+}
+
+impl<T: Tap> Attention<T> for Whole<'_> {
+    fn mix(
+        &mut self,
+        layer: usize,
+        [query, key, value]: [&Tensor; 3],
+        tap: &mut T,
+    ) -> Result<Tensor, T::Error> {
+        let (config, block) = (&self.decoder.config, &self.decoder.blocks[layer]);
+        let rotation = self.decoder.rotation(layer, &self.standing)?;
+        let query = block.seen_query(query, config, rotation.as_ref())?;
+        let key = block.seen_key(key, config, rotation.as_ref())?;
+        let causal = Causal::new(&self.positions, 0..self.positions.len(), config.window(layer))?;
+        let own_scores = causal.mask(&self.decoder.scores(layer, &query, &key)?)?;
+        let scores = tap.at(Site::AttentionScore, Some(layer), own_scores.clone())?;
+        causal.check(&own_scores, &scores, layer)?;
+        let weights = softmax(&scores).map_err(Error::from)?;
+        let weights = tap.at(Site::AttentionWeight, Some(layer), weights)?;
+        Ok(self.decoder.mix(&weights, &block.seen_value(value, config)?)?)
+    }
+}
+
 /// The weights of a model, ready to run.
 #[derive(Debug)]
 pub struct Decoder {
@@ -105,41 +143,48 @@ impl Decoder {
         self.check(ids)?;
         let length = ids.len();
         let positions: Vec<usize> = (0..length).collect();
-        let standing: Vec<_> = positions.iter().map(|&position| Standing { position, length }).collect();
+        let standing = positions.iter().map(|&position| Standing { position, length }).collect();
+        let rows = self.embed(ids, &positions)?;
+        self.walk(rows, &mut Whole { decoder: self, positions, standing }, tap)
+    }
+
+    /// Runs rows (as [`Decoder::embed`] makes them, of any runs) through the whole model and returns their logits,
+    /// rows × vocab. What they see of each other, and of rows before them, is the attention's affair.
+    ///
+    /// # Errors
+    /// What the tap or the attention returns.
+    pub fn walk<T: Tap>(
+        &self,
+        rows: Tensor,
+        attention: &mut impl Attention<T>,
+        tap: &mut T,
+    ) -> Result<Tensor, T::Error> {
         let config = &self.config;
-        let mut x = tap.at(Site::Embedding, None, self.embed(ids, &positions)?)?;
+        let mut x = tap.at(Site::Embedding, None, rows)?;
         for (layer, block) in self.blocks.iter().enumerate() {
             // What a family lacks nobody sees.
-            let mut at = |site: Site, x: Tensor| match config.lacks(site) {
+            let at = |tap: &mut T, site: Site, x: Tensor| match config.lacks(site) {
                 Some(_) => Ok(x),
                 None => tap.at(site, Some(layer), x),
             };
-            x = at(Site::BlockInput, x)?;
+            x = at(tap, Site::BlockInput, x)?;
 
-            let normed = at(Site::AttentionInput, block.attention_input(&x)?)?;
-            let query = at(Site::QueryOutput, block.query(&normed)?)?;
-            let key = at(Site::KeyOutput, block.key(&normed)?)?;
-            let value = at(Site::ValueOutput, block.value(&normed)?)?;
-            let rotation = self.rotation(layer, &standing)?;
-            let query = block.seen_query(&query, config, rotation.as_ref())?;
-            let key = block.seen_key(&key, config, rotation.as_ref())?;
-            let causal = Causal::new(&positions, 0..length, config.window(layer))?;
-            let own_scores = causal.mask(&self.scores(layer, &query, &key)?)?;
-            let scores = at(Site::AttentionScore, own_scores.clone())?;
-            causal.check(&own_scores, &scores, layer)?;
-            let weights = at(Site::AttentionWeight, softmax(&scores).map_err(Error::from)?)?;
-            let mixed = self.mix(&weights, &block.seen_value(&value, config)?)?;
-            let mixed = at(Site::AttentionValueOutput, mixed)?;
-            let attention = at(Site::AttentionOutput, block.attention_output(&mixed)?)?;
+            let normed = at(tap, Site::AttentionInput, block.attention_input(&x)?)?;
+            let query = at(tap, Site::QueryOutput, block.query(&normed)?)?;
+            let key = at(tap, Site::KeyOutput, block.key(&normed)?)?;
+            let value = at(tap, Site::ValueOutput, block.value(&normed)?)?;
+            let mixed = attention.mix(layer, [&query, &key, &value], tap)?;
+            let mixed = at(tap, Site::AttentionValueOutput, mixed)?;
+            let attention = at(tap, Site::AttentionOutput, block.attention_output(&mixed)?)?;
             let middle = add(&x, &block.attention_added(&attention)?).map_err(Error::from)?;
-            let middle = at(Site::BlockMiddle, middle)?;
+            let middle = at(tap, Site::BlockMiddle, middle)?;
 
             let normed = block.mlp_input(if config.parallel { &x } else { &middle })?;
-            let normed = at(Site::MlpInput, normed)?;
-            let activated = at(Site::MlpActivation, block.activate(&normed, config)?)?;
-            let hidden = at(Site::MlpHidden, block.gated(&normed, activated)?)?;
-            let mlp = at(Site::MlpOutput, block.mlp_output(&hidden)?)?;
-            x = at(Site::BlockOutput, add(&middle, &block.mlp_added(&mlp)?).map_err(Error::from)?)?;
+            let normed = at(tap, Site::MlpInput, normed)?;
+            let activated = at(tap, Site::MlpActivation, block.activate(&normed, config)?)?;
+            let hidden = at(tap, Site::MlpHidden, block.gated(&normed, activated)?)?;
+            let mlp = at(tap, Site::MlpOutput, block.mlp_output(&hidden)?)?;
+            x = at(tap, Site::BlockOutput, add(&middle, &block.mlp_added(&mlp)?).map_err(Error::from)?)?;
         }
         let x = tap.at(Site::FinalNorm, None, self.final_norm(&x)?)?;
         tap.at(Site::Logits, None, self.unembed(&x)?)

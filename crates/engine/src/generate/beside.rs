@@ -1,0 +1,74 @@
+//! What each version of a run makes of a text: its own, or the other's.
+
+use super::growing::Version;
+use super::{Continuation, Generation};
+use crate::execute::Executor;
+use crate::experiment::Experiment;
+use crate::metric::Distribution;
+use crate::plan::{Cell, Plan, Read};
+use crate::{Error, Result};
+use serde::Serialize;
+use std::ops::ControlFlow;
+
+/// A token of a text under both versions of the run that says it.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Beside {
+    /// The token.
+    pub id: u32,
+    /// Its probability without any edit.
+    pub original: f64,
+    /// Its probability with all edits.
+    pub counterfactual: f64,
+    /// D(edited ‖ original) of the next token here, in nats.
+    pub kl: f64,
+}
+
+impl Experiment<'_> {
+    /// Both versions' probabilities of the tokens of a text, whichever version said it: as if each had to say it. Every
+    /// position is computed anew, by the executor given, without the keys and values the text was generated with.
+    ///
+    /// # Errors
+    /// As [`Experiment::generate`]; when the text is of no example of this experiment.
+    pub fn beside(&self, text: &Continuation, executor: &dyn Executor) -> Result<Vec<Beside>> {
+        let growing = self.growing()?;
+        let one = growing.iter().find(|one| one.example() == text.example);
+        let one =
+            one.ok_or_else(|| Error::part("generate", "the text is of no example of this experiment"))?;
+        let Some((_, before)) = text.ids.split_last() else { return Ok(Vec::new()) };
+        let mut plan = Plan::default();
+        for version in [Version::Original, Version::Edited] {
+            let run = one.place(&mut plan, version, before)?.run;
+            plan.cells.push(Cell { reads: Vec::new(), ..Cell::default() });
+            let first = one.prompt().len() - 1;
+            let read = |i: usize| Read::Logits { run, position: first + i, tokens: None };
+            if let Some(cell) = plan.cells.last_mut() {
+                cell.reads = (0..text.ids.len()).map(read).collect();
+            }
+        }
+        plan.shared = plan.runs.len();
+        let cells: Vec<&Cell> = plan.cells.iter().collect();
+        let mut both: Vec<Vec<Distribution>> = vec![Vec::new(); 2];
+        executor.execute(self.model, &plan, &cells, &mut |cell, readings| {
+            both[cell] = readings.iter().map(Distribution::read).collect::<Result<_>>()?;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        let rows = text.ids.iter().zip(both[0].iter().zip(&both[1]));
+        let row = |(id, (original, counterfactual)): (&u32, (&Distribution, &Distribution))| Beside {
+            id: *id,
+            original: original.prob(*id),
+            counterfactual: counterfactual.prob(*id),
+            kl: counterfactual.kl(original),
+        };
+        Ok(rows.map(row).collect())
+    }
+}
+
+impl Generation {
+    /// Checks what can be checked without a model.
+    ///
+    /// # Errors
+    /// When a number is out of its range.
+    pub fn check(&self) -> Result<()> {
+        super::sample::Sampler::new(self).map(|_| ())
+    }
+}

@@ -1,0 +1,299 @@
+//! Texts under edits: a run that grows by the token it would say next, one at a time.
+//!
+//! The prompt is one pass of the read run, by the cone executor; each decode step is a pass of one more position over
+//! the keys and values of those before it. Which passes an edit is made in is its [`Steps`]. A decode step sees its one
+//! position, and so does an edit there: at decode steps a value from another run comes from one position of it.
+//!
+//! ```
+//! use causalcone_engine::generate::{Generation, Steps};
+//! use causalcone_engine::{Experiment, Op};
+//! use causalcone_model::{Model, Site};
+//!
+//! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-gpt2");
+//! let model = Model::load(path)?;
+//! let mut exp = Experiment::new(&model);
+//! let base = exp.run_ids("base", vec![3, 1, 4])?;
+//! let edit = exp.edit(base, Site::BlockOutput.layers(0), Op::add(model.embedding_of(9)?).scaled(2.0))?;
+//! exp.at_steps(edit, Steps::Decode)?;
+//! let texts = exp.generate(&Generation { max_tokens: 5, ..Generation::default() })?;
+//! let (original, steered) = (&texts.original[0], &texts.counterfactual[0]);
+//! assert_eq!(original.ids[0], steered.ids[0], "the prompt's pass, which the edit is not in, predicts token 0");
+//! # Ok::<(), causalcone_engine::Error>(())
+//! ```
+
+mod beside;
+mod growing;
+mod sample;
+mod step;
+mod steps;
+mod text;
+
+pub use beside::Beside;
+pub use steps::Steps;
+
+use crate::experiment::{EditId, Experiment};
+use crate::metric::Distribution;
+use crate::{Error, Result};
+use growing::{Growing, Version};
+use sample::Sampler;
+use serde::{Deserialize, Serialize};
+use std::ops::ControlFlow;
+use step::{Live, Stepper, prefill};
+
+/// Bytes of keys and values of the texts that grow at a time.
+const MOST_BYTES: usize = 512 << 20;
+/// Texts that grow at a time: each has a row of logits.
+const MOST_TEXTS: usize = 256;
+
+/// How a run goes on after its prompt: `[generate]` in experiment files.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Generation {
+    /// The most tokens it grows by.
+    pub max_tokens: usize,
+    /// Tokens are drawn from the softmax of the logits divided by this; the likeliest is taken where it is none, or 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub temperature: Option<f64>,
+    /// Only of so many of the likeliest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_k: Option<usize>,
+    /// Only of the likeliest that together reach this probability.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub top_p: Option<f64>,
+    /// What is drawn is a function of this, the example, the sample and the step alone.
+    pub seed: u64,
+    /// Texts that end it, and are no part of it.
+    pub stop: Vec<String>,
+    /// Whether the end-of-text token ends it; the id is then the last, and no part of the text.
+    pub eos: bool,
+    /// How many texts are drawn.
+    pub samples: usize,
+}
+
+impl Default for Generation {
+    fn default() -> Self {
+        Self {
+            max_tokens: 64,
+            temperature: None,
+            top_k: None,
+            top_p: None,
+            seed: 0,
+            stop: Vec::new(),
+            eos: true,
+            samples: 1,
+        }
+    }
+}
+
+/// Why a text ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum End {
+    /// It has as many tokens as were asked for.
+    MaxTokens,
+    /// The model said its end-of-text token.
+    Eos,
+    /// A stop text came.
+    Stop,
+    /// The model's context is full.
+    Context,
+    /// The caller asked to stop.
+    Interrupted,
+}
+
+/// What a run went on with.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Continuation {
+    /// Of which example, where it is of one.
+    pub example: Option<usize>,
+    /// Which of the samples.
+    pub sample: usize,
+    /// The new tokens.
+    pub ids: Vec<u32>,
+    /// What they say behind the prompt, up to a stop text or the end-of-text token.
+    pub text: String,
+    /// The natural logarithm of each token's probability, at a temperature of 1.
+    pub logprobs: Vec<f64>,
+    /// Why it ended.
+    pub end: End,
+}
+
+/// The texts of an experiment, in the order of examples and samples.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Texts {
+    /// Of the read run with none of the edits.
+    pub original: Vec<Continuation>,
+    /// Of the read run with all of them.
+    pub counterfactual: Vec<Continuation>,
+}
+
+/// A text that has grown by a token.
+#[derive(Debug, Clone, Copy)]
+pub struct Grown<'a> {
+    /// Of which example, where it is of one.
+    pub example: Option<usize>,
+    /// Whether with the edits.
+    pub edited: bool,
+    /// Which of the samples.
+    pub sample: usize,
+    /// How many tokens it has.
+    pub tokens: usize,
+    /// The text so far, as far as what comes cannot change it.
+    pub text: &'a str,
+}
+
+impl Experiment<'_> {
+    /// In which passes of a growing run an edit is made; all of them unless said.
+    ///
+    /// # Errors
+    /// When there is no such edit. Whether the steps fit is found by [`Experiment::generate`]; what grows no run
+    /// refuses them.
+    pub fn at_steps(&mut self, edit: EditId, steps: Steps) -> Result<()> {
+        self.spec(edit)?.steps = Some(steps);
+        Ok(())
+    }
+
+    /// Ends an edit once the run has grown by one of these tokens: it is not made in the pass that takes this one in, nor
+    /// in later ones.
+    ///
+    /// # Errors
+    /// When there is no such edit, or an id is outside the vocabulary.
+    pub fn until(&mut self, edit: EditId, tokens: Vec<u32>) -> Result<()> {
+        for id in &tokens {
+            let checked = self.model.decoder().check(&[*id]);
+            checked.map_err(|source| Error::Part { part: "until".into(), source })?;
+        }
+        self.spec(edit)?.until = tokens;
+        Ok(())
+    }
+
+    fn spec(&mut self, edit: EditId) -> Result<&mut crate::experiment::EditSpec> {
+        let found = self.edits.get_mut(edit.0);
+        found.ok_or_else(|| Error::part("edit", "is of another experiment"))
+    }
+
+    /// What the read run goes on with, without and with the edits, for every example.
+    ///
+    /// # Errors
+    /// When the experiment or the options contradict themselves, or a computation fails.
+    pub fn generate(&self, options: &Generation) -> Result<Texts> {
+        self.generate_with(options, &mut |_| ControlFlow::Continue(()))
+    }
+
+    /// [`Experiment::generate`] that tells of every token, and stops where the listener says so: texts then have what
+    /// they have, and those not yet begun are left out.
+    ///
+    /// # Errors
+    /// As [`Experiment::generate`].
+    pub fn generate_with(
+        &self,
+        options: &Generation,
+        listener: &mut dyn FnMut(Grown<'_>) -> ControlFlow<()>,
+    ) -> Result<Texts> {
+        let sampler = Sampler::new(options)?;
+        text::check(options, self.model)?;
+        let growing = self.growing()?;
+        let mut texts = Texts::default();
+        let mut open = Vec::new();
+        for (number, one) in growing.iter().enumerate() {
+            for version in one.versions() {
+                open.extend((0..options.samples).map(|sample| (number, *version, sample)));
+            }
+        }
+        let mut open = open.into_iter().peekable();
+        while open.peek().is_some() {
+            let mut lives = Vec::new();
+            let mut bytes = 0;
+            while let Some((number, version, sample)) = open.peek().copied() {
+                let live = Live::new(&growing[number], version, sample, options);
+                bytes += live.bytes();
+                if !lives.is_empty() && (bytes > MOST_BYTES || lives.len() == MOST_TEXTS) {
+                    break;
+                }
+                lives.push(live);
+                open.next();
+            }
+            let flow = grow(&mut lives, options, &sampler, listener)?;
+            for live in lives {
+                let (version, one) = (live.version, live.growing);
+                let text = live.into_continuation();
+                if version == Version::Original && one.versions().len() == 1 {
+                    texts.counterfactual.push(text.clone());
+                }
+                match version {
+                    Version::Original => texts.original.push(text),
+                    Version::Edited => texts.counterfactual.push(text),
+                }
+            }
+            if flow.is_break() {
+                break;
+            }
+        }
+        Ok(texts)
+    }
+
+    /// The growing runs of all examples, checked.
+    fn growing(&self) -> Result<Vec<Growing<'_>>> {
+        let instances = self.instances()?;
+        instances
+            .into_iter()
+            .map(|one| {
+                let origin = one.origin.clone();
+                Growing::new(one).map_err(|e| match &origin {
+                    Some(origin) => Error::in_example(origin, e),
+                    None => e,
+                })
+            })
+            .collect()
+    }
+}
+
+/// Lets all of them grow to their ends.
+fn grow(
+    lives: &mut [Live<'_, '_>],
+    options: &Generation,
+    sampler: &Sampler,
+    listener: &mut dyn FnMut(Grown<'_>) -> ControlFlow<()>,
+) -> Result<ControlFlow<()>> {
+    let mut stepper = Stepper::new(lives)?;
+    let all: Vec<usize> = (0..lives.len()).collect();
+    let mut logits = prefill(&mut stepper, lives, &all)?;
+    let mut rows = all;
+    loop {
+        let mut flow = ControlFlow::Continue(());
+        for (index, logits) in rows.iter().zip(&logits) {
+            let live = &mut lives[*index];
+            let id = sampler.token(logits, live.stream(), live.ids.len() as u64);
+            let logprob = Distribution::new(logits.clone()).logprob(id);
+            live.push(id, logprob, options);
+            let grown = Grown {
+                example: live.growing.example(),
+                edited: live.version == Version::Edited,
+                sample: live.sample,
+                tokens: live.ids.len(),
+                text: live.text.certain(),
+            };
+            if listener(grown).is_break() {
+                flow = ControlFlow::Break(());
+            }
+        }
+        if flow.is_break() {
+            lives
+                .iter_mut()
+                .filter(|live| live.end.is_none())
+                .for_each(|live| live.end = Some(End::Interrupted));
+            return Ok(flow);
+        }
+        rows.retain(|index| lives[*index].end.is_none());
+        if rows.is_empty() {
+            return Ok(ControlFlow::Continue(()));
+        }
+        // Where prompts turn by other angles once they are long, all that was computed before is of no use then.
+        let (turned, plain): (Vec<usize>, Vec<usize>) = rows.iter().partition(|index| lives[**index].turns());
+        logits = if plain.is_empty() { Vec::new() } else { stepper.step(lives, &plain)? };
+        if !turned.is_empty() {
+            logits.extend(prefill(&mut stepper, lives, &turned)?);
+        }
+        rows = plain.into_iter().chain(turned).collect();
+    }
+}
