@@ -40,7 +40,7 @@ pub use causalcone_engine::{
     Executor, Experiment, ExperimentFile, Explanation, Joint, Journal, LayerAxis, Lens, Mean, MeanToken,
     Method, Metric, Op, OpKind, Outcome, PreparedSweep, Prompt, Record, Reference, Refused, Result, RunId,
     Said, Saved, Session, Source, Sweep, SweepResult, Top, Value, Values, Verification, causal, collection,
-    cone, dataset, lens, noise, op, plan, saved, train, visible,
+    cone, dataset, generate, lens, noise, op, plan, saved, train, visible,
 };
 pub use causalcone_model::{
     Config, Error as ModelError, Indices, Layout, Model, Positions, Precision, Progress, Report, Site,

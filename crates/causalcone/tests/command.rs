@@ -63,6 +63,75 @@ fn top_and_run_print_the_documented_json() {
 }
 
 #[test]
+fn generate_prints_both_texts() {
+    let place = Place::new();
+    let rest = "[[edit]]\nrun = 'base'\nsite = 'block_output'\nlayers = 1\nop = 'scale'\nscale = -1.0\nsteps = '1..'\n\
+        [read]\nrun = 'base'\n[generate]\nmax_tokens = 6\n";
+    let file = place.experiment("one.toml", rest);
+    let both = place.json(&["generate", &file, "--table"]);
+    let (original, edited) = (&both["original"], &both["counterfactual"]);
+    for text in [original, edited] {
+        assert_eq!((text["ids"].as_array().unwrap().len(), &text["end"]), (6, &"max_tokens".into()));
+        assert_eq!(text["tokens"].as_array().unwrap().len(), 6);
+        for key in ["token", "id", "original", "counterfactual", "kl"] {
+            assert!(text["tokens"][0].get(key).is_some(), "{key}");
+        }
+    }
+    assert_eq!(original["ids"].as_array().unwrap()[..2], edited["ids"].as_array().unwrap()[..2]);
+    let said = String::from_utf8(place.run(&["generate", &file]).stdout).unwrap();
+    assert!(said.starts_with("with the edits\n") && said.contains("\nwithout them\n"), "{said}");
+    assert!(said.contains("[6 tokens: the most that were asked for]"), "{said}");
+    let plain = place.experiment("plain.toml", "[read]\nrun = 'base'\n");
+    let plain = place.json(&["generate", &plain, "--max-tokens", "3"]);
+    assert_eq!(
+        (&plain["original"], plain["original"]["ids"].as_array().unwrap().len()),
+        (&plain["counterfactual"], 3)
+    );
+    assert_eq!(plain["original"]["ids"].as_array().unwrap()[..], original["ids"].as_array().unwrap()[..3]);
+
+    let drawn = place.experiment("drawn.toml", &format!("{rest}temperature = 1.5\nsamples = 4\n"));
+    let texts = |seed: &str| place.json(&["generate", &drawn, "--seed", seed])["texts"].clone();
+    assert_eq!((texts("1").as_array().unwrap().len(), texts("1")), (4, texts("1")));
+    assert_ne!(texts("1"), texts("2"));
+
+    // Nothing is said before all is known to be right.
+    for (rest, words) in [
+        (rest.replace("max_tokens", "max_token"), ["max_token", "did you mean `max_tokens`?"]),
+        (rest.replace("max_tokens = 6", "top_k = 3"), ["top_k", "add temperature = 1.0"]),
+        (rest.replace("1..", "often"), ["often", "a decode step or a range"]),
+        (rest.replace("max_tokens = 6", "max_tokens = 0"), ["max_tokens = 0", "nothing to generate"]),
+    ] {
+        let said = place.refused(&["generate", &place.experiment("bad.toml", &rest)]);
+        assert!(words.iter().all(|word| said.contains(word)), "{said}");
+    }
+    let said = place.refused(&["run", &file]);
+    assert!(said.contains("edit 0") && said.contains("use `generate`"), "{said}");
+    // A data set: a text for each line; none for an empty one.
+    let set = |name: &str, lines: &str| {
+        std::fs::write(place.path(name), lines).unwrap();
+        let edit = "[[edit]]\nsite = 'mlp_output'\nlayers = 0\nop = 'zero'\n[generate]\nmax_tokens = 2\n";
+        std::fs::write(
+            place.path("set.toml"),
+            format!("model = '{FIXTURES}/tiny-llama'\nexamples = '{name}'\n{edit}"),
+        )
+        .unwrap();
+        "set.toml"
+    };
+    let said = place.refused(&["generate", set("empty.jsonl", "\n")]);
+    assert!(said.contains("empty.jsonl") || said.contains("examples"), "{said}");
+    let many = place.run(&[
+        "generate",
+        set("some.jsonl", "{\"base\": [3, 1]}\n{\"base\": []}\n{\"base\": [4]}\n"),
+        "--json",
+    ]);
+    assert_eq!(many.status.code(), Some(2), "a line could not be used");
+    let many: Value = serde_json::from_slice(&many.stdout).unwrap();
+    let numbers: Vec<u64> =
+        many["texts"].as_array().unwrap().iter().map(|text| text["example"].as_u64().unwrap()).collect();
+    assert_eq!((numbers, &many["errors"][0]["line"]), (vec![0, 2], &2.into()));
+}
+
+#[test]
 fn a_sweep_leaves_a_tidy_table_a_figure_and_a_record() {
     let place = Place::new();
     let file = place.experiment("swap.toml", SWAP);

@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use causalcone::{
-    Cone, Experiment, ExperimentFile, Last, Method, Model, Op, PreparedSweep, Site, SweepResult, train,
+    Cone, Experiment, ExperimentFile, Last, Method, Model, Op, PreparedSweep, Site, SweepResult, generate,
+    train,
 };
 use serde_json::Value;
 use std::sync::OnceLock;
@@ -134,6 +135,27 @@ fn shipped_examples_fit_the_default_model() {
         let mut experiment = shipped(&format!("{name}.toml")).experiment(model).unwrap();
         assert!(experiment.sift().unwrap().is_empty(), "{name}");
         assert_eq!(experiment.plan().unwrap().cells.len(), cells, "{name}");
+    }
+}
+
+/// Greedy text under a vector added in some passes is transformers', token for token, and as likely.
+#[test]
+fn steered_texts_are_transformers() {
+    let fixture: Value = serde_json::from_str(include_str!("../fixtures/smollm2_generation.json")).unwrap();
+    for case in fixture["cases"].as_array().unwrap() {
+        let ids: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
+        let mut file = shipped("generate.toml");
+        file.runs.get_mut("base").unwrap().prompt = Some(fixture["prompt"].as_str().unwrap().into());
+        let edit = &mut file.edit[0];
+        edit.scale = case["scale"].as_f64();
+        edit.layers = Some(case["layer"].as_i64().unwrap().into());
+        edit.steps = serde_json::from_value(case["steps"].clone()).unwrap();
+        let options = generate::Generation { max_tokens: ids.len(), ..file.generate.clone().unwrap() };
+        let text = file.experiment(model()).unwrap().generate(&options).unwrap().counterfactual.remove(0);
+        assert_eq!((&text.ids, text.text.as_str()), (&ids, case["text"].as_str().unwrap()), "{case}");
+        for (ours, theirs) in text.logprobs.iter().zip(case["logprobs"].as_array().unwrap()) {
+            assert!((ours - theirs.as_f64().unwrap()).abs() <= TOLERANCE, "{ours} {theirs}");
+        }
     }
 }
 

@@ -73,6 +73,11 @@ impl<'m> Experiment<'m> {
     /// When none is left: the one reason if they all have the same, which then lies in the experiment
     /// itself.
     pub fn sift(&mut self) -> Result<Vec<Refused>> {
+        self.sift_by(Self::check)
+    }
+
+    /// The same by a check of one's own.
+    pub(crate) fn sift_by(&mut self, check: impl Fn(&Self) -> Result<()>) -> Result<Vec<Refused>> {
         if self.examples.is_none() {
             return Ok(Vec::new());
         }
@@ -81,7 +86,7 @@ impl<'m> Experiment<'m> {
         let mut fits = Vec::new();
         let mut same: Option<Error> = None;
         for instance in self.by_example() {
-            let checked = instance.and_then(|instance| instance.check().map_err(|e| instance.blame(e)));
+            let checked = instance.and_then(|instance| check(&instance).map_err(|e| instance.blame(e)));
             fits.push(checked.is_ok());
             match checked {
                 Ok(()) => {}

@@ -107,6 +107,7 @@ fn every_key_of_the_schema_is_in_its_table_and_no_other() {
         ("\n## `value`\n", "[[edit]]\nvalue = { nothing = 1 }"),
         ("\n## `[read]`\n", "[read]\nnothing = 1"),
         ("\n## `[sweep]`\n", "[sweep]\nnothing = 1"),
+        ("\n## `[generate]`\n", "[generate]\nnothing = 1"),
         ("\n## `[train]`\n", "[train]\nnothing = 1"),
     ] {
         let error = ExperimentFile::from_toml(text).unwrap_err().to_string();

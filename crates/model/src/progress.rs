@@ -28,6 +28,8 @@ pub enum Unit {
     Steps,
     /// Forward and backward passes.
     Passes,
+    /// Of a text.
+    Tokens,
 }
 
 /// Called now and then by long work; [`ControlFlow::Break`] stops it cleanly.

@@ -51,6 +51,11 @@ impl Loaded {
         sifted(experiment, terminal)
     }
 
+    /// The experiment, ready to grow, with the examples that fit it; says which do not.
+    pub(super) fn growing(&self, terminal: &Terminal) -> Result<(Experiment<'_>, LeftOut), Failure> {
+        sifted_by(self.file.experiment(&self.model)?, terminal, Experiment::sift_growing)
+    }
+
     /// The name of its data set, for people.
     pub(super) fn examples_name(&self) -> Option<String> {
         let name = Path::new(self.file.examples.as_ref()?);
@@ -60,11 +65,20 @@ impl Loaded {
 
 /// An experiment with the examples that fit it; says which do not.
 pub(super) fn sifted<'m>(
-    mut experiment: Experiment<'m>,
+    experiment: Experiment<'m>,
     terminal: &Terminal,
 ) -> Result<(Experiment<'m>, LeftOut), Failure> {
+    sifted_by(experiment, terminal, Experiment::sift)
+}
+
+/// The same by a way of sifting.
+fn sifted_by<'m>(
+    mut experiment: Experiment<'m>,
+    terminal: &Terminal,
+    sift: impl Fn(&mut Experiment<'m>) -> crate::Result<Vec<Refused>>,
+) -> Result<(Experiment<'m>, LeftOut), Failure> {
     let total = experiment.example_count();
-    let refused = match experiment.sift() {
+    let refused = match sift(&mut experiment) {
         Err(Error::Examples { refused, .. }) => {
             tell(&refused, terminal);
             return Err(Failure::input("no example can be used"));

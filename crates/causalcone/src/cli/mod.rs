@@ -10,6 +10,7 @@ mod data;
 mod examples;
 mod failure;
 mod folder;
+mod generate;
 mod lens;
 mod models;
 mod options;
@@ -77,6 +78,13 @@ enum Command {
     /// Of a file with a data set, the answers of every example.
     #[command(after_help = "Example: causalcone run examples/add.toml")]
     Run(FileArgs),
+    /// Let the model go on after an experiment file's prompt, without and with its edits
+    ///
+    /// [generate] says how far and how: greedy unless a temperature is given. Edits have steps: in which passes they
+    /// are made, the prompt's, each new token's, or some of these. With a data set, or several samples, a text for
+    /// each; --json has them all. Ctrl-C ends the texts where they are.
+    #[command(after_help = "Example: causalcone generate examples/generate.toml")]
+    Generate(GenerateArgs),
     /// Run an experiment file over the axes of its [sweep]: a table and a heat map
     ///
     /// Writes cells.csv, heatmap.svg, heatmap.png and experiment.json to DIR, and means.csv where
@@ -207,6 +215,23 @@ struct FileArgs {
     /// Another model than the file names
     #[arg(short, long)]
     model: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct GenerateArgs {
+    #[command(flatten)]
+    file: FileArgs,
+    /// The most new tokens, in place of the file's
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
+    /// The seed of what is drawn, in place of the file's
+    #[arg(long, value_name = "SEED")]
+    seed: Option<u64>,
+    /// Also what each version makes of the tokens of either text: a table
+    #[arg(long)]
+    table: bool,
+    #[command(flatten)]
+    memory: Memory,
 }
 
 #[derive(Debug, Args)]
@@ -393,6 +418,7 @@ fn dispatch(command: Command, terminal: &mut Terminal) -> Result<(), Failure> {
         Command::Tour(args) => tour::tour(&args, terminal),
         Command::Top(args) => answers::top(&args, terminal),
         Command::Run(args) => answers::run(&args, terminal),
+        Command::Generate(args) => generate::generate(&args, terminal),
         Command::Sweep(args) => sweep::command(&args, terminal),
         Command::Explain(args) => explain(&args, terminal),
         Command::Collect(args) => collect::collect(&args, terminal),

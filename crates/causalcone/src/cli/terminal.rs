@@ -60,7 +60,6 @@ impl Terminal {
 
     /// Shows where long work stands; says whether to go on.
     pub(super) fn progress(&self, progress: Progress<'_>) -> ControlFlow<()> {
-        LISTENING.store(true, Ordering::SeqCst);
         if std::io::stderr().is_terminal() {
             let mut bar = self.bar.lock().unwrap_or_else(PoisonError::into_inner);
             let bar = bar.get_or_insert_with(|| new_bar(&progress));
@@ -68,6 +67,12 @@ impl Terminal {
             bar.set_position(progress.done);
             bar.set_message(progress.what.to_owned());
         }
+        self.go_on()
+    }
+
+    /// Whether work that shows no bar should stop.
+    pub(super) fn go_on(&self) -> ControlFlow<()> {
+        LISTENING.store(true, Ordering::SeqCst);
         if INTERRUPTED.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
@@ -160,6 +165,7 @@ fn new_bar(progress: &Progress<'_>) -> ProgressBar {
         Unit::Examples => "{pos}/{len} examples  {per_sec}",
         Unit::Steps => "{pos}/{len} steps  {per_sec}",
         Unit::Passes => "{pos}/{len} passes  {per_sec}",
+        Unit::Tokens => "{pos} of at most {len} tokens  {per_sec}",
     };
     let template = format!("{{msg}} {{wide_bar}} {counts}  {{eta}} left");
     let style = ProgressStyle::with_template(&template).unwrap_or_else(|_| ProgressStyle::default_bar());

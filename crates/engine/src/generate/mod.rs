@@ -31,6 +31,7 @@ mod text;
 pub use beside::Beside;
 pub use steps::Steps;
 
+use crate::dataset::Refused;
 use crate::experiment::{EditId, Experiment};
 use crate::metric::Distribution;
 use crate::{Error, Result};
@@ -230,6 +231,14 @@ impl Experiment<'_> {
             }
         }
         Ok(texts)
+    }
+
+    /// Takes out the examples whose run cannot grow, and says why, as [`Experiment::sift`] does for what grows no run.
+    ///
+    /// # Errors
+    /// As [`Experiment::sift`].
+    pub fn sift_growing(&mut self) -> Result<Vec<Refused>> {
+        self.sift_by(|one| Growing::new(one.clone()).map(|_| ()))
     }
 
     /// The growing runs of all examples, checked.

@@ -112,13 +112,13 @@ fn number(id: usize) -> u32 {
 mod tests {
     use super::*;
 
-    fn sampler(options: Generation) -> Sampler {
-        Sampler::new(&options).unwrap()
+    fn sampler(options: &Generation) -> Sampler {
+        Sampler::new(options).unwrap()
     }
 
     #[test]
     fn the_likeliest_is_the_first_of_equals() {
-        let greedy = sampler(Generation::default());
+        let greedy = sampler(&Generation::default());
         assert_eq!(greedy.token(&[1.0, 3.0, 3.0, -1.0], 0, 0), 1);
         assert_eq!(greedy.token(&[f32::NEG_INFINITY, 3.0], 5, 9), 1);
     }
@@ -147,7 +147,7 @@ mod tests {
             (sampled(1.0, None, Some(0.8)), probabilities(&[2, 3, 0], 1.0)),
             (sampled(2.0, Some(4), Some(0.5)), probabilities(&[2, 3], 2.0)),
         ] {
-            let sampler = sampler(options);
+            let sampler = sampler(&options);
             let draws = 40_000u32;
             let mut counts = [0u32; 6];
             (0..draws).for_each(|i| {
