@@ -1,4 +1,4 @@
-//! This machine's own GEMM rate, for `bench/run`.
+//! This machine's own GEMM rate and read bandwidth, for `bench/run`.
 //!
 //! Times the f32 product of ROWS × k by k × n for every weight of a block, by candle's matmul (the weight
 //! contiguous as in × out) and by ours, turn and turn about, and prints each shape's medians and both rates
@@ -7,7 +7,10 @@
 //!
 //! ```text
 //! causalcone-bench [ROWS KxN ...]
+//! causalcone-bench read MEGABYTES
 //! ```
+//!
+//! `read` sums so many MB of numbers, a part on each thread, and prints the median of how many GB a second that is.
 #![allow(clippy::print_stdout, reason = "its result is what it prints")]
 
 use candle_core::{Device, Tensor};
@@ -26,6 +29,12 @@ const REPEATS: usize = 31;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [what, megabytes] = &arguments[..]
+        && what == "read"
+    {
+        println!("{}", json!({"gb_per_s": read_rate(megabytes.parse()?)?}));
+        return Ok(());
+    }
     let (rows, shapes) = match arguments.split_first() {
         None => (ROWS, GPT2_SMALL.to_vec()),
         Some((rows, shapes)) => {
@@ -45,6 +54,34 @@ fn main() -> Result<(), Box<dyn Error>> {
     let [candle, ours] = seconds.map(|seconds| flops / seconds / 1e9);
     println!("{}", json!({"rows": rows, "shapes": measured, "gflops": {"candle": candle, "ours": ours}}));
     Ok(())
+}
+
+/// GB read a second, of numbers that no cache holds.
+fn read_rate(megabytes: usize) -> Result<f64, Box<dyn Error>> {
+    let numbers: Vec<f32> = (0..megabytes * 250_000).map(|i| (i % 7) as f32).collect();
+    let threads = std::thread::available_parallelism()?.get();
+    let mut times = Vec::with_capacity(REPEATS);
+    for _ in 0..REPEATS {
+        let started = Instant::now();
+        let total: f32 = std::thread::scope(|scope| {
+            let parts = numbers.chunks(numbers.len().div_ceil(threads).max(1));
+            let running: Vec<_> = parts.map(|part| scope.spawn(move || sum(part))).collect();
+            running.into_iter().map(|thread| thread.join().unwrap_or(f32::NAN)).sum()
+        });
+        std::hint::black_box(total);
+        times.push(started.elapsed());
+    }
+    times.sort();
+    Ok(numbers.len() as f64 * 4.0 / times[REPEATS / 2].as_secs_f64() / 1e9)
+}
+
+/// In 64 sums side by side, so that adding takes less time than reading.
+fn sum(part: &[f32]) -> f32 {
+    let mut sums = [0f32; 64];
+    for chunk in part.chunks_exact(64) {
+        sums.iter_mut().zip(chunk).for_each(|(sum, x)| *sum += x);
+    }
+    sums.iter().sum()
 }
 
 /// `KxN`, as in 768x3072.

@@ -90,6 +90,7 @@ fn generate_prints_both_texts() {
     assert_eq!(plain["original"]["ids"].as_array().unwrap()[..], original["ids"].as_array().unwrap()[..3]);
 
     let drawn = place.experiment("drawn.toml", &format!("{rest}temperature = 1.5\nsamples = 4\n"));
+    assert!(both["seconds"]["generate"].as_f64().unwrap() > 0.0);
     let texts = |seed: &str| place.json(&["generate", &drawn, "--seed", seed])["texts"].clone();
     assert_eq!((texts("1").as_array().unwrap().len(), texts("1")), (4, texts("1")));
     assert_ne!(texts("1"), texts("2"));
@@ -126,9 +127,56 @@ fn generate_prints_both_texts() {
     ]);
     assert_eq!(many.status.code(), Some(2), "a line could not be used");
     let many: Value = serde_json::from_slice(&many.stdout).unwrap();
+    // The same as lines of a file, and again from where it was cut short.
+    let out = place.run(&["generate", "set.toml", "--out", "texts", "--table"]);
+    assert_eq!(out.status.code(), Some(2));
+    let text = std::fs::read_to_string(place.path("texts/texts.jsonl")).unwrap();
+    let texts: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(texts.len(), 2);
+    for (line, printed) in texts.iter().zip(many["texts"].as_array().unwrap()) {
+        assert_eq!(
+            (&line["example"], &line["original"]["ids"]),
+            (&printed["example"], &printed["original"]["ids"])
+        );
+        assert_eq!(line["counterfactual"]["tokens"].as_array().unwrap().len(), 2);
+    }
+    assert!(place.path("texts/generate.json").exists());
+    assert_eq!(std::fs::read_dir(place.path("texts")).unwrap().count(), 3, "no part is left");
+    let said = place.refused(&["generate", "set.toml", "--out", "texts", "--table"]);
+    assert!(said.contains("already holds results"), "{said}");
+    let other = place.run(&["generate", "set.toml", "--out", "texts", "--resume"]);
+    let said = String::from_utf8(other.stderr).unwrap();
+    assert!(said.contains("cannot resume"), "without the table it is another work: {said}");
     let numbers: Vec<u64> =
         many["texts"].as_array().unwrap().iter().map(|text| text["example"].as_u64().unwrap()).collect();
     assert_eq!((numbers, &many["errors"][0]["line"]), (vec![0, 2], &2.into()));
+}
+
+#[test]
+fn texts_go_on_where_they_were() {
+    let place = Place::new();
+    let lines: String = (0..70).map(|i| format!("{{\"base\": [3, {}]}}\n", i % 40)).collect();
+    std::fs::write(place.path("set.jsonl"), lines).unwrap();
+    let rest = "[[edit]]\nsite = 'mlp_output'\nlayers = 0\nop = 'zero'\n[generate]\nmax_tokens = 3\n";
+    let text = format!("model = '{FIXTURES}/tiny-llama'\nexamples = 'set.jsonl'\n{rest}");
+    std::fs::write(place.path("set.toml"), text).unwrap();
+    let whole = place.json(&["generate", "set.toml", "--out", "whole"]);
+    assert_eq!((&whole["examples"], &whole["resumed"]), (&70.into(), &0.into()));
+    let texts = std::fs::read_to_string(place.path("whole/texts.jsonl")).unwrap();
+    // As a kill after the first part leaves it.
+    std::fs::create_dir(place.path("cut")).unwrap();
+    std::fs::copy(place.path("whole/resume.json"), place.path("cut/resume.json")).unwrap();
+    let first: String = texts.lines().take(64).map(|line| format!("{line}\n")).collect();
+    std::fs::write(place.path("cut/texts-0000000.jsonl"), first).unwrap();
+    let said = place.refused(&["generate", "set.toml", "--out", "cut"]);
+    assert!(said.contains("--resume goes on"), "{said}");
+    for resumed in [64, 70] {
+        let again = place.json(&["generate", "set.toml", "--out", "cut", "--resume"]);
+        assert_eq!(again["resumed"], resumed);
+        assert_eq!(std::fs::read_to_string(place.path("cut/texts.jsonl")).unwrap(), texts);
+    }
+    let said = place.refused(&["generate", "set.toml", "--force"]);
+    assert!(said.contains("--out"), "{said}");
 }
 
 #[test]
@@ -628,13 +676,20 @@ fn the_command_reference_is_current() {
         "# The command\n\nWhat `causalcone --help` and the help of each command print. This page is checked by a test;\n\
          `UPDATE=1 cargo test -p causalcone --test command reference` writes it anew.\n",
     );
-    let commands: [&[&str]; 10] = [
+    let commands: [&[&str]; 17] = [
         &[],
         &["tour"],
         &["top"],
         &["run"],
+        &["generate"],
         &["sweep"],
         &["explain"],
+        &["collect"],
+        &["data"],
+        &["lens"],
+        &["train"],
+        &["save"],
+        &["info"],
         &["models"],
         &["models", "pull"],
         &["models", "info"],

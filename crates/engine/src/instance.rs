@@ -134,7 +134,7 @@ impl<'m> Experiment<'m> {
     }
 
     /// That there is an example, and that all of them together are no mistake.
-    fn check_size(&self) -> Result<()> {
+    pub(crate) fn check_size(&self) -> Result<()> {
         let n = self.examples.as_ref().map_or(1, Vec::len);
         let each = self.runs.len() + self.edits.len();
         if n > MAX_EXAMPLES || n.saturating_mul(each) > MAX_PARTS {

@@ -22,6 +22,8 @@ pub(super) enum Results {
     Lens,
     /// Of a training.
     Training,
+    /// Of generated texts.
+    Texts,
 }
 
 impl Results {
@@ -45,16 +47,21 @@ impl Results {
             let is_format = |end: &str| Format::ALL.iter().any(|format| format.name() == end);
             parts.is_some_and(|(stem, end)| of.contains(&stem) && is_format(end))
         };
-        let is_shard = || {
-            let number = name.strip_prefix("shard-").and_then(|rest| rest.strip_suffix(".safetensors"));
+        let is_numbered = |start: &str, end: &str| {
+            let number = name.strip_prefix(start).and_then(|rest| rest.strip_suffix(end));
             number.is_some_and(|number| number.bytes().all(|b| b.is_ascii_digit()))
         };
         name == IDENTITY
             || match self {
                 Self::Sweep => SWEEP.contains(&name) || is_table(&["cells", "means"]),
                 Self::Lens => LENS.contains(&name) || is_table(&["lens", "contributions"]),
-                Self::Collection => name == "collection.json" || is_table(&["index"]) || is_shard(),
+                Self::Collection => {
+                    name == "collection.json" || is_table(&["index"]) || is_numbered("shard-", ".safetensors")
+                }
                 Self::Training => TRAINING.contains(&name) || is_table(&["log", "cells", "means"]),
+                Self::Texts => {
+                    ["texts.jsonl", "generate.json"].contains(&name) || is_numbered("texts-", ".jsonl")
+                }
             }
     }
 
@@ -65,6 +72,7 @@ impl Results {
             Self::Collection => "collection.json",
             Self::Lens => "lens.json",
             Self::Training => "train.json",
+            Self::Texts => "generate.json",
         }
     }
 }

@@ -3,10 +3,11 @@
 use super::failure::Failure;
 use super::terminal::Terminal;
 use super::{GenerateArgs, Loaded};
-use crate::generate::{Beside, Continuation, End, Generation, Grown};
+use crate::generate::{Beside, Continuation, End, Generation, Grown, Texts};
 use crate::{Experiment, Model, Progress, Refused, Unit, visible};
 use serde::Serialize;
 use std::ops::ControlFlow;
+use std::time::Instant;
 
 /// One text of one prompt.
 #[derive(Serialize)]
@@ -38,6 +39,15 @@ struct OneResult {
     model: String,
     #[serde(flatten)]
     pair: Pair,
+    seconds: Seconds,
+}
+
+/// How long it took.
+#[derive(Serialize)]
+struct Seconds {
+    load: f64,
+    /// Both texts, from the prompt to their ends.
+    generate: f64,
 }
 
 /// Of a data set, or several samples.
@@ -47,10 +57,11 @@ struct ManyResult {
     texts: Vec<Numbered>,
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<Refused>>,
+    seconds: Seconds,
 }
 
 #[derive(Serialize)]
-struct Numbered {
+pub(super) struct Numbered {
     #[serde(skip_serializing_if = "Option::is_none")]
     example: Option<usize>,
     sample: usize,
@@ -60,15 +71,21 @@ struct Numbered {
 
 /// `causalcone generate`.
 pub(super) fn generate(args: &GenerateArgs, terminal: &mut Terminal) -> Result<(), Failure> {
+    if let Some(out) = &args.out {
+        return super::texts::texts(args, out, terminal);
+    }
+    if args.again.resume || args.again.force {
+        return Err(Failure::input("--resume and --force are for results in a folder").hint("add --out DIR"));
+    }
+    let started = Instant::now();
     let loaded = Loaded::new(&args.file.file, args.file.model.as_deref(), terminal)?;
-    let mut options = loaded.file.generate.clone().unwrap_or_default();
-    options.max_tokens = args.max_tokens.unwrap_or(options.max_tokens);
-    options.seed = args.seed.unwrap_or(options.seed);
-    options.check()?;
+    let load = started.elapsed().as_secs_f64();
+    let options = options(args, &loaded)?;
     let (experiment, left_out) = loaded.growing(terminal)?;
     let examples = experiment.example_count();
     let is_one = examples.is_none() && options.samples == 1;
     let is_edited = !loaded.file.edit.is_empty();
+    let started = Instant::now();
     let texts = if is_one && !terminal.is_json() {
         stream(&experiment, &options, is_edited, terminal)?
     } else {
@@ -81,34 +98,21 @@ pub(super) fn generate(args: &GenerateArgs, terminal: &mut Terminal) -> Result<(
         terminal.clear();
         texts?
     };
-    let is_cut = texts.original.iter().chain(&texts.counterfactual).any(|text| text.end == End::Interrupted);
+    let seconds = Seconds { load, generate: started.elapsed().as_secs_f64() };
     let model = &loaded.model;
-    let record = |text: &Continuation| -> Result<TextRecord, Failure> {
-        let tokens = match args.table && !is_cut {
-            true => Some(experiment.beside(text, &args.memory.executor())?),
-            false => None,
-        };
-        let named = |beside: Beside| TokenRecord { token: model.token_text(beside.id), beside };
-        let tokens = tokens.map(|tokens| tokens.into_iter().map(named).collect());
-        Ok(TextRecord { text: text.text.clone(), ids: text.ids.clone(), end: text.end, tokens })
-    };
-    // A text that was not begun has no other to stand beside.
-    let pairs = texts.original.iter().zip(&texts.counterfactual).map(|(original, counterfactual)| {
-        let pair = Pair { original: record(original)?, counterfactual: record(counterfactual)? };
-        Ok(Numbered { example: original.example, sample: original.sample, pair })
-    });
-    let mut pairs: Vec<Numbered> = pairs.collect::<Result<_, Failure>>()?;
+    let is_cut = is_cut(&texts);
+    let mut pairs = pairs(&experiment, &texts, args)?;
     let name = model.name().to_owned();
     match pairs.pop() {
         Some(Numbered { pair, .. }) if is_one => {
             let prompt = model.text(experiment.ids(experiment.reading_run()?));
-            let result = OneResult { model: name, pair };
+            let result = OneResult { model: name, pair, seconds };
             terminal
                 .result(&result, |result| after_stream(&result.pair, is_edited.then_some(&prompt), model))?;
         }
         last => {
             pairs.extend(last);
-            let result = ManyResult { model: name, texts: pairs, errors: left_out.errors() };
+            let result = ManyResult { model: name, texts: pairs, errors: left_out.errors(), seconds };
             terminal.result(&result, |result| many(&result.texts, model))?;
         }
     }
@@ -118,13 +122,60 @@ pub(super) fn generate(args: &GenerateArgs, terminal: &mut Terminal) -> Result<(
     left_out.into_result()
 }
 
+/// The file's options, and what the command line says instead.
+pub(super) fn options(args: &GenerateArgs, loaded: &Loaded) -> Result<Generation, Failure> {
+    let mut options = loaded.file.generate.clone().unwrap_or_default();
+    options.max_tokens = args.max_tokens.unwrap_or(options.max_tokens);
+    options.seed = args.seed.unwrap_or(options.seed);
+    options.check()?;
+    Ok(options)
+}
+
+/// Whether the user has ended some of them.
+pub(super) fn is_cut(texts: &Texts) -> bool {
+    texts.original.iter().chain(&texts.counterfactual).any(|text| text.end == End::Interrupted)
+}
+
+/// The texts two by two, with the table of each if that is asked for.
+pub(super) fn pairs(
+    experiment: &Experiment<'_>,
+    texts: &Texts,
+    args: &GenerateArgs,
+) -> Result<Vec<Numbered>, Failure> {
+    let asks = args.table && !is_cut(texts);
+    let model = experiment.model();
+    // Texts are in the order of examples.
+    let mut examples = experiment.by_example();
+    let mut one: Option<Experiment<'_>> = None;
+    let mut record = |text: &Continuation| -> Result<TextRecord, Failure> {
+        while asks && one.as_ref().is_none_or(|one| one.example() != text.example) {
+            one = examples.next().transpose()?;
+            if one.is_none() {
+                break;
+            }
+        }
+        let beside = |one: &Experiment<'_>| one.beside(text, &args.memory.executor());
+        let tokens = one.as_ref().filter(|_| asks).map(beside).transpose()?;
+        let named = |beside: Beside| TokenRecord { token: model.token_text(beside.id), beside };
+        let tokens = tokens.map(|tokens| tokens.into_iter().map(named).collect());
+        Ok(TextRecord { text: text.text.clone(), ids: text.ids.clone(), end: text.end, tokens })
+    };
+    // A text that was not begun has no other to stand beside.
+    let both = texts.original.iter().zip(&texts.counterfactual);
+    both.map(|(original, counterfactual)| {
+        let pair = Pair { original: record(original)?, counterfactual: record(counterfactual)? };
+        Ok(Numbered { example: original.example, sample: original.sample, pair })
+    })
+    .collect()
+}
+
 /// Says the edited text, or the only one, as it comes.
 fn stream(
     experiment: &Experiment<'_>,
     options: &Generation,
     is_edited: bool,
     terminal: &mut Terminal,
-) -> Result<crate::generate::Texts, Failure> {
+) -> Result<Texts, Failure> {
     let prompt = experiment.model().text(experiment.ids(experiment.reading_run()?));
     // What is wrong is told before anything is said.
     let mut begun = false;

@@ -17,6 +17,7 @@ mod options;
 mod saved;
 mod sweep;
 mod terminal;
+mod texts;
 mod tour;
 mod train;
 
@@ -83,7 +84,12 @@ enum Command {
     /// [generate] says how far and how: greedy unless a temperature is given. Edits have steps: in which passes they
     /// are made, the prompt's, each new token's, or some of these. With a data set, or several samples, a text for
     /// each; --json has them all. Ctrl-C ends the texts where they are.
-    #[command(after_help = "Example: causalcone generate examples/generate.toml")]
+    ///
+    /// With --out DIR the texts of a data set go to texts.jsonl, a line each, and what made them to generate.json; what
+    /// was cut short goes on with --resume.
+    #[command(
+        after_help = "Examples: causalcone generate examples/generate.toml\n          causalcone generate examples/generate.toml --out texts"
+    )]
     Generate(GenerateArgs),
     /// Run an experiment file over the axes of its [sweep]: a table and a heat map
     ///
@@ -230,8 +236,13 @@ struct GenerateArgs {
     /// Also what each version makes of the tokens of either text: a table
     #[arg(long)]
     table: bool,
+    /// Folder for the texts, a line of JSON each
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     #[command(flatten)]
     memory: Memory,
+    #[command(flatten)]
+    again: Again,
 }
 
 #[derive(Debug, Args)]

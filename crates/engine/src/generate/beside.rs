@@ -1,6 +1,6 @@
 //! What each version of a run makes of a text: its own, or the other's.
 
-use super::growing::Version;
+use super::growing::{Growing, Version};
 use super::{Continuation, Generation};
 use crate::execute::Executor;
 use crate::experiment::Experiment;
@@ -30,10 +30,10 @@ impl Experiment<'_> {
     /// # Errors
     /// As [`Experiment::generate`]; when the text is of no example of this experiment.
     pub fn beside(&self, text: &Continuation, executor: &dyn Executor) -> Result<Vec<Beside>> {
-        let growing = self.growing()?;
-        let one = growing.iter().find(|one| one.example() == text.example);
-        let one =
-            one.ok_or_else(|| Error::part("generate", "the text is of no example of this experiment"))?;
+        let mut all = self.by_example();
+        let one = all.find(|one| one.as_ref().is_ok_and(|one| one.example() == text.example));
+        let missing = || Error::part("generate", "the text is of no example of this experiment");
+        let one = Growing::new(one.ok_or_else(missing)??)?;
         let Some((_, before)) = text.ids.split_last() else { return Ok(Vec::new()) };
         let mut plan = Plan::default();
         for version in [Version::Original, Version::Edited] {

@@ -38,7 +38,7 @@ use crate::{Error, Result};
 use growing::{Growing, Version};
 use sample::Sampler;
 use serde::{Deserialize, Serialize};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use step::{Live, Stepper, prefill};
 
 /// Bytes of keys and values of the texts that grow at a time.
@@ -191,9 +191,23 @@ impl Experiment<'_> {
         options: &Generation,
         listener: &mut dyn FnMut(Grown<'_>) -> ControlFlow<()>,
     ) -> Result<Texts> {
+        self.generate_examples(0..usize::MAX, options, listener)
+    }
+
+    /// [`Experiment::generate_with`] of some of the examples, counted over those that are left
+    /// ([`Experiment::sift_growing`]): what comes of each does not depend on which.
+    ///
+    /// # Errors
+    /// As [`Experiment::generate`].
+    pub fn generate_examples(
+        &self,
+        examples: Range<usize>,
+        options: &Generation,
+        listener: &mut dyn FnMut(Grown<'_>) -> ControlFlow<()>,
+    ) -> Result<Texts> {
         let sampler = Sampler::new(options)?;
         text::check(options, self.model)?;
-        let growing = self.growing()?;
+        let growing = self.growing(examples)?;
         let mut texts = Texts::default();
         let mut open = Vec::new();
         for (number, one) in growing.iter().enumerate() {
@@ -241,12 +255,13 @@ impl Experiment<'_> {
         self.sift_by(|one| Growing::new(one.clone()).map(|_| ()))
     }
 
-    /// The growing runs of all examples, checked.
-    fn growing(&self) -> Result<Vec<Growing<'_>>> {
-        let instances = self.instances()?;
+    /// The growing runs of some examples, checked.
+    fn growing(&self, examples: Range<usize>) -> Result<Vec<Growing<'_>>> {
+        self.check_size()?;
+        let instances = self.by_example().skip(examples.start).take(examples.len());
         instances
-            .into_iter()
             .map(|one| {
+                let one = one?;
                 let origin = one.origin.clone();
                 Growing::new(one).map_err(|e| match &origin {
                     Some(origin) => Error::in_example(origin, e),
