@@ -342,6 +342,13 @@ fn texts_end_for_a_reason_that_is_told() {
     let long = json!({"runs": {"base": {"ids": prompt(context - 2)}}});
     let full = texts(model, &long, &options(50)).original.remove(0);
     assert_eq!((full.end, full.ids.len()), (End::Context, 3));
+    // Numbers without a softmax: the text before them stays, and those of other prompts.
+    let mut overflowing = written.clone();
+    overflowing["edit"] = json!([{"site": "final_norm", "op": "scale", "scale": 1e38, "steps": 1},
+                                 {"site": "final_norm", "op": "scale", "scale": 1e38, "steps": 1}]);
+    let over = texts(model, &overflowing, &options(12));
+    assert_eq!((over.counterfactual[0].end, over.counterfactual[0].ids.len()), (End::NotFinite, 2));
+    assert_eq!(over.original[0], plain);
     // The listener.
     let mut count = 0;
     let cut = exp.generate_with(&options(12), &mut |_| {

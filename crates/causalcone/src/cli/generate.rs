@@ -4,7 +4,7 @@ use super::failure::Failure;
 use super::terminal::Terminal;
 use super::{GenerateArgs, Loaded};
 use crate::generate::{Beside, Continuation, End, Generation, Grown, Texts};
-use crate::{Experiment, Model, Progress, Refused, Unit, visible};
+use crate::{Cone, Config, Experiment, Model, Progress, Refused, Unit, visible};
 use serde::Serialize;
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -89,7 +89,7 @@ pub(super) fn generate(args: &GenerateArgs, terminal: &mut Terminal) -> Result<(
     let texts = if is_one && !terminal.is_json() {
         stream(&experiment, &options, is_edited, terminal)?
     } else {
-        let total = (examples.unwrap_or(1) * options.samples * 2 * options.max_tokens) as u64;
+        let total = examples.unwrap_or(1) as u64 * most_tokens(&options, loaded.model.config());
         let mut done = 0;
         let texts = experiment.generate_with(&options, &mut |_| {
             done += 1;
@@ -131,6 +131,11 @@ pub(super) fn options(args: &GenerateArgs, loaded: &Loaded) -> Result<Generation
     Ok(options)
 }
 
+/// The most tokens of a prompt's texts, both versions together.
+pub(super) fn most_tokens(options: &Generation, config: &Config) -> u64 {
+    2 * options.samples as u64 * options.max_tokens.min(config.context) as u64
+}
+
 /// Whether the user has ended some of them.
 pub(super) fn is_cut(texts: &Texts) -> bool {
     texts.original.iter().chain(&texts.counterfactual).any(|text| text.end == End::Interrupted)
@@ -154,7 +159,7 @@ pub(super) fn pairs(
                 break;
             }
         }
-        let beside = |one: &Experiment<'_>| one.beside(text, &args.memory.executor());
+        let beside = |one: &Experiment<'_>| one.beside(text, &Cone::default());
         let tokens = one.as_ref().filter(|_| asks).map(beside).transpose()?;
         let named = |beside: Beside| TokenRecord { token: model.token_text(beside.id), beside };
         let tokens = tokens.map(|tokens| tokens.into_iter().map(named).collect());
@@ -246,6 +251,7 @@ fn ended(text: &TextRecord, model: &Model) -> String {
         End::Eos => "the model ended it".into(),
         End::Stop => "a stop text came".into(),
         End::Context => format!("the model's context of {} is full", model.config().context),
+        End::NotFinite => "the model's numbers overflowed".into(),
         End::Interrupted => "interrupted".into(),
     };
     format!("[{tokens}: {why}]")

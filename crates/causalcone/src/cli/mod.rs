@@ -184,7 +184,7 @@ struct TourArgs {
 /// What to do with results that are already there.
 #[derive(Debug, Clone, Copy, Args)]
 struct Again {
-    /// Go on from the journal of a sweep that was cut short
+    /// Go on with work that was cut short, from what the folder holds
     #[arg(long, conflicts_with = "force")]
     resume: bool,
     /// Replace the results that are already in the folder
@@ -239,8 +239,6 @@ struct GenerateArgs {
     /// Folder for the texts, a line of JSON each
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    #[command(flatten)]
-    memory: Memory,
     #[command(flatten)]
     again: Again,
 }

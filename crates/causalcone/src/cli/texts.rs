@@ -2,7 +2,7 @@
 
 use super::failure::Failure;
 use super::folder::{Folder, Identity, Results};
-use super::generate::{is_cut, options, pairs};
+use super::generate::{is_cut, most_tokens, options, pairs};
 use super::sweep::ModelRecord;
 use super::terminal::Terminal;
 use super::{GenerateArgs, Loaded};
@@ -63,7 +63,7 @@ pub(super) fn texts(args: &GenerateArgs, out: &Path, terminal: &mut Terminal) ->
             resumed += end - start;
             continue;
         }
-        let each = (2 * options.samples * options.max_tokens) as u64;
+        let each = most_tokens(&options, loaded.model.config());
         let mut done = start as u64 * each;
         let made = experiment.generate_examples(start..end, &options, &mut |_| {
             done += 1;

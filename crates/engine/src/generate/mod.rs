@@ -44,7 +44,7 @@ use step::{Live, Stepper, prefill};
 /// Bytes of keys and values of the texts that grow at a time.
 const MOST_BYTES: usize = 512 << 20;
 /// Texts that grow at a time: each has a row of logits.
-const MOST_TEXTS: usize = 256;
+const MOST_TEXTS: usize = 128;
 
 /// How a run goes on after its prompt: `[generate]` in experiment files.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -98,6 +98,8 @@ pub enum End {
     Stop,
     /// The model's context is full.
     Context,
+    /// What the model would say next has no probabilities: an edit made its numbers overflow.
+    NotFinite,
     /// The caller asked to stop.
     Interrupted,
 }
@@ -272,6 +274,11 @@ impl Experiment<'_> {
     }
 }
 
+/// Whether logits have a softmax.
+fn is_distribution(logits: &[f32]) -> bool {
+    logits.iter().all(|x| !x.is_nan() && *x != f32::INFINITY) && logits.iter().any(|x| x.is_finite())
+}
+
 /// Lets all of them grow to their ends.
 fn grow(
     lives: &mut [Live<'_, '_>],
@@ -287,6 +294,10 @@ fn grow(
         let mut flow = ControlFlow::Continue(());
         for (index, logits) in rows.iter().zip(&logits) {
             let live = &mut lives[*index];
+            if !is_distribution(logits) {
+                live.end = Some(End::NotFinite);
+                continue;
+            }
             let id = sampler.token(logits, live.stream(), live.ids.len() as u64);
             let logprob = Distribution::new(logits.clone()).logprob(id);
             live.push(id, logprob, options);

@@ -4,6 +4,9 @@ use super::Generation;
 use crate::noise::uniform;
 use crate::{Error, Result};
 
+/// More texts of one prompt than anyone keeps in memory.
+const MOST_SAMPLES: usize = 1 << 16;
+
 /// How tokens are chosen, checked.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Sampler {
@@ -46,6 +49,12 @@ impl Sampler {
         }
         if options.samples == 0 {
             return refuse("samples = 0 leaves nothing to generate".into(), "");
+        }
+        if options.samples > MOST_SAMPLES {
+            return refuse(
+                format!("samples = {} are more than the {MOST_SAMPLES} of one prompt", options.samples),
+                "draw more with another seed",
+            );
         }
         if temperature.is_none() && options.samples > 1 {
             return refuse(
@@ -181,6 +190,7 @@ mod tests {
             (Generation { top_p: Some(0.9), temperature: Some(0.0), ..g() }, "top_p is for sampling"),
             (Generation { samples: 3, ..g() }, "samples = 3"),
             (Generation { samples: 0, ..g() }, "samples = 0"),
+            (Generation { samples: usize::MAX, temperature: Some(1.0), ..g() }, "more than the 65536"),
         ] {
             let error = Sampler::new(&options).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");
