@@ -212,45 +212,51 @@ impl WithSimd for Part<'_> {
         let is_wide = S::F32_LANES == PANEL;
         let depth = inner.div_ceil(inner.div_ceil(if is_wide { WIDE_DEPTH } else { DEPTH }));
         let together = if is_wide { 2 } else { 1 };
-        for above in (0..inner).step_by(depth) {
+        let columns = out.first().map_or(0, |row| row.len());
+        let is_one_strip = out.len() <= STRIP;
+        let (mut above, mut from) = (0, 0);
+        while above < inner && from < columns {
+            // Some columns, down one block of the sum.
             let below = (above + depth).min(inner);
-            let columns = out.first().map_or(0, |row| row.len());
             let panel = |from: usize| {
                 let panel = first + from / PANEL;
                 &weight.numbers[(panel * inner + above) * PANEL..(panel * inner + below) * PANEL]
             };
-            let mut from = 0;
-            while from < columns {
-                let abreast = match (columns - from).div_ceil(PANEL) {
-                    left if !is_wide || left == 1 => 1,
-                    left if out.len() <= STRIP && left >= ABREAST => ABREAST,
-                    _ => 2,
-                };
-                let to = (from + abreast * PANEL).min(columns);
-                let bias = bias.map(|bias| &bias[first * PANEL + from..first * PANEL + to]);
-                let into = Into { from, to, adds: above > 0, bias };
-                for (strips, out) in strips.chunks(together * inner).zip(out.chunks_mut(together * STRIP)) {
-                    let (one, other) = strips.split_at(inner);
-                    let one = &one[above..below];
-                    let panels = || [panel(from), panel(from + PANEL)];
-                    match (abreast, other.get(above..below)) {
-                        (2, Some(other)) => tile::<S, 1, 2, 2>(simd, [one, other], panels(), out, &into),
-                        (1, Some(other)) => tile::<S, 1, 1, 2>(simd, [one, other], [panel(from)], out, &into),
-                        (2, None) => tile::<S, 1, 2, 1>(simd, [one], panels(), out, &into),
-                        (ABREAST, None) => {
-                            let panels = std::array::from_fn(|i| panel(from + i * PANEL));
-                            tile::<S, 1, ABREAST, 1>(simd, [one], panels, out, &into);
-                        }
-                        _ => match S::F32_LANES {
-                            4 => tile::<S, 4, 1, 1>(simd, [one], [panel(from)], out, &into),
-                            8 => tile::<S, 2, 1, 1>(simd, [one], [panel(from)], out, &into),
-                            16 => tile::<S, 1, 1, 1>(simd, [one], [panel(from)], out, &into),
-                            _ => tile::<S, PANEL, 1, 1>(simd, [one], [panel(from)], out, &into),
-                        },
+            let abreast = match (columns - from).div_ceil(PANEL) {
+                left if !is_wide || left == 1 => 1,
+                left if is_one_strip && left >= ABREAST => ABREAST,
+                _ => 2,
+            };
+            let to = (from + abreast * PANEL).min(columns);
+            let bias = bias.map(|bias| &bias[first * PANEL + from..first * PANEL + to]);
+            let into = Into { from, to, adds: above > 0, bias };
+            for (strips, out) in strips.chunks(together * inner).zip(out.chunks_mut(together * STRIP)) {
+                let (one, other) = strips.split_at(inner);
+                let one = &one[above..below];
+                let panels = || [panel(from), panel(from + PANEL)];
+                match (abreast, other.get(above..below)) {
+                    (2, Some(other)) => tile::<S, 1, 2, 2>(simd, [one, other], panels(), out, &into),
+                    (1, Some(other)) => tile::<S, 1, 1, 2>(simd, [one, other], [panel(from)], out, &into),
+                    (2, None) => tile::<S, 1, 2, 1>(simd, [one], panels(), out, &into),
+                    (ABREAST, None) => {
+                        let panels = std::array::from_fn(|i| panel(from + i * PANEL));
+                        tile::<S, 1, ABREAST, 1>(simd, [one], panels, out, &into);
                     }
+                    _ => match S::F32_LANES {
+                        4 => tile::<S, 4, 1, 1>(simd, [one], [panel(from)], out, &into),
+                        8 => tile::<S, 2, 1, 1>(simd, [one], [panel(from)], out, &into),
+                        16 => tile::<S, 1, 1, 1>(simd, [one], [panel(from)], out, &into),
+                        _ => tile::<S, PANEL, 1, 1>(simd, [one], [panel(from)], out, &into),
+                    },
                 }
-                from = to;
             }
+            // One strip reads the weight once: in the order it lies there. Several go over a block of it again and again.
+            (above, from) = match is_one_strip {
+                true if below < inner => (below, from),
+                true => (0, to),
+                false if to < columns => (above, to),
+                false => (below, 0),
+            };
         }
     }
 }

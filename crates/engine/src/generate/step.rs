@@ -178,7 +178,8 @@ impl<'m> Stepper<'m> {
         let mut cached = Cached { stepper: self, standing: standing.collect(), starts };
         let decoder = cached.stepper.model.decoder();
         let x = decoder.embed(&ids, &pass.positions)?;
-        let logits = decoder.walk(x, &mut cached, &mut pass)?;
+        // Products of a few rows are short. On a thread that shares their work there is one less to wake for each of them.
+        let logits = rayon::scope(|_| decoder.walk(x, &mut cached, &mut pass))?;
         Ok(logits.to_vec2()?)
     }
 }
