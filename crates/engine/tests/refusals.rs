@@ -660,3 +660,16 @@ fn the_builder_refuses_the_same() {
         exp.execute().unwrap().counterfactual(base).top(3).0
     );
 }
+
+/// A family without a site has none for values either.
+#[test]
+fn values_come_from_sites_there_are() {
+    for (name, site) in [("families/neox", "block_middle"), ("families/olmo2", "attention_input")] {
+        let written = serde_json::json!({
+            "runs": {"base": {"ids": [1, 2, 3]}, "other": {"ids": [4, 5, 6]}}, "read": {"run": "base"},
+            "edit": [{"site": "block_output", "layers": 1, "op": "swap", "value": {"run": "other", "site": site}}]
+        });
+        let said = experiment(model(name), &written).err().unwrap().to_string();
+        assert!(said.contains("edit 0") && said.contains(site) && said.contains("no site of a"), "{said}");
+    }
+}

@@ -277,6 +277,7 @@ fn load_gguf(path: PathBuf, precision: Precision) -> Result<Parts> {
         let problem = format!("{} tokens, where the embedding has {vocab} rows", tokenizer.len());
         return Err(Error::file(&path, "tokenizer.ggml.tokens", problem));
     }
+    let decoder = decoder?;
     precision.check(&weights, &path)?;
     let chat_template = header.metadata.iter().find(|(key, _)| key == "tokenizer.chat_template");
     let chat_template = match chat_template {
@@ -284,7 +285,7 @@ fn load_gguf(path: PathBuf, precision: Precision) -> Result<Parts> {
         Some(_) => return Err(Error::file(&path, "tokenizer.chat_template", "is not a text")),
         None => None,
     };
-    Ok(Parts { files: vec![path], decoder: decoder?, tokenizer, chat_template })
+    Ok(Parts { files: vec![path], decoder, tokenizer, chat_template })
 }
 
 fn load_directory(folder: &Path, precision: Precision) -> Result<Parts> {
@@ -309,10 +310,11 @@ fn load_directory(folder: &Path, precision: Precision) -> Result<Parts> {
     let mut files = vec![config_path];
     files.extend(shards);
     files.extend(tokenizer_files);
+    let decoder = decoder?;
     precision.check(&weights, folder)?;
     let (chat_template, of_chat) = chat_template(folder)?;
     files.extend(of_chat);
-    Ok(Parts { files, decoder: decoder?, tokenizer: tokenizer?, chat_template })
+    Ok(Parts { files, decoder, tokenizer: tokenizer?, chat_template })
 }
 
 /// The template of a directory, and the file that is its own: chat_template.jinja, else what tokenizer_config.json says.

@@ -120,7 +120,10 @@ fn every_setting_matters_or_is_refused() {
         ("phi3", "rope_theta", json!(10_000.0)),
     ];
     for (name, key, value) in other {
-        let folder = with_key(&format!("families/{name}"), key, value.clone());
+        // Null is written: to some it is not the same as nothing.
+        let folder = with_config(&format!("families/{name}"), |config| {
+            config.insert(key.into(), value.clone());
+        });
         let (distance, _) = worst(&Model::load(folder.path().to_str().unwrap()).unwrap(), name);
         assert!(distance > 10.0, "{name}: {key} = {value} goes unnoticed ({distance})");
     }
@@ -135,6 +138,19 @@ fn every_setting_matters_or_is_refused() {
         config.remove("partial_rotary_factor");
     });
     assert!(worst(&Model::load(folder.path().to_str().unwrap()).unwrap(), "neox").0 > 10.0);
+    // What is left out has a number in the class itself, and null has not.
+    for (name, key) in [
+        ("mistral", "sliding_window"),
+        ("qwen2", "sliding_window"),
+        ("gemma2", "attn_logit_softcapping"),
+        ("gemma2", "final_logit_softcapping"),
+    ] {
+        let folder = with_config(&format!("families/{name}"), |config| {
+            config.remove(key);
+        });
+        let said = Model::load(folder.path().to_str().unwrap()).unwrap_err().to_string();
+        assert!(said.contains(key) && said.contains("is missing"), "{name}: {said}");
+    }
     let llama3 = |key: &str, value: Value| {
         let mut scaling = json!({"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 0.5, "high_freq_factor": 2.0,
             "original_max_position_embeddings": 16});
@@ -143,6 +159,11 @@ fn every_setting_matters_or_is_refused() {
     };
     let longrope = |short: usize, long: usize| json!({"type": "longrope", "short_factor": vec![1.5; short], "long_factor": vec![2.5; long]});
     let refused = [
+        ("gemma3", "attn_logit_softcapping", json!(2.0), "attn_logit_softcapping"),
+        ("gemma2", "sliding_window_size", json!(5), "sliding_window_size"),
+        ("qwen2", "use_mrope", json!(true), "use_mrope"),
+        ("phi3", "full_attn_mod", json!(2), "full_attn_mod"),
+        ("phi3", "mlp_bias", json!(true), "mlp_bias"),
         ("neox", "rotary_pct", json!(0.9), "partial_rotary_factor"),
         ("neox", "rope_theta", json!(17.0), "rope_theta"),
         ("neox", "partial_rotary_factor", json!(0.3), "partial_rotary_factor"),

@@ -74,7 +74,13 @@ fn gemma(keys: &Keys, _: &Weights) -> Result<Config> {
 fn gemma2(keys: &Keys, _: &Weights) -> Result<Config> {
     let mut config = newer(keys, GEMMA2.name)?;
     config.positions = Positions::Rotary(vec![hugging_face::rotary(keys, config.head_dim)?]);
-    let windows = hugging_face::windows(keys, config.layers, Some(keys.size("sliding_window")?), is_even)?;
+    for cap in ["attn_logit_softcapping", "final_logit_softcapping"] {
+        keys.must_say(cap)?;
+    }
+    let window = keys.size("sliding_window")?;
+    // Its name in the first files.
+    keys.must_be("sliding_window_size", window)?;
+    let windows = hugging_face::windows(keys, config.layers, Some(window), is_even)?;
     config.kinds = hugging_face::kinds(windows);
     hugging_face::finish(keys, config, INERT)
 }
@@ -117,6 +123,10 @@ fn gemma3(keys: &Keys, _: &Weights) -> Result<Config> {
         !(layer + 1).is_multiple_of(pattern)
     })?);
     keys.must_be("use_bidirectional_attention", false)?;
+    if config.score.softcap.is_some() {
+        let problem = "caps scores, which transformers leaves as they are in this family";
+        return Err(keys.bad("attn_logit_softcapping", problem));
+    }
     hugging_face::finish(keys, config, INERT)
 }
 

@@ -73,6 +73,7 @@ fn mistral_config(keys: &Keys, _: &Weights) -> Result<Config> {
     config.norm = hugging_face::rms(keys)?;
     config.positions = Positions::Rotary(vec![hugging_face::rotary(keys, config.head_dim)?]);
     config.tied = keys.flag("tie_word_embeddings")?.unwrap_or(false);
+    keys.must_say("sliding_window")?;
     let window = keys.optional_size("sliding_window")?;
     config.kinds = hugging_face::kinds(hugging_face::windows(keys, config.layers, window, |_| true)?);
     hugging_face::finish(keys, config, &["attention_dropout"])

@@ -43,7 +43,12 @@ fn config(keys: &Keys, _: &Weights) -> Result<Config> {
     keys.get("original_max_position_embeddings");
     let window = keys.optional_size("sliding_window")?;
     config.kinds = hugging_face::kinds(hugging_face::windows(keys, config.layers, window, |_| true)?);
-    keys.must_be("attention_bias", false)?;
+    for biased in ["attention_bias", "lm_head_bias", "mlp_bias"] {
+        keys.must_be(biased, false)?;
+    }
+    for factor in ["full_attn_mod", "interpolate_factor"] {
+        keys.must_be(factor, 1)?;
+    }
     hugging_face::finish(keys, config, &["attention_dropout", "auto_map", "embd_pdrop", "resid_pdrop"])
 }
 
@@ -66,7 +71,12 @@ fn gguf_config(keys: &Keys, weights: &Weights) -> Result<Config> {
             original: header.size("rope.scaling.original_context_length")?,
             short,
             long,
-            magnitude: magnitude.unwrap_or(1.0),
+            magnitude: magnitude.ok_or_else(|| {
+                keys.bad(
+                    &header.key("rope.scaling.attn_factor"),
+                    "is missing; nothing is assumed in its place",
+                )
+            })?,
         },
         _ => {
             return Err(
@@ -83,7 +93,7 @@ fn gguf_config(keys: &Keys, weights: &Weights) -> Result<Config> {
     let key = header.key("attention.sliding_window");
     let window = match keys.get(&key).and_then(serde_json::Value::as_u64) {
         Some(0) => None,
-        _ => header.optional_size("attention.sliding_window")?,
+        _ => Some(header.size("attention.sliding_window")?),
     };
     config.kinds = vec![Kind { window, rotary: 0 }; config.layers.min(super::MOST_LAYERS)];
     header.finish(config)

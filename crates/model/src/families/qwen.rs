@@ -43,7 +43,12 @@ fn common(keys: &Keys, family: &'static str) -> Result<Config> {
     config.norm = hugging_face::rms(keys)?;
     config.positions = Positions::Rotary(vec![hugging_face::rotary(keys, config.head_dim)?]);
     config.tied = keys.flag("tie_word_embeddings")?.unwrap_or(false);
+    // Positions of three kinds, of which only vision has more than one.
+    keys.must_be("use_mrope", false)?;
     let is_on = keys.flag("use_sliding_window")?.unwrap_or(false);
+    if is_on {
+        keys.must_say("sliding_window")?;
+    }
     let window = keys.optional_size("sliding_window")?.filter(|_| is_on);
     // How many layers, from the first, have none; it may be all, or none.
     let full = keys.get("max_window_layers").map(|value| {

@@ -102,6 +102,17 @@ impl Keys {
         self.get(key).ok_or_else(|| self.bad(key, "is missing; nothing is assumed in its place"))
     }
 
+    /// Checks that a key is written, if only as null: where leaving it out means a number and null means none.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub fn must_say(&self, key: &str) -> Result<()> {
+        match self.map.contains_key(key) {
+            true => Ok(()),
+            false => Err(self.bad(key, "is missing; nothing is assumed in its place, and null means none")),
+        }
+    }
+
     /// A required count of something: 1 up to 2^24.
     ///
     /// # Errors
