@@ -7,8 +7,8 @@ import statistics
 import time
 
 from . import setup
-from .common import BUSY, WORK, Refused, Watch, run, run_json, say, wait_for_quiet
-from .report import aligned, share
+from .common import WORK, Refused, Watch, run, run_json, say, wait_for_quiet
+from .report import aligned, hindered, ratio, share, spread
 from .works import Peer, run_peer
 
 TOLERANCE = 1e-3
@@ -107,11 +107,8 @@ def complaints(loads, rows):
     for load in loads:
         own = next(row for row in rows if (row.load, row.who) == (load.name, "causalcone"))
         for row in (row for row in rows if row.load == load.name):
-            if row.others is not None and row.others > BUSY:
-                yield f"{row.load}: {row.who} had the machine not for itself: others took {share(row.others)} of it"
-            if row.problem:
-                yield f"{row.load}: {row.who} could not be measured: {row.problem}"
-            elif row.answer[0] != own.answer[0] or abs(row.answer[1] - own.answer[1]) > TOLERANCE:
+            yield from hindered(row.load, row)
+            if not row.problem and (row.answer[0] != own.answer[0] or abs(row.answer[1] - own.answer[1]) > TOLERANCE):
                 yield f"{row.load}: ANSWERS DIFFER: {own.answer} is causalcone's and {row.answer} that of {row.who}"
 
 
@@ -131,8 +128,4 @@ def results(loads, rows):
 
 def of(seconds, own):
     """The median with its range, and its ratio to ours."""
-    times = statistics.median(seconds) / statistics.median(own)
-    text = f"{statistics.median(seconds):.3f}"
-    if len(seconds) > 1:
-        text += f" ({min(seconds):.3f} – {max(seconds):.3f})"
-    return text, f"{times:.0f}" if times >= 10 else f"{times:.2g}"
+    return spread(seconds), ratio(statistics.median(seconds), statistics.median(own))

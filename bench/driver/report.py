@@ -1,6 +1,7 @@
 """The table of results, for the terminal and for BENCHMARKS.md; both are the same Markdown."""
 
 import datetime
+import statistics
 
 from . import setup
 from .common import BUSY, ROOT, Refused, fastest
@@ -23,12 +24,9 @@ def complaints(works, rows, ours):
         for row in rows:
             if row.work != work.name:
                 continue
-            if row.others is not None and row.others > BUSY:
-                found.append(f"{work.name}: {row.who} had the machine not for itself: others took {share(row.others)} of it")
+            found += hindered(work.name, row)
             if row is own:
                 continue
-            if row.problem:
-                found.append(f"{work.name}: {row.who} could not be measured: {row.problem}")
             for name, theirs in row.checksums.items():
                 mine = own.checksums[name]
                 if not abs(mine - theirs) <= TOLERANCE * min(1.0, abs(theirs)):
@@ -52,7 +50,7 @@ def results(works, rows, ours):
             table.append((row.work, row.who, "–", "0", "–", "–", "could not be measured"))
             continue
         numbers = ", ".join(f"{LABELS.get(name, name)} {value:{work.digits}}" for name, value in row.checksums.items())
-        table.append((row.work, row.who, seconds(row), str(len(row.seconds)), ratio(row, own), share(row.others), numbers))
+        table.append((row.work, row.who, spread(row.seconds), str(len(row.seconds)), ratio(row.median, own.median), share(row.others), numbers))
     lines = aligned(table)
     lines.append("")
     lines += [f"- {work.name}: {work.title}; {work.cells} cells." for work in works]
@@ -84,17 +82,25 @@ def details(own, about):
         f"(1.25 × {megabytes(about.weights)} of f32 weights + 400 MB). Loading the model, not counted above: {about.load:.2f} s.")
 
 
-def seconds(row):
+def hindered(name, row):
+    """What kept a row's seconds from being measured, or from being believed, one sentence each."""
+    if row.others is not None and row.others > BUSY:
+        yield f"{name}: {row.who} had the machine not for itself: others took {share(row.others)} of it"
+    if row.problem:
+        yield f"{name}: {row.who} could not be measured: {row.problem}"
+
+
+def spread(numbers, digits=3):
     """The median, and the range if there is one."""
-    text = f"{row.median:.3f}"
-    if len(row.seconds) > 1:
-        text += f" ({min(row.seconds):.3f} – {max(row.seconds):.3f})"
+    text = f"{statistics.median(numbers):.{digits}f}"
+    if len(numbers) > 1:
+        text += f" ({min(numbers):.{digits}f} – {max(numbers):.{digits}f})"
     return text
 
 
-def ratio(row, own):
-    """A row's median over ours, to two digits."""
-    times = row.median / own.median
+def ratio(one, other):
+    """One number over another, to two digits."""
+    times = one / other
     return f"{times:.0f}" if times >= 10 else f"{times:.2g}"
 
 

@@ -2,12 +2,11 @@
 
 import ast
 import dataclasses
-import json
 import statistics
 
 from . import setup
-from .common import BENCH, BUSY, WORK, Refused, Watch, run, run_json, say, wait_for_quiet
-from .report import aligned, share
+from .common import BENCH, WORK, Refused, Watch, run, run_json, say, wait_for_quiet
+from .report import aligned, hindered, ratio, share, spread
 from .works import Peer, run_peer
 
 FILE_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -62,7 +61,7 @@ def measure_ours(text, causalcone, timer, repeat, wait):
     watch = Watch()
     row = Row(text.name, "causalcone", weights=weights)
     for turn in range(repeat):
-        made = json.loads(run([causalcone, "generate", text.file, "-m", text.model, "--json"], "causalcone generate"))
+        made = run_json([causalcone, "generate", text.file, "-m", text.model, "--json"], "causalcone generate")
         row.seconds.append(made["seconds"]["generate"])
         row.text = made["counterfactual"]["text"]
         say(f"{text.name}: causalcone {turn + 1}/{repeat}: {row.seconds[-1]:.3f} s")
@@ -100,11 +99,8 @@ def complaints(texts, rows):
     for text in texts:
         own = next(row for row in rows if (row.work, row.who) == (text.name, "causalcone"))
         for row in (row for row in rows if row.work == text.name):
-            if row.others is not None and row.others > BUSY:
-                yield f"{row.work}: {row.who} had the machine not for itself: others took {share(row.others)} of it"
-            if row.problem:
-                yield f"{row.work}: {row.who} could not be measured: {row.problem}"
-            elif not row.text.endswith(own.text):
+            yield from hindered(row.work, row)
+            if not row.problem and not row.text.endswith(own.text):
                 yield f"{row.work}: TEXTS DIFFER: {own.text!r} is causalcone's and {row.text!r} that of {row.who}"
 
 
@@ -119,11 +115,10 @@ def results(texts, rows):
             if row.problem:
                 table.append((row.work, row.who, *"–" * 4, "could not be measured"))
                 continue
-            rates = sorted(text.tokens / seconds for seconds in row.seconds)
-            said = f"{statistics.median(rates):.1f}" + (f" ({rates[0]:.1f} – {rates[-1]:.1f})" if len(rates) > 1 else "")
+            rates = [text.tokens / seconds for seconds in row.seconds]
             same = "equal" if row.text.endswith(own.text) else "DIFFERS"
             table.append((
-                row.work, row.who, said, f"{rate / statistics.median(rates):.2g}", str(len(rates)), share(row.others), same))
+                row.work, row.who, spread(rates, 1), ratio(rate, statistics.median(rates)), str(len(rates)), share(row.others), same))
         notes.append(f"- {text.name}: {text.title}. Ours also makes the text without it, beside it.")
         floor = own.bandwidth / own.weights
         notes.append(

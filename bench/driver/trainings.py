@@ -9,8 +9,8 @@ import statistics
 import tempfile
 
 from . import setup
-from .common import BENCH, BUSY, WORK, Refused, Watch, run, say, wait_for_quiet
-from .report import aligned, share
+from .common import BENCH, WORK, Refused, Watch, run, say, wait_for_quiet
+from .report import aligned, hindered, ratio, share
 from .works import Peer, run_peer
 
 SHORT, LONG = 20, 60
@@ -126,10 +126,7 @@ def complaints(trainings, rows):
     for training in trainings:
         own = next(row for row in rows if (row.training, row.who) == (training.name, "causalcone"))
         for row in (row for row in rows if row.training == training.name):
-            if row.others is not None and row.others > BUSY:
-                yield f"{row.training}: {row.who} had the machine not for itself: others took {share(row.others)} of it"
-            if row.problem:
-                yield f"{row.training}: {row.who} could not be measured: {row.problem}"
+            yield from hindered(row.training, row)
             if row.who != "pyvene" or row.seconds is None:
                 continue
             apart = own.last - row.last
@@ -147,10 +144,9 @@ def results(trainings, rows):
         if row.seconds is None:
             table.append((row.training, row.who, "–", "–", "–", "–", "could not be measured"))
             continue
-        times = row.seconds / own.seconds
         # The prototype prints its eighth loss last, from a rotation of its own.
         last = "" if row.who == "cone" else f" → {row.last:.5f}"
         table.append((
-            row.training, row.who, f"{row.seconds:.3f}", row.steps, f"{times:.0f}" if times >= 9.95 else f"{times:.2g}",
+            row.training, row.who, f"{row.seconds:.3f}", row.steps, ratio(row.seconds, own.seconds),
             share(row.others), f"{row.first:.5f}{last}"))
     return [*aligned(table), "", *(f"- {training.name}: {training.title}." for training in trainings)]

@@ -56,10 +56,7 @@ fn whole(model: &Model, prompt: &[u32], grown: &[u32], edits: &Value) -> Distrib
         let mut plain = edit.clone();
         let steps = plain.as_object_mut().unwrap().remove("steps");
         let steps = steps.map_or("all".to_owned(), |steps| steps.as_str().unwrap().to_owned());
-        let is_matrix = edit["site"].as_str().unwrap().starts_with("attention_") && {
-            let site = edit["site"].as_str().unwrap();
-            site == "attention_score" || site == "attention_weight"
-        };
+        let is_matrix = edit["site"] == "attention_score" || edit["site"] == "attention_weight";
         let mut passes: Vec<Vec<usize>> = Vec::new();
         if matches!(steps.as_str(), "all" | "prompt") {
             passes.push(match &edit["positions"] {

@@ -1,7 +1,7 @@
 //! `collect`: activations over a data set, as shards of tensors and a table of their rows.
 
 use super::failure::Failure;
-use super::folder::{Folder, Identity, Results};
+use super::folder::{Folder, Identity, Results, Summary};
 use super::terminal::Terminal;
 use super::{CollectArgs, Loaded};
 use crate::collection::{Gathered, Taken};
@@ -10,7 +10,6 @@ use candle_core::Tensor;
 use causalcone_report::{Cell, Kind, Table};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 /// The columns of the index.
 const COLUMNS: [(&str, Kind); 7] = [
@@ -49,17 +48,6 @@ struct Record<'a> {
     model: &'a str,
     shards: &'a [String],
     tensors: &'a [TensorRecord],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    errors: Option<Vec<Refused>>,
-}
-
-#[derive(Serialize)]
-struct Summary {
-    model: String,
-    out: PathBuf,
-    examples: usize,
-    resumed: usize,
-    files: Vec<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<Refused>>,
 }
@@ -128,10 +116,7 @@ pub(super) fn collect(args: &CollectArgs, terminal: &mut Terminal) -> Result<(),
         errors: left_out.errors(),
     };
     terminal.result(&summary, |summary| {
-        let again = match summary.resumed {
-            0 => String::new(),
-            n => format!(", {n} of them from before"),
-        };
+        let again = summary.before();
         let (examples, shards) = (summary.examples, shards.len());
         format!(
             "{examples} examples{again} in {shards} shards; {index} says which row is what\n  {}\n",

@@ -3,7 +3,7 @@
 use super::failure::Failure;
 use super::{Again, Loaded};
 use crate::store::{self, sha256_of};
-use crate::{ExperimentFile, Journal, Values};
+use crate::{ExperimentFile, Journal, Refused, Values};
 use causalcone_report::Format;
 use causalcone_report::atomic::write_whole;
 use serde::{Deserialize, Serialize};
@@ -137,6 +137,29 @@ impl Loaded {
                 .find(|edit| edit.op.name() == Some("noise"))
                 .map(|edit| edit.seed.unwrap_or(0)),
         })
+    }
+}
+
+/// What work on a data set left in a folder, as `--json` prints it.
+#[derive(Serialize)]
+pub(super) struct Summary {
+    pub(super) model: String,
+    pub(super) out: PathBuf,
+    pub(super) examples: usize,
+    /// How many of these were there before.
+    pub(super) resumed: usize,
+    pub(super) files: Vec<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) errors: Option<Vec<Refused>>,
+}
+
+impl Summary {
+    /// How many were there before, for people.
+    pub(super) fn before(&self) -> String {
+        match self.resumed {
+            0 => String::new(),
+            n => format!(", {n} of them from before"),
+        }
     }
 }
 

@@ -127,7 +127,7 @@ pub(super) fn options(args: &GenerateArgs, loaded: &Loaded) -> Result<Generation
     let mut options = loaded.file.generate.clone().unwrap_or_default();
     options.max_tokens = args.max_tokens.unwrap_or(options.max_tokens);
     options.seed = args.seed.unwrap_or(options.seed);
-    options.check()?;
+    options.check(&loaded.model)?;
     Ok(options)
 }
 

@@ -1,7 +1,7 @@
 //! `generate --out`: the texts of a data set as lines of a file, some prompts at a time.
 
 use super::failure::Failure;
-use super::folder::{Folder, Identity, Results};
+use super::folder::{Folder, Identity, Results, Summary};
 use super::generate::{is_cut, most_tokens, options, pairs};
 use super::sweep::ModelRecord;
 use super::terminal::Terminal;
@@ -9,7 +9,7 @@ use super::{GenerateArgs, Loaded};
 use crate::generate::Generation;
 use crate::{ExperimentFile, Progress, Refused, Unit};
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// About how many texts of each version are generated, and then kept, at a time.
 const TOGETHER: usize = 64;
@@ -27,17 +27,6 @@ struct Record<'a> {
     errors: Option<Vec<Refused>>,
 }
 
-#[derive(Serialize)]
-struct Summary {
-    model: String,
-    out: PathBuf,
-    examples: usize,
-    resumed: usize,
-    files: Vec<PathBuf>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    errors: Option<Vec<Refused>>,
-}
-
 /// `causalcone generate FILE --out DIR`.
 pub(super) fn texts(args: &GenerateArgs, out: &Path, terminal: &mut Terminal) -> Result<(), Failure> {
     let folder = Folder::claim(out, args.again, Results::Texts)?;
@@ -45,9 +34,6 @@ pub(super) fn texts(args: &GenerateArgs, out: &Path, terminal: &mut Terminal) ->
     let options = options(args, &loaded)?;
     let (experiment, left_out) = loaded.growing(terminal)?;
     let examples = experiment.example_count().unwrap_or(1);
-    // Checks what only the first text would tell, before older results go.
-    experiment.generate_examples(0..0, &options, &mut |_| terminal.go_on())?;
-    terminal.clear();
     let written = serde_json::to_string(&options).map_err(|e| Failure::run(e.to_string()))?;
     let identity = loaded.identity()?.with(&format!("{written} {}", args.table));
     folder.open(&identity)?;
@@ -114,11 +100,8 @@ pub(super) fn texts(args: &GenerateArgs, out: &Path, terminal: &mut Terminal) ->
         errors: left_out.errors(),
     };
     terminal.result(&summary, |summary| {
-        let again = match summary.resumed {
-            0 => String::new(),
-            n => format!(", {n} of them from before"),
-        };
-        format!("the texts of {} prompts{again}\n  {}\n", summary.examples, summary.files[0].display())
+        let (examples, again) = (summary.examples, summary.before());
+        format!("the texts of {examples} prompts{again}\n  {}\n", summary.files[0].display())
     })?;
     left_out.into_result()
 }

@@ -1,7 +1,7 @@
 //! What each version of a run makes of a text: its own, or the other's.
 
+use super::Continuation;
 use super::growing::{Growing, Version};
-use super::{Continuation, Generation};
 use crate::execute::Executor;
 use crate::experiment::Experiment;
 use crate::metric::Distribution;
@@ -60,15 +60,5 @@ impl Experiment<'_> {
             kl: counterfactual.kl(original),
         };
         Ok(rows.map(row).collect())
-    }
-}
-
-impl Generation {
-    /// Checks what can be checked without a model.
-    ///
-    /// # Errors
-    /// When a number is out of its range.
-    pub fn check(&self) -> Result<()> {
-        super::sample::Sampler::new(self).map(|_| ())
     }
 }

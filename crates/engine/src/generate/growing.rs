@@ -77,7 +77,7 @@ impl<'m> Growing<'m> {
             }
             let does_grow = grows(&spec.target.positions);
             let steps = match given {
-                Some(steps) if steps.is_decode_only() && !does_grow => {
+                Some(steps) if !steps.prompt() && !does_grow => {
                     let hint =
                         "positions that a run grows by are \"last\", \"all\", -1 and ranges without an end";
                     return refuse("is for decode steps, and its positions are the prompt's", hint);

@@ -35,6 +35,7 @@ use crate::dataset::Refused;
 use crate::experiment::{EditId, Experiment};
 use crate::metric::Distribution;
 use crate::{Error, Result};
+use causalcone_model::Model;
 use growing::{Growing, Version};
 use sample::Sampler;
 use serde::{Deserialize, Serialize};
@@ -83,6 +84,21 @@ impl Default for Generation {
             eos: true,
             samples: 1,
         }
+    }
+}
+
+impl Generation {
+    /// Checks that a run of a model can go on so.
+    ///
+    /// # Errors
+    /// When a number is out of its range, or a stop text needs a tokenizer and there is none.
+    pub fn check(&self, model: &Model) -> Result<()> {
+        self.sampler(model).map(|_| ())
+    }
+
+    fn sampler(&self, model: &Model) -> Result<Sampler> {
+        text::check(self, model)?;
+        Sampler::new(self)
     }
 }
 
@@ -207,8 +223,7 @@ impl Experiment<'_> {
         options: &Generation,
         listener: &mut dyn FnMut(Grown<'_>) -> ControlFlow<()>,
     ) -> Result<Texts> {
-        let sampler = Sampler::new(options)?;
-        text::check(options, self.model)?;
+        let sampler = options.sampler(self.model)?;
         let growing = self.growing(examples)?;
         let mut texts = Texts::default();
         let mut open = Vec::new();

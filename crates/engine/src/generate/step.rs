@@ -9,7 +9,7 @@ use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use causalcone_model::decoder::{Attention, Causal, Tap};
 use causalcone_model::{Config, Model, Site, Tokenizer};
-use causalcone_ops::{Query, Ragged, Standing, Stretch, replace, softmax};
+use causalcone_ops::{Query, Standing, Stretch, replace, softmax};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -267,14 +267,7 @@ impl Attention<Pass<'_>> for Cached<'_, '_> {
                 .iter()
                 .any(|key| pass.edits.get(key).is_some_and(|edits| edits.iter().any(|(of, _)| *of == row)))
         };
-        let mut ragged = Ragged {
-            queries: Vec::new(),
-            stretches: Vec::new(),
-            heads: config.heads,
-            kv_heads: config.kv_heads,
-            scale: config.score_scale(layer) as f32,
-            softcap: config.score.softcap.map(|cap| cap as f32),
-        };
+        let mut ragged = decoder.ragged(layer);
         for (row, (start, standing)) in self.starts.iter().zip(&self.standing).enumerate() {
             let len = standing.position + 1;
             let oldest = window.map_or(0, |window| len.saturating_sub(window));
@@ -349,12 +342,13 @@ pub(super) fn prefill(
     plan.shared = plan.runs.len();
     let cells: Vec<&Cell> = plan.cells.iter().collect();
     let readings = run_cells(&Cone::default(), model, &plan, &cells)?;
+    let missing = || Error::part("plan", "read less than was asked for");
     let mut logits: HashMap<usize, Vec<f32>> = HashMap::new();
     for ((of, readings), taken) in prefixes.iter().zip(readings).zip(taken) {
         let mut readings = readings.into_iter();
         let mut next = || match readings.next() {
             Some(Reading::Logits(x) | Reading::Activation(x)) => Ok(x),
-            None => Err(Error::part("plan", "read less than was asked for")),
+            None => Err(missing()),
         };
         let row = next()?.to_vec1::<f32>()?;
         let length = lives[of[0]].growing.prompt().len() + lives[of[0]].ids.len();
@@ -377,6 +371,5 @@ pub(super) fn prefill(
             logits.insert(*index, row.clone());
         }
     }
-    let missing = || Error::part("plan", "read less than was asked for");
     which.iter().map(|index| logits.remove(index).ok_or_else(missing)).collect()
 }

@@ -50,11 +50,6 @@ impl Steps {
     pub fn decodes(self) -> bool {
         self != Self::Prompt
     }
-
-    /// Whether decode steps are all there is.
-    pub(crate) fn is_decode_only(self) -> bool {
-        !self.prompt()
-    }
 }
 
 impl From<RangeInclusive<usize>> for Steps {

@@ -54,8 +54,8 @@ impl<'a> Text<'a> {
         // A character may be in parts yet, and a stop text may have begun.
         let whole = self.text.trim_end_matches('\u{fffd}').len();
         let begun = |stop: &String| {
-            let starts = stop.char_indices().map(|(at, _)| at).skip(1).collect::<Vec<_>>();
-            starts.into_iter().rev().find(|at| self.text[..whole].ends_with(&stop[..*at])).unwrap_or(0)
+            let mut starts = stop.char_indices().rev().map(|(at, _)| at);
+            starts.find(|at| self.text[..whole].ends_with(&stop[..*at])).unwrap_or(0)
         };
         self.certain = whole - stop.iter().map(begun).max().unwrap_or(0);
         false

@@ -269,6 +269,13 @@ impl Experiment<'_> {
         Ok(expanded)
     }
 
+    /// Checks that the family has such a site.
+    fn check_site(&self, site: Site) -> Result<(), ModelError> {
+        let Some(why) = self.model.config().lacks(site) else { return Ok(()) };
+        let problem = format!("is no site of a {}: {why}", self.model.config().family);
+        Err(ModelError::Address { what: "site", given: site.name().into(), problem, hint: None })
+    }
+
     /// The layers of a site; `[None]` outside the blocks.
     fn layers(
         &self,
@@ -276,11 +283,7 @@ impl Experiment<'_> {
         layers: Option<&Indices>,
         resolve: Resolve,
     ) -> Result<Vec<Option<usize>>, ModelError> {
-        if let Some(why) = self.model.config().lacks(site) {
-            let family = self.model.config().family;
-            let problem = format!("is no site of a {family}: {why}");
-            return Err(ModelError::Address { what: "site", given: site.name().into(), problem, hint: None });
-        }
+        self.check_site(site)?;
         let problem = match (site.is_in_block(), layers) {
             (true, Some(layers)) => {
                 let found = resolve(layers, "layer", self.model.config().layers)?;

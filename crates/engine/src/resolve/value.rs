@@ -196,13 +196,7 @@ impl Experiment<'_> {
             }
         }
 
-        if let Some(why) = self.model.config().lacks(site) {
-            let family = self.model.config().family;
-            return Err(wrong(format!(
-                "its value is from {}, which is no site of a {family}: {why}",
-                site.name()
-            )));
-        }
+        self.check_site(site).within(part)?;
         let layers: Vec<Option<usize>> = match (&source.layers, site.is_in_block()) {
             (Some(layers), true) => self.layers(site, Some(layers), Indices::resolve_any).within(part)?,
             (None, true) if edit.site.is_in_block() => edit.layers.iter().map(|(layer, _)| *layer).collect(),

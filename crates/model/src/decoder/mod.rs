@@ -36,7 +36,7 @@ use crate::site::Site;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use causalcone_ops::{
-    Linear, Rope, Rotation, Standing, add, cross_entropy, cross_entropy_behind, softcap, softmax,
+    Linear, Ragged, Rope, Rotation, Standing, add, cross_entropy, cross_entropy_behind, softcap, softmax,
 };
 
 /// Sees, and may change, the tensor of every site of a forward pass.
@@ -238,6 +238,19 @@ impl Decoder {
         let (query, key) = (by_head(query, self.config.heads)?, by_head(key, self.config.kv_heads)?);
         let scores = (grouped_matmul(&query, &key.t()?)? * self.config.score_scale(layer))?;
         capped(scores, self.config.score.softcap)
+    }
+
+    /// The attention of a layer by index, of no query yet: its heads, scale and cap.
+    pub fn ragged(&self, layer: usize) -> Ragged {
+        let config = &self.config;
+        Ragged {
+            queries: Vec::new(),
+            stretches: Vec::new(),
+            heads: config.heads,
+            kv_heads: config.kv_heads,
+            scale: config.score_scale(layer) as f32,
+            softcap: config.score.softcap.map(|cap| cap as f32),
+        }
     }
 
     /// The heads' weighted values side by side, queries × H·D, of weights H × queries × keys.

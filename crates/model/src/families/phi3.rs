@@ -63,7 +63,8 @@ fn gguf_config(keys: &Keys, weights: &Weights) -> Result<Config> {
     }
     let rotary = header.rotary(turning, None)?;
     let original = header.optional_size("rope.scaling.original_context_length")?;
-    let magnitude = header.optional_positive("rope.scaling.attn_factor")?;
+    // Of no use but to longrope, which needs it.
+    header.optional_positive("rope.scaling.attn_factor")?;
     let factors = |name: &str| header.factors(name, turning);
     let scaling = match (factors("rope_factors_short.weight")?, factors("rope_factors_long.weight")?) {
         (None, None) => rotary.scaling,
@@ -71,12 +72,7 @@ fn gguf_config(keys: &Keys, weights: &Weights) -> Result<Config> {
             original: header.size("rope.scaling.original_context_length")?,
             short,
             long,
-            magnitude: magnitude.ok_or_else(|| {
-                keys.bad(
-                    &header.key("rope.scaling.attn_factor"),
-                    "is missing; nothing is assumed in its place",
-                )
-            })?,
+            magnitude: keys.positive(&header.key("rope.scaling.attn_factor"))?,
         },
         _ => {
             return Err(

@@ -8,7 +8,7 @@ use crate::{Error, Result};
 use candle_core::{D, Tensor};
 use causalcone_model::Site;
 use causalcone_model::decoder::{Block, Causal};
-use causalcone_ops::{Query, Ragged, Standing, Stretch, select, softmax};
+use causalcone_ops::{Query, Standing, Stretch, select, softmax};
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -134,14 +134,7 @@ impl Pass<'_, '_> {
         if nodes.is_empty() || self.sight.tables.is_empty() {
             return Ok(Table::default());
         }
-        let mut ragged = Ragged {
-            queries: Vec::new(),
-            stretches: Vec::new(),
-            heads: config.heads,
-            kv_heads: config.kv_heads,
-            scale: config.score_scale(layer) as f32,
-            softcap: config.score.softcap.map(|cap| cap as f32),
-        };
+        let mut ragged = self.model.decoder().ragged(layer);
         for ((_, rows), seen) in nodes.iter().zip(seen) {
             let mut ranges: Vec<_> = seen
                 .iter()
