@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use causalcone::{
-    Cone, Experiment, ExperimentFile, Last, Method, Model, Op, PreparedSweep, Site, SweepResult, generate,
-    train,
+    Cone, Experiment, ExperimentFile, Last, Method, Model, Op, Precision, PreparedSweep, Site, SweepResult,
+    generate, train,
 };
 use serde_json::Value;
 use std::sync::OnceLock;
@@ -14,6 +14,12 @@ const TOLERANCE: f64 = 1e-4;
 fn model() -> &'static Model {
     static MODEL: OnceLock<Model> = OnceLock::new();
     MODEL.get_or_init(|| Model::load("smollm2").expect("the default model can be fetched"))
+}
+
+/// The same, its matrices as they are in the file.
+fn packed() -> &'static Model {
+    static MODEL: OnceLock<Model> = OnceLock::new();
+    MODEL.get_or_init(|| Model::load_as("smollm2", Precision::Packed, &causalcone::silent).unwrap())
 }
 
 fn published() -> &'static Value {
@@ -29,7 +35,10 @@ fn shipped(name: &str) -> ExperimentFile {
 
 #[test]
 fn ids_and_likeliest_tokens_are_pyvenes() {
-    let model = model();
+    [model(), packed()].into_iter().for_each(answers_are_pyvenes);
+}
+
+fn answers_are_pyvenes(model: &Model) {
     let mut exp = Experiment::new(model);
     let rome = model.embedding(" Rome").unwrap();
     let spain = exp.run("The capital of Spain is").unwrap();
@@ -142,7 +151,9 @@ fn shipped_examples_fit_the_default_model() {
 #[test]
 fn steered_texts_are_transformers() {
     let fixture: Value = serde_json::from_str(include_str!("../fixtures/smollm2_generation.json")).unwrap();
-    for case in fixture["cases"].as_array().unwrap() {
+    for (case, model) in
+        fixture["cases"].as_array().unwrap().iter().flat_map(|case| [(case, model()), (case, packed())])
+    {
         let ids: Vec<u32> = serde_json::from_value(case["ids"].clone()).unwrap();
         let mut file = shipped("generate.toml");
         file.runs.get_mut("base").unwrap().prompt = Some(fixture["prompt"].as_str().unwrap().into());
@@ -151,7 +162,7 @@ fn steered_texts_are_transformers() {
         edit.layers = Some(case["layer"].as_i64().unwrap().into());
         edit.steps = serde_json::from_value(case["steps"].clone()).unwrap();
         let options = generate::Generation { max_tokens: ids.len(), ..file.generate.clone().unwrap() };
-        let text = file.experiment(model()).unwrap().generate(&options).unwrap().counterfactual.remove(0);
+        let text = file.experiment(model).unwrap().generate(&options).unwrap().counterfactual.remove(0);
         assert_eq!((&text.ids, text.text.as_str()), (&ids, case["text"].as_str().unwrap()), "{case}");
         for (ours, theirs) in text.logprobs.iter().zip(case["logprobs"].as_array().unwrap()) {
             assert!((ours - theirs.as_f64().unwrap()).abs() <= TOLERANCE, "{ours} {theirs}");

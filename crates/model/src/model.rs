@@ -5,45 +5,16 @@ use crate::config::Config;
 use crate::decoder::Decoder;
 use crate::families;
 use crate::file::keys::Keys;
-use crate::file::{DataFile, Weights, gguf, json};
+use crate::file::{DataFile, Precision, Weights, gguf, json};
 use crate::progress::{Report, silent};
 use crate::store::{self, Located};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use candle_core::Tensor;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-
-/// How weights are kept in memory.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// As f32.
-    #[default]
-    Full,
-    /// Matrices that are stored in 16 bits stay so, and are widened layer by layer: the same numbers, in half the memory
-    /// and somewhat more time. All others are f32.
-    Half,
-}
-
-impl Precision {
-    fn of(self, weights: Weights) -> Weights {
-        if self == Self::Half { weights.keeping_half() } else { weights }
-    }
-
-    /// Says so where nothing could be kept as asked.
-    fn check(self, weights: &Weights, path: &Path) -> Result<()> {
-        if self == Self::Half && weights.kept() == 0 {
-            let problem = "\"half\" keeps matrices that are stored in 16 bits, and this model has none: \
-                           others would lose digits";
-            return Err(Error::file(path, "weights", problem));
-        }
-        Ok(())
-    }
-}
 
 /// A loaded language model.
 ///
@@ -266,7 +237,7 @@ fn load_gguf(path: PathBuf, precision: Precision) -> Result<Parts> {
     let header = gguf::read(&file)?;
     let keys = Keys::from_gguf(&path, &header.metadata);
     let format = families::for_gguf(&keys)?;
-    let weights = precision.of(Weights::from_gguf(file, &header)?);
+    let weights = Weights::from_gguf(file, &header)?.keeping(precision);
     let config = format.config(&keys, &weights)?;
     let vocab = config.vocab;
     // The two take about as long, and neither needs the other.
@@ -294,7 +265,7 @@ fn load_directory(folder: &Path, precision: Precision) -> Result<Parts> {
     let keys = Keys::from_json(&config_path, &DataFile::open(&config_path)?.read_all(4 << 20)?)?;
     let format = families::for_hugging_face(&keys)?;
     let shards = weight_files(folder)?;
-    let weights = precision.of(Weights::from_safetensors(&shards)?);
+    let weights = Weights::from_safetensors(&shards)?.keeping(precision);
     let config = format.config(&keys, &weights)?;
     let tokenizer_path = folder.join("tokenizer.json");
     let has_tokenizer = is_there(&tokenizer_path);

@@ -204,6 +204,49 @@ mod linear {
     }
 }
 
+/// Rows × 1536 → 4608 in four or eight bits; candle's own quantises x, too. Beside them the same weight in f32.
+mod packed {
+    use super::*;
+    use candle_core::Module;
+    use candle_core::quantized::{GgmlDType, QMatMul, QTensor};
+    use causalcone_ops::Blocks;
+
+    const CASES: [(usize, GgmlDType); 6] = [
+        (1, GgmlDType::Q4_1),
+        (2, GgmlDType::Q4_1),
+        (100, GgmlDType::Q4_1),
+        (1, GgmlDType::Q8_0),
+        (2, GgmlDType::Q8_0),
+        (100, GgmlDType::Q8_0),
+    ];
+
+    fn weight(dtype: GgmlDType) -> QTensor {
+        QTensor::quantize(&random(4608, 1536), dtype).unwrap()
+    }
+
+    #[divan::bench(args = CASES)]
+    fn ours(bencher: Bencher<'_, '_>, (rows, dtype): (usize, GgmlDType)) {
+        let bytes = weight(dtype).data().unwrap().into_owned();
+        let stored = Tensor::from_vec(bytes.clone(), (4608, bytes.len() / 4608), &Device::Cpu).unwrap();
+        let linear = Linear::packed(&stored, Blocks::of(dtype).unwrap(), None).unwrap();
+        let x = random(rows, 1536);
+        run(bencher, || linear.forward(&x));
+    }
+
+    #[divan::bench(args = CASES)]
+    fn full(bencher: Bencher<'_, '_>, (rows, dtype): (usize, GgmlDType)) {
+        let linear = Linear::new(weight(dtype).dequantize(&Device::Cpu).unwrap().t().unwrap(), None).unwrap();
+        let x = random(rows, 1536);
+        run(bencher, || linear.forward(&x));
+    }
+
+    #[divan::bench(args = CASES)]
+    fn candle(bencher: Bencher<'_, '_>, (rows, dtype): (usize, GgmlDType)) {
+        let (x, weight) = (random(rows, 1536), QMatMul::from_qtensor(weight(dtype)).unwrap());
+        run(bencher, || weight.forward(&x));
+    }
+}
+
 /// 512 queries of 12 heads of 64: (keys each, queries that share them).
 mod attention {
     use super::*;

@@ -26,6 +26,7 @@
 
 mod activation;
 mod attention;
+mod blocks;
 mod distribution;
 mod elementwise;
 mod kernel;
@@ -33,6 +34,7 @@ mod linear;
 mod loss;
 mod norm;
 mod orthogonal;
+mod packed;
 mod panels;
 mod rope;
 mod rows;
@@ -44,6 +46,7 @@ mod testing;
 
 pub use activation::Activation;
 pub use attention::{Query, Ragged, Stretch};
+pub use blocks::Blocks;
 pub use distribution::{divergence, log_sum_exp};
 pub use elementwise::{add, multiply};
 pub use linear::Linear;

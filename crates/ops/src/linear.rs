@@ -1,6 +1,8 @@
 //! The affine map `x·W + b`.
 
+use crate::blocks::Blocks;
 use crate::kernel::{Held, floats, is_fast, is_trained};
+use crate::packed::Packed;
 use crate::panels::Panels;
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
 use std::sync::{Arc, OnceLock};
@@ -10,8 +12,8 @@ use std::sync::{Arc, OnceLock};
 /// A frozen weight (f32 on the CPU, not followed by autograd) is copied into the layout its products read, so the
 /// tensor given can be dropped; the transposed copy that gradients need is made when the first of them is computed.
 /// Every row's products are then the same to the bit, whatever other rows there are and however many threads. One in 16
-/// bits stays so, and is widened for each product: the same numbers in half the memory. Other weights are kept as they
-/// are, and multiplied by candle.
+/// bits stays so, and is widened for each product: the same numbers in half the memory. A quantised one
+/// ([`packed`](Self::packed)) is widened in registers. Other weights are kept as they are, and multiplied by candle.
 ///
 /// ```
 /// use candle_core::{Device, Tensor};
@@ -33,7 +35,6 @@ pub struct Linear {
 #[derive(Debug, Clone)]
 enum Weight {
     Frozen(Arc<Frozen>),
-    Half(Arc<Half>),
     Plain(Tensor),
 }
 
@@ -43,19 +44,55 @@ impl Linear {
     /// # Errors
     /// When the weight is no matrix, or the bias is not of its second width.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
-        let (inner, width) = weight.dims2()?;
-        if let Some(bias) = bias.as_ref().filter(|bias| bias.dims() != [width]) {
-            bail!("a bias of shape {:?} does not fit a weight of {inner} × {width}", bias.shape());
-        }
+        let shape = weight.dims2()?;
         let is_frozen = !is_trained([&weight]) && weight.elem_count() > 0;
         let weight = if is_frozen && is_half(&weight) {
-            Weight::Half(Arc::new(Half { rows: weight.t()?.contiguous()? }))
+            Weight::Frozen(Frozen::new(Store::Half(weight.t()?.contiguous()?)))
         } else if is_frozen && is_fast([&weight]) {
-            Weight::Frozen(Frozen::new(&weight)?)
+            Weight::Frozen(Frozen::new(Store::Full(panels(&weight)?)))
         } else {
             Weight::Plain(weight)
         };
-        Ok(Self { weight, bias })
+        Self { weight, bias: None }.with_bias(shape, bias)
+    }
+
+    /// Takes a quantised weight that never trains: the blocks of each column as a row of bytes, out × bytes, and a bias of
+    /// shape (out). The answers are those of the widened weight but for the order of sums.
+    ///
+    /// ```
+    /// use candle_core::{Device, Tensor, quantized::GgmlDType};
+    /// use causalcone_ops::{Blocks, Linear};
+    ///
+    /// let blocks = Blocks::of(GgmlDType::Q8_0).expect("a type with scales");
+    /// // One column of 32 numbers: scale 1 in IEEE half, and codes of 2.
+    /// let bytes: Vec<u8> = [0x00, 0x3c].into_iter().chain([2; 32]).collect();
+    /// let linear = Linear::packed(&Tensor::from_vec(bytes, (1, 34), &Device::Cpu)?, blocks, None)?;
+    /// let y = linear.forward(&Tensor::ones((1, 32), candle_core::DType::F32, &Device::Cpu)?)?;
+    /// assert_eq!(y.to_vec2::<f32>()?, [[64.0]]);
+    /// # Ok::<(), candle_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the rows are not whole blocks in bytes, there is none, or the bias is not of their number.
+    pub fn packed(rows: &Tensor, blocks: Blocks, bias: Option<Tensor>) -> Result<Self> {
+        let (width, bytes) = rows.dims2()?;
+        if width == 0 || bytes == 0 || bytes % blocks.bytes() != 0 {
+            bail!("{width} rows of {bytes} bytes are no blocks of {} bytes", blocks.bytes());
+        }
+        let inner = bytes / blocks.bytes() * blocks.numbers();
+        let rows = rows.contiguous()?;
+        let held = Held::new(&rows);
+        let (storage, layout) = held.cpu()?;
+        let bytes = &storage.as_slice::<u8>()?[layout.start_offset()..][..width * bytes];
+        let store = Store::Packed(Packed::new(bytes, blocks, inner, width));
+        Self { weight: Weight::Frozen(Frozen::new(store)), bias: None }.with_bias((inner, width), bias)
+    }
+
+    fn with_bias(self, (inner, width): (usize, usize), bias: Option<Tensor>) -> Result<Self> {
+        if let Some(bias) = bias.as_ref().filter(|bias| bias.dims() != [width]) {
+            bail!("a bias of shape {:?} does not fit a weight of {inner} × {width}", bias.shape());
+        }
+        Ok(Self { bias, ..self })
     }
 
     /// Maps rows (n × in) to rows (n × out).
@@ -67,11 +104,7 @@ impl Linear {
             (Weight::Frozen(weight), Some(bias)) if is_fast([bias]) && !is_trained([bias]) => {
                 return weight.forward(x, Some(bias.contiguous()?));
             }
-            (Weight::Half(weight), Some(bias)) if is_fast([bias]) && !is_trained([bias]) => {
-                return weight.forward(x, Some(bias.contiguous()?));
-            }
             (Weight::Frozen(weight), _) => weight.forward(x, None)?,
-            (Weight::Half(weight), _) => weight.forward(x, None)?,
             (Weight::Plain(weight), _) => x.matmul(weight)?,
         };
         self.bias.as_ref().map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))
@@ -86,7 +119,6 @@ impl Linear {
     pub(crate) fn slopes(&self, grad: &Tensor) -> Result<Tensor> {
         match &self.weight {
             Weight::Frozen(weight) => weight.slopes(grad),
-            Weight::Half(weight) => weight.wide()?.slopes(grad),
             Weight::Plain(weight) => grad.matmul(&weight.t()?),
         }
     }
@@ -97,22 +129,7 @@ impl Linear {
     /// When there is no such column.
     pub fn columns(&self, columns: &[u32]) -> Result<Tensor> {
         match &self.weight {
-            Weight::Frozen(weight) => {
-                let panels = &weight.panels;
-                if let Some(column) = columns.iter().find(|column| **column as usize >= panels.width()) {
-                    bail!(
-                        "there is no column {column} in a weight of {} × {}",
-                        panels.inner(),
-                        panels.width()
-                    );
-                }
-                let numbers = columns.iter().flat_map(|column| panels.column(*column as usize)).collect();
-                Tensor::from_vec(numbers, (columns.len(), panels.inner()), &Device::Cpu)
-            }
-            Weight::Half(weight) => {
-                let ids = Tensor::new(columns, weight.rows.device())?;
-                weight.rows.index_select(&ids, 0)?.to_dtype(DType::F32)
-            }
+            Weight::Frozen(weight) => weight.columns(columns),
             Weight::Plain(weight) => {
                 weight.t()?.contiguous()?.index_select(&Tensor::new(columns, weight.device())?, 0)
             }
@@ -123,9 +140,18 @@ impl Linear {
 /// A weight that never trains.
 #[derive(Debug)]
 struct Frozen {
-    panels: Panels,
-    /// The weight of gradients.
+    store: Store,
+    /// The weight of gradients, where all is held in f32.
     transposed: OnceLock<Arc<Frozen>>,
+}
+
+/// How its numbers are held.
+#[derive(Debug)]
+enum Store {
+    Full(Panels),
+    /// In 16 bits, out × in.
+    Half(Tensor),
+    Packed(Packed),
 }
 
 /// Whether a weight is in 16 bits, and can be widened here.
@@ -133,80 +159,92 @@ fn is_half(weight: &Tensor) -> bool {
     matches!(weight.dtype(), DType::F16 | DType::BF16) && weight.device().is_cpu()
 }
 
-/// A weight that never trains, in 16 bits.
-#[derive(Debug)]
-struct Half {
-    /// out × in
-    rows: Tensor,
-}
-
-impl Half {
-    /// The same numbers in f32, for one product.
-    fn wide(&self) -> Result<Arc<Frozen>> {
-        Frozen::new(&self.rows.to_dtype(DType::F32)?.t()?)
-    }
-
-    fn forward(self: &Arc<Self>, x: &Tensor, bias: Option<Tensor>) -> Result<Tensor> {
-        let (width, inner) = self.rows.dims2()?;
-        product(x, (inner, width), Affine { weight: Source::Half(self.clone()), bias })
-    }
-}
-
-/// Rows through a frozen map.
-fn product(x: &Tensor, (inner, width): (usize, usize), map: Affine) -> Result<Tensor> {
-    let (_, given) = x.dims2()?;
-    if given != inner {
-        bail!("rows of width {given} do not fit a weight of {inner} × {width}");
-    }
-    if !is_fast([x]) {
-        bail!("a frozen weight takes rows in f32 on the CPU, not {:?}", x.dtype());
-    }
-    x.contiguous()?.apply_op1(map)
+/// A copy of a weight, in × out, any strides.
+fn panels(weight: &Tensor) -> Result<Panels> {
+    let (inner, width) = weight.dims2()?;
+    let held = Held::new(weight);
+    let (storage, layout) = held.cpu()?;
+    let numbers = &storage.as_slice::<f32>()?[layout.start_offset()..];
+    Ok(Panels::new(inner, width, numbers, (layout.stride()[0], layout.stride()[1])))
 }
 
 impl Frozen {
-    /// A copy of a weight, in × out, any strides.
-    fn new(weight: &Tensor) -> Result<Arc<Self>> {
-        let (inner, width) = weight.dims2()?;
-        let held = Held::new(weight);
-        let (storage, layout) = held.cpu()?;
-        let numbers = &storage.as_slice::<f32>()?[layout.start_offset()..];
-        let panels = Panels::new(inner, width, numbers, (layout.stride()[0], layout.stride()[1]));
-        Ok(Arc::new(Self { panels, transposed: OnceLock::new() }))
+    fn new(store: Store) -> Arc<Self> {
+        Arc::new(Self { store, transposed: OnceLock::new() })
+    }
+
+    /// In × out.
+    fn shape(&self) -> Result<(usize, usize)> {
+        Ok(match &self.store {
+            Store::Full(panels) => (panels.inner(), panels.width()),
+            Store::Half(rows) => rows.t()?.dims2()?,
+            Store::Packed(packed) => (packed.inner(), packed.width()),
+        })
+    }
+
+    /// The same numbers in f32, for one product: a graph would hold every layer's.
+    fn wide(&self) -> Result<Panels> {
+        if let Store::Half(rows) = &self.store {
+            return panels(&rows.to_dtype(DType::F32)?.t()?);
+        }
+        let (_, width) = self.shape()?;
+        let all: Vec<u32> = (0..).take(width).collect();
+        panels(&self.columns(&all)?.t()?)
     }
 
     fn forward(self: &Arc<Self>, x: &Tensor, bias: Option<Tensor>) -> Result<Tensor> {
-        let shape = (self.panels.inner(), self.panels.width());
-        product(x, shape, Affine { weight: Source::Frozen(self.clone()), bias })
+        let (inner, width) = self.shape()?;
+        let (_, given) = x.dims2()?;
+        if given != inner {
+            bail!("rows of width {given} do not fit a weight of {inner} × {width}");
+        }
+        if !is_fast([x]) {
+            bail!("a frozen weight takes rows in f32 on the CPU, not {:?}", x.dtype());
+        }
+        x.contiguous()?.apply_op1(Affine { weight: self.clone(), bias })
+    }
+
+    fn times(&self, x: &[f32], bias: Option<&[f32]>) -> Result<Vec<f32>> {
+        Ok(match &self.store {
+            Store::Full(panels) => panels.times(x, bias),
+            Store::Half(_) => self.wide()?.times(x, bias),
+            Store::Packed(packed) => packed.times(x, bias),
+        })
     }
 
     fn slopes(&self, grad: &Tensor) -> Result<Tensor> {
-        let transposed = self.transposed.get_or_init(|| {
-            Arc::new(Frozen { panels: self.panels.transposed(), transposed: OnceLock::new() })
-        });
-        transposed.forward(grad, None)
+        let turned = |panels: &Panels| Self::new(Store::Full(panels.transposed()));
+        match &self.store {
+            Store::Full(panels) => self.transposed.get_or_init(|| turned(panels)).forward(grad, None),
+            Store::Half(_) | Store::Packed(_) => turned(&self.wide()?).forward(grad, None),
+        }
+    }
+
+    fn columns(&self, columns: &[u32]) -> Result<Tensor> {
+        let (inner, width) = self.shape()?;
+        if let Some(column) = columns.iter().find(|column| **column as usize >= width) {
+            bail!("there is no column {column} in a weight of {inner} × {width}");
+        }
+        let shape = (columns.len(), inner);
+        let all = columns.iter().map(|column| *column as usize);
+        match &self.store {
+            Store::Full(panels) => {
+                Tensor::from_vec(all.flat_map(|j| panels.column(j)).collect(), shape, &Device::Cpu)
+            }
+            Store::Half(rows) => {
+                rows.index_select(&Tensor::new(columns, rows.device())?, 0)?.to_dtype(DType::F32)
+            }
+            Store::Packed(packed) => {
+                Tensor::from_vec(all.flat_map(|j| packed.column(j)).collect(), shape, &Device::Cpu)
+            }
+        }
     }
 }
 
 /// A frozen map as a kernel: the weight is no argument of it, so its gradient is never computed.
 struct Affine {
-    weight: Source,
+    weight: Arc<Frozen>,
     bias: Option<Tensor>,
-}
-
-/// Where a product's weight comes from. What is widened is not kept: a graph would hold every layer's.
-enum Source {
-    Frozen(Arc<Frozen>),
-    Half(Arc<Half>),
-}
-
-impl Source {
-    fn wide(&self) -> Result<Arc<Frozen>> {
-        match self {
-            Self::Frozen(weight) => Ok(weight.clone()),
-            Self::Half(weight) => weight.wide(),
-        }
-    }
 }
 
 impl CustomOp1 for Affine {
@@ -217,14 +255,13 @@ impl CustomOp1 for Affine {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let bias = self.bias.as_ref().map(Held::new);
         let bias = bias.as_ref().map(Held::floats).transpose()?;
-        let weight = self.weight.wide()?;
-        let panels = &weight.panels;
-        let y = panels.times(floats(x, layout)?, bias);
-        Ok((CpuStorage::F32(y), Shape::from((layout.dims()[0], panels.width()))))
+        let (_, width) = self.weight.shape()?;
+        let y = self.weight.times(floats(x, layout)?, bias)?;
+        Ok((CpuStorage::F32(y), Shape::from((layout.dims()[0], width))))
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        self.weight.wide()?.slopes(grad).map(Some)
+        self.weight.slopes(grad).map(Some)
     }
 }
 
@@ -233,6 +270,7 @@ mod tests {
     use super::*;
     use crate::testing::{assert_close, assert_same_on_any_threads, check, noise, numbers};
     use candle_core::Var;
+    use candle_core::quantized::{GgmlDType, QTensor};
     use rayon::prelude::*;
 
     fn like(parameter: &Tensor, x: &Tensor) -> Tensor {
@@ -301,6 +339,55 @@ mod tests {
             let y = linear.forward(&noise((rows, inner), 2)).unwrap();
             assert_eq!((y.dims(), numbers(&y)), (&[rows, width][..], vec![0.0; rows * width]));
         }
+    }
+
+    /// Every type of blocks, several of each; widths that fill their panels and that do not.
+    #[test]
+    fn packed_products_are_those_of_the_widened_weight() {
+        use GgmlDType::*;
+        for dtype in [Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2K, Q3K, Q4K, Q5K, Q6K, Q8K] {
+            for (inner, width) in [(256, 1), (512, 16), (768, 83), (256, 150)] {
+                let bias = noise(width, 2);
+                let full = QTensor::quantize(&noise((width, inner), 1), dtype).unwrap();
+                let bytes = full.data().unwrap().into_owned();
+                let rows =
+                    Tensor::from_vec(bytes.clone(), (width, bytes.len() / width), &Device::Cpu).unwrap();
+                let wide = full.dequantize(&Device::Cpu).unwrap();
+                let wide = Linear::new(wide.t().unwrap(), Some(bias.clone())).unwrap();
+                let blocks = Blocks::of(dtype).unwrap();
+                let packed = Linear::packed(&rows, blocks, Some(bias)).unwrap();
+                assert!(packed.is_frozen());
+                let last = u32::try_from(width).unwrap() - 1;
+                let columns = |linear: &Linear| numbers(&linear.columns(&[last, 0]).unwrap());
+                assert_eq!(columns(&packed), columns(&wide), "{dtype:?}");
+                let x = noise((100, inner), 3);
+                let together = packed.forward(&x).unwrap();
+                // Up to 768 products of numbers below 1, codes times scales in another order.
+                assert_close(&together, &wide.forward(&x).unwrap(), 2e-5);
+                for (first, rows) in [(0, 1), (5, 2), (7, 3), (50, 4), (10, 5), (37, 60)] {
+                    let alone = packed.forward(&x.narrow(0, first, rows).unwrap()).unwrap();
+                    assert_eq!(numbers(&alone), numbers(&together.narrow(0, first, rows).unwrap()));
+                }
+                let slopes = |linear: &Linear| numbers(&linear.slopes(&noise((3, width), 4)).unwrap());
+                assert_eq!(slopes(&packed), slopes(&wide), "{dtype:?}");
+                assert!(packed.columns(&[last + 1]).is_err() && packed.forward(&noise((3, 4), 1)).is_err());
+            }
+        }
+        let rows = Tensor::zeros((3, 35), DType::U8, &Device::Cpu).unwrap();
+        let blocks = Blocks::of(Q8_0).unwrap();
+        assert!(Linear::packed(&rows, blocks, None).is_err(), "no whole blocks");
+        let rows = rows.narrow(1, 0, 34).unwrap();
+        assert!(Linear::packed(&rows, blocks, Some(noise(4, 1))).is_err(), "a bias of another width");
+        assert!(Linear::packed(&rows, blocks, Some(noise(3, 1))).is_ok());
+    }
+
+    #[test]
+    fn packed_products_are_the_same_on_any_threads() {
+        let full = QTensor::quantize(&noise((300, 256), 1), GgmlDType::Q4_1).unwrap();
+        let bytes = full.data().unwrap().into_owned();
+        let rows = Tensor::from_vec(bytes, (300, 160), &Device::Cpu).unwrap();
+        let linear = Linear::packed(&rows, Blocks::of(GgmlDType::Q4_1).unwrap(), None).unwrap();
+        assert_same_on_any_threads(&noise((70, 256), 3), |x| linear.forward(x));
     }
 
     #[test]

@@ -18,9 +18,9 @@ use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 
 /// Columns of a panel.
-const PANEL: usize = 16;
+pub(crate) const PANEL: usize = 16;
 /// Rows of a strip.
-const STRIP: usize = 6;
+pub(crate) const STRIP: usize = 6;
 /// Panels at once for a strip alone, where a vector is as wide as one.
 const ABREAST: usize = 4;
 /// Rows of a panel that are multiplied before the next panel's. Longer sums are written less often, shorter
@@ -136,42 +136,58 @@ impl Panels {
 
     /// x·W + b for rows x, which are whole.
     pub(crate) fn times(&self, x: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
-        let rows = x.len() / self.inner;
-        let mut out = vec![0.0; rows * self.width];
-        // Blocks of equal height, so that none is a handful of rows.
-        let strips = rows.div_ceil(STRIP);
-        let block = strips.div_ceil(strips.div_ceil(ROWS / STRIP).max(1)) * STRIP;
-        for (x, out) in x.chunks((block * self.inner).max(1)).zip(out.chunks_mut((block * self.width).max(1)))
-        {
-            // Taken, not borrowed: while this thread waits for the others it may be given another product.
-            let mut strips = STRIPS.take();
-            interleave(x, self.inner, &mut strips);
-            self.block(&strips, out, bias);
-            STRIPS.set(strips);
-        }
-        out
+        let shape = (self.inner, self.width);
+        by_blocks(x, shape, |strips, out| {
+            by_panels(shape, out, |first, out| {
+                simd::dispatch(Part { weight: self, first, strips, out, bias });
+            });
+        })
     }
+}
 
-    /// One block of rows, by all threads, each of them some panels.
-    fn block(&self, strips: &[[f32; STRIP]], out: &mut [f32], bias: Option<&[f32]>) {
-        let rows = out.len() / self.width;
-        let panels = self.width.div_ceil(PANEL);
-        let tasks = match rows * self.inner * self.width {
-            0..SMALL => 1,
-            _ => panels.min(TASKS * rayon::current_num_threads()),
-        };
-        let share = panels.div_ceil(tasks);
-        let mut parts: Vec<Vec<&mut [f32]>> =
-            (0..panels.div_ceil(share)).map(|_| Vec::with_capacity(rows)).collect();
-        for row in out.chunks_exact_mut(self.width) {
-            for (part, row) in parts.iter_mut().zip(row.chunks_mut(share * PANEL)) {
-                part.push(row);
-            }
-        }
-        parts.into_par_iter().enumerate().for_each(|(task, out)| {
-            simd::dispatch(Part { weight: self, first: task * share, strips, out, bias });
-        });
+/// Rows through a weight of in × out, a block of them at a time: calls with the block's strips and what comes of its rows.
+pub(crate) fn by_blocks(
+    x: &[f32],
+    (inner, width): (usize, usize),
+    mut each: impl FnMut(&[[f32; STRIP]], &mut [f32]),
+) -> Vec<f32> {
+    let rows = x.len() / inner;
+    let mut out = vec![0.0; rows * width];
+    // Blocks of equal height, so that none is a handful of rows.
+    let strips = rows.div_ceil(STRIP);
+    let block = strips.div_ceil(strips.div_ceil(ROWS / STRIP).max(1)) * STRIP;
+    for (x, out) in x.chunks((block * inner).max(1)).zip(out.chunks_mut((block * width).max(1))) {
+        // Taken, not borrowed: while this thread waits for the others it may be given another product.
+        let mut strips = STRIPS.take();
+        interleave(x, inner, &mut strips);
+        each(&strips, out);
+        STRIPS.set(strips);
     }
+    out
+}
+
+/// What comes of a block of rows, by all threads, each of them some panels: calls with the first panel and these columns of
+/// every row.
+pub(crate) fn by_panels(
+    (inner, width): (usize, usize),
+    out: &mut [f32],
+    run: impl Fn(usize, Vec<&mut [f32]>) + Sync,
+) {
+    let rows = out.len() / width;
+    let panels = width.div_ceil(PANEL);
+    let tasks = match rows * inner * width {
+        0..SMALL => 1,
+        _ => panels.min(TASKS * rayon::current_num_threads()),
+    };
+    let share = panels.div_ceil(tasks);
+    let mut parts: Vec<Vec<&mut [f32]>> =
+        (0..panels.div_ceil(share)).map(|_| Vec::with_capacity(rows)).collect();
+    for row in out.chunks_exact_mut(width) {
+        for (part, row) in parts.iter_mut().zip(row.chunks_mut(share * PANEL)) {
+            part.push(row);
+        }
+    }
+    parts.into_par_iter().enumerate().for_each(|(task, out)| run(task * share, out));
 }
 
 thread_local! {

@@ -95,8 +95,8 @@ impl<T: Tap> Attention<T> for Whole<'_> {
 #[derive(Debug)]
 pub struct Decoder {
     pub(crate) config: Config,
-    /// vocab × width; none where it is the unembedding
-    pub(crate) token_embedding: Option<Tensor>,
+    /// width × vocab; none where it is the unembedding
+    pub(crate) token_embedding: Option<Linear>,
     pub(crate) position_embedding: Option<Tensor>,
     /// One for each of the configuration's ways of rotating.
     pub(crate) ropes: Vec<Rope>,
@@ -122,10 +122,7 @@ impl Decoder {
     /// # Errors
     /// When an id is outside the vocabulary.
     pub fn token_embeddings(&self, ids: &[u32]) -> Result<Tensor> {
-        let rows = match &self.token_embedding {
-            Some(table) => table.index_select(&Tensor::new(ids, table.device())?, 0)?.to_dtype(DType::F32)?,
-            None => self.unembedding.columns(ids)?,
-        };
+        let rows = self.token_embedding.as_ref().unwrap_or(&self.unembedding).columns(ids)?;
         Ok(if self.config.embedding_scale == 1.0 { rows } else { (rows * self.config.embedding_scale)? })
     }
 

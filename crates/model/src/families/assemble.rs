@@ -3,7 +3,7 @@
 use crate::Result;
 use crate::config::{Config, Norm, QueryKeyNorm};
 use crate::decoder::{Block, Decoder, Gate, NormWeights, rope};
-use crate::file::Weights;
+use crate::file::{Stored, Weights};
 use candle_core::{DType, Tensor};
 use causalcone_ops::Linear;
 use rayon::prelude::*;
@@ -61,8 +61,11 @@ pub(super) enum Into {
     Stacked(&'static str),
 }
 
-/// A weight, out × in, and its bias.
-type Matrix = (Tensor, Option<Tensor>);
+/// A weight, out × in or as it is stored, and its bias.
+struct Matrix {
+    weight: Stored,
+    bias: Option<Tensor>,
+}
 
 struct Parts<'a> {
     config: &'a Config,
@@ -113,14 +116,20 @@ impl Parts<'_> {
     /// A weight, out × in whatever its layout, and its bias.
     fn matrix(&self, name: &str, input: usize, output: usize, biased: bool) -> Result<Matrix> {
         let shape = if self.names.transposed { [input, output] } else { [output, input] };
-        let weight = self.weights.take_matrix(&format!("{}{name}.weight", self.prefix), &shape)?;
-        let weight = if self.names.transposed { weight.t()? } else { weight };
+        let name_of_weight = format!("{}{name}.weight", self.prefix);
+        let mut weight = self.weights.take_matrix(&name_of_weight, &shape)?;
+        if self.names.transposed {
+            if weight.blocks.is_some() {
+                return Err(self.weights.bad(&name_of_weight, "is quantised, and stored in × out"));
+            }
+            weight.rows = weight.rows.t()?;
+        }
         let bias = biased.then(|| self.take(&format!("{name}.bias"), &[output])).transpose()?;
-        Ok((weight, bias))
+        Ok(Matrix { weight, bias })
     }
 
     fn linear(&self, name: &str, input: usize, output: usize, biased: bool) -> Result<Linear> {
-        linear(self.matrix(name, input, output, biased)?)
+        self.matrix(name, input, output, biased)?.linear()
     }
 
     fn block(&self, layer: usize) -> Result<Block> {
@@ -145,7 +154,7 @@ impl Parts<'_> {
             },
             Into::Stacked(both) => {
                 let both = self.matrix(&name(both), d, 2 * m, bias)?;
-                Gate { into: linear(rows(&both, 0, m)?)?, up: Some(linear(rows(&both, m, m)?)?) }
+                Gate { into: both.rows(0, m)?.linear()?, up: Some(both.rows(m, m)?.linear()?) }
             }
         };
         Ok(Block {
@@ -182,12 +191,12 @@ impl Parts<'_> {
             ],
             Projections::Stacked(all) => {
                 let all = self.matrix(&name(all), d, q + 2 * kv, biased)?;
-                [rows(&all, 0, q)?, rows(&all, q, kv)?, rows(&all, q + kv, kv)?]
+                [all.rows(0, q)?, all.rows(q, kv)?, all.rows(q + kv, kv)?]
             }
             Projections::ByHead(all) => {
                 let all = self.matrix(&name(all), d, 3 * q, biased)?;
                 let third = |n: usize| {
-                    map(&all, |x| {
+                    all.map(|x| {
                         let by_head = x.reshape((config.heads, 3, config.head_dim, ()))?;
                         let (_, rest) = x.dims().split_at(1);
                         by_head.narrow(1, n, 1)?.contiguous()?.reshape([&[q], rest].concat())
@@ -197,47 +206,54 @@ impl Parts<'_> {
             }
         };
         let turned = |matrix: Matrix, heads: usize| {
-            if names.pairs { map(&matrix, |x| halves(x, heads)) } else { Ok(matrix) }
+            if names.pairs { matrix.map(|x| halves(x, heads)) } else { Ok(matrix) }
         };
-        Ok([linear(turned(query, config.heads)?)?, linear(turned(key, config.kv_heads)?)?, linear(value)?])
+        Ok([turned(query, config.heads)?.linear()?, turned(key, config.kv_heads)?.linear()?, value.linear()?])
     }
 
     /// The token embedding, where it is not the unembedding, and the unembedding.
-    fn embeddings(&self) -> Result<(Option<Tensor>, Linear)> {
+    fn embeddings(&self) -> Result<(Option<Linear>, Linear)> {
         let Self { config, weights, names, .. } = self;
         let shape = [config.vocab, config.width];
         let output = names.unembedding;
         let token = format!("{}{}.weight", self.prefix, names.token_embedding);
-        let embedding = weights.take_matrix(&token, &shape)?;
+        let matrix = |name| Matrix { weight: weights.take_matrix(name, &shape)?, bias: None }.linear();
+        let embedding = matrix(&token)?;
         if !config.tied {
-            return Ok((Some(embedding), Linear::new(weights.take_matrix(output, &shape)?.t()?, None)?));
+            return Ok((Some(embedding), matrix(output)?));
         }
         if weights.contains(output) {
             // Some files hold the tied tensor twice. A second one that differs contradicts the file's own
             // configuration, and either choice could be wrong.
-            let second = weights.take(output, &shape)?;
-            let apart = (second - &embedding.to_dtype(DType::F32)?)?.abs()?.max_all()?.to_scalar::<f32>()?;
-            if apart != 0.0 {
+            let (first, second) = (weights.take(&token, &shape)?, weights.take(output, &shape)?);
+            if (second - first)?.abs()?.max_all()?.to_scalar::<f32>()? != 0.0 {
                 return Err(weights
                     .bad(output, "differs from the embedding, but the configuration says the two are tied"));
             }
         }
-        Ok((None, Linear::new(embedding.t()?, None)?))
+        Ok((None, embedding))
     }
 }
 
-fn linear((weight, bias): Matrix) -> Result<Linear> {
-    Ok(Linear::new(weight.t()?, bias)?)
-}
+impl Matrix {
+    fn linear(self) -> Result<Linear> {
+        let Self { weight: Stored { rows, blocks }, bias } = self;
+        Ok(match blocks {
+            Some(blocks) => Linear::packed(&rows, blocks, bias)?,
+            None => Linear::new(rows.t()?, bias)?,
+        })
+    }
 
-/// Weight and bias, each mapped.
-fn map((weight, bias): &Matrix, f: impl Fn(&Tensor) -> candle_core::Result<Tensor>) -> Result<Matrix> {
-    Ok((f(weight)?, bias.as_ref().map(f).transpose()?))
-}
+    /// Weight and bias, the rows of each moved about: what a row is stays as it is.
+    fn map(&self, f: impl Fn(&Tensor) -> candle_core::Result<Tensor>) -> Result<Self> {
+        let weight = Stored { rows: f(&self.weight.rows)?, blocks: self.weight.blocks };
+        Ok(Self { weight, bias: self.bias.as_ref().map(f).transpose()? })
+    }
 
-/// Some rows of a weight and of its bias.
-fn rows(matrix: &Matrix, first: usize, count: usize) -> Result<Matrix> {
-    map(matrix, |x| x.narrow(0, first, count)?.contiguous())
+    /// Some rows of a weight and of its bias.
+    fn rows(&self, first: usize, count: usize) -> Result<Self> {
+        self.map(|x| x.narrow(0, first, count)?.contiguous())
+    }
 }
 
 /// Reorders rows from (…, pair, 2) within a head to (…, 2, pair).

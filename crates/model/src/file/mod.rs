@@ -11,10 +11,13 @@ pub mod json;
 pub mod keys;
 mod npy;
 mod pickle;
+mod precision;
 pub mod safetensors;
 mod torch;
 mod weights;
 
+pub use precision::Precision;
+pub(crate) use weights::Stored;
 pub use weights::{Encoding, Entry, Order, Weights};
 
 use crate::{Error, Result};

@@ -1,9 +1,10 @@
 //! The tensors of one model, from one file or many, read as f32 by name.
 
-use super::{DataFile, gguf, npy, safetensors, torch};
+use super::{DataFile, Precision, gguf, npy, safetensors, torch};
 use crate::{Error, Result};
 use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{DType, Device, Tensor};
+use causalcone_ops::Blocks;
 use rayon::prelude::*;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -104,9 +105,16 @@ pub struct Weights {
     files: Vec<DataFile>,
     entries: HashMap<String, (usize, Entry)>,
     taken: Mutex<HashSet<String>>,
-    /// Whether matrices that are stored in 16 bits stay so.
-    keeps_half: bool,
+    precision: Precision,
     kept: AtomicUsize,
+}
+
+/// A matrix out of a file, its rows the slowest axis.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    /// Its numbers, or its rows as bytes of blocks.
+    pub(crate) rows: Tensor,
+    pub(crate) blocks: Option<Blocks>,
 }
 
 impl Weights {
@@ -169,7 +177,7 @@ impl Weights {
             files: Vec::new(),
             entries: HashMap::new(),
             taken: Mutex::default(),
-            keeps_half: false,
+            precision: Precision::Full,
             kept: AtomicUsize::new(0),
         }
     }
@@ -203,33 +211,75 @@ impl Weights {
         self.entries.values().map(|(_, entry)| entry)
     }
 
-    /// The same, of which matrices that are stored in 16 bits stay so ([`take_matrix`](Self::take_matrix)).
-    #[must_use]
-    pub fn keeping_half(mut self) -> Self {
-        self.keeps_half = true;
+    /// The same, of which matrices stay as they are stored where that precision keeps them
+    /// ([`take_matrix`](Self::take_matrix)).
+    pub(crate) fn keeping(mut self, precision: Precision) -> Self {
+        self.precision = precision;
         self
     }
 
-    /// How many tensors stayed in 16 bits.
-    pub fn kept(&self) -> usize {
+    /// How many tensors stayed as they are stored.
+    pub(crate) fn kept(&self) -> usize {
         self.kept.load(Ordering::Relaxed)
     }
 
-    /// The tensor of that name, which must have that shape: in 16 bits if it is stored so and stays so, else as f32.
+    /// The matrix of that name, which must have that shape: as it is stored if it stays so, else as f32.
     ///
     /// # Errors
     /// As [`take`](Self::take).
-    pub fn take_matrix(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let entry = self.entries.get(name).filter(|(_, entry)| self.keeps_half && entry.order == Order::Rows);
-        let dtype = match entry.map(|(_, entry)| entry.encoding) {
-            Some(Encoding::Ggml(GgmlDType::F16)) => DType::F16,
-            Some(Encoding::Ggml(GgmlDType::BF16)) => DType::BF16,
-            _ => return self.take(name, shape),
+    pub(crate) fn take_matrix(&self, name: &str, shape: &[usize; 2]) -> Result<Stored> {
+        let keeps = self.precision != Precision::Full;
+        let found = self.entries.get(name).filter(|(_, entry)| keeps && entry.order == Order::Rows);
+        let encoding = found.map(|(_, entry)| entry.encoding);
+        let half = match encoding {
+            Some(Encoding::Ggml(GgmlDType::F16)) => Some(DType::F16),
+            Some(Encoding::Ggml(GgmlDType::BF16)) => Some(DType::BF16),
+            _ => None,
         };
-        // Read as f32, whose checks are the same, and put back: exactly what it was.
-        let kept = self.take(name, shape)?.to_dtype(dtype)?;
+        let blocks = match encoding {
+            Some(Encoding::Ggml(dtype)) if self.precision == Precision::Packed => Blocks::of(dtype),
+            _ => None,
+        };
+        let rows = match (half, blocks) {
+            // Read as f32, whose checks are the same, and put back: exactly what it was.
+            (Some(half), _) => self.take(name, shape)?.to_dtype(half)?,
+            (None, Some(blocks)) => self.take_blocks(name, shape, blocks)?,
+            (None, None) => return Ok(Stored { rows: self.take(name, shape)?, blocks: None }),
+        };
         self.kept.fetch_add(1, Ordering::Relaxed);
-        Ok(kept)
+        Ok(Stored { rows, blocks })
+    }
+
+    /// The rows of a matrix as they are in the file, rows × bytes.
+    fn take_blocks(&self, name: &str, shape: &[usize; 2], blocks: Blocks) -> Result<Tensor> {
+        let (file, entry) = self.entry(name, shape)?;
+        let [rows, inner] = *shape;
+        let size = inner / blocks.numbers() * blocks.bytes();
+        if !inner.is_multiple_of(blocks.numbers()) || (rows * size) as u64 != entry.bytes {
+            let problem = format!("has rows of {inner}, which are no whole blocks of {}", blocks.numbers());
+            return Err(Error::file(file.path(), name, problem));
+        }
+        let mut bytes = vec![0; rows * size];
+        let piece = (PIECE as usize / inner.max(1)).max(1) * size.max(1);
+        bytes.par_chunks_mut(piece).enumerate().try_for_each(|(i, out)| {
+            file.read_at(out, entry.offset + (i * piece) as u64)?;
+            blocks.not_finite(out).map_or(Ok(()), |x| Err(not_finite(file, entry, x)))
+        })?;
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(name.into());
+        Ok(Tensor::from_vec(bytes, (rows, size), &Device::Cpu)?)
+    }
+
+    /// A tensor that must be there and have that shape, and its file.
+    fn entry(&self, name: &str, shape: &[usize]) -> Result<(&DataFile, &Entry)> {
+        let Some((index, entry)) = self.entries.get(name) else {
+            return Err(self.bad(name, "the tensor is missing"));
+        };
+        let file = &self.files[*index];
+        if entry.shape != shape {
+            let problem = format!("has shape {:?}, where this configuration has {shape:?}", entry.shape);
+            return Err(Error::file(file.path(), name, problem));
+        }
+        Ok((file, entry))
     }
 
     /// The tensor of that name, which must have that shape, as f32.
@@ -240,14 +290,7 @@ impl Weights {
     /// # Errors
     /// When it is missing, has another shape, is no float, or holds a value that is not finite.
     pub fn take(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let Some((index, entry)) = self.entries.get(name) else {
-            return Err(self.bad(name, "the tensor is missing"));
-        };
-        let file = &self.files[*index];
-        if entry.shape != shape {
-            let problem = format!("has shape {:?}, where this configuration has {shape:?}", entry.shape);
-            return Err(Error::file(file.path(), name, problem));
-        }
+        let (file, entry) = self.entry(name, shape)?;
         let values = widen(file, entry)?;
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(name.into());
         if entry.order == Order::Columns {
@@ -298,13 +341,15 @@ fn widen(file: &DataFile, entry: &Entry) -> Result<Vec<f32>> {
         decode(entry.encoding, bytes, out)
             .map_err(|problem| Error::file(file.path(), &entry.name, problem))?;
         match out.iter().find(|x| !x.is_finite()) {
-            Some(x) => {
-                Err(Error::file(file.path(), &entry.name, format!("holds {x}, which no weight can be")))
-            }
+            Some(x) => Err(not_finite(file, entry, *x)),
             None => Ok(()),
         }
     })?;
     Ok(values)
+}
+
+fn not_finite(file: &DataFile, entry: &Entry, x: f32) -> Error {
+    Error::file(file.path(), &entry.name, format!("holds {x}, which no weight can be"))
 }
 
 fn decode(encoding: Encoding, bytes: Vec<u8>, out: &mut [f32]) -> Result<(), String> {
