@@ -31,6 +31,7 @@ impl Experiment<'_> {
         distinct("sites", &sweep.sites)?;
         distinct("scales", &sweep.scales)?;
         distinct("metrics", &sweep.metrics)?;
+        self.check_scales(sweep, edits)?;
         let at_sites: Vec<Vec<Expanded>> = if sweep.sites.is_empty() {
             vec![edits.iter().map(|edit| expanded[edit.0].clone()).collect()]
         } else {
@@ -38,6 +39,28 @@ impl Experiment<'_> {
             sweep.sites.iter().copied().map(at).collect::<Result<_>>()?
         };
         at_sites.into_iter().map(|moving| Axes::new(sweep, moving)).collect()
+    }
+
+    /// That scales can be set, and that an edit they move uses them.
+    pub(crate) fn check_scales(&self, sweep: &Sweep, edits: &[EditId]) -> Result<()> {
+        let (scales, ops) = (&sweep.scales, || edits.iter().map(|edit| &self.edits[edit.0].op));
+        // Arithmetic is f32: a scale must be finite there.
+        if let Some(scale) = scales.iter().find(|scale| !(**scale as f32).is_finite()) {
+            return Err(Error::part("sweep", format!("scale {scale} is not a finite number")));
+        }
+        let is_noise = ops().any(|op| op.kind == OpKind::Noise && op.value.is_none());
+        if let (Some(level), true) = (scales.iter().find(|s| **s < 0.0), is_noise) {
+            let problem =
+                format!("scale {level} is negative, where the level of noise is a standard deviation");
+            return Err(Error::part("sweep", problem));
+        }
+        if !scales.is_empty() && ops().all(|op| !op.kind.info().takes_scale) {
+            return Err(Error::part(
+                "sweep",
+                "scales need an op with a scale: add, subtract, noise or scale",
+            ));
+        }
+        Ok(())
     }
 
     /// How many samples of noise there are; `None` where samples are not swept.
@@ -77,7 +100,6 @@ impl Axes {
         })?;
         let positions = choices("positions", sweep.positions, &moving, |edit| edit.positions.len())?;
         let layers = layer_choices(sweep.layers, &moving)?;
-        check_scales(&sweep.scales, &moving)?;
         let scales = match sweep.scales.as_slice() {
             [] => vec![None],
             scales => scales.iter().copied().map(Some).collect(),
@@ -156,27 +178,12 @@ pub(crate) fn one<T: PartialEq + Clone>(values: impl IntoIterator<Item = T>) -> 
 }
 
 /// Two equal points of an axis would be two rows for one cell.
-fn distinct<T: Debug>(key: &str, list: &[T]) -> Result<()> {
+pub(crate) fn distinct<T: Debug>(key: &str, list: &[T]) -> Result<()> {
     let mut seen = HashSet::new();
     match list.iter().find(|item| !seen.insert(format!("{item:?}"))) {
         Some(item) => Err(Error::part("sweep", format!("{key} lists {item:?} twice"))),
         None => Ok(()),
     }
-}
-
-fn check_scales(scales: &[f64], moving: &[Expanded]) -> Result<()> {
-    // Arithmetic is f32: a scale must be finite there.
-    if let Some(scale) = scales.iter().find(|scale| !(**scale as f32).is_finite()) {
-        return Err(Error::part("sweep", format!("scale {scale} is not a finite number")));
-    }
-    if let (Some(level), true) = (scales.iter().find(|s| **s < 0.0), moving.iter().any(|e| e.noise() > 0)) {
-        let problem = format!("scale {level} is negative, where the level of noise is a standard deviation");
-        return Err(Error::part("sweep", problem));
-    }
-    if !scales.is_empty() && moving.iter().all(|edit| edit.scale(&Choice::default()).is_none()) {
-        return Err(Error::part("sweep", "scales need an op with a scale: add, subtract, noise or scale"));
-    }
-    Ok(())
 }
 
 /// The layers of each cell, as a stretch of the edits' lists.

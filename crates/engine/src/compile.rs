@@ -257,7 +257,7 @@ impl Experiment<'_> {
     }
 
     /// The swept edits: those named, or the first.
-    fn swept(&self, sweep: &Sweep) -> Result<Vec<EditId>> {
+    pub(crate) fn swept(&self, sweep: &Sweep) -> Result<Vec<EditId>> {
         if self.edits.is_empty() {
             return Err(Error::part("sweep", "there is no edit to sweep"));
         }

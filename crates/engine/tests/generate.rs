@@ -9,7 +9,7 @@
 mod common;
 
 use causalcone_engine::generate::{Continuation, End, Generation, Texts};
-use causalcone_engine::{Cone, Distribution, ExperimentFile, Reference};
+use causalcone_engine::{Cone, Distribution, Experiment, ExperimentFile, Reference};
 use causalcone_model::{Model, Site};
 use common::*;
 use serde_json::{Value, json};
@@ -219,6 +219,60 @@ fn what_else_grows_changes_nothing() {
     }
 }
 
+/// At each scale of a sweep the texts are those of the scale written into the edit, whatever else is generated.
+#[test]
+fn scales_give_what_each_gives_alone() {
+    let model = model("tiny-llama-tied");
+    let folder = tempfile::tempdir().unwrap();
+    let lines: String =
+        [5, 3].map(|len| format!("{}\n", json!({"base": prompt(len), "source": SOURCE}))).concat();
+    std::fs::write(folder.path().join("set.jsonl"), lines).unwrap();
+    let file = |scale: f64, sweep: Value| {
+        let edits = json!([
+            {"site": "block_output", "layers": 1, "op": "add", "scale": scale, "steps": "1..",
+                "value": {"run": "source", "positions": -1}},
+            {"site": "mlp_output", "layers": 0, "op": "scale", "scale": 1.5, "steps": "prompt"}
+        ]);
+        let mut written = json!({"examples": "set.jsonl", "edit": edits, "read": {"run": "base"}});
+        if !sweep.is_null() {
+            written["sweep"] = sweep;
+        }
+        let mut file = ExperimentFile::from_json(&written.to_string()).unwrap();
+        file.folder = folder.path().into();
+        file.experiment(model).unwrap()
+    };
+    let scales = [0.5, -3.0, 8.0];
+    let drawn = Generation { temperature: Some(1.5), samples: 2, seed: 3, ..options(5) };
+    for options in [options(5), drawn] {
+        let swept = file(1.0, json!({"scales": scales}));
+        let all = swept.generate(&options).unwrap();
+        assert_eq!(all.original.len(), 2 * 3 * options.samples);
+        let mut at = all.original.iter().zip(&all.counterfactual);
+        let alone = scales.map(|scale| file(scale, Value::Null).generate(&options).unwrap());
+        let beside = |exp: &Experiment<'_>, text: &Continuation| exp.beside(text, &Cone::default()).unwrap();
+        for example in 0..2 {
+            for (scale, alone) in scales.iter().zip(&alone) {
+                for sample in 0..options.samples {
+                    let (original, edited) = at.next().unwrap();
+                    for (text, theirs) in [(original, &alone.original), (edited, &alone.counterfactual)] {
+                        assert_eq!((text.scale, text.sample), (Some(*scale), sample));
+                        let theirs = &theirs[example * options.samples + sample];
+                        assert_eq!((text.example, &text.ids), (Some(example), &theirs.ids));
+                        let single = file(*scale, Value::Null);
+                        for (a, b) in beside(&swept, text).iter().zip(&beside(&single, theirs)) {
+                            assert!(
+                                (a.kl - b.kl).abs() < 1e-5
+                                    && (a.counterfactual - b.counterfactual).abs() < 1e-5
+                            );
+                        }
+                    }
+                }
+            }
+        }
+        assert_ne!(all.counterfactual[0].logprobs, all.counterfactual[2 * options.samples].logprobs);
+    }
+}
+
 /// The first token of many samples against its probabilities: χ² below its 99.9 % point (about k + 3.1·√(2k) + 6).
 #[test]
 fn samples_have_the_models_probabilities() {
@@ -379,6 +433,10 @@ fn what_cannot_be_done_is_refused_by_name() {
         json!({"runs": runs, "edit": [edit]})
     };
     let value = |value: Value| json!({"op": "swap", "value": value});
+    let swept = |sweep: Value| {
+        let edits = edit(json!({"op": "scale", "scale": 2.0}))["edit"].clone();
+        json!({"runs": runs, "edit": edits, "sweep": sweep})
+    };
     let per_position = vec![vec![0.5; model.config().width]; 3];
     let cases: Vec<(Value, Generation, &[&str])> = vec![
         (edit(json!({"run": "italy", "steps": "decode"})), options(2), &["edit 0", "does not grow"]),
@@ -405,7 +463,18 @@ fn what_cannot_be_done_is_refused_by_name() {
         (edit(json!({"op": "collect"})), options(2), &["edit 0", "collect"]),
         (edit(json!({"steps": "3..2"})), options(2), &["3..2"]),
         (edit(json!({"steps": -1})), options(2), &["count from 0"]),
-        (json!({"runs": runs, "edit": [edit(json!({}))["edit"][0]], "sweep": {}}), options(2), &["sweep"]),
+        (swept(json!({})), options(2), &["sweep", "no scales"]),
+        (swept(json!({"scales": [1], "layers": "each"})), options(2), &["sweep", "layers", "one axis"]),
+        (swept(json!({"scales": [1], "positions": "each"})), options(2), &["sweep", "positions"]),
+        (swept(json!({"scales": [1], "sites": ["mlp_output"]})), options(2), &["sweep", "sites"]),
+        (swept(json!({"scales": [1], "metrics": ["kl"]})), options(2), &["sweep", "metrics"]),
+        (swept(json!({"scales": [1, 1]})), options(2), &["sweep", "twice"]),
+        (swept(json!({"scales": [1e300]})), options(2), &["sweep", "finite"]),
+        (
+            json!({"runs": runs, "edit": edit(json!({}))["edit"], "sweep": {"scales": [1]}}),
+            options(2),
+            &["sweep", "op with a scale"],
+        ),
         (edit(json!({})), options(0), &["max_tokens = 0"]),
         (edit(json!({})), Generation { stop: vec![String::new()], ..options(2) }, &["stop", "empty"]),
         (edit(json!({})), Generation { temperature: Some(-1.0), ..options(2) }, &["temperature = -1"]),

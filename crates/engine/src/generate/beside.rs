@@ -28,12 +28,13 @@ impl Experiment<'_> {
     /// position is computed anew, by the executor given, without the keys and values the text was generated with.
     ///
     /// # Errors
-    /// As [`Experiment::generate`]; when the text is of no example of this experiment.
+    /// As [`Experiment::generate`]; when the text is of no example or scale of this experiment.
     pub fn beside(&self, text: &Continuation, executor: &dyn Executor) -> Result<Vec<Beside>> {
         let mut all = self.by_example();
         let one = all.find(|one| one.as_ref().is_ok_and(|one| one.example() == text.example));
-        let missing = || Error::part("generate", "the text is of no example of this experiment");
-        let one = Growing::new(one.ok_or_else(missing)??)?;
+        let missing = || Error::part("generate", "the text is of no example and scale of this experiment");
+        let mut growing = Growing::all(one.ok_or_else(missing)??)?.into_iter();
+        let one = growing.find(|one| one.scale() == text.scale).ok_or_else(missing)?;
         let Some((_, before)) = text.ids.split_last() else { return Ok(Vec::new()) };
         let mut plan = Plan::default();
         for version in [Version::Original, Version::Edited] {

@@ -25,6 +25,10 @@ pub(super) enum Version {
 pub(super) struct Growing<'m> {
     /// With steps taken off its edits.
     experiment: Experiment<'m>,
+    /// Which strength it is of, where there are several.
+    scale: Option<f64>,
+    /// Whether others of the same prompt have made the text without edits before.
+    has_original: bool,
     run: RunId,
     /// Edits of the run that are not made in the prompt's pass.
     later: Vec<EditId>,
@@ -49,12 +53,16 @@ pub(super) struct Placed {
 }
 
 impl<'m> Growing<'m> {
-    pub(super) fn new(mut experiment: Experiment<'m>) -> Result<Self> {
+    /// The growing runs of one example's experiment: one for each of its scales, if it has any.
+    pub(super) fn all(experiment: Experiment<'m>) -> Result<Vec<Self>> {
+        let by_scale = experiment.by_scale()?.into_iter().enumerate();
+        by_scale
+            .map(|(number, (scale, one))| Ok(Self { scale, has_original: number > 0, ..Self::new(one)? }))
+            .collect()
+    }
+
+    fn new(mut experiment: Experiment<'m>) -> Result<Self> {
         let run = experiment.reading_run()?;
-        if experiment.sweep.is_some() {
-            let hint = Some("leave out [sweep] here, or use `sweep`".into());
-            return Err(Error::hinted("sweep", "a run that grows is of one choice of edits", hint));
-        }
         if let Some(edit) = experiment.collects().next() {
             let problem = "collect reads activations, which a generated text has no place for";
             return Err(Error::part(experiment.edit_name(edit), problem));
@@ -96,7 +104,8 @@ impl<'m> Growing<'m> {
                 decode.push(Decode { edit: id, steps, until });
             }
         }
-        let mut growing = Self { experiment, run, later, decode, is_edited: false };
+        let mut growing =
+            Self { experiment, scale: None, has_original: false, run, later, decode, is_edited: false };
         // All that can be wrong with an edit of the prompt, or of the first decode step it may be made in, is found here.
         let expanded = growing.compiler()?.expanded;
         growing.experiment.check_reach(&expanded)?;
@@ -130,9 +139,22 @@ impl<'m> Growing<'m> {
         Compiler::new(&self.experiment, &self.later)
     }
 
-    /// The versions there are of its texts: one where nothing edits it.
+    /// The versions of its texts that are to be made: one where nothing edits it.
     pub(super) fn versions(&self) -> &'static [Version] {
-        if self.is_edited { &[Version::Original, Version::Edited] } else { &[Version::Original] }
+        match (self.has_original, self.is_edited) {
+            (true, _) => &[Version::Edited],
+            (false, true) => &[Version::Original, Version::Edited],
+            (false, false) => &[Version::Original],
+        }
+    }
+
+    /// Whether the text without edits is that of another strength's.
+    pub(super) fn has_original(&self) -> bool {
+        self.has_original
+    }
+
+    pub(super) fn scale(&self) -> Option<f64> {
+        self.scale
     }
 
     pub(super) fn experiment(&self) -> &Experiment<'m> {

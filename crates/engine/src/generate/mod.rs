@@ -24,6 +24,7 @@
 mod beside;
 mod growing;
 mod sample;
+mod scales;
 mod step;
 mod steps;
 mod text;
@@ -125,6 +126,8 @@ pub enum End {
 pub struct Continuation {
     /// Of which example, where it is of one.
     pub example: Option<usize>,
+    /// At which strength, where the sweep has scales; the text without edits is beside each.
+    pub scale: Option<f64>,
     /// Which of the samples.
     pub sample: usize,
     /// The new tokens.
@@ -137,7 +140,7 @@ pub struct Continuation {
     pub end: End,
 }
 
-/// The texts of an experiment, in the order of examples and samples.
+/// The texts of an experiment, in the order of examples, scales and samples.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Texts {
     /// Of the read run with none of the edits.
@@ -191,7 +194,8 @@ impl Experiment<'_> {
         found.ok_or_else(|| Error::part("edit", "is of another experiment"))
     }
 
-    /// What the read run goes on with, without and with the edits, for every example.
+    /// What the read run goes on with, without and with the edits, for every example; at every scale of the sweep, if
+    /// there is one: texts have no other axis.
     ///
     /// # Errors
     /// When the experiment or the options contradict themselves, or a computation fails.
@@ -248,14 +252,7 @@ impl Experiment<'_> {
             let flow = grow(&mut lives, options, &sampler, listener)?;
             for live in lives {
                 let (version, one) = (live.version, live.growing);
-                let text = live.into_continuation();
-                if version == Version::Original && one.versions().len() == 1 {
-                    texts.counterfactual.push(text.clone());
-                }
-                match version {
-                    Version::Original => texts.original.push(text),
-                    Version::Edited => texts.counterfactual.push(text),
-                }
+                texts.push(version, one, live.into_continuation());
             }
             if flow.is_break() {
                 break;
@@ -269,23 +266,41 @@ impl Experiment<'_> {
     /// # Errors
     /// As [`Experiment::sift`].
     pub fn sift_growing(&mut self) -> Result<Vec<Refused>> {
-        self.sift_by(|one| Growing::new(one.clone()).map(|_| ()))
+        self.sift_by(|one| Growing::all(one.clone()).map(|_| ()))
     }
 
     /// The growing runs of some examples, checked.
     fn growing(&self, examples: Range<usize>) -> Result<Vec<Growing<'_>>> {
         self.check_size()?;
-        let instances = self.by_example().skip(examples.start).take(examples.len());
-        instances
-            .map(|one| {
-                let one = one?;
-                let origin = one.origin.clone();
-                Growing::new(one).map_err(|e| match &origin {
-                    Some(origin) => Error::in_example(origin, e),
-                    None => e,
-                })
-            })
-            .collect()
+        let mut growing = Vec::new();
+        for one in self.by_example().skip(examples.start).take(examples.len()) {
+            let one = one?;
+            let origin = one.origin.clone();
+            growing.extend(Growing::all(one).map_err(|e| match &origin {
+                Some(origin) => Error::in_example(origin, e),
+                None => e,
+            })?);
+        }
+        Ok(growing)
+    }
+}
+
+impl Texts {
+    fn push(&mut self, version: Version, of: &Growing<'_>, text: Continuation) {
+        if version == Version::Original {
+            if of.versions().len() == 1 {
+                self.counterfactual.push(text.clone());
+            }
+            self.original.push(text);
+            return;
+        }
+        if of.has_original() {
+            // Made at the first scale: the latest of this example.
+            let mut made = self.original.iter().rev();
+            let own = made.find(|own| (own.example, own.sample) == (text.example, text.sample)).cloned();
+            self.original.extend(own.map(|own| Continuation { scale: text.scale, ..own }));
+        }
+        self.counterfactual.push(text);
     }
 }
 

@@ -97,6 +97,7 @@ impl<'g, 'm> Live<'g, 'm> {
     pub(super) fn into_continuation(self) -> Continuation {
         Continuation {
             example: self.growing.example(),
+            scale: self.growing.scale(),
             sample: self.sample,
             text: self.text.into_text(),
             ids: self.ids,
