@@ -141,7 +141,8 @@ fn generate_prints_both_texts() {
         assert_eq!(line["counterfactual"]["tokens"].as_array().unwrap().len(), 2);
     }
     assert!(place.path("texts/generate.json").exists());
-    assert_eq!(std::fs::read_dir(place.path("texts")).unwrap().count(), 3, "no part is left");
+    let held = std::fs::read_dir(place.path("texts")).unwrap().count();
+    assert_eq!(held, 3 + 4, "lines, identity, record; table, figure, page: no part is left");
     let said = place.refused(&["generate", "set.toml", "--out", "texts", "--table"]);
     assert!(said.contains("already holds results"), "{said}");
     let other = place.run(&["generate", "set.toml", "--out", "texts", "--resume"]);
@@ -177,6 +178,90 @@ fn texts_go_on_where_they_were() {
     }
     let said = place.refused(&["generate", "set.toml", "--force"]);
     assert!(said.contains("--out"), "{said}");
+}
+
+/// Texts at several strengths: lines, a table of their tokens, figures, a page; and how far they moved.
+#[test]
+fn texts_of_several_strengths_leave_a_report() {
+    let place = Place::new();
+    let rest = "[[edit]]\nsite = 'block_output'\nlayers = 1\nop = 'scale'\n[generate]\nmax_tokens = 4\neos = false\n\
+        [sweep]\nscales = [1, -1.5, 3]\n";
+    let written = |name: &str, more: &str| {
+        let text = format!("model = '{FIXTURES}/tiny-llama'\nexamples = 'set.jsonl'\n{rest}{more}");
+        std::fs::write(place.path(name), text).unwrap();
+    };
+    std::fs::write(place.path("set.jsonl"), "{\"base\": [3, 1]}\n{\"base\": [4, 7, 9]}\n").unwrap();
+    written("set.toml", "");
+    let said = place.json(&["generate", "set.toml"]);
+    let texts = said["texts"].as_array().unwrap();
+    let at: Vec<(u64, f64)> =
+        texts.iter().map(|t| (t["example"].as_u64().unwrap(), t["scale"].as_f64().unwrap())).collect();
+    assert_eq!(at, [(0, 1.0), (0, -1.5), (0, 3.0), (1, 1.0), (1, -1.5), (1, 3.0)]);
+    let moved = said["scales"].as_array().unwrap();
+    for (scale, moved) in [1.0, -1.5, 3.0].iter().zip(moved) {
+        let of_scale: Vec<&Value> = texts.iter().filter(|text| text["scale"] == *scale).collect();
+        let numbers = |version: &str, key: &str| -> Vec<f64> {
+            let of = |text: &&Value| text[version]["tokens"].as_array().unwrap().clone();
+            of_scale.iter().flat_map(of).map(|token| token[key].as_f64().unwrap()).collect()
+        };
+        let mean = |numbers: &[f64]| numbers.iter().sum::<f64>() / numbers.len() as f64;
+        let perplexity = |version: &str| {
+            let surprises: Vec<f64> = numbers(version, "original").iter().map(|p| -p.ln()).collect();
+            assert_eq!(surprises.len(), 8);
+            mean(&surprises).exp()
+        };
+        let expected = [
+            ("kl", mean(&numbers("counterfactual", "kl"))),
+            ("perplexity", perplexity("counterfactual")),
+            ("original_perplexity", perplexity("original")),
+        ];
+        for (key, expected) in expected {
+            let found = moved[key].as_f64().unwrap();
+            assert!((found - expected).abs() <= 1e-9 * expected.abs().max(1.0), "{key} at {scale}: {found}");
+        }
+    }
+    assert_eq!(moved[0]["kl"].as_f64().unwrap().abs() < 1e-9, true, "once is what it was");
+    assert!(moved[2]["kl"].as_f64().unwrap() > 1e-3);
+    let told = String::from_utf8(place.run(&["generate", "set.toml"]).stdout).unwrap();
+    assert_eq!(told.matches("  original ").count(), 2, "told once for all strengths: {told}");
+    assert!(told.contains("of its own text") && told.contains("example 1, scale -1.5, sample 0"), "{told}");
+
+    let out = place.json(&["generate", "set.toml", "--out", "out"]);
+    let names = [
+        "texts.jsonl",
+        "steps.csv",
+        "scales.svg",
+        "scales.png",
+        "kl.svg",
+        "kl.png",
+        "report.html",
+        "generate.json",
+    ];
+    assert_eq!(out["files"].as_array().unwrap().len(), names.len());
+    assert!(names.iter().all(|name| place.path("out").join(name).exists()));
+    let steps = std::fs::read_to_string(place.path("out/steps.csv")).unwrap();
+    assert!(steps.starts_with("example,scale,sample,text,step,id,token,original,counterfactual,kl\n"));
+    assert_eq!(steps.lines().count(), 1 + 6 * 2 * 4);
+    let page = std::fs::read_to_string(place.path("out/report.html")).unwrap();
+    assert_eq!((page.matches("<svg").count(), page.matches("class=\"passage\"").count()), (2, 8));
+    let lines = std::fs::read_to_string(place.path("out/texts.jsonl")).unwrap();
+    let lines: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(&lines, texts);
+    // What was cut short after its texts is the same once it is gone on with.
+    for name in ["generate.json", "steps.csv", "report.html"] {
+        std::fs::remove_file(place.path("out").join(name)).unwrap();
+    }
+    assert_eq!(place.json(&["generate", "set.toml", "--out", "out", "--resume"])["resumed"], 2);
+    assert_eq!(std::fs::read_to_string(place.path("out/report.html")).unwrap(), page);
+    assert_eq!(std::fs::read_to_string(place.path("out/steps.csv")).unwrap(), steps);
+    place.json(&["generate", "set.toml", "--out", "out", "--force", "--format", "jsonl"]);
+    assert!(place.path("out/steps.jsonl").exists() && !place.path("out/steps.csv").exists());
+
+    written("more.toml", "layers = 'each'\n");
+    let said = place.refused(&["generate", "more.toml", "--out", "other"]);
+    assert!(said.contains("layers are not for texts") && said.contains("use `sweep`"), "{said}");
+    let said = place.refused(&["generate", "set.toml", "--format", "csv"]);
+    assert!(said.contains("--format") && said.contains("--out"), "{said}");
 }
 
 #[test]

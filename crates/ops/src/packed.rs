@@ -248,7 +248,9 @@ mod x86 {
             let numbers: __m512 = cast(NUMBERS);
             let low = avx._mm512_cvtepu8_epi32(cast::<_, __m128i>(*codes));
             let high = avx._mm512_srli_epi32::<4>(low);
-            [low, high].map(|at| [cast(avx._mm512_permutexvar_ps(at, numbers)); V])
+            let first = cast(avx._mm512_permutexvar_ps(low, numbers));
+            let second = cast(avx._mm512_permutexvar_ps(high, numbers));
+            [[first; V], [second; V]]
         }
 
         #[inline(always)]

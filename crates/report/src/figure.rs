@@ -179,6 +179,14 @@ impl HeatMap {
     }
 }
 
+/// An SVG document of this crate as a PNG file: [`HeatMap::to_png`] of what is drawn already.
+///
+/// # Errors
+/// Those of [`HeatMap::to_png`].
+pub fn picture(svg: &str, scale: f32) -> Result<Vec<u8>, Error> {
+    png::draw(svg, scale)
+}
+
 /// Refuses more than `limit` of something.
 pub(crate) fn at_most(found: u64, limit: u64, unit: &'static str) -> Result<(), Error> {
     if found <= limit {

@@ -45,6 +45,7 @@ mod colour;
 pub mod error;
 pub mod figure;
 pub mod lines;
+pub mod page;
 mod scale;
 pub mod table;
 pub mod terminal;
@@ -52,7 +53,7 @@ pub mod text;
 
 pub use atomic::write_whole;
 pub use error::Error;
-pub use figure::{Axis, Facet, HeatMap, Tick};
-pub use lines::{Chart, Panel, Series};
+pub use figure::{Axis, Facet, HeatMap, Tick, picture};
+pub use lines::{Chart, Panel, Series, Span};
 pub use scale::Scale;
 pub use table::{Cell, Column, Format, Kind, Table};

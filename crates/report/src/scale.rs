@@ -86,6 +86,34 @@ pub(crate) fn ticks(low: f64, high: f64, most: usize) -> Vec<BarTick> {
         .unwrap_or_else(|| [low, high].map(|value| BarTick { value, label: text::number(value) }).to_vec())
 }
 
+/// Ticks of a logarithmic axis from 10^low to 10^high, their values exponents: 1, 2 and 5 times powers of ten, or only
+/// powers, or only some of these, until there are at most `most`.
+pub(crate) fn log_ticks(low: f64, high: f64, most: usize) -> Vec<BarTick> {
+    let (first, last) = (low.floor() as i32, high.ceil() as i32);
+    let within = |digits: &[i64], stride: usize| -> Vec<BarTick> {
+        let exponents = (first..=last).filter(|exponent| exponent.rem_euclid(stride as i32) == 0);
+        let numbers = exponents.flat_map(|exponent| digits.iter().map(move |digit| (*digit, exponent)));
+        let ticks = numbers.map(|(digit, exponent)| {
+            let number = decimal(digit, exponent);
+            BarTick { value: number.log10(), label: label(number, exponent) }
+        });
+        ticks.filter(|tick| (low..=high).contains(&tick.value)).collect()
+    };
+    let choices = [(&[1, 2, 5][..], 1), (&[1], 1), (&[1], 2), (&[1], 5), (&[1], 20), (&[1], 100)];
+    let mut found = choices.into_iter().map(|(digits, stride)| within(digits, stride));
+    match found.find(|ticks| ticks.len() <= most) {
+        Some(ticks) if ticks.len() >= 2 => ticks,
+        // A factor of two or so, which is almost a linear axis.
+        _ => {
+            let linear = ticks(10f64.powf(low), 10f64.powf(high), most.max(5)).into_iter();
+            let placed = linear.map(|tick| BarTick { value: tick.value.log10().clamp(low, high), ..tick });
+            let placed: Vec<BarTick> = placed.filter(|tick| tick.value.is_finite()).collect();
+            let ends = || [low, high].map(|value| BarTick { value, label: text::number(10f64.powf(value)) });
+            if placed.len() >= 2 { placed } else { ends().to_vec() }
+        }
+    }
+}
+
 /// Multiples of digit · 10^exponent within the range; one more than `most` stand for too many.
 fn multiples(low: f64, high: f64, digit: i64, exponent: i32, most: usize) -> Vec<BarTick> {
     let step = decimal(digit, exponent);
@@ -181,7 +209,28 @@ mod tests {
         assert_eq!(labels(4e-89, 1.4e245), ["5e244", "1e245"]);
     }
 
+    #[test]
+    fn logarithmic_ticks_are_round() {
+        let labels = |low: f64, high: f64| -> Vec<String> {
+            log_ticks(low.log10(), high.log10(), 6).into_iter().map(|tick| tick.label).collect()
+        };
+        assert_eq!(labels(3.0, 60.0), ["5", "10", "20", "50"]);
+        assert_eq!(labels(0.3, 4.0), ["0.5", "1", "2"]);
+        assert_eq!(labels(3.0, 90_000.0), ["10", "100", "1000", "10000"]);
+        assert_eq!(labels(1.0, 1e9), ["1", "100", "10000", "1e6", "1e8"]);
+        assert_eq!(labels(3.0, 4.0), ["3.0", "3.2", "3.4", "3.6", "3.8", "4.0"]);
+    }
+
     proptest! {
+        #[test]
+        fn any_logarithmic_range_has_ticks(a in -300.0..300.0_f64, b in -300.0..300.0_f64) {
+            let (low, high) = (a.min(b), a.max(b));
+            prop_assume!(low < high);
+            let ticks = log_ticks(low, high, 6);
+            prop_assert!((2..=6).contains(&ticks.len()), "{ticks:?}");
+            prop_assert!(ticks.iter().all(|tick| (low..=high).contains(&tick.value)), "{ticks:?}");
+        }
+
         #[test]
         fn ticks_are_few_even_and_within(low in -1e6..1e6_f64, size in 1e-6..1e6_f64, most in 5..9_usize) {
             let ticks = ticks(low, low + size, most);

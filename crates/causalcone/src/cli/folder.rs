@@ -1,11 +1,12 @@
 //! The folder a sweep writes to: never mixed with other results, never half-written.
 
 use super::failure::Failure;
+use super::terminal::Terminal;
 use super::{Again, Loaded};
 use crate::store::{self, sha256_of};
 use crate::{ExperimentFile, Journal, Refused, Values};
-use causalcone_report::Format;
 use causalcone_report::atomic::write_whole;
+use causalcone_report::{Format, picture};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -32,6 +33,8 @@ impl Results {
         const SWEEP: [&str; 4] = ["heatmap.svg", "heatmap.png", "experiment.json", JOURNAL];
         const LENS: [&str; 5] =
             ["lens.svg", "lens.png", "contributions.svg", "contributions.png", "lens.json"];
+        const TEXTS: [&str; 7] =
+            ["texts.jsonl", "generate.json", "report.html", "kl.svg", "kl.png", "scales.svg", "scales.png"];
         const TRAINING: [&str; 8] = [
             "loss.svg",
             "loss.png",
@@ -60,7 +63,7 @@ impl Results {
                 }
                 Self::Training => TRAINING.contains(&name) || is_table(&["log", "cells", "means"]),
                 Self::Texts => {
-                    ["texts.jsonl", "generate.json"].contains(&name) || is_numbered("texts-", ".jsonl")
+                    TEXTS.contains(&name) || is_table(&["steps"]) || is_numbered("texts-", ".jsonl")
                 }
             }
     }
@@ -260,7 +263,38 @@ impl Folder {
     ) -> Result<(), Failure> {
         Ok(write_whole(self.file(name), fill)?)
     }
+
+    /// Writes a figure, as far as there is room for it; says the names of its files. What is too large to draw is no
+    /// reason to lose a table.
+    pub(super) fn draw(
+        &self,
+        stem: &str,
+        svg: Result<String, causalcone_report::Error>,
+        terminal: &Terminal,
+    ) -> Result<Vec<String>, Failure> {
+        let (svg_name, png_name) = (format!("{stem}.svg"), format!("{stem}.png"));
+        let svg = match svg {
+            Ok(svg) => svg,
+            Err(e) => {
+                terminal.note(&format!("no {svg_name}: {e}"));
+                return Ok(Vec::new());
+            }
+        };
+        self.write(&svg_name, |w| w.write_all(svg.as_bytes()))?;
+        let mut drawn = vec![svg_name];
+        match PNG_SCALES.iter().find_map(|scale| picture(&svg, *scale).ok()) {
+            Some(png) => {
+                self.write(&png_name, |w| w.write_all(&png))?;
+                drawn.push(png_name);
+            }
+            None => terminal.note(&format!("no {png_name}: the figure is too large for a picture")),
+        }
+        Ok(drawn)
+    }
 }
+
+/// PNG figures are drawn at twice the size of the SVG, for screens that show it so; large ones smaller.
+const PNG_SCALES: [f32; 3] = [2.0, 1.0, 0.5];
 
 /// The files of a folder that such work has left.
 fn held(path: &Path, results: Results) -> Vec<String> {

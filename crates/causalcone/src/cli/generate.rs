@@ -1,18 +1,20 @@
 //! `generate`: what a run goes on with, without and with its edits.
 
 use super::failure::Failure;
+use super::moved::{Moved, Movement, summary};
+use super::sweep::ModelRecord;
 use super::terminal::Terminal;
 use super::{GenerateArgs, Loaded};
 use crate::generate::{Beside, Continuation, End, Generation, Grown, Texts};
-use crate::{Cone, Config, Experiment, Model, Progress, Refused, Unit, visible};
-use serde::Serialize;
+use crate::{Cone, Experiment, Model, Progress, Refused, Unit, visible};
+use serde::{Deserialize, Serialize};
 use std::ops::ControlFlow;
 use std::time::Instant;
 
 /// One text of one prompt.
-#[derive(Serialize)]
-struct TextRecord {
-    text: String,
+#[derive(Serialize, Deserialize)]
+pub(super) struct TextRecord {
+    pub(super) text: String,
     ids: Vec<u32>,
     end: End,
     /// What both versions make of its tokens, where that is asked for.
@@ -20,26 +22,51 @@ struct TextRecord {
     tokens: Option<Vec<TokenRecord>>,
 }
 
-#[derive(Serialize)]
-struct TokenRecord {
-    token: String,
-    #[serde(flatten)]
-    beside: Beside,
+impl TextRecord {
+    pub(super) fn tokens(&self) -> &[TokenRecord] {
+        self.tokens.as_deref().unwrap_or_default()
+    }
+}
+
+/// As [`Beside`], with a KL only where it is a number.
+#[derive(Serialize, Deserialize)]
+pub(super) struct TokenRecord {
+    pub(super) token: String,
+    pub(super) id: u32,
+    pub(super) original: f64,
+    pub(super) counterfactual: f64,
+    pub(super) kl: Option<f64>,
 }
 
 /// Both texts of one prompt.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Pair {
+    pub(super) original: TextRecord,
+    pub(super) counterfactual: TextRecord,
+}
+
+/// What made the texts.
 #[derive(Serialize)]
-struct Pair {
-    original: TextRecord,
-    counterfactual: TextRecord,
+pub(super) struct Made<'a> {
+    causalcone: &'static str,
+    generate: &'a Generation,
+    model: ModelRecord<'a>,
+}
+
+impl<'a> Made<'a> {
+    pub(super) fn new(generate: &'a Generation, model: &'a Model) -> Result<Self, Failure> {
+        let model = ModelRecord::of(model)?;
+        Ok(Self { causalcone: env!("CARGO_PKG_VERSION"), generate, model })
+    }
 }
 
 #[derive(Serialize)]
-struct OneResult {
+struct OneResult<'a> {
     model: String,
     #[serde(flatten)]
     pair: Pair,
     seconds: Seconds,
+    made: Made<'a>,
 }
 
 /// How long it took.
@@ -50,23 +77,29 @@ struct Seconds {
     generate: f64,
 }
 
-/// Of a data set, or several samples.
+/// Of a data set, several samples or several strengths.
 #[derive(Serialize)]
-struct ManyResult {
+struct ManyResult<'a> {
     model: String,
     texts: Vec<Numbered>,
+    /// How far they moved, where strengths are swept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scales: Option<Vec<Moved>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<Refused>>,
     seconds: Seconds,
+    made: Made<'a>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub(super) struct Numbered {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    example: Option<usize>,
-    sample: usize,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) example: Option<usize>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) scale: Option<f64>,
+    pub(super) sample: usize,
     #[serde(flatten)]
-    pair: Pair,
+    pub(super) pair: Pair,
 }
 
 /// `causalcone generate`.
@@ -74,8 +107,9 @@ pub(super) fn generate(args: &GenerateArgs, terminal: &mut Terminal) -> Result<(
     if let Some(out) = &args.out {
         return super::texts::texts(args, out, terminal);
     }
-    if args.again.resume || args.again.force {
-        return Err(Failure::input("--resume and --force are for results in a folder").hint("add --out DIR"));
+    if args.again.resume || args.again.force || args.format.is_some() {
+        return Err(Failure::input("--resume, --force and --format are for results in a folder")
+            .hint("add --out DIR"));
     }
     let started = Instant::now();
     let loaded = Loaded::new(&args.file.file, args.file.model.as_deref(), terminal)?;
@@ -83,13 +117,14 @@ pub(super) fn generate(args: &GenerateArgs, terminal: &mut Terminal) -> Result<(
     let options = options(args, &loaded)?;
     let (experiment, left_out) = loaded.growing(terminal)?;
     let examples = experiment.example_count();
-    let is_one = examples.is_none() && options.samples == 1;
+    let scales = scales(&loaded);
+    let is_one = examples.is_none() && options.samples == 1 && scales.is_none();
     let is_edited = !loaded.file.edit.is_empty();
     let started = Instant::now();
     let texts = if is_one && !terminal.is_json() {
         stream(&experiment, &options, is_edited, terminal)?
     } else {
-        let total = examples.unwrap_or(1) as u64 * most_tokens(&options, loaded.model.config());
+        let total = examples.unwrap_or(1) as u64 * most_tokens(&options, &loaded);
         let mut done = 0;
         let texts = experiment.generate_with(&options, &mut |_| {
             done += 1;
@@ -101,19 +136,27 @@ pub(super) fn generate(args: &GenerateArgs, terminal: &mut Terminal) -> Result<(
     let seconds = Seconds { load, generate: started.elapsed().as_secs_f64() };
     let model = &loaded.model;
     let is_cut = is_cut(&texts);
-    let mut pairs = pairs(&experiment, &texts, args)?;
-    let name = model.name().to_owned();
+    let has_tables = args.table || scales.is_some();
+    let mut pairs = pairs(&experiment, &texts, has_tables)?;
+    let (name, made) = (model.name().to_owned(), Made::new(&options, model)?);
     match pairs.pop() {
         Some(Numbered { pair, .. }) if is_one => {
             let prompt = model.text(experiment.ids(experiment.reading_run()?));
-            let result = OneResult { model: name, pair, seconds };
+            let result = OneResult { model: name, pair, seconds, made };
             terminal
                 .result(&result, |result| after_stream(&result.pair, is_edited.then_some(&prompt), model))?;
         }
         last => {
             pairs.extend(last);
-            let result = ManyResult { model: name, texts: pairs, errors: left_out.errors(), seconds };
-            terminal.result(&result, |result| many(&result.texts, model))?;
+            let mut movement = Movement::new(model)?;
+            pairs.iter().try_for_each(|one| movement.add(one, ""))?;
+            let scales = scales.map(|_| movement.moved());
+            let errors = left_out.errors();
+            let result = ManyResult { model: name, texts: pairs, scales, errors, seconds, made };
+            terminal.result(&result, |result| {
+                let moved = result.scales.as_deref().map(summary).unwrap_or_default();
+                many(&result.texts, args.table, model) + &moved
+            })?;
         }
     }
     if is_cut {
@@ -131,9 +174,16 @@ pub(super) fn options(args: &GenerateArgs, loaded: &Loaded) -> Result<Generation
     Ok(options)
 }
 
-/// The most tokens of a prompt's texts, both versions together.
-pub(super) fn most_tokens(options: &Generation, config: &Config) -> u64 {
-    2 * options.samples as u64 * options.max_tokens.min(config.context) as u64
+/// The strengths that are swept, where any are.
+pub(super) fn scales(loaded: &Loaded) -> Option<&[f64]> {
+    loaded.file.sweep.as_ref()?.scales.as_deref()
+}
+
+/// The most tokens of a prompt's texts, all versions together.
+pub(super) fn most_tokens(options: &Generation, loaded: &Loaded) -> u64 {
+    let versions = 1 + scales(loaded).map_or(1, <[f64]>::len);
+    let context = loaded.model.config().context;
+    versions as u64 * options.samples as u64 * options.max_tokens.min(context) as u64
 }
 
 /// Whether the user has ended some of them.
@@ -145,9 +195,9 @@ pub(super) fn is_cut(texts: &Texts) -> bool {
 pub(super) fn pairs(
     experiment: &Experiment<'_>,
     texts: &Texts,
-    args: &GenerateArgs,
+    has_tables: bool,
 ) -> Result<Vec<Numbered>, Failure> {
-    let asks = args.table && !is_cut(texts);
+    let asks = has_tables && !is_cut(texts);
     let model = experiment.model();
     // Texts are in the order of examples.
     let mut examples = experiment.by_example();
@@ -161,7 +211,10 @@ pub(super) fn pairs(
         }
         let beside = |one: &Experiment<'_>| one.beside(text, &Cone::default());
         let tokens = one.as_ref().filter(|_| asks).map(beside).transpose()?;
-        let named = |beside: Beside| TokenRecord { token: model.token_text(beside.id), beside };
+        let named = |Beside { id, original, counterfactual, kl }: Beside| {
+            let kl = kl.is_finite().then_some(kl);
+            TokenRecord { token: model.token_text(id), id, original, counterfactual, kl }
+        };
         let tokens = tokens.map(|tokens| tokens.into_iter().map(named).collect());
         Ok(TextRecord { text: text.text.clone(), ids: text.ids.clone(), end: text.end, tokens })
     };
@@ -169,7 +222,7 @@ pub(super) fn pairs(
     let both = texts.original.iter().zip(&texts.counterfactual);
     both.map(|(original, counterfactual)| {
         let pair = Pair { original: record(original)?, counterfactual: record(counterfactual)? };
-        Ok(Numbered { example: original.example, sample: original.sample, pair })
+        Ok(Numbered { example: original.example, scale: original.scale, sample: original.sample, pair })
     })
     .collect()
 }
@@ -226,22 +279,29 @@ fn after_stream(pair: &Pair, other_prompt: Option<&String>, model: &Model) -> St
     text + &tables(pair, other_prompt.is_some())
 }
 
-/// The texts of many prompts or samples.
-fn many(texts: &[Numbered], model: &Model) -> String {
+/// The texts of many prompts, strengths or samples.
+fn many(texts: &[Numbered], has_tables: bool, model: &Model) -> String {
     let mut text = String::new();
-    for Numbered { example, sample, pair } in texts {
-        let example = example.map_or(String::new(), |example| format!("example {example}, "));
-        text += &format!("{example}sample {sample}\n");
-        for (name, one) in [("original", &pair.original), ("counterfactual", &pair.counterfactual)] {
+    let mut last = None;
+    for Numbered { example, scale, sample, pair } in texts {
+        let of_example = example.map_or(String::new(), |example| format!("example {example}, "));
+        let of_scale = scale.map_or(String::new(), |scale| format!("scale {scale}, "));
+        text += &format!("{of_example}{of_scale}sample {sample}\n");
+        // The text without edits is the same at every strength.
+        let is_told = scale.is_some() && last.replace((example, sample)) == Some((example, sample));
+        let both = [("original", &pair.original), ("counterfactual", &pair.counterfactual)];
+        for (name, one) in both.into_iter().skip(usize::from(is_told)) {
             text += &format!("  {name:<15} {} {}\n", visible(&one.text), ended(one, model));
         }
-        text += &tables(pair, true);
+        if has_tables {
+            text += &tables(pair, true);
+        }
     }
     text
 }
 
 /// Why a text ended, and after how much.
-fn ended(text: &TextRecord, model: &Model) -> String {
+pub(super) fn ended(text: &TextRecord, model: &Model) -> String {
     let tokens = match text.ids.len() {
         1 => "1 token".to_owned(),
         n => format!("{n} tokens"),
@@ -263,9 +323,9 @@ fn tables(pair: &Pair, is_edited: bool) -> String {
     for (name, record) in both.into_iter().take(if is_edited { 2 } else { 1 }) {
         let Some(tokens) = &record.tokens else { continue };
         text += &format!("\n{name:<24} {:>10} {:>15} {:>10}\n", "original", "counterfactual", "kl");
-        for TokenRecord { token, beside } in tokens {
-            let (original, edited, kl) = (beside.original, beside.counterfactual, beside.kl);
-            text += &format!("{:<24} {original:>10.6} {edited:>15.6} {kl:>10.4}\n", visible(token));
+        for TokenRecord { token, original, counterfactual, kl, .. } in tokens {
+            let kl = kl.map_or("∞".into(), |kl| format!("{kl:.4}"));
+            text += &format!("{:<24} {original:>10.6} {counterfactual:>15.6} {kl:>10}\n", visible(token));
         }
     }
     text

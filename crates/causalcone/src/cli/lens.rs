@@ -2,7 +2,7 @@
 
 use super::failure::Failure;
 use super::folder::{Folder, Results};
-use super::sweep::{ModelRecord, draw};
+use super::sweep::ModelRecord;
 use super::terminal::Terminal;
 use super::{Again, LensArgs, Loaded};
 use crate::lens::{Part, View};
@@ -92,7 +92,7 @@ pub(super) fn lens(args: &LensArgs, terminal: &mut Terminal) -> Result<(), Failu
         for (stem, map) in
             [("lens", lens_map(first, model, &of)), ("contributions", contributions_map(first, model, &of))]
         {
-            files.extend(draw(&map, stem, &folder, terminal)?);
+            files.extend(folder.draw(stem, map.to_svg(), terminal)?);
         }
     }
     let (errors, top) = (left_out.errors(), args.n);

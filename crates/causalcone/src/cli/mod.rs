@@ -13,6 +13,7 @@ mod folder;
 mod generate;
 mod lens;
 mod models;
+mod moved;
 mod options;
 mod saved;
 mod sweep;
@@ -233,12 +234,17 @@ struct GenerateArgs {
     /// The seed of what is drawn, in place of the file's
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
-    /// Also what each version makes of the tokens of either text: a table
+    /// Also what each version makes of the tokens of either text: a table; in a folder with figures and a page
+    ///
+    /// A sweep over scales has them anyway.
     #[arg(long)]
     table: bool,
     /// Folder for the texts, a line of JSON each
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    /// Format of the table in a folder [default: csv]
+    #[arg(long, value_parser = formats())]
+    format: Option<Format>,
     #[command(flatten)]
     again: Again,
 }

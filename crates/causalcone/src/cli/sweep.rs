@@ -16,9 +16,6 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// PNG figures are drawn at twice the size of the SVG, for screens that show it so; large ones smaller.
-const PNG_SCALES: [f32; 3] = [2.0, 1.0, 0.5];
-
 /// Seconds each part took.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(super) struct Seconds {
@@ -175,7 +172,7 @@ pub(super) fn sweep(
 
     let started = Instant::now();
     let map = titled(heat_map(&result, model, ""), loaded, experiment.example_count());
-    let figures = draw(&map, "heatmap", folder, terminal)?;
+    let figures = folder.draw("heatmap", map.to_svg(), terminal)?;
     let seconds = Seconds { load, sweep, figure: started.elapsed().as_secs_f64() };
 
     let verified = how.verify.map(|verify| verified(&prepared, &result, verify, terminal)).transpose()?;
@@ -232,32 +229,6 @@ fn verified(
         number(first.reference)
     ))
     .hint("this is a defect of causalcone: please report it with the experiment file"))
-}
-
-/// Draws the figures there is room for. What is too large to draw is no reason to lose a table.
-pub(super) fn draw(
-    map: &HeatMap,
-    stem: &str,
-    folder: &Folder,
-    terminal: &Terminal,
-) -> Result<Vec<String>, Failure> {
-    let (svg_name, png_name) = (format!("{stem}.svg"), format!("{stem}.png"));
-    let mut drawn = Vec::new();
-    match map.to_svg() {
-        Ok(svg) => {
-            folder.write(&svg_name, |w| w.write_all(svg.as_bytes()))?;
-            drawn.push(svg_name);
-        }
-        Err(e) => terminal.note(&format!("no {svg_name}: {e}")),
-    }
-    match PNG_SCALES.iter().find_map(|scale| map.to_png(*scale).ok()) {
-        Some(png) => {
-            folder.write(&png_name, |w| w.write_all(&png))?;
-            drawn.push(png_name);
-        }
-        None => terminal.note(&format!("no {png_name}: the figure is too large for a picture")),
-    }
-    Ok(drawn)
 }
 
 /// Says on the figure what was done to what.

@@ -2,13 +2,16 @@
 
 use super::failure::Failure;
 use super::folder::{Folder, Identity, Results, Summary};
-use super::generate::{is_cut, most_tokens, options, pairs};
-use super::sweep::ModelRecord;
+use super::generate::{Made, Numbered, is_cut, most_tokens, options, pairs, scales};
+use super::moved::{MOST_STEPS, Movement, about, summary};
 use super::terminal::Terminal;
 use super::{GenerateArgs, Loaded};
 use crate::generate::Generation;
-use crate::{ExperimentFile, Progress, Refused, Unit};
+use crate::{Experiment, ExperimentFile, Progress, Refused, Unit};
+use causalcone_report::Format;
 use serde::Serialize;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 /// About how many texts of each version are generated, and then kept, at a time.
@@ -18,11 +21,10 @@ const TEXTS: &str = "texts.jsonl";
 /// What made the texts, for whoever wants to make them again.
 #[derive(Serialize)]
 struct Record<'a> {
-    causalcone: &'static str,
+    #[serde(flatten)]
+    made: Made<'a>,
     experiment: &'a ExperimentFile,
-    generate: &'a Generation,
     identity: &'a Identity,
-    model: ModelRecord<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<Refused>>,
 }
@@ -34,10 +36,19 @@ pub(super) fn texts(args: &GenerateArgs, out: &Path, terminal: &mut Terminal) ->
     let options = options(args, &loaded)?;
     let (experiment, left_out) = loaded.growing(terminal)?;
     let examples = experiment.example_count().unwrap_or(1);
+    let scales = scales(&loaded).map_or(0, <[f64]>::len);
+    // A sweep is there to see how far texts move.
+    let has_tables = args.table || scales > 0;
+    if has_tables {
+        check_steps(examples, &options, &loaded)?;
+    } else if args.format.is_some() {
+        let failure = Failure::input("--format is of the table of tokens, and there is none");
+        return Err(failure.hint("add --table"));
+    }
     let written = serde_json::to_string(&options).map_err(|e| Failure::run(e.to_string()))?;
     let identity = loaded.identity()?.with(&format!("{written} {}", args.table));
     folder.open(&identity)?;
-    let together = TOGETHER.div_ceil(options.samples);
+    let together = TOGETHER.div_ceil(options.samples.saturating_mul(scales.max(1)));
     let starts: Vec<usize> = (0..examples).step_by(together).collect();
     let part = |start: usize| format!("texts-{start:07}.jsonl");
     let is_finished = folder.file(TEXTS).exists();
@@ -49,7 +60,7 @@ pub(super) fn texts(args: &GenerateArgs, out: &Path, terminal: &mut Terminal) ->
             resumed += end - start;
             continue;
         }
-        let each = most_tokens(&options, loaded.model.config());
+        let each = most_tokens(&options, &loaded);
         let mut done = start as u64 * each;
         let made = experiment.generate_examples(start..end, &options, &mut |_| {
             done += 1;
@@ -65,7 +76,7 @@ pub(super) fn texts(args: &GenerateArgs, out: &Path, terminal: &mut Terminal) ->
             return Err(failure.hint(format!("go on with: {again}, and the same options")));
         }
         let mut lines = Vec::new();
-        for one in pairs(&experiment, &made, args)? {
+        for one in pairs(&experiment, &made, has_tables)? {
             serde_json::to_writer(&mut lines, &one).map_err(|e| Failure::run(e.to_string()))?;
             lines.push(b'\n');
         }
@@ -82,26 +93,73 @@ pub(super) fn texts(args: &GenerateArgs, out: &Path, terminal: &mut Terminal) ->
         // What is left behind is of no use, and does no harm.
         let _ = std::fs::remove_file(folder.file(&part(start)));
     }
+    let mut files = vec![TEXTS.to_owned()];
+    let mut told = String::new();
+    if has_tables {
+        let movement = movement(&folder, &experiment)?;
+        told = summary(&movement.moved());
+        let about = about(&loaded.model, examples * options.samples);
+        files.extend(movement.write(&folder, args.format.unwrap_or(Format::Csv), &about, terminal)?);
+    }
+    let errors = left_out.errors();
     let record = Record {
-        causalcone: env!("CARGO_PKG_VERSION"),
+        made: Made::new(&options, &loaded.model)?,
         experiment: &loaded.file,
-        generate: &options,
         identity: &identity,
-        model: ModelRecord::of(&loaded.model)?,
-        errors: left_out.errors(),
+        errors: errors.clone(),
     };
     folder.write("generate.json", |w| Ok(serde_json::to_writer_pretty(w, &record)?))?;
+    files.push("generate.json".into());
     let summary = Summary {
         model: loaded.model.name().into(),
         out: out.into(),
         examples,
         resumed,
-        files: [TEXTS, "generate.json"].map(|name| folder.file(name)).into(),
-        errors: left_out.errors(),
+        files: files.iter().map(|name| folder.file(name)).collect(),
+        errors,
     };
     terminal.result(&summary, |summary| {
         let (examples, again) = (summary.examples, summary.before());
-        format!("the texts of {examples} prompts{again}\n  {}\n", summary.files[0].display())
+        let files: String = summary.files.iter().map(|file| format!("  {}\n", file.display())).collect();
+        format!("{told}the texts of {examples} prompts{again}\n{files}")
     })?;
     left_out.into_result()
+}
+
+/// Refuses more tokens than a table may have rows.
+fn check_steps(examples: usize, options: &Generation, loaded: &Loaded) -> Result<(), Failure> {
+    let (context, scales) = (loaded.model.config().context, scales(loaded).map_or(1, <[f64]>::len));
+    let each = options.max_tokens.min(context).saturating_mul(options.samples).saturating_mul(2 * scales);
+    match each.saturating_mul(examples) {
+        0..=MOST_STEPS => Ok(()),
+        rows => {
+            let message =
+                format!("the table may have {rows} rows, which is past the {MOST_STEPS} one may have");
+            Err(Failure::input(message).hint("take fewer examples, samples, scales or tokens, or no table"))
+        }
+    }
+}
+
+/// What the texts in the folder did, read back line by line: whoever made them, this run or one before.
+fn movement<'m>(folder: &Folder, experiment: &Experiment<'m>) -> Result<Movement<'m>, Failure> {
+    let path = folder.file(TEXTS);
+    let bad = |e: String| Failure::run(format!("{}: {e}", path.display()));
+    let lines = BufReader::new(File::open(&path).map_err(|e| bad(e.to_string()))?).lines();
+    let mut movement = Movement::new(experiment.model())?;
+    let mut examples = experiment.by_example();
+    let mut prompt: Option<(Option<usize>, String)> = None;
+    for line in lines {
+        let line = line.map_err(|e| bad(e.to_string()))?;
+        let one: Numbered = serde_json::from_str(&line).map_err(|e| bad(e.to_string()))?;
+        // Lines are in the order of examples.
+        while prompt.as_ref().is_none_or(|(example, _)| *example != one.example) {
+            let Some(next) = examples.next().transpose()? else {
+                return Err(bad("holds a text of no example of this experiment".into()));
+            };
+            let text = experiment.model().text(next.ids(next.reading_run()?));
+            prompt = Some((next.example(), text));
+        }
+        movement.add(&one, prompt.as_ref().map_or("", |(_, text)| text))?;
+    }
+    Ok(movement)
 }

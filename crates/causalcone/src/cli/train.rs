@@ -3,12 +3,12 @@
 use super::examples::sifted;
 use super::failure::Failure;
 use super::folder::{Folder, Identity, Results};
-use super::sweep::{ModelRecord, draw, titled};
+use super::sweep::{ModelRecord, titled};
 use super::terminal::Terminal;
 use super::{Loaded, TrainArgs};
 use crate::train::{Checkpoint, Evaluation, Fit, Score, Step, Trainer, Training};
 use crate::{Cone, Error, Journal, Progress, Refused, Saved, Unit, Values, heat_map, means_table, table};
-use causalcone_report::{Cell, Chart, Format, Kind, Panel, Series, Table};
+use causalcone_report::{Cell, Chart, Format, Kind, Panel, Series, Span, Table};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -145,7 +145,7 @@ pub(super) fn train(args: &TrainArgs, terminal: &mut Terminal) -> Result<(), Fai
     let map = causalcone_report::HeatMap { subtitle: Some(subtitle), ..map };
     let mut shown = String::new();
     if training.len() > 1 {
-        files.extend(draw(&map, "heatmap", &folder, terminal)?);
+        files.extend(folder.draw("heatmap", map.to_svg(), terminal)?);
         shown = causalcone_report::terminal::render(&map, &terminal.style()).unwrap_or_default();
     }
     files.extend(draw_losses(&work, best, loaded.model.name(), terminal)?);
@@ -498,7 +498,7 @@ fn draw_losses(
     let judged = if work.training.held_out() > 0 { "held out" } else { "all" };
     let panel = |label: &str, batch: fn(&Step) -> Option<f64>, all: fn(&Step) -> Option<f64>| Panel {
         y_label: label.into(),
-        from_zero: true,
+        span: Span::FromZero,
         series: vec![
             Series { name: "batch".into(), points: of(batch) },
             Series { name: judged.into(), points: of(all) },
@@ -516,17 +516,5 @@ fn draw_losses(
             panel("accuracy", |step| Some(step.accuracy), |step| step.evaluation.map(|found| found.accuracy)),
         ],
     };
-    let mut drawn = Vec::new();
-    match chart.to_svg() {
-        Ok(svg) => {
-            work.folder.write("loss.svg", |w| w.write_all(svg.as_bytes()))?;
-            drawn.push("loss.svg".to_owned());
-        }
-        Err(e) => terminal.note(&format!("no loss.svg: {e}")),
-    }
-    if let Ok(png) = chart.to_png(2.0) {
-        work.folder.write("loss.png", |w| w.write_all(&png))?;
-        drawn.push("loss.png".to_owned());
-    }
-    Ok(drawn)
+    work.folder.draw("loss", chart.to_svg(), terminal)
 }

@@ -104,7 +104,7 @@ impl Generation {
 }
 
 /// Why a text ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum End {
     /// It has as many tokens as were asked for.
