@@ -36,6 +36,7 @@ mod norm;
 mod orthogonal;
 mod packed;
 mod panels;
+mod product;
 mod rope;
 mod rows;
 mod simd;

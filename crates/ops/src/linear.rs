@@ -4,6 +4,7 @@ use crate::blocks::Blocks;
 use crate::kernel::{Held, floats, is_fast, is_trained};
 use crate::packed::Packed;
 use crate::panels::Panels;
+use crate::product::{self, Product};
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
 use std::sync::{Arc, OnceLock};
 
@@ -110,6 +111,42 @@ impl Linear {
         self.bias.as_ref().map_or(Ok(y.clone()), |bias| y.broadcast_add(bias))
     }
 
+    /// The same rows through several maps, each to the bit as [`forward`](Self::forward) would have it: they share one
+    /// pass over the threads, which matters where there are few rows.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn forward_all<const N: usize>(maps: [&Self; N], x: &Tensor) -> Result<[Tensor; N]> {
+        let frozen = maps.map(|map| match &map.weight {
+            Weight::Frozen(weight) => weight.product().map(|product| (weight, product)),
+            Weight::Plain(_) => None,
+        });
+        let biases = maps.iter().flat_map(|map| &map.bias);
+        let is_plain = is_fast(biases.clone().chain([x])) && !is_trained(biases.chain([x]));
+        let Some(frozen) = frozen.into_iter().collect::<Option<Vec<_>>>().filter(|_| is_plain) else {
+            return all(maps.map(|map| map.forward(x)));
+        };
+        let x = x.contiguous()?;
+        for (weight, _) in &frozen {
+            weight.check(&x)?;
+        }
+        let (rows, inner) = x.dims2()?;
+        let held = Held::new(&x);
+        let biases: Vec<Option<Tensor>> = maps
+            .iter()
+            .map(|map| map.bias.as_ref().map(Tensor::contiguous).transpose())
+            .collect::<Result<_>>()?;
+        let biases: Vec<Option<Held<'_>>> = biases.iter().map(|bias| bias.as_ref().map(Held::new)).collect();
+        let mut products: Vec<(&dyn Product, Option<&[f32]>)> = Vec::with_capacity(N);
+        for ((_, product), bias) in frozen.iter().zip(&biases) {
+            products.push((*product, bias.as_ref().map(Held::floats).transpose()?));
+        }
+        let widths: Vec<usize> = products.iter().map(|(product, _)| product.width()).collect();
+        let made = product::products(&products, held.floats()?, inner).into_iter().zip(widths);
+        let mut made = made.map(|(numbers, width)| Tensor::from_vec(numbers, (rows, width), &Device::Cpu));
+        all(maps.map(|_| made.next().unwrap_or_else(|| bail!("a product is missing"))))
+    }
+
     /// Whether its weight never trains.
     pub(crate) fn is_frozen(&self) -> bool {
         !matches!(self.weight, Weight::Plain(_))
@@ -192,7 +229,8 @@ impl Frozen {
         panels(&self.columns(&all)?.t()?)
     }
 
-    fn forward(self: &Arc<Self>, x: &Tensor, bias: Option<Tensor>) -> Result<Tensor> {
+    /// That rows are as wide as they should be.
+    fn check(&self, x: &Tensor) -> Result<()> {
         let (inner, width) = self.shape()?;
         let (_, given) = x.dims2()?;
         if given != inner {
@@ -201,14 +239,29 @@ impl Frozen {
         if !is_fast([x]) {
             bail!("a frozen weight takes rows in f32 on the CPU, not {:?}", x.dtype());
         }
+        Ok(())
+    }
+
+    fn forward(self: &Arc<Self>, x: &Tensor, bias: Option<Tensor>) -> Result<Tensor> {
+        self.check(x)?;
         x.contiguous()?.apply_op1(Affine { weight: self.clone(), bias })
     }
 
+    /// What rows can be multiplied by as it is held.
+    fn product(&self) -> Option<&dyn Product> {
+        match &self.store {
+            Store::Full(panels) => Some(panels),
+            Store::Half(_) => None,
+            Store::Packed(packed) => Some(packed),
+        }
+    }
+
     fn times(&self, x: &[f32], bias: Option<&[f32]>) -> Result<Vec<f32>> {
-        Ok(match &self.store {
-            Store::Full(panels) => panels.times(x, bias),
-            Store::Half(_) => self.wide()?.times(x, bias),
-            Store::Packed(packed) => packed.times(x, bias),
+        let (inner, _) = self.shape()?;
+        let times = |product: &dyn Product| product::products(&[(product, bias)], x, inner).remove(0);
+        Ok(match self.product() {
+            Some(product) => times(product),
+            None => times(&self.wide()?),
         })
     }
 
@@ -239,6 +292,12 @@ impl Frozen {
             }
         }
     }
+}
+
+/// All of several, or the first error.
+fn all<const N: usize>(each: [Result<Tensor>; N]) -> Result<[Tensor; N]> {
+    let each: Vec<Tensor> = each.into_iter().collect::<Result<_>>()?;
+    <[Tensor; N]>::try_from(each).or_else(|_| bail!("a product is missing"))
 }
 
 /// A frozen map as a kernel: the weight is no argument of it, so its gradient is never computed.
@@ -379,6 +438,32 @@ mod tests {
         let rows = rows.narrow(1, 0, 34).unwrap();
         assert!(Linear::packed(&rows, blocks, Some(noise(4, 1))).is_err(), "a bias of another width");
         assert!(Linear::packed(&rows, blocks, Some(noise(3, 1))).is_ok());
+    }
+
+    #[test]
+    fn several_maps_at_once_are_each_of_them() {
+        let full = QTensor::quantize(&noise((83, 256), 1), GgmlDType::Q4_1).unwrap();
+        let bytes = full.data().unwrap().into_owned();
+        let rows = Tensor::from_vec(bytes, (83, 160), &Device::Cpu).unwrap();
+        let packed = Linear::packed(&rows, Blocks::of(GgmlDType::Q4_1).unwrap(), Some(noise(83, 5))).unwrap();
+        let plain = Linear::new(noise((256, 150), 2), None).unwrap();
+        let trained =
+            Linear::new(Var::from_tensor(&noise((256, 9), 4)).unwrap().as_tensor().clone(), None).unwrap();
+        let half = Linear::new(noise((256, 20), 6).to_dtype(DType::BF16).unwrap(), None).unwrap();
+        for rows in [1, 2, 7, 300] {
+            let x = noise((rows, 256), 3);
+            for maps in [[&packed, &plain], [&plain, &plain], [&plain, &trained], [&half, &packed]] {
+                let together = Linear::forward_all(maps, &x).unwrap();
+                for (map, y) in maps.iter().zip(together) {
+                    assert_eq!(numbers(&map.forward(&x).unwrap()), numbers(&y));
+                    assert_eq!(map.forward(&x).unwrap().dims(), y.dims());
+                }
+            }
+        }
+        let x = Var::from_tensor(&noise((2, 256), 3)).unwrap();
+        let [y, _] = Linear::forward_all([&packed, &plain], x.as_tensor()).unwrap();
+        assert!(y.sum_all().unwrap().backward().unwrap().get(&x).is_some(), "a gradient is lost");
+        assert!(Linear::forward_all([&packed, &plain], &noise((2, 255), 3)).is_err());
     }
 
     #[test]

@@ -12,15 +12,15 @@
 //! other rows there are and however many threads.
 
 use crate::blocks::{Blocks, Opened};
-use crate::panels::{PANEL, STRIP, by_blocks, by_panels};
+use crate::product::{Entry, PANEL, Product, Rows, STRIP};
 use crate::simd;
 use pulp::{NullaryFnOnce, Simd, WithSimd};
 use rayon::prelude::*;
 
 /// Numbers of a panel's row.
 type Row<T> = [T; PANEL];
-/// An entry of a strip: a number of each of its rows.
-type Entry = [f32; STRIP];
+/// The rows of each of P panels.
+type Each<'a, T, const P: usize> = [&'a [Row<T>]; P];
 
 /// A weight of in × out, its columns given as rows of blocks.
 #[derive(Debug)]
@@ -122,24 +122,26 @@ impl Packed {
             code * self.scales[group][j] + self.minima.get(group).map_or(0.0, |row| row[j])
         })
     }
+}
 
-    /// x·W + b for rows x, which are whole.
-    pub(crate) fn times(&self, x: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
-        self.times_by(x, bias, run)
+impl Product for Packed {
+    fn width(&self) -> usize {
+        self.width
     }
 
-    fn times_by(&self, x: &[f32], bias: Option<&[f32]>, run: impl Fn(Part<'_>) + Sync) -> Vec<f32> {
-        by_blocks(x, (self.inner, self.width), |strips, out| {
-            let mut sums = vec![[0.0; STRIP]; strips.len() / self.group];
-            for (sums, group) in sums.iter_mut().zip(strips.chunks_exact(self.group)) {
-                for entry in group {
-                    sums.iter_mut().zip(entry).for_each(|(sum, x)| *sum += x);
-                }
+    /// The sums of the strips' groups.
+    fn prepare(&self, strips: &[Entry]) -> Vec<Entry> {
+        let mut sums = vec![[0.0; STRIP]; strips.len() / self.group];
+        for (sums, group) in sums.iter_mut().zip(strips.chunks_exact(self.group)) {
+            for entry in group {
+                sums.iter_mut().zip(entry).for_each(|(sum, x)| *sum += x);
             }
-            by_panels((self.inner, self.width), out, |first, out| {
-                run(Part { weight: self, first, strips, sums: &sums, out, bias });
-            });
-        })
+        }
+        sums
+    }
+
+    fn part(&self, first: usize, rows: &Rows<'_>, out: Vec<&mut [f32]>, bias: Option<&[f32]>) {
+        run(Part { weight: self, first, strips: rows.strips, sums: rows.prepared, out, bias });
     }
 }
 
@@ -352,43 +354,42 @@ impl Part<'_> {
         let (inner, group) = (weight.inner, weight.group);
         let groups = sums.len();
         let first = self.first + panel;
+        let is_short = matches!(weight.codes, Codes::Short(_));
         let mut tile = [[[simd.splat_f32s(0.0); V]; P]; R];
-        let scales: [&[Row<f32>]; P] = std::array::from_fn(
-            #[inline(always)]
-            |p| &weight.scales[(first + p) * groups..][..groups],
-        );
-        let minima: [&[Row<f32>]; P] = std::array::from_fn(
-            #[inline(always)]
-            |p| weight.minima.get((first + p) * groups..(first + p + 1) * groups).unwrap_or_default(),
-        );
+        let (mut short, mut signed): (Each<'_, u8, P>, Each<'_, i8, P>) = ([&[]; P], [&[]; P]);
+        let (mut scales, mut minima): (Each<'_, f32, P>, Each<'_, f32, P>) = ([&[]; P], [&[]; P]);
+        for p in 0..P {
+            match &weight.codes {
+                Codes::Short(codes) => short[p] = &codes[(first + p) * inner / 2..][..inner / 2],
+                Codes::Signed(codes) => signed[p] = &codes[(first + p) * inner..][..inner],
+            }
+            scales[p] = &weight.scales[(first + p) * groups..][..groups];
+            let least = weight.minima.get((first + p) * groups..(first + p + 1) * groups);
+            minima[p] = least.unwrap_or_default();
+        }
         for at in 0..groups {
             let x = &strip[at * group..(at + 1) * group];
             let mut part = [[[simd.splat_f32s(0.0); V]; P]; R];
-            match &weight.codes {
-                Codes::Short(codes) => {
-                    let codes: [&[Row<u8>]; P] = std::array::from_fn(
-                        #[inline(always)]
-                        |p| &codes[((first + p) * inner + at * group) / 2..][..group / 2],
-                    );
-                    for (i, pair) in x.as_chunks::<2>().0.iter().enumerate() {
-                        for (p, codes) in codes.iter().enumerate() {
-                            let rows = widen.short::<V>(simd, &codes[i]);
-                            for (row, x) in rows.iter().zip(pair) {
-                                add::<S, V, P, R>(simd, &mut part, p, x, row);
-                            }
+            if is_short {
+                let first = at * group / 2;
+                let codes = short.map(
+                    #[inline(always)]
+                    |codes| &codes[first..first + group / 2],
+                );
+                for (i, pair) in x.as_chunks::<2>().0.iter().enumerate() {
+                    for (p, codes) in codes.iter().enumerate() {
+                        let rows = widen.short::<V>(simd, &codes[i]);
+                        for (row, x) in rows.iter().zip(pair) {
+                            add::<S, V, P, R>(simd, &mut part, p, x, row);
                         }
                     }
                 }
-                Codes::Signed(codes) => {
-                    let codes: [&[Row<i8>]; P] = std::array::from_fn(
-                        #[inline(always)]
-                        |p| &codes[(first + p) * inner + at * group..][..group],
-                    );
-                    for (i, x) in x.iter().enumerate() {
-                        for (p, codes) in codes.iter().enumerate() {
-                            let row = widen.signed::<V>(simd, &codes[i]);
-                            add::<S, V, P, R>(simd, &mut part, p, x, &row);
-                        }
+            } else {
+                let first = at * group;
+                for (i, x) in x.iter().enumerate() {
+                    for (p, codes) in signed.iter().enumerate() {
+                        let row = widen.signed::<V>(simd, &codes[first + i]);
+                        add::<S, V, P, R>(simd, &mut part, p, x, &row);
                     }
                 }
             }
@@ -443,8 +444,30 @@ fn add<S: Simd, const V: usize, const P: usize, const R: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::product::products;
     use crate::testing::{noise, numbers};
     use candle_core::quantized::{GgmlDType, QTensor};
+
+    /// A weight whose parts are computed in a certain way.
+    struct Through<'p> {
+        packed: &'p Packed,
+        way: fn(Part<'_>),
+    }
+
+    impl Product for Through<'_> {
+        fn width(&self) -> usize {
+            self.packed.width
+        }
+
+        fn prepare(&self, strips: &[Entry]) -> Vec<Entry> {
+            self.packed.prepare(strips)
+        }
+
+        fn part(&self, first: usize, rows: &Rows<'_>, out: Vec<&mut [f32]>, bias: Option<&[f32]>) {
+            let (strips, sums) = (rows.strips, rows.prepared);
+            (self.way)(Part { weight: self.packed, first, strips, sums, out, bias });
+        }
+    }
 
     /// Codes of four bits and of eight, with minima and without, by every instruction set there is: the best is what
     /// [`run`] takes, and others would go untested here.
@@ -456,23 +479,35 @@ mod tests {
         for dtype in [GgmlDType::Q4_0, GgmlDType::Q4_1, GgmlDType::Q8_0, GgmlDType::Q5_1, GgmlDType::Q6K] {
             let full = QTensor::quantize(&noise((width, inner), 1), dtype).unwrap();
             let packed = Packed::new(&full.data().unwrap(), Blocks::of(dtype).unwrap(), inner, width);
-            let mut ways: Vec<(&str, Vec<f32>)> = vec![
-                ("best", packed.times(&x, Some(&bias))),
-                ("any", packed.times_by(&x, Some(&bias), |part| simd::dispatch(part))),
-                ("none", packed.times_by(&x, Some(&bias), |part| part.by_strips(pulp::Scalar::new(), Plain))),
+            type Way = fn(Part<'_>);
+            let mut ways: Vec<(&str, Way)> = vec![
+                ("best", |part| run(part)),
+                ("any", |part| simd::dispatch(part)),
+                ("none", |part| part.by_strips(pulp::Scalar::new(), Plain)),
             ];
             #[cfg(target_arch = "x86_64")]
             {
                 use pulp::x86::{V3, V4};
-                if let Some(simd) = V3::try_new() {
-                    let run = |part: Part<'_>| simd.vectorize(With { simd, widen: simd, part });
-                    ways.push(("V3", packed.times_by(&x, Some(&bias), run)));
+                if V3::try_new().is_some() {
+                    ways.push(("V3", |part| {
+                        let simd = V3::try_new().unwrap();
+                        simd.vectorize(With { simd, widen: simd, part });
+                    }));
                 }
-                if let Some(simd) = V4::try_new() {
-                    let run = |part: Part<'_>| simd.vectorize(With { simd, widen: simd, part });
-                    ways.push(("V4", packed.times_by(&x, Some(&bias), run)));
+                if V4::try_new().is_some() {
+                    ways.push(("V4", |part| {
+                        let simd = V4::try_new().unwrap();
+                        simd.vectorize(With { simd, widen: simd, part });
+                    }));
                 }
             }
+            let ways: Vec<(&str, Vec<f32>)> = ways
+                .into_iter()
+                .map(|(name, way)| {
+                    let map: &dyn Product = &Through { packed: &packed, way };
+                    (name, products(&[(map, Some(&bias))], &x, inner).remove(0))
+                })
+                .collect();
             for r in 0..rows {
                 for j in 0..width {
                     let row = x[r * inner..].iter().zip(packed.column(j));

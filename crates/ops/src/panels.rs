@@ -11,29 +11,17 @@
 //! block, whatever else is computed with it: to the bit, a row's products depend neither on the other rows of
 //! x nor on the number of threads.
 
+use crate::product::{ABREAST, PANEL, Product, Rows, STRIP};
 use crate::simd;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
-use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
 
-/// Columns of a panel.
-pub(crate) const PANEL: usize = 16;
-/// Rows of a strip.
-pub(crate) const STRIP: usize = 6;
-/// Panels at once for a strip alone, where a vector is as wide as one.
-const ABREAST: usize = 4;
 /// Rows of a panel that are multiplied before the next panel's. Longer sums are written less often, shorter
 /// ones stay in nearer caches; measured on widths from 576 to 3072.
 const DEPTH: usize = 1024;
 /// The same where vectors are as wide as a panel: two panels then stay in the first-level cache.
 const WIDE_DEPTH: usize = 256;
-/// Rows of x at a time: DEPTH of their columns are 2 MB, which a panel passes over. Measured, too.
-const ROWS: usize = 80 * STRIP;
-/// Tasks a thread gets, so that one which was held up does not hold up the rest.
-const TASKS: usize = 16;
-/// Products fewer than this are not worth a second thread.
-const SMALL: usize = 1 << 18;
 
 /// A weight of in × out, in panels.
 #[derive(Debug)]
@@ -133,79 +121,16 @@ impl Panels {
     pub(crate) fn column(&self, j: usize) -> impl Iterator<Item = f32> {
         self.numbers[self.index(0, j)..].iter().step_by(PANEL).take(self.inner).copied()
     }
+}
 
-    /// x·W + b for rows x, which are whole.
-    pub(crate) fn times(&self, x: &[f32], bias: Option<&[f32]>) -> Vec<f32> {
-        let shape = (self.inner, self.width);
-        by_blocks(x, shape, |strips, out| {
-            by_panels(shape, out, |first, out| {
-                simd::dispatch(Part { weight: self, first, strips, out, bias });
-            });
-        })
+impl Product for Panels {
+    fn width(&self) -> usize {
+        self.width
     }
-}
 
-/// Rows through a weight of in × out, a block of them at a time: calls with the block's strips and what comes of its rows.
-pub(crate) fn by_blocks(
-    x: &[f32],
-    (inner, width): (usize, usize),
-    mut each: impl FnMut(&[[f32; STRIP]], &mut [f32]),
-) -> Vec<f32> {
-    let rows = x.len() / inner;
-    let mut out = vec![0.0; rows * width];
-    // Blocks of equal height, so that none is a handful of rows.
-    let strips = rows.div_ceil(STRIP);
-    let block = strips.div_ceil(strips.div_ceil(ROWS / STRIP).max(1)) * STRIP;
-    for (x, out) in x.chunks((block * inner).max(1)).zip(out.chunks_mut((block * width).max(1))) {
-        // Taken, not borrowed: while this thread waits for the others it may be given another product.
-        let mut strips = STRIPS.take();
-        interleave(x, inner, &mut strips);
-        each(&strips, out);
-        STRIPS.set(strips);
+    fn part(&self, first: usize, rows: &Rows<'_>, out: Vec<&mut [f32]>, bias: Option<&[f32]>) {
+        simd::dispatch(Part { weight: self, first, strips: rows.strips, out, bias });
     }
-    out
-}
-
-/// What comes of a block of rows, by all threads, each of them some panels: calls with the first panel and these columns of
-/// every row.
-pub(crate) fn by_panels(
-    (inner, width): (usize, usize),
-    out: &mut [f32],
-    run: impl Fn(usize, Vec<&mut [f32]>) + Sync,
-) {
-    let rows = out.len() / width;
-    let panels = width.div_ceil(PANEL);
-    let tasks = match rows * inner * width {
-        0..SMALL => 1,
-        _ => panels.min(TASKS * rayon::current_num_threads()),
-    };
-    let share = panels.div_ceil(tasks);
-    let mut parts: Vec<Vec<&mut [f32]>> =
-        (0..panels.div_ceil(share)).map(|_| Vec::with_capacity(rows)).collect();
-    for row in out.chunks_exact_mut(width) {
-        for (part, row) in parts.iter_mut().zip(row.chunks_mut(share * PANEL)) {
-            part.push(row);
-        }
-    }
-    parts.into_par_iter().enumerate().for_each(|(task, out)| run(task * share, out));
-}
-
-thread_local! {
-    /// Kept between products: fresh pages would cost more than filling them.
-    static STRIPS: Cell<Vec<[f32; STRIP]>> = const { Cell::new(Vec::new()) };
-}
-
-/// Rows of width `inner` as strips: each has `inner` entries, of one number from each of its rows. Rows that the last
-/// strip lacks keep what was there: nothing is computed from them.
-fn interleave(x: &[f32], inner: usize, strips: &mut Vec<[f32; STRIP]>) {
-    strips.resize((x.len() / inner).div_ceil(STRIP) * inner, [0.0; STRIP]);
-    strips.par_chunks_mut(inner).zip(x.par_chunks(STRIP * inner)).for_each(|(strip, rows)| {
-        for (place, row) in rows.chunks_exact(inner).enumerate() {
-            for (entry, number) in strip.iter_mut().zip(row) {
-                entry[place] = *number;
-            }
-        }
-    });
 }
 
 /// The columns of some panels, for a block of rows.

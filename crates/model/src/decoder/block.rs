@@ -103,6 +103,14 @@ impl Block {
         Ok(self.value.forward(x)?)
     }
 
+    /// Queries, keys and values of the same normed rows: as each alone.
+    ///
+    /// # Errors
+    /// See [`Block::attention_input`].
+    pub fn query_key_value(&self, x: &Tensor) -> Result<[Tensor; 3]> {
+        Ok(Linear::forward_all([&self.query, &self.key, &self.value], x)?)
+    }
+
     /// Queries as scores see them: clipped, normed and turned, where the family does so.
     ///
     /// # Errors
@@ -158,6 +166,16 @@ impl Block {
     /// See [`Block::attention_input`].
     pub fn activate(&self, x: &Tensor, config: &Config) -> Result<Tensor> {
         Ok(config.mlp.activation.forward(&self.gate.into.forward(x)?)?)
+    }
+
+    /// The activation function's output, rows × m, and up of the same rows where the MLP is gated.
+    ///
+    /// # Errors
+    /// See [`Block::attention_input`].
+    pub fn activate_beside(&self, x: &Tensor, config: &Config) -> Result<(Tensor, Option<Tensor>)> {
+        let Some(up) = &self.gate.up else { return Ok((self.activate(x, config)?, None)) };
+        let [gate, up] = Linear::forward_all([&self.gate.into, up], x)?;
+        Ok((config.mlp.activation.forward(&gate)?, Some(up)))
     }
 
     /// What enters the down projection: the activation, times up where the MLP is gated.

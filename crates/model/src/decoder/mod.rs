@@ -36,7 +36,8 @@ use crate::site::Site;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use causalcone_ops::{
-    Linear, Ragged, Rope, Rotation, Standing, add, cross_entropy, cross_entropy_behind, softcap, softmax,
+    Linear, Ragged, Rope, Rotation, Standing, add, cross_entropy, cross_entropy_behind, multiply, softcap,
+    softmax,
 };
 
 /// Sees, and may change, the tensor of every site of a forward pass.
@@ -167,9 +168,10 @@ impl Decoder {
             x = at(tap, Site::BlockInput, x)?;
 
             let normed = at(tap, Site::AttentionInput, block.attention_input(&x)?)?;
-            let query = at(tap, Site::QueryOutput, block.query(&normed)?)?;
-            let key = at(tap, Site::KeyOutput, block.key(&normed)?)?;
-            let value = at(tap, Site::ValueOutput, block.value(&normed)?)?;
+            let [query, key, value] = block.query_key_value(&normed)?;
+            let query = at(tap, Site::QueryOutput, query)?;
+            let key = at(tap, Site::KeyOutput, key)?;
+            let value = at(tap, Site::ValueOutput, value)?;
             let mixed = attention.mix(layer, [&query, &key, &value], tap)?;
             let mixed = at(tap, Site::AttentionValueOutput, mixed)?;
             let attention = at(tap, Site::AttentionOutput, block.attention_output(&mixed)?)?;
@@ -178,8 +180,13 @@ impl Decoder {
 
             let normed = block.mlp_input(if config.parallel { &x } else { &middle })?;
             let normed = at(tap, Site::MlpInput, normed)?;
-            let activated = at(tap, Site::MlpActivation, block.activate(&normed, config)?)?;
-            let hidden = at(tap, Site::MlpHidden, block.gated(&normed, activated)?)?;
+            let (activated, up) = block.activate_beside(&normed, config)?;
+            let activated = at(tap, Site::MlpActivation, activated)?;
+            let hidden = match up {
+                Some(up) => multiply(&activated, &up).map_err(Error::from)?,
+                None => activated,
+            };
+            let hidden = at(tap, Site::MlpHidden, hidden)?;
             let mlp = at(tap, Site::MlpOutput, block.mlp_output(&hidden)?)?;
             x = at(tap, Site::BlockOutput, add(&middle, &block.mlp_added(&mlp)?).map_err(Error::from)?)?;
         }
