@@ -11,9 +11,11 @@ from .common import BENCH, ROOT, WORK, Refused, run, run_json, say
 
 ENVIRONMENTS = {
     "peers": "torch==2.8.0 transformers==4.46.3 pyvene==0.1.8 gguf accelerate sentencepiece".split(),
+    "llama": "llama-cpp-python==0.3.36 gguf".split(),
     "peers2": "torch==2.8.0 transformer-lens==4.3.0 nnsight==0.8.1 gguf sentencepiece".split(),
 }
-"""The environments, and what pip installs into each; TransformerLens and pyvene want different transformers."""
+"""The environments, and what pip installs into each; TransformerLens and pyvene want different transformers. llama.cpp is
+compiled, for which a C++ compiler has to be there."""
 
 VERSIONS = """
 import importlib.metadata, json, sys

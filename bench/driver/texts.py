@@ -2,6 +2,7 @@
 
 import ast
 import dataclasses
+import os
 import statistics
 
 from . import setup
@@ -11,6 +12,9 @@ from .works import Peer, run_peer
 
 FILE_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 """What the peers' scripts call the model."""
+
+ROUNDS = {"llama.cpp": "rounds activations to eight bits"}
+"""Peers whose texts may part from ours, and why."""
 
 LINE = r"^64 tokens (?P<seconds>\S+) s = \S+ tok/s (?P<text>'.*'|\".*\")$"
 
@@ -24,6 +28,7 @@ class Text:
     model: str
     tokens: int
     peers: list
+    is_packed: bool = False  # whether weights stay as they are in the file
 
     @property
     def file(self):
@@ -45,10 +50,17 @@ class Row:
     problem: str = None
 
 
+TRANSFORMERS = Peer("transformers", "peers", "smol_generate_hf.py", ("{folder}",), LINE)
+LLAMA = Peer("llama.cpp", "llama", "smol_generate_llamacpp.py", ("{file}", "{vector}"), LINE)
+
 TEXTS = [
     Text(
         "text", "64 tokens of SmolLM2 in f32, greedy, a vector added to the output of block 15 in every pass", "smollm2", 64,
-        [Peer("transformers", "peers", "smol_generate_hf.py", (), LINE)],
+        [TRANSFORMERS],
+    ),
+    Text(
+        "text-packed", "the same on the file's own weights of four and eight bits; transformers again in f32", "smollm2", 64,
+        [TRANSFORMERS, LLAMA], is_packed=True,
     ),
 ]
 
@@ -56,7 +68,8 @@ TEXTS = [
 def measure_ours(text, causalcone, timer, repeat, wait):
     """The steered text, and with it the unsteered one, which grows beside it."""
     run([causalcone, "models", "pull", text.model], "causalcone models pull")
-    weights = run_json([causalcone, "models", "info", text.model, "--json"], "causalcone models info")["parameters"] * 4
+    info = run_json([causalcone, "models", "info", text.model, "--json"], "causalcone models info")
+    weights = os.path.getsize(info["files"][0]) if text.is_packed else info["parameters"] * 4
     wait_for_quiet(wait)
     watch = Watch()
     row = Row(text.name, "causalcone", weights=weights)
@@ -81,9 +94,13 @@ def measure_peer(text, peer, causalcone, peers_dir, wait):
         link = folder / FILE_NAME
         link.unlink(missing_ok=True)
         link.symlink_to(file)
+        vector = folder / "vector.gguf"
+        run([causalcone, "save", text.file, "-m", text.model, "--out", vector, "--force"], "causalcone save")
+        places = {"folder": folder, "file": link, "vector": vector}
+        peer = dataclasses.replace(peer, arguments=tuple(each.format(**places) for each in peer.arguments))
         wait_for_quiet(wait)
         watch = Watch()
-        for line in run_peer(dataclasses.replace(peer, arguments=(str(folder),)), peers_dir):
+        for line in run_peer(peer, peers_dir):
             row.seconds.append(float(line["seconds"]))
             row.text = ast.literal_eval(line["text"])
         row.others = watch.others()
@@ -100,7 +117,7 @@ def complaints(texts, rows):
         own = next(row for row in rows if (row.work, row.who) == (text.name, "causalcone"))
         for row in (row for row in rows if row.work == text.name):
             yield from hindered(row.work, row)
-            if not row.problem and not row.text.endswith(own.text):
+            if not row.problem and not row.text.endswith(own.text) and row.who not in ROUNDS:
                 yield f"{row.work}: TEXTS DIFFER: {own.text!r} is causalcone's and {row.text!r} that of {row.who}"
 
 
@@ -116,7 +133,7 @@ def results(texts, rows):
                 table.append((row.work, row.who, *"–" * 4, "could not be measured"))
                 continue
             rates = [text.tokens / seconds for seconds in row.seconds]
-            same = "equal" if row.text.endswith(own.text) else "DIFFERS"
+            same = "equal" if row.text.endswith(own.text) else ROUNDS.get(row.who, "DIFFERS")
             table.append((
                 row.work, row.who, spread(rates, 1), ratio(rate, statistics.median(rates)), str(len(rates)), share(row.others), same))
         notes.append(f"- {text.name}: {text.title}. Ours also makes the text without it, beside it.")
