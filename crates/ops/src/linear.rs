@@ -85,7 +85,10 @@ impl Linear {
         let held = Held::new(&rows);
         let (storage, layout) = held.cpu()?;
         let bytes = &storage.as_slice::<u8>()?[layout.start_offset()..][..width * bytes];
-        let store = Store::Packed(Packed::new(bytes, blocks, inner, width));
+        let Some(packed) = Packed::new(bytes, blocks, inner, width) else {
+            bail!("there is no layout for blocks like these: {blocks:?}");
+        };
+        let store = Store::Packed(packed);
         Self { weight: Weight::Frozen(Frozen::new(store)), bias: None }.with_bias((inner, width), bias)
     }
 

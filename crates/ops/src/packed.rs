@@ -1,7 +1,7 @@
 //! A quantised weight laid out for products, its numbers widened in registers.
 //!
 //! Panels are those of [`panels`](crate::panels): [`PANEL`] columns side by side, row by row of W. Codes of four bits lie
-//! two rows to a byte; scales and minima lie group by group, a row of them for each. Within a group a column of x·W is
+//! two rows to a byte, and each group's scales and minima stand before its codes. Within a group a column of x·W is
 //!
 //! ```text
 //! Σ x·(scale·code + minimum) = scale · Σ x·code + minimum · Σ x
@@ -19,84 +19,50 @@ use rayon::prelude::*;
 
 /// Numbers of a panel's row.
 type Row<T> = [T; PANEL];
-/// The rows of each of P panels.
-type Each<'a, T, const P: usize> = [&'a [Row<T>]; P];
 
 /// A weight of in × out, its columns given as rows of blocks.
 #[derive(Debug)]
 pub(crate) struct Packed {
     inner: usize,
     width: usize,
+    /// Rows of a group.
     group: usize,
-    codes: Codes,
-    /// Panel, group.
-    scales: Vec<Row<f32>>,
-    /// None where all are 0.
-    minima: Vec<Row<f32>>,
+    groups: Groups,
 }
 
-/// Panel, row of the weight.
+/// A group of a panel's rows: C rows of codes, with M rows of minima. One after the other, so that a product reads one
+/// stream; where a line of the cache starts, so that no vector takes two.
+#[derive(Debug, Clone, Copy)]
+#[repr(align(64))]
+struct Group<const C: usize, const M: usize> {
+    scales: Row<f32>,
+    minima: [Row<f32>; M],
+    codes: [Row<u8>; C],
+}
+
+/// Panel, group. Short codes are 0 … 15, two rows to a byte, the first in its low half; others are signed.
 #[derive(Debug)]
-enum Codes {
-    /// 0 … 15, two rows to a byte: the first in its low half.
-    Short(Vec<Row<u8>>),
-    Signed(Vec<Row<i8>>),
+enum Groups {
+    Short32(Vec<Group<16, 1>>),
+    Short16(Vec<Group<8, 1>>),
+    Signed32(Vec<Group<32, 0>>),
+    Signed32Least(Vec<Group<32, 1>>),
+    Signed16(Vec<Group<16, 0>>),
 }
 
 impl Packed {
-    /// Lays out `width` rows of blocks, each the `inner` numbers of a column.
-    pub(crate) fn new(bytes: &[u8], blocks: Blocks, inner: usize, width: usize) -> Self {
-        let (group, panels) = (blocks.group(), width.div_ceil(PANEL));
-        let row = inner / blocks.numbers() * blocks.bytes();
-        let count = panels * inner;
-        let mut codes = match blocks.is_short() {
-            true => Codes::Short(vec![[0; PANEL]; count / 2]),
-            false => Codes::Signed(vec![[0; PANEL]; count]),
+    /// Lays out `width` rows of blocks, each the `inner` numbers of a column; none where there is no layout for them.
+    pub(crate) fn new(bytes: &[u8], blocks: Blocks, inner: usize, width: usize) -> Option<Self> {
+        let of = (bytes, blocks, inner, width);
+        let groups = match (blocks.is_short(), blocks.group(), blocks.has_minima()) {
+            (true, 32, true) => Groups::Short32(laid_out(of)),
+            (true, 16, true) => Groups::Short16(laid_out(of)),
+            (false, 32, false) => Groups::Signed32(laid_out(of)),
+            (false, 32, true) => Groups::Signed32Least(laid_out(of)),
+            (false, 16, false) => Groups::Signed16(laid_out(of)),
+            _ => return None,
         };
-        let mut scales = vec![[0.0; PANEL]; count / group];
-        let mut minima = vec![[0.0; PANEL]; if blocks.has_minima() { count / group } else { 0 }];
-        // One panel of each: `chunks` of nothing are none, and there is one of every panel.
-        let mut short: Vec<&mut [Row<u8>]> = Vec::new();
-        let mut signed: Vec<&mut [Row<i8>]> = Vec::new();
-        match &mut codes {
-            Codes::Short(codes) => short = codes.chunks_mut((inner / 2).max(1)).collect(),
-            Codes::Signed(codes) => signed = codes.chunks_mut(inner.max(1)).collect(),
-        }
-        short.resize_with(panels, Default::default);
-        signed.resize_with(panels, Default::default);
-        let mut least: Vec<&mut [Row<f32>]> = minima.chunks_mut((inner / group).max(1)).collect();
-        least.resize_with(panels, Default::default);
-        let parts = short.into_par_iter().zip(signed).zip(least);
-        let parts = parts.zip(scales.par_chunks_mut((inner / group).max(1)));
-        parts.enumerate().for_each(|(panel, (((short, signed), least), scales))| {
-            let mut opened = Opened::new();
-            for (j, column) in (panel * PANEL..width.min((panel + 1) * PANEL)).enumerate() {
-                let blocks_of = bytes[column * row..(column + 1) * row].chunks_exact(blocks.bytes());
-                for (first, block) in (0..).step_by(blocks.numbers()).zip(blocks_of) {
-                    blocks.open(block, &mut opened);
-                    let groups = first / group..(first + blocks.numbers()) / group;
-                    for (to, scale) in scales[groups.clone()].iter_mut().zip(opened.scales) {
-                        to[j] = scale;
-                    }
-                    if blocks.has_minima() {
-                        for (to, minimum) in least[groups].iter_mut().zip(opened.minima) {
-                            to[j] = minimum;
-                        }
-                    }
-                    let codes = &opened.codes[..blocks.numbers()];
-                    if blocks.is_short() {
-                        for (to, pair) in short[first / 2..].iter_mut().zip(codes.as_chunks::<2>().0) {
-                            to[j] = pair[0].cast_unsigned() | pair[1].cast_unsigned() << 4;
-                        }
-                    } else {
-                        for (to, code) in signed[first..].iter_mut().zip(codes) {
-                            to[j] = *code;
-                        }
-                    }
-                }
-            }
-        });
-        Self { inner, width, group, codes, scales, minima }
+        Some(Self { inner, width, group: blocks.group(), groups })
     }
 
     /// Width of the rows that go in.
@@ -110,18 +76,70 @@ impl Packed {
     }
 
     /// The elements of column j, as they are in f32.
-    pub(crate) fn column(&self, j: usize) -> impl Iterator<Item = f32> {
-        let (panel, j) = (j / PANEL, j % PANEL);
-        (0..self.inner).map(move |i| {
-            let at = panel * self.inner + i;
-            let code = match &self.codes {
-                Codes::Short(codes) => f32::from(codes[at / 2][j] >> (4 * (at % 2)) & 15),
-                Codes::Signed(codes) => f32::from(codes[at][j]),
-            };
-            let group = at / self.group;
-            code * self.scales[group][j] + self.minima.get(group).map_or(0.0, |row| row[j])
-        })
+    pub(crate) fn column(&self, j: usize) -> Vec<f32> {
+        match &self.groups {
+            Groups::Short32(groups) => self.column_of::<_, _, true>(groups, j),
+            Groups::Short16(groups) => self.column_of::<_, _, true>(groups, j),
+            Groups::Signed32(groups) => self.column_of::<_, _, false>(groups, j),
+            Groups::Signed32Least(groups) => self.column_of::<_, _, false>(groups, j),
+            Groups::Signed16(groups) => self.column_of::<_, _, false>(groups, j),
+        }
     }
+
+    fn column_of<const C: usize, const M: usize, const SHORT: bool>(
+        &self,
+        groups: &[Group<C, M>],
+        j: usize,
+    ) -> Vec<f32> {
+        let (panel, j) = (j / PANEL, j % PANEL);
+        let of_panel = &groups[panel * (self.inner / self.group)..][..self.inner / self.group];
+        let mut column = Vec::with_capacity(self.inner);
+        for Group { scales, minima, codes } in of_panel {
+            let (scale, least) = (scales[j], minima.first().map_or(0.0, |row| row[j]));
+            for row in codes {
+                let [first, second] = match SHORT {
+                    true => [row[j] & 15, row[j] >> 4].map(f32::from),
+                    false => [f32::from(row[j].cast_signed()), 0.0],
+                };
+                column.push(first * scale + least);
+                if SHORT {
+                    column.push(second * scale + least);
+                }
+            }
+        }
+        column
+    }
+}
+
+fn laid_out<const C: usize, const M: usize>(
+    (bytes, blocks, inner, width): (&[u8], Blocks, usize, usize),
+) -> Vec<Group<C, M>> {
+    let (group, panels) = (blocks.group(), width.div_ceil(PANEL));
+    let row = inner / blocks.numbers() * blocks.bytes();
+    let empty = Group { scales: [0.0; PANEL], minima: [[0.0; PANEL]; M], codes: [[0; PANEL]; C] };
+    let mut groups = vec![empty; panels * inner / group];
+    groups.par_chunks_mut((inner / group).max(1)).enumerate().for_each(|(panel, groups)| {
+        let mut opened = Opened::new();
+        for (j, column) in (panel * PANEL..width.min((panel + 1) * PANEL)).enumerate() {
+            let columns = bytes[column * row..(column + 1) * row].chunks_exact(blocks.bytes());
+            for (block, groups) in columns.zip(groups.chunks_exact_mut(blocks.numbers() / group)) {
+                blocks.open(block, &mut opened);
+                let parts = opened.codes.chunks_exact(group).zip(opened.scales.iter().zip(opened.minima));
+                for (to, (codes, (scale, least))) in groups.iter_mut().zip(parts) {
+                    to.scales[j] = *scale;
+                    to.minima.iter_mut().for_each(|row| row[j] = least);
+                    if C < group {
+                        for (row, pair) in to.codes.iter_mut().zip(codes.as_chunks::<2>().0) {
+                            row[j] = pair[0].cast_unsigned() | pair[1].cast_unsigned() << 4;
+                        }
+                    } else {
+                        to.codes.iter_mut().zip(codes).for_each(|(row, code)| row[j] = code.cast_unsigned());
+                    }
+                }
+            }
+        }
+    });
+    groups
 }
 
 impl Product for Packed {
@@ -200,7 +218,7 @@ trait Widen<S: Simd>: Copy {
     /// Two rows of codes of four bits.
     fn short<const V: usize>(self, simd: S, codes: &Row<u8>) -> [[S::f32s; V]; 2];
     /// A row of signed codes.
-    fn signed<const V: usize>(self, simd: S, codes: &Row<i8>) -> [S::f32s; V];
+    fn signed<const V: usize>(self, simd: S, codes: &Row<u8>) -> [S::f32s; V];
 }
 
 /// By way of memory, with any instruction set.
@@ -226,8 +244,8 @@ impl<S: Simd> Widen<S> for Plain {
     }
 
     #[inline(always)]
-    fn signed<const V: usize>(self, _: S, codes: &Row<i8>) -> [S::f32s; V] {
-        loaded::<S, V>(&codes.map(f32::from))
+    fn signed<const V: usize>(self, _: S, codes: &Row<u8>) -> [S::f32s; V] {
+        loaded::<S, V>(&codes.map(|code| f32::from(code.cast_signed())))
     }
 }
 
@@ -256,7 +274,7 @@ mod x86 {
         }
 
         #[inline(always)]
-        fn signed<const V: usize>(self, _: V4, codes: &Row<i8>) -> [<V4 as Simd>::f32s; V] {
+        fn signed<const V: usize>(self, _: V4, codes: &Row<u8>) -> [<V4 as Simd>::f32s; V] {
             let avx = self.avx512f;
             let wide = avx._mm512_cvtepi8_epi32(cast::<_, __m128i>(*codes));
             [cast(avx._mm512_cvtepi32_ps(wide)); V]
@@ -281,11 +299,11 @@ mod x86 {
         }
 
         #[inline(always)]
-        fn signed<const V: usize>(self, _: V3, codes: &Row<i8>) -> [<V3 as Simd>::f32s; V] {
+        fn signed<const V: usize>(self, _: V3, codes: &Row<u8>) -> [<V3 as Simd>::f32s; V] {
             let (avx, avx2) = (self.avx, self.avx2);
             let mut row = [cast::<[f32; 8], <V3 as Simd>::f32s>([0.0; 8]); V];
             for (v, row) in row.iter_mut().enumerate() {
-                let wide = avx2._mm256_cvtepi8_epi32(half(&codes.map(i8::cast_unsigned), v));
+                let wide = avx2._mm256_cvtepi8_epi32(half(codes, v));
                 *row = cast::<__m256, _>(avx._mm256_cvtepi32_ps(wide));
             }
             row
@@ -312,30 +330,50 @@ impl Part<'_> {
     }
 
     #[inline(always)]
-    fn by_vectors<S: Simd, W: Widen<S>, const V: usize>(mut self, simd: S, widen: W) {
+    fn by_vectors<S: Simd, W: Widen<S>, const V: usize>(self, simd: S, widen: W) {
+        match &self.weight.groups {
+            Groups::Short32(groups) => self.by_groups::<S, W, V, 16, 1, true>(simd, widen, groups),
+            Groups::Short16(groups) => self.by_groups::<S, W, V, 8, 1, true>(simd, widen, groups),
+            Groups::Signed32(groups) => self.by_groups::<S, W, V, 32, 0, false>(simd, widen, groups),
+            Groups::Signed32Least(groups) => self.by_groups::<S, W, V, 32, 1, false>(simd, widen, groups),
+            Groups::Signed16(groups) => self.by_groups::<S, W, V, 16, 0, false>(simd, widen, groups),
+        }
+    }
+
+    #[inline(always)]
+    fn by_groups<S: Simd, W: Widen<S>, const V: usize, const C: usize, const M: usize, const SHORT: bool>(
+        mut self,
+        simd: S,
+        widen: W,
+        groups: &[Group<C, M>],
+    ) {
         let inner = self.weight.inner;
         let columns = self.out.first().map_or(0, |row| row.len());
         let panels = columns.div_ceil(PANEL);
         let mut out = std::mem::take(&mut self.out);
-        let groups = inner / self.weight.group;
-        let strips = self.strips.chunks(inner).zip(self.sums.chunks(groups));
+        let strips = self.strips.chunks(inner).zip(self.sums.chunks(inner / self.weight.group));
         for ((strip, sums), out) in strips.zip(out.chunks_mut(STRIP)) {
             let mut panel = 0;
             // A sum waits for the one before it: few rows go down several panels at once.
             while panel < panels {
-                let at = (panel, strip, sums);
+                let at = At { panel, strip, sums, groups };
+                macro_rules! rows {
+                    ($p:literal, $r:expr) => {
+                        self.rows::<S, W, V, $p, { $r }, C, M, SHORT>(simd, widen, at, out)
+                    };
+                }
                 panel += match (out.len(), panels - panel) {
-                    (1, 4..) => self.rows::<S, W, V, 4, 1>(simd, widen, at, out),
-                    (1, _) => self.rows::<S, W, V, 1, 1>(simd, widen, at, out),
-                    (2, 4..) if V == 1 => self.rows::<S, W, V, 4, 2>(simd, widen, at, out),
-                    (2, 2..) => self.rows::<S, W, V, 2, 2>(simd, widen, at, out),
-                    (2, _) => self.rows::<S, W, V, 1, 2>(simd, widen, at, out),
-                    (3, 2..) if V == 1 => self.rows::<S, W, V, 2, 3>(simd, widen, at, out),
-                    (3, _) => self.rows::<S, W, V, 1, 3>(simd, widen, at, out),
-                    (4, 2..) if V == 1 => self.rows::<S, W, V, 2, 4>(simd, widen, at, out),
-                    (4, _) => self.rows::<S, W, V, 1, 4>(simd, widen, at, out),
-                    (5, _) => self.rows::<S, W, V, 1, 5>(simd, widen, at, out),
-                    _ => self.rows::<S, W, V, 1, STRIP>(simd, widen, at, out),
+                    (1, 4..) => rows!(4, 1),
+                    (1, _) => rows!(1, 1),
+                    (2, 4..) if V == 1 => rows!(4, 2),
+                    (2, 2..) => rows!(2, 2),
+                    (2, _) => rows!(1, 2),
+                    (3, 2..) if V == 1 => rows!(2, 3),
+                    (3, _) => rows!(1, 3),
+                    (4, 2..) if V == 1 => rows!(2, 4),
+                    (4, _) => rows!(1, 4),
+                    (5, _) => rows!(1, 5),
+                    _ => rows!(1, STRIP),
                 };
             }
         }
@@ -343,65 +381,56 @@ impl Part<'_> {
 
     /// R rows by P panels; says how many panels these were.
     #[inline(always)]
-    fn rows<S: Simd, W: Widen<S>, const V: usize, const P: usize, const R: usize>(
+    fn rows<
+        S: Simd,
+        W: Widen<S>,
+        const V: usize,
+        const P: usize,
+        const R: usize,
+        const C: usize,
+        const M: usize,
+        const SHORT: bool,
+    >(
         &self,
         simd: S,
         widen: W,
-        (panel, strip, sums): (usize, &[Entry], &[Entry]),
+        At { panel, strip, sums, groups }: At<'_, C, M>,
         out: &mut [&mut [f32]],
     ) -> usize {
-        let weight = self.weight;
-        let (inner, group) = (weight.inner, weight.group);
-        let groups = sums.len();
-        let first = self.first + panel;
-        let is_short = matches!(weight.codes, Codes::Short(_));
+        let count = sums.len();
         let mut tile = [[[simd.splat_f32s(0.0); V]; P]; R];
-        let (mut short, mut signed): (Each<'_, u8, P>, Each<'_, i8, P>) = ([&[]; P], [&[]; P]);
-        let (mut scales, mut minima): (Each<'_, f32, P>, Each<'_, f32, P>) = ([&[]; P], [&[]; P]);
-        for p in 0..P {
-            match &weight.codes {
-                Codes::Short(codes) => short[p] = &codes[(first + p) * inner / 2..][..inner / 2],
-                Codes::Signed(codes) => signed[p] = &codes[(first + p) * inner..][..inner],
-            }
-            scales[p] = &weight.scales[(first + p) * groups..][..groups];
-            let least = weight.minima.get((first + p) * groups..(first + p + 1) * groups);
-            minima[p] = least.unwrap_or_default();
+        let mut panels: [&[Group<C, M>]; P] = [&[]; P];
+        for (p, panels) in panels.iter_mut().enumerate() {
+            *panels = &groups[(self.first + panel + p) * count..][..count];
         }
-        for at in 0..groups {
-            let x = &strip[at * group..(at + 1) * group];
+        for (at, (x, sums)) in strip.chunks_exact(self.weight.group).zip(sums).enumerate() {
             let mut part = [[[simd.splat_f32s(0.0); V]; P]; R];
-            if is_short {
-                let first = at * group / 2;
-                let codes = short.map(
-                    #[inline(always)]
-                    |codes| &codes[first..first + group / 2],
-                );
-                for (i, pair) in x.as_chunks::<2>().0.iter().enumerate() {
-                    for (p, codes) in codes.iter().enumerate() {
-                        let rows = widen.short::<V>(simd, &codes[i]);
-                        for (row, x) in rows.iter().zip(pair) {
+            let mut here: [&Group<C, M>; P] = [&panels[0][at]; P];
+            for (here, panel) in here.iter_mut().zip(&panels) {
+                *here = &panel[at];
+            }
+            for i in 0..C {
+                for (p, group) in here.iter().enumerate() {
+                    if SHORT {
+                        let rows = widen.short::<V>(simd, &group.codes[i]);
+                        for (row, x) in rows.iter().zip(&x[2 * i..2 * i + 2]) {
                             add::<S, V, P, R>(simd, &mut part, p, x, row);
                         }
-                    }
-                }
-            } else {
-                let first = at * group;
-                for (i, x) in x.iter().enumerate() {
-                    for (p, codes) in signed.iter().enumerate() {
-                        let row = widen.signed::<V>(simd, &codes[first + i]);
-                        add::<S, V, P, R>(simd, &mut part, p, x, &row);
+                    } else {
+                        let row = widen.signed::<V>(simd, &group.codes[i]);
+                        add::<S, V, P, R>(simd, &mut part, p, &x[i], &row);
                     }
                 }
             }
-            for p in 0..P {
-                let scale = loaded::<S, V>(&scales[p][at]);
+            for (p, group) in here.iter().enumerate() {
+                let scale = loaded::<S, V>(&group.scales);
                 for (tile, part) in tile.iter_mut().zip(&part) {
                     for v in 0..V {
                         tile[p][v] = simd.mul_add_e_f32s(scale[v], part[p][v], tile[p][v]);
                     }
                 }
-                if let Some(minimum) = minima[p].get(at) {
-                    add::<S, V, P, R>(simd, &mut tile, p, &sums[at], &loaded::<S, V>(minimum));
+                for minima in &group.minima {
+                    add::<S, V, P, R>(simd, &mut tile, p, sums, &loaded::<S, V>(minima));
                 }
             }
         }
@@ -422,6 +451,15 @@ impl Part<'_> {
         }
         P
     }
+}
+
+/// Where some rows and panels stand.
+#[derive(Clone, Copy)]
+struct At<'a, const C: usize, const M: usize> {
+    panel: usize,
+    strip: &'a [Entry],
+    sums: &'a [Entry],
+    groups: &'a [Group<C, M>],
 }
 
 /// Adds x·row to the sums of panel p, for every row of x.
@@ -478,7 +516,8 @@ mod tests {
         let bias = numbers(&noise(width, 4));
         for dtype in [GgmlDType::Q4_0, GgmlDType::Q4_1, GgmlDType::Q8_0, GgmlDType::Q5_1, GgmlDType::Q6K] {
             let full = QTensor::quantize(&noise((width, inner), 1), dtype).unwrap();
-            let packed = Packed::new(&full.data().unwrap(), Blocks::of(dtype).unwrap(), inner, width);
+            let packed =
+                Packed::new(&full.data().unwrap(), Blocks::of(dtype).unwrap(), inner, width).unwrap();
             type Way = fn(Part<'_>);
             let mut ways: Vec<(&str, Way)> = vec![
                 ("best", |part| run(part)),
