@@ -21,6 +21,7 @@ mod address;
 pub mod chat;
 mod config;
 pub mod decoder;
+mod ends;
 mod error;
 mod families;
 pub mod file;

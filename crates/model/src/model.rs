@@ -3,6 +3,7 @@
 use crate::chat::{ChatTemplate, Message, Specials};
 use crate::config::Config;
 use crate::decoder::Decoder;
+use crate::ends;
 use crate::families;
 use crate::file::keys::Keys;
 use crate::file::{DataFile, Precision, Weights, gguf, json};
@@ -32,6 +33,7 @@ pub struct Model {
     decoder: Decoder,
     tokenizer: Option<Tokenizer>,
     chat_template: Option<ChatTemplate>,
+    ends: Vec<u32>,
     hash: OnceLock<String>,
 }
 
@@ -58,7 +60,7 @@ impl Model {
     /// # Errors
     /// As [`Model::load_with`]; when nothing of the model is stored so that it could be kept so.
     pub fn load_as(name: &str, precision: Precision, report: Report<'_>) -> Result<Self> {
-        let Parts { files, decoder, tokenizer, chat_template } = match store::find(name, report)? {
+        let Parts { files, decoder, tokenizer, chat_template, ends } = match store::find(name, report)? {
             Located::Gguf(path) => load_gguf(path, precision)?,
             Located::Directory(path) => load_directory(&path, precision)?,
         };
@@ -72,7 +74,7 @@ impl Model {
                 format!("has {n} tokens, but the model's embedding only {vocab} rows"),
             ));
         }
-        Ok(Self { name: name.into(), files, decoder, tokenizer, chat_template, hash: OnceLock::new() })
+        Ok(Self { name: name.into(), files, decoder, tokenizer, chat_template, ends, hash: OnceLock::new() })
     }
 
     /// The name it was loaded by.
@@ -98,6 +100,11 @@ impl Model {
     /// Its tokenizer; a directory without one still runs on token ids.
     pub fn tokenizer(&self) -> Option<&Tokenizer> {
         self.tokenizer.as_ref()
+    }
+
+    /// The tokens that end a text it writes, as its files say: the end of a text, of a turn.
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
     }
 
     /// SHA-256 over its files: of the file itself if it is one, of the list of `name hash` lines
@@ -230,6 +237,7 @@ struct Parts {
     decoder: Decoder,
     tokenizer: Option<Tokenizer>,
     chat_template: Option<ChatTemplate>,
+    ends: Vec<u32>,
 }
 
 fn load_gguf(path: PathBuf, precision: Precision) -> Result<Parts> {
@@ -256,7 +264,8 @@ fn load_gguf(path: PathBuf, precision: Precision) -> Result<Parts> {
         Some(_) => return Err(Error::file(&path, "tokenizer.chat_template", "is not a text")),
         None => None,
     };
-    Ok(Parts { files: vec![path], decoder, tokenizer, chat_template })
+    let ends = ends::of_gguf(&path, &header.metadata, tokenizer.as_ref(), vocab)?;
+    Ok(Parts { files: vec![path], decoder, tokenizer, chat_template, ends })
 }
 
 fn load_directory(folder: &Path, precision: Precision) -> Result<Parts> {
@@ -285,7 +294,10 @@ fn load_directory(folder: &Path, precision: Precision) -> Result<Parts> {
     precision.check(&weights, folder)?;
     let (chat_template, of_chat) = chat_template(folder)?;
     files.extend(of_chat);
-    Ok(Parts { files, decoder, tokenizer: tokenizer?, chat_template })
+    let tokenizer = tokenizer?;
+    let (ends, of_ends) = ends::of_directory(folder, &keys, tokenizer.as_ref(), decoder.config().vocab)?;
+    files.extend(of_ends);
+    Ok(Parts { files, decoder, tokenizer, chat_template, ends })
 }
 
 /// The template of a directory, and the file that is its own: chat_template.jinja, else what tokenizer_config.json says.
@@ -384,13 +396,13 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// Whether there is something of that name, be it a link that leads nowhere.
-fn is_there(path: &Path) -> bool {
+pub(crate) fn is_there(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
 
 /// Checks that a file, links followed, stays in its folder, or in the blobs of the Hugging Face
 /// cache the folder is a snapshot of.
-fn inside(folder: &Path, file: &Path) -> Result<()> {
+pub(crate) fn inside(folder: &Path, file: &Path) -> Result<()> {
     let real = |path: &Path| path.canonicalize().map_err(|source| Error::io(path, "open", source));
     let (real_folder, real_file) = (real(folder)?, real(file)?);
     let holder = real_file.parent();

@@ -67,7 +67,7 @@ pub struct Generation {
     pub seed: u64,
     /// Texts that end it, and are no part of it.
     pub stop: Vec<String>,
-    /// Whether the end-of-text token ends it; the id is then the last, and no part of the text.
+    /// Whether a token that ends a text ([`Model::ends`]) ends it; the id is then the last, and no part of the text.
     pub eos: bool,
     /// How many texts are drawn.
     pub samples: usize,
@@ -109,7 +109,7 @@ impl Generation {
 pub enum End {
     /// It has as many tokens as were asked for.
     MaxTokens,
-    /// The model said its end-of-text token.
+    /// The model said a token that ends a text.
     Eos,
     /// A stop text came.
     Stop,

@@ -8,7 +8,7 @@ use crate::plan::{Cell, Constant, Edit, Place, Plan, Read, Reading, Taken};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use causalcone_model::decoder::{Attention, Causal, Tap};
-use causalcone_model::{Config, Model, Site, Tokenizer};
+use causalcone_model::{Config, Model, Site};
 use causalcone_ops::{Query, Standing, Stretch, replace, softmax};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -70,7 +70,7 @@ impl<'g, 'm> Live<'g, 'm> {
     /// Takes in the token that comes next.
     pub(super) fn push(&mut self, id: u32, logprob: f64, options: &Generation) {
         let model = self.growing.experiment().model;
-        let is_eos = options.eos && model.tokenizer().and_then(Tokenizer::eos) == Some(id);
+        let is_eos = options.eos && model.ends().contains(&id);
         self.ids.push(id);
         self.logprobs.push(logprob);
         let said = self.ids.len() - usize::from(is_eos);
