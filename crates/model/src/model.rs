@@ -184,7 +184,7 @@ impl Model {
     /// # Errors
     /// When there is no tokenizer, or the text cannot be split or is too long for the context.
     pub fn answer(&self, text: &str) -> Result<Vec<u32>> {
-        self.needs_tokenizer(text)?.encode_inside(text, self.config().context)
+        self.needs_tokenizer(text)?.encode_behind(text, self.config().context)
     }
 
     /// The text of tokens in a row, or their decimal ids where there is no tokenizer.

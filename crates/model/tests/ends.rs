@@ -1,13 +1,17 @@
 //! Which tokens end a text: those that transformers and llama.cpp take for the same files.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, dead_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test that cannot go on has failed"
+)]
 
 mod common;
-#[path = "common/gguf.rs"]
-mod gguf;
 
 use causalcone_model::{Model, Result};
+use common::gguf::{Gguf, u32v};
 use common::{fixture, load};
-use gguf::{Gguf, u32v};
 use serde_json::{Value, json};
 use std::path::Path;
 

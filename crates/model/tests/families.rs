@@ -106,7 +106,7 @@ fn every_setting_matters_or_is_refused() {
         ("mistral", "sliding_window", json!(null)),
         ("qwen2", "sliding_window", json!(4)),
         ("qwen3", "rms_norm_eps", json!(1e-6)),
-        ("gemma", "hidden_activation", json!("gelu")),
+        ("gemma", "hidden_act", json!("silu")),
         ("gemma2", "attn_logit_softcapping", json!(null)),
         ("gemma2", "final_logit_softcapping", json!(4.0)),
         ("gemma2", "query_pre_attn_scalar", json!(6.0)),
@@ -213,6 +213,49 @@ fn every_setting_matters_or_is_refused() {
 }
 
 /// Newer versions of transformers write what these files say in other words.
+/// What transformers would take one way, and a reader another.
+#[test]
+fn keys_that_contradict_each_other_are_refused() {
+    let longrope = |original: u64| {
+        json!({"type": "longrope", "long_factor": [1.25, 2.5, 4.0, 7.5], "short_factor": [1.0, 1.125, 1.5, 2.0],
+            "original_max_position_embeddings": original})
+    };
+    let part = json!({"rope_type": "linear", "factor": 2.0, "partial_rotary_factor": 0.5});
+    let whole = json!({"rope_type": "default", "partial_rotary_factor": 1.0});
+    let parameters = json!({"rope_type": "default", "rope_theta": 300.0});
+    for (name, key, value, words) in [
+        ("neox", "rope_parameters", parameters, "stands beside"),
+        ("llama3", "rope_scaling", part.clone(), "all of a head turns"),
+        ("gemma3", "rope_scaling", part.clone(), "all of a head turns"),
+        ("phi3", "rope_scaling", longrope(13), "12 is not 13"),
+        ("neox", "rope_scaling", part, "0.7 is not 0.5"),
+        ("gemma", "hidden_act", json!("silu"), "another activation than hidden_act"),
+    ] {
+        let folder = with_config(&format!("families/{name}"), |config| {
+            config.insert(key.into(), value);
+            if name == "gemma" {
+                config.insert("hidden_activation".into(), json!("gelu_pytorch_tanh"));
+            }
+        });
+        let said = Model::load(folder.path().to_str().unwrap()).unwrap_err().to_string();
+        assert!(said.contains(words), "{name}: {said}");
+    }
+    // What agrees is taken.
+    for (name, key, value) in [
+        ("phi3", "rope_scaling", longrope(12)),
+        ("gemma", "hidden_act", json!("gelu")),
+        ("qwen3", "rope_scaling", whole),
+    ] {
+        let folder = with_config(&format!("families/{name}"), |config| {
+            config.insert(key.into(), value);
+            if name == "gemma" {
+                config.insert("hidden_activation".into(), json!("gelu_pytorch_tanh"));
+            }
+        });
+        check(&Model::load(folder.path().to_str().unwrap()).unwrap(), name);
+    }
+}
+
 #[test]
 fn the_newer_way_of_writing_rotation_is_the_same_model() {
     let rewritten = |name: &str, change: fn(&mut serde_json::Map<String, Value>)| {

@@ -261,6 +261,53 @@ fn configured(name: &str, config: &str) -> causalcone_model::Result<Tokenizer> {
     Tokenizer::from_json(&path)
 }
 
+/// What transformers would do to tokenizer.json by its configuration is done, or refused.
+#[test]
+fn the_configuration_cannot_contradict_the_tokenizer_in_silence() {
+    // An outermost byte-level step takes its space from the configuration, none where that is silent.
+    let [plain, spaced] = [r#"{"add_prefix_space": false}"#, r#"{"add_prefix_space": true}"#]
+        .map(|config| configured("gpt-2", config).unwrap());
+    assert_eq!(encode(&plain, " Rome is"), encode(&spaced, "Rome is"));
+    assert_ne!(encode(&plain, "Rome is"), encode(&spaced, "Rome is"));
+    assert_eq!(encode(&configured("gpt-2", "{}").unwrap(), "Rome"), encode(&plain, "Rome"));
+    let added = |more: &str| format!(r#"{{"added_tokens_decoder": {{{more}}}}}"#);
+    let id = serde_json::from_slice::<serde_json::Value>(&std::fs::read(file("gpt-2.json")).unwrap())
+        .unwrap()["added_tokens"][0]["id"]
+        .clone();
+    let same = format!(r#""{id}": {{"content": "<|endoftext|>", "lstrip": false, "special": true}}"#);
+    assert!(configured("gpt-2", &added(&same)).is_ok());
+    for (config, words) in [
+        (r#"{"split_special_tokens": true}"#.to_owned(), "split_special_tokens"),
+        (added(r#""7": {"content": "<|extra|>"}"#), "7 is no added token"),
+        (added(r#""x": {"content": "<|extra|>"}"#), "x is no added token"),
+        (added(&same.replace("endoftext", "end")), "is not \"<|endoftext|>\""),
+        (added(&same.replace("\"lstrip\": false", "\"lstrip\": true")), "lstrip is not false"),
+        (r#"{"added_tokens_decoder": 3}"#.to_owned(), "is not an object"),
+        (r#"{"add_prefix_space": 3}"#.to_owned(), "is not true or false"),
+    ] {
+        let said = configured("gpt-2", &config).unwrap_err().to_string();
+        assert!(said.contains(words), "{config}: {said}");
+    }
+}
+
+/// A text behind another one is said as it is: no space before it that it does not have.
+#[test]
+fn a_text_that_goes_on_has_no_space_of_its_own() {
+    for kind in &KINDS {
+        for tokenizer in [kind.json(), kind.gguf()] {
+            let mut begun = 0;
+            for text in [" Rome", "Rome", "ly, and so on", "é", "1", ".", "\nRome", "日本"] {
+                let ids = tokenizer.encode_behind(text, 100).unwrap();
+                assert_eq!(tokenizer.decode(&ids), text, "{}", kind.name);
+                begun += usize::from(ids != encode(&tokenizer, text));
+            }
+            let prefixes =
+                encode(&tokenizer, "a").first().is_some_and(|id| tokenizer.token(*id).starts_with(' '));
+            assert_eq!(begun > 4, prefixes, "{}", kind.name);
+        }
+    }
+}
+
 #[test]
 fn the_configuration_says_how_a_text_begins() {
     // File, configuration, BOS, EOS, whether BOS is added.

@@ -90,8 +90,8 @@ pub(crate) fn ticks(low: f64, high: f64, most: usize) -> Vec<BarTick> {
 /// powers, or only some of these, until there are at most `most`.
 pub(crate) fn log_ticks(low: f64, high: f64, most: usize) -> Vec<BarTick> {
     let (first, last) = (low.floor() as i32, high.ceil() as i32);
-    let within = |digits: &[i64], stride: usize| -> Vec<BarTick> {
-        let exponents = (first..=last).filter(|exponent| exponent.rem_euclid(stride as i32) == 0);
+    let within = |digits: &[i64], stride: i32| -> Vec<BarTick> {
+        let exponents = (first..=last).filter(|exponent| exponent.rem_euclid(stride) == 0);
         let numbers = exponents.flat_map(|exponent| digits.iter().map(move |digit| (*digit, exponent)));
         let ticks = numbers.map(|(digit, exponent)| {
             let number = decimal(digit, exponent);

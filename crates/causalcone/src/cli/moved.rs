@@ -140,7 +140,13 @@ impl<'m> Movement<'m> {
         if self.shown < SHOWN {
             self.shown += 1;
             if is_new {
-                let original = passage("without edits".into(), &pair.original, prompt, self.model);
+                let mut original = passage("without edits".into(), &pair.original, prompt, self.model);
+                if scale.is_some() {
+                    // Each strength would move it otherwise.
+                    for piece in &mut original.pieces {
+                        (piece.shade, piece.hint) = (0.0, String::new());
+                    }
+                }
                 self.sections
                     .push(Section { title: heading(one, prompt), parts: vec![Part::Passage(original)] });
             }

@@ -63,8 +63,15 @@ fn gemma(keys: &Keys, _: &Weights) -> Result<Config> {
             activation
         }
         Some(_) => {
-            keys.get("hidden_act");
-            hugging_face::activation(keys, "hidden_activation")?
+            let activation = hugging_face::activation(keys, "hidden_activation")?;
+            let older =
+                keys.get("hidden_act").map(|_| hugging_face::activation(keys, "hidden_act")).transpose()?;
+            let is_pair = older == Some(Activation::GeluErf) && activation == Activation::GeluTanh;
+            if older.is_some_and(|older| older != activation) && !is_pair {
+                let problem = "says another activation than hidden_act: versions of transformers differ in which they take";
+                return Err(keys.bad("hidden_activation", problem));
+            }
+            activation
         }
     };
     config.positions = Positions::Rotary(vec![hugging_face::rotary(keys, config.head_dim)?]);
@@ -96,7 +103,7 @@ fn gemma3(keys: &Keys, _: &Weights) -> Result<Config> {
     let width = config.head_dim;
     let (global, local) = match keys.object("rope_parameters")? {
         None => (
-            hugging_face::rotary_of(keys, "rope_theta", keys.object("rope_scaling")?, width)?,
+            hugging_face::rotary(keys, width)?,
             hugging_face::rotary_of(keys, "rope_local_base_freq", None, width)?,
         ),
         // Newer files say it by kind of layer.

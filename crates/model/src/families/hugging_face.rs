@@ -76,24 +76,48 @@ pub(super) fn rms(keys: &Keys) -> Result<Norm> {
     Ok(Norm::Rms { eps: keys.positive("rms_norm_eps")? })
 }
 
-/// How the first `width` numbers of a head turn, as `rope_theta` and `rope_scaling` say, or `rope_parameters`, where
-/// newer files have both.
+/// The key for how much of a head turns.
+const PART: &str = "partial_rotary_factor";
+
+/// How heads turn, all of their `width` numbers, as `rope_theta` and `rope_scaling` say, or `rope_parameters`, where newer
+/// files have both.
 pub(super) fn rotary(keys: &Keys, width: usize) -> Result<Rotary> {
+    for key in ["rope_parameters", "rope_scaling"] {
+        keys.object(key)?.as_ref().map_or(Ok(()), all_turns)?;
+    }
+    rotary_of_part(keys, width)
+}
+
+/// The same of the first `width` numbers of heads, in families of which not all turn ([`turning`]).
+pub(super) fn rotary_of_part(keys: &Keys, width: usize) -> Result<Rotary> {
     if let Some(parameters) = keys.object("rope_parameters")? {
         if keys.get("rope_theta").is_some() || keys.get("rope_scaling").is_some() {
             return Err(
                 keys.bad("rope_parameters", "stands beside rope_theta or rope_scaling, which it replaces")
             );
         }
-        return from_parameters(keys, &parameters, width);
+        return of_parameters(keys, &parameters, width);
     }
     rotary_of(keys, "rope_theta", keys.object("rope_scaling")?, width)
 }
 
-/// The same of one object that has all.
+/// As [`rotary`], of one object that has all.
 pub(super) fn from_parameters(keys: &Keys, parameters: &Keys, width: usize) -> Result<Rotary> {
+    all_turns(parameters)?;
+    of_parameters(keys, parameters, width)
+}
+
+fn of_parameters(keys: &Keys, parameters: &Keys, width: usize) -> Result<Rotary> {
     let theta = parameters.positive("rope_theta")?;
     Ok(Rotary { width, theta, scaling: scaling(keys, parameters, width, theta)? })
+}
+
+/// Refuses parameters by which only a part of a head turns.
+fn all_turns(parameters: &Keys) -> Result<()> {
+    match parameters.optional_positive(PART)?.filter(|share| *share != 1.0) {
+        Some(share) => Err(parameters.bad(PART, format!("{share}, and in this family all of a head turns"))),
+        None => Ok(()),
+    }
 }
 
 /// The same with the names of the two keys that have it.
@@ -106,20 +130,23 @@ pub(super) fn rotary_of(keys: &Keys, base: &str, scaled: Option<Keys>, width: us
     Ok(Rotary { width, theta, scaling })
 }
 
-/// How many numbers of a head turn: so much of it as one of these keys says, or one in `rope_parameters`; those that
-/// are given must agree.
+/// How many numbers of a head turn: so much of it as one of these keys says, or one in `rope_parameters` or
+/// `rope_scaling`; those that are given must agree.
 pub(super) fn turning(keys: &Keys, names: &[&str], missing: Option<f64>, head_dim: usize) -> Result<usize> {
-    let nested = keys.object("rope_parameters")?;
-    let nested = nested.as_ref().map(|keys| keys.optional_positive("partial_rotary_factor")).transpose()?;
-    let mut share = nested.flatten();
-    for name in names {
-        match (share, keys.optional_positive(name)?) {
-            (Some(one), Some(other)) if one != other => {
-                return Err(keys.bad(name, format!("{other} is not {one}, which the file has for the same")));
-            }
-            (before, own) => share = before.or(own),
+    let mut share = None;
+    let mut agree = |keys: &Keys, name: &str| match (share, keys.optional_positive(name)?) {
+        (Some(one), Some(other)) if one != other => {
+            Err(keys.bad(name, format!("{other} is not {one}, which the file has for the same")))
         }
+        (before, own) => {
+            share = before.or(own);
+            Ok(())
+        }
+    };
+    for key in ["rope_parameters", "rope_scaling"] {
+        keys.object(key)?.as_ref().map_or(Ok(()), |nested| agree(nested, PART))?;
     }
+    names.iter().try_for_each(|name| agree(keys, name))?;
     let share = match (share, missing) {
         (Some(share), _) | (None, Some(share)) => share,
         (None, None) => keys.positive(names[0])?,
@@ -151,8 +178,8 @@ fn scaling(keys: &Keys, parameters: &Keys, width: usize, theta: f64) -> Result<S
             return Err(parameters.bad(key, problem));
         }
     };
-    // Read with the width of a head.
-    parameters.finish(&["partial_rotary_factor"])?;
+    // Read with the width of a head, where a part of it turns.
+    parameters.finish(&[PART])?;
     Ok(scaling)
 }
 
@@ -178,9 +205,12 @@ fn llama3(parameters: &Keys, width: usize, theta: f64) -> Result<Vec<f64>> {
 fn longrope(keys: &Keys, parameters: &Keys, width: usize) -> Result<Scaling> {
     let key = "original_max_position_embeddings";
     let context = keys.size("max_position_embeddings")?;
-    let original = match parameters.optional_size(key)? {
-        Some(original) => original,
-        None => keys.size(key)?,
+    let original = match (parameters.optional_size(key)?, keys.optional_size(key)?) {
+        (Some(own), Some(other)) if own != other => {
+            return Err(keys.bad(key, format!("{other} is not {own}, which the file has for the same")));
+        }
+        (Some(original), _) => original,
+        (None, _) => keys.size(key)?,
     };
     let stretch = context as f64 / original as f64;
     let magnitude = match parameters.optional_positive("attention_factor")? {

@@ -59,10 +59,14 @@ fn config(keys: &Keys, _: &Weights) -> Result<Config> {
         (Some(old), Some(new)) if old != new => {
             return Err(keys.bad("rope_theta", format!("{new} is not {old}, which is rotary_emb_base")));
         }
+        (Some(_), _) if keys.get("rope_parameters").is_some() => {
+            let problem = "stands beside rotary_emb_base, which it replaces";
+            return Err(keys.bad("rope_parameters", problem));
+        }
         (Some(_), _) => {
             hugging_face::rotary_of(keys, "rotary_emb_base", keys.object("rope_scaling")?, turning)?
         }
-        _ => hugging_face::rotary(keys, turning)?,
+        _ => hugging_face::rotary_of_part(keys, turning)?,
     };
     let attention = keys.flag("attention_bias")?.unwrap_or(true);
     let config = Config {

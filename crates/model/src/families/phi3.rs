@@ -38,7 +38,7 @@ fn config(keys: &Keys, _: &Weights) -> Result<Config> {
     config.tied = keys.flag("tie_word_embeddings")?.unwrap_or(false);
     // The class itself defines a missing share as all of a head.
     let turning = hugging_face::turning(keys, &["partial_rotary_factor"], Some(1.0), config.head_dim)?;
-    config.positions = Positions::Rotary(vec![hugging_face::rotary(keys, turning)?]);
+    config.positions = Positions::Rotary(vec![hugging_face::rotary_of_part(keys, turning)?]);
     // Of no use but to longrope.
     keys.get("original_max_position_embeddings");
     let window = keys.optional_size("sliding_window")?;

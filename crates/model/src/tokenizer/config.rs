@@ -4,6 +4,7 @@ use super::Recipe;
 use crate::file::{DataFile, json};
 use crate::{Error, Result};
 use serde_json::{Map, Value};
+use std::collections::HashMap;
 use std::io::ErrorKind;
 use std::path::Path;
 
@@ -29,8 +30,8 @@ const CLASSES: [Class; 4] = [
 
 /// Completes the recipe of a tokenizer.json by the tokenizer_config.json beside it, if there is one.
 ///
-/// Only keys that say how a text begins and ends are read. All others are about chats, padding and
-/// decoding, or repeat what tokenizer.json says of its added tokens; none changes an id.
+/// Keys are read that say how a text begins and ends, and those by which transformers would overrule tokenizer.json: its
+/// added tokens must be there alike. All others are about chats, padding and decoding; none changes an id.
 pub(super) fn complete(tokenizer: &Path, recipe: &mut Recipe) -> Result<()> {
     let path = tokenizer.with_file_name("tokenizer_config.json");
     if matches!(std::fs::symlink_metadata(&path), Err(e) if e.kind() == ErrorKind::NotFound) {
@@ -71,6 +72,16 @@ pub(super) fn complete(tokenizer: &Path, recipe: &mut Recipe) -> Result<()> {
     if flag("add_eos_token")? == Some(true) {
         return Err(bad("add_eos_token", "only a token before the text is supported".into()));
     }
+    if flag("split_special_tokens")? == Some(true) {
+        let problem = "true, which splits special tokens like other texts, is not supported";
+        return Err(bad("split_special_tokens", problem.into()));
+    }
+    // transformers sets it so wherever it is the outermost step, whatever tokenizer.json says.
+    let adds_space = flag("add_prefix_space")?.unwrap_or(false);
+    if recipe.pre_tokenizer["type"] == "ByteLevel" && recipe.pre_tokenizer["add_prefix_space"] != adds_space {
+        recipe.pre_tokenizer["add_prefix_space"] = Value::Bool(adds_space);
+    }
+    check_added(&file, recipe).map_err(|problem| bad("added_tokens_decoder", problem))?;
     recipe.eos = eos.or(recipe.eos);
     match (known, class, adds_bos) {
         (Some(class), ..) => recipe.adds_bos = adds_bos.unwrap_or(class.adds_bos),
@@ -82,6 +93,36 @@ pub(super) fn complete(tokenizer: &Path, recipe: &mut Recipe) -> Result<()> {
     recipe.bos = bos.or(recipe.bos);
     if recipe.adds_bos && recipe.bos.is_none() {
         return Err(bad("add_bos_token", "is true, but there is no bos_token".into()));
+    }
+    Ok(())
+}
+
+/// That the added tokens are those of tokenizer.json: transformers would add others to it, and change how texts split.
+fn check_added(file: &Map<String, Value>, recipe: &Recipe) -> Result<(), String> {
+    let listed = match file.get("added_tokens_decoder") {
+        None | Some(Value::Null) => return Ok(()),
+        Some(Value::Object(listed)) => listed,
+        Some(_) => return Err("is not an object".into()),
+    };
+    let own: HashMap<u32, _> = recipe.added.iter().map(|added| (added.id, &added.token)).collect();
+    for (id, said) in listed {
+        let Some(token) = id.parse().ok().and_then(|id: u32| own.get(&id)) else {
+            return Err(format!("{id} is no added token of tokenizer.json"));
+        };
+        if said.get("content").and_then(Value::as_str) != Some(token.content.as_str()) {
+            return Err(format!("{id} is not {:?}, as in tokenizer.json", token.content));
+        }
+        let flags = [
+            ("lstrip", token.lstrip),
+            ("rstrip", token.rstrip),
+            ("single_word", token.single_word),
+            ("normalized", token.normalized),
+        ];
+        for (name, own) in flags {
+            if said.get(name).is_some_and(|said| said != own) {
+                return Err(format!("{id}: {name} is not {own}, as in tokenizer.json"));
+            }
+        }
     }
     Ok(())
 }

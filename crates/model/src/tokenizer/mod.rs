@@ -151,6 +151,29 @@ impl Tokenizer {
         }
     }
 
+    /// The ids of a text that goes on behind another one, without a space before it unless it begins with one: as
+    /// [`encode_inside`](Self::encode_inside), which gives a text without one the tokens of a text's beginning.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`]; when the text's tokens depend on what stands before it.
+    pub fn encode_behind(&self, text: &str, most: usize) -> Result<Vec<u32>> {
+        // What no merge goes across: in these vocabularies it is spelled as a byte.
+        const BEFORE: &str = "\n";
+        if text.starts_with(' ') || text.is_empty() || !self.adds_space()? {
+            return self.encode_inside(text, most);
+        }
+        let before = self.encode(BEFORE, 16)?;
+        let ids = self.encode(&format!("{BEFORE}{text}"), most.saturating_add(before.len()))?;
+        match ids.strip_prefix(before.as_slice()) {
+            Some(ids) if self.decode(ids) == text => Ok(ids.to_vec()),
+            _ => {
+                let problem =
+                    format!("{text:?} has no tokens of its own behind another text: begin it with a space");
+                Err(Error::Prompt { problem })
+            }
+        }
+    }
+
     /// Whether the first token of a text without a leading space has one.
     fn adds_space(&self) -> Result<bool> {
         let first = self.encode("a", 16)?.first().map(|&id| self.token(id));
