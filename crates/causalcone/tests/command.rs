@@ -66,7 +66,7 @@ fn top_and_run_print_the_documented_json() {
 fn generate_prints_both_texts() {
     let place = Place::new();
     let rest = "[[edit]]\nrun = 'base'\nsite = 'block_output'\nlayers = 1\nop = 'scale'\nscale = -1.0\nsteps = '1..'\n\
-        [read]\nrun = 'base'\n[generate]\nmax_tokens = 6\n";
+        [read]\nrun = 'base'\n[generate]\nmax_tokens = 6\neos = false\n";
     let file = place.experiment("one.toml", rest);
     let both = place.json(&["generate", &file, "--table"]);
     let (original, edited) = (&both["original"], &both["counterfactual"]);
@@ -81,7 +81,7 @@ fn generate_prints_both_texts() {
     let said = String::from_utf8(place.run(&["generate", &file]).stdout).unwrap();
     assert!(said.starts_with("with the edits\n") && said.contains("\nwithout them\n"), "{said}");
     assert!(said.contains("[6 tokens: the most that were asked for]"), "{said}");
-    let plain = place.experiment("plain.toml", "[read]\nrun = 'base'\n");
+    let plain = place.experiment("plain.toml", "[read]\nrun = 'base'\n[generate]\neos = false\n");
     let plain = place.json(&["generate", &plain, "--max-tokens", "3"]);
     assert_eq!(
         (&plain["original"], plain["original"]["ids"].as_array().unwrap().len()),
