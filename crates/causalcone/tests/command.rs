@@ -110,7 +110,7 @@ fn generate_prints_both_texts() {
     // A data set: a text for each line; none for an empty one.
     let set = |name: &str, lines: &str| {
         std::fs::write(place.path(name), lines).unwrap();
-        let edit = "[[edit]]\nsite = 'mlp_output'\nlayers = 0\nop = 'zero'\n[generate]\nmax_tokens = 2\n";
+        let edit = "[[edit]]\nsite = 'mlp_output'\nlayers = 0\nop = 'zero'\n[generate]\nmax_tokens = 2\neos = false\n";
         std::fs::write(
             place.path("set.toml"),
             format!("model = '{FIXTURES}/tiny-llama'\nexamples = '{name}'\n{edit}"),

@@ -270,6 +270,8 @@ fn the_configuration_cannot_contradict_the_tokenizer_in_silence() {
     assert_eq!(encode(&plain, " Rome is"), encode(&spaced, "Rome is"));
     assert_ne!(encode(&plain, "Rome is"), encode(&spaced, "Rome is"));
     assert_eq!(encode(&configured("gpt-2", "{}").unwrap(), "Rome"), encode(&plain, "Rome"));
+    let named = r#"{"pad_token": "<|endoftext|>", "additional_special_tokens": ["<|endoftext|>"]}"#;
+    assert!(configured("gpt-2", named).is_ok());
     let added = |more: &str| format!(r#"{{"added_tokens_decoder": {{{more}}}}}"#);
     let id = serde_json::from_slice::<serde_json::Value>(&std::fs::read(file("gpt-2.json")).unwrap())
         .unwrap()["added_tokens"][0]["id"]
@@ -284,6 +286,10 @@ fn the_configuration_cannot_contradict_the_tokenizer_in_silence() {
         (added(&same.replace("\"lstrip\": false", "\"lstrip\": true")), "lstrip is not false"),
         (r#"{"added_tokens_decoder": 3}"#.to_owned(), "is not an object"),
         (r#"{"add_prefix_space": 3}"#.to_owned(), "is not true or false"),
+        (r#"{"pad_token": "a"}"#.to_owned(), "pad_token"),
+        (r#"{"additional_special_tokens": ["rid"]}"#.to_owned(), "\"rid\" is no added token"),
+        (r#"{"additional_special_tokens": [{"content": "rid"}]}"#.to_owned(), "\"rid\" is no added token"),
+        (r#"{"additional_special_tokens": 1}"#.to_owned(), "is not a list"),
     ] {
         let said = configured("gpt-2", &config).unwrap_err().to_string();
         assert!(said.contains(words), "{config}: {said}");

@@ -64,10 +64,13 @@ fn gemma(keys: &Keys, _: &Weights) -> Result<Config> {
         }
         Some(_) => {
             let activation = hugging_face::activation(keys, "hidden_activation")?;
-            let older =
-                keys.get("hidden_act").map(|_| hugging_face::activation(keys, "hidden_act")).transpose()?;
-            let is_pair = older == Some(Activation::GeluErf) && activation == Activation::GeluTanh;
-            if older.is_some_and(|older| older != activation) && !is_pair {
+            // 4.57 takes the older key, and what its class has where that is missing.
+            let older = match keys.get("hidden_act") {
+                Some(_) => hugging_face::activation(keys, "hidden_act")?,
+                None => Activation::GeluTanh,
+            };
+            let is_pair = older == Activation::GeluErf && activation == Activation::GeluTanh;
+            if older != activation && !is_pair {
                 let problem = "says another activation than hidden_act: versions of transformers differ in which they take";
                 return Err(keys.bad("hidden_activation", problem));
             }

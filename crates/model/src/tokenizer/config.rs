@@ -35,6 +35,7 @@ const CLASSES: [Class; 4] = [
 pub(super) fn complete(tokenizer: &Path, recipe: &mut Recipe) -> Result<()> {
     let path = tokenizer.with_file_name("tokenizer_config.json");
     if matches!(std::fs::symlink_metadata(&path), Err(e) if e.kind() == ErrorKind::NotFound) {
+        set_space(recipe, false);
         return Ok(());
     }
     let text = DataFile::open(&path)?.read_all(MAX_FILE)?;
@@ -76,12 +77,14 @@ pub(super) fn complete(tokenizer: &Path, recipe: &mut Recipe) -> Result<()> {
         let problem = "true, which splits special tokens like other texts, is not supported";
         return Err(bad("split_special_tokens", problem.into()));
     }
-    // transformers sets it so wherever it is the outermost step, whatever tokenizer.json says.
-    let adds_space = flag("add_prefix_space")?.unwrap_or(false);
-    if recipe.pre_tokenizer["type"] == "ByteLevel" && recipe.pre_tokenizer["add_prefix_space"] != adds_space {
-        recipe.pre_tokenizer["add_prefix_space"] = Value::Bool(adds_space);
+    match (file.get("add_prefix_space"), known) {
+        // Null, and the Llama class's silence, leave it to tokenizer.json.
+        (Some(Value::Null), _) => {}
+        (None, Some(class)) if class.name == "LlamaTokenizer" => {}
+        _ => set_space(recipe, flag("add_prefix_space")?.unwrap_or(false)),
     }
     check_added(&file, recipe).map_err(|problem| bad("added_tokens_decoder", problem))?;
+    check_special(&file, recipe).map_err(|(key, problem)| bad(key, problem))?;
     recipe.eos = eos.or(recipe.eos);
     match (known, class, adds_bos) {
         (Some(class), ..) => recipe.adds_bos = adds_bos.unwrap_or(class.adds_bos),
@@ -93,6 +96,42 @@ pub(super) fn complete(tokenizer: &Path, recipe: &mut Recipe) -> Result<()> {
     recipe.bos = bos.or(recipe.bos);
     if recipe.adds_bos && recipe.bos.is_none() {
         return Err(bad("add_bos_token", "is true, but there is no bos_token".into()));
+    }
+    Ok(())
+}
+
+/// Whether a text gets a space before it. transformers sets it so wherever that is the outermost step, whatever
+/// tokenizer.json says.
+fn set_space(recipe: &mut Recipe, adds: bool) {
+    let step = &mut recipe.pre_tokenizer;
+    if step["type"] == "ByteLevel" && step["add_prefix_space"] != adds {
+        step["add_prefix_space"] = Value::Bool(adds);
+    }
+}
+
+/// That tokens of a role are added ones: transformers would add others, and change how texts split.
+fn check_special<'a>(file: &Map<String, Value>, recipe: &Recipe) -> Result<(), (&'a str, String)> {
+    const KEYS: [&str; 7] =
+        ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
+    const MORE: &str = "additional_special_tokens";
+    let is_added = |name: &str| recipe.added.iter().any(|added| added.token.content == name);
+    let check = |key: &'static str, name: Option<&str>| match name {
+        Some(name) if !is_added(name) => Err((key, format!("{name:?} is no added token of tokenizer.json"))),
+        _ => Ok(()),
+    };
+    for key in KEYS {
+        // Of those that begin and end a text, what is no text is told elsewhere; the others are no part of ids.
+        check(key, text_at(file, key).ok().flatten().flatten())?;
+    }
+    let more = match file.get(MORE) {
+        None | Some(Value::Null) => return Ok(()),
+        Some(Value::Array(more)) => more,
+        Some(_) => return Err((MORE, "is not a list".into())),
+    };
+    for one in more {
+        let name = one.as_str().or_else(|| one.get("content")?.as_str());
+        let Some(name) = name else { return Err((MORE, format!("{one} is no token"))) };
+        check(MORE, Some(name))?;
     }
     Ok(())
 }
