@@ -144,7 +144,7 @@ impl Linear {
         for ((_, product), bias) in frozen.iter().zip(&biases) {
             products.push((*product, bias.as_ref().map(Held::floats).transpose()?));
         }
-        let widths: Vec<usize> = products.iter().map(|(product, _)| product.width()).collect();
+        let widths: Vec<usize> = products.iter().map(|(product, _)| product.shape().1).collect();
         let made = product::products(&products, held.floats()?, inner).into_iter().zip(widths);
         let mut made = made.map(|(numbers, width)| Tensor::from_vec(numbers, (rows, width), &Device::Cpu));
         all(maps.map(|_| made.next().unwrap_or_else(|| bail!("a product is missing"))))
@@ -215,11 +215,11 @@ impl Frozen {
 
     /// In × out.
     fn shape(&self) -> Result<(usize, usize)> {
-        Ok(match &self.store {
-            Store::Full(panels) => (panels.inner(), panels.width()),
-            Store::Half(rows) => rows.t()?.dims2()?,
-            Store::Packed(packed) => (packed.inner(), packed.width()),
-        })
+        match &self.store {
+            Store::Full(panels) => Ok(panels.shape()),
+            Store::Half(rows) => rows.t()?.dims2(),
+            Store::Packed(packed) => Ok(packed.shape()),
+        }
     }
 
     /// The same numbers in f32, for one product: a graph would hold every layer's.
@@ -281,17 +281,15 @@ impl Frozen {
         if let Some(column) = columns.iter().find(|column| **column as usize >= width) {
             bail!("there is no column {column} in a weight of {inner} × {width}");
         }
-        let shape = (columns.len(), inner);
-        let all = columns.iter().map(|column| *column as usize);
+        let listed = |product: &dyn Product| {
+            let numbers = columns.iter().flat_map(|column| product.column(*column as usize)).collect();
+            Tensor::from_vec(numbers, (columns.len(), inner), &Device::Cpu)
+        };
         match &self.store {
-            Store::Full(panels) => {
-                Tensor::from_vec(all.flat_map(|j| panels.column(j)).collect(), shape, &Device::Cpu)
-            }
+            Store::Full(panels) => listed(panels),
+            Store::Packed(packed) => listed(packed),
             Store::Half(rows) => {
                 rows.index_select(&Tensor::new(columns, rows.device())?, 0)?.to_dtype(DType::F32)
-            }
-            Store::Packed(packed) => {
-                Tensor::from_vec(all.flat_map(|j| packed.column(j)).collect(), shape, &Device::Cpu)
             }
         }
     }

@@ -65,27 +65,6 @@ impl Packed {
         Some(Self { inner, width, group: blocks.group(), groups })
     }
 
-    /// Width of the rows that go in.
-    pub(crate) fn inner(&self) -> usize {
-        self.inner
-    }
-
-    /// Width of the rows that come out.
-    pub(crate) fn width(&self) -> usize {
-        self.width
-    }
-
-    /// The elements of column j, as they are in f32.
-    pub(crate) fn column(&self, j: usize) -> Vec<f32> {
-        match &self.groups {
-            Groups::Short32(groups) => self.column_of::<_, _, true>(groups, j),
-            Groups::Short16(groups) => self.column_of::<_, _, true>(groups, j),
-            Groups::Signed32(groups) => self.column_of::<_, _, false>(groups, j),
-            Groups::Signed32Least(groups) => self.column_of::<_, _, false>(groups, j),
-            Groups::Signed16(groups) => self.column_of::<_, _, false>(groups, j),
-        }
-    }
-
     fn column_of<const C: usize, const M: usize, const SHORT: bool>(
         &self,
         groups: &[Group<C, M>],
@@ -143,8 +122,18 @@ fn laid_out<const C: usize, const M: usize>(
 }
 
 impl Product for Packed {
-    fn width(&self) -> usize {
-        self.width
+    fn shape(&self) -> (usize, usize) {
+        (self.inner, self.width)
+    }
+
+    fn column(&self, j: usize) -> Vec<f32> {
+        match &self.groups {
+            Groups::Short32(groups) => self.column_of::<_, _, true>(groups, j),
+            Groups::Short16(groups) => self.column_of::<_, _, true>(groups, j),
+            Groups::Signed32(groups) => self.column_of::<_, _, false>(groups, j),
+            Groups::Signed32Least(groups) => self.column_of::<_, _, false>(groups, j),
+            Groups::Signed16(groups) => self.column_of::<_, _, false>(groups, j),
+        }
     }
 
     /// The sums of the strips' groups.
@@ -493,8 +482,12 @@ mod tests {
     }
 
     impl Product for Through<'_> {
-        fn width(&self) -> usize {
-            self.packed.width
+        fn shape(&self) -> (usize, usize) {
+            self.packed.shape()
+        }
+
+        fn column(&self, j: usize) -> Vec<f32> {
+            self.packed.column(j)
         }
 
         fn prepare(&self, strips: &[Entry]) -> Vec<Entry> {

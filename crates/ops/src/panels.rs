@@ -103,29 +103,18 @@ impl Panels {
         Self { inner, width, numbers: panels }
     }
 
-    /// Width of the rows that go in.
-    pub(crate) fn inner(&self) -> usize {
-        self.inner
-    }
-
-    /// Width of the rows that come out.
-    pub(crate) fn width(&self) -> usize {
-        self.width
-    }
-
     fn index(&self, i: usize, j: usize) -> usize {
         (j / PANEL * self.inner + i) * PANEL + j % PANEL
-    }
-
-    /// The elements of column j.
-    pub(crate) fn column(&self, j: usize) -> impl Iterator<Item = f32> {
-        self.numbers[self.index(0, j)..].iter().step_by(PANEL).take(self.inner).copied()
     }
 }
 
 impl Product for Panels {
-    fn width(&self) -> usize {
-        self.width
+    fn shape(&self) -> (usize, usize) {
+        (self.inner, self.width)
+    }
+
+    fn column(&self, j: usize) -> Vec<f32> {
+        self.numbers[self.index(0, j)..].iter().step_by(PANEL).take(self.inner).copied().collect()
     }
 
     fn part(&self, first: usize, rows: &Rows<'_>, out: Vec<&mut [f32]>, bias: Option<&[f32]>) {

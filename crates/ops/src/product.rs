@@ -33,8 +33,11 @@ pub(crate) struct Rows<'a> {
 
 /// A weight in panels.
 pub(crate) trait Product: Sync {
-    /// Width of the rows that come out.
-    fn width(&self) -> usize;
+    /// Widths of the rows that go in and of those that come out.
+    fn shape(&self) -> (usize, usize);
+
+    /// The elements of column j, as they are in f32.
+    fn column(&self, j: usize) -> Vec<f32>;
 
     /// What it needs of a block's strips, made once for all panels.
     fn prepare(&self, _strips: &[Entry]) -> Vec<Entry> {
@@ -48,7 +51,7 @@ pub(crate) trait Product: Sync {
 /// x·W + b for rows x of width `inner`, which are whole, and each of several weights.
 pub(crate) fn products(maps: &[(&dyn Product, Option<&[f32]>)], x: &[f32], inner: usize) -> Vec<Vec<f32>> {
     let rows = x.len() / inner;
-    let mut outs: Vec<Vec<f32>> = maps.iter().map(|(map, _)| vec![0.0; rows * map.width()]).collect();
+    let mut outs: Vec<Vec<f32>> = maps.iter().map(|(map, _)| vec![0.0; rows * map.shape().1]).collect();
     // Blocks of equal height, so that none is a handful of rows.
     let strips = rows.div_ceil(STRIP);
     let block = (strips.div_ceil(strips.div_ceil(ROWS / STRIP).max(1)) * STRIP).max(1);
@@ -60,7 +63,7 @@ pub(crate) fn products(maps: &[(&dyn Product, Option<&[f32]>)], x: &[f32], inner
         let prepared: Vec<Vec<Entry>> = maps.iter().map(|(map, _)| map.prepare(&strips)).collect();
         let mut all = Vec::new();
         for (index, ((map, _), out)) in maps.iter().zip(&mut outs).enumerate() {
-            let width = map.width();
+            let (_, width) = map.shape();
             let out = &mut out[number * block * width..][..here * width];
             all.extend(
                 parts(out, (here, inner, width)).into_iter().map(|(first, part)| (index, first, part)),

@@ -148,9 +148,7 @@ pub(super) fn generate(args: &GenerateArgs, terminal: &mut Terminal) -> Result<(
         }
         last => {
             pairs.extend(last);
-            let mut movement = Movement::new(model)?;
-            pairs.iter().try_for_each(|one| movement.add(one, ""))?;
-            let scales = scales.map(|_| movement.moved());
+            let scales = scales.map(|_| moved(&pairs, model)).transpose()?;
             let errors = left_out.errors();
             let result = ManyResult { model: name, texts: pairs, scales, errors, seconds, made };
             terminal.result(&result, |result| {
@@ -163,6 +161,13 @@ pub(super) fn generate(args: &GenerateArgs, terminal: &mut Terminal) -> Result<(
         return Err(Failure::run("interrupted; texts end where they were"));
     }
     left_out.into_result()
+}
+
+/// How far texts moved at each strength.
+fn moved(pairs: &[Numbered], model: &Model) -> Result<Vec<Moved>, Failure> {
+    let mut movement = Movement::new(model)?;
+    pairs.iter().try_for_each(|one| movement.add(one, ""))?;
+    Ok(movement.moved())
 }
 
 /// The file's options, and what the command line says instead.
