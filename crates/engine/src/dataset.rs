@@ -257,6 +257,15 @@ fn short(text: &str) -> String {
     short
 }
 
+/// A data set of these examples, in order.
+pub(crate) fn numbered(examples: Vec<Example>) -> Vec<Result<Example, Refused>> {
+    let number = |(number, mut example): (usize, Example)| {
+        example.origin = Origin { number, line: None };
+        Ok(example)
+    };
+    examples.into_iter().enumerate().map(number).collect()
+}
+
 /// Reads a data set: one JSON object a line, blank lines aside. A line that is no example does not
 /// stop the others: it is in the list with what is wrong with it.
 ///

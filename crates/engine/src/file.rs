@@ -6,6 +6,7 @@
 mod autoencoder;
 mod build;
 mod edit;
+mod given;
 mod op;
 mod train;
 mod value;
@@ -16,6 +17,7 @@ pub use edit::{
     DimsFile, EditFile, FitFile, LinkFile, LoadFile, NumberFile, NumbersFile, OpFile, ParameterFile,
     ParametersFile, RandomFile, TensorFile, TokenFile, ValueFile,
 };
+pub use given::{Given, GivenFile};
 pub use train::{
     BaseFile, HeldOutFile, KlFile, ObjectiveFile, OptimizerFile, RotationsFile, TemperatureFile, TrainFile,
 };
@@ -92,6 +94,9 @@ pub struct ExperimentFile {
     /// The folder that file names in it are relative to.
     #[serde(skip)]
     pub folder: PathBuf,
+    /// What a program gives beside it.
+    #[serde(skip)]
+    pub given: Given,
 }
 
 /// `[runs.NAME]`: a prompt, its ids, or a conversation; none where the examples give it.

@@ -1,6 +1,6 @@
 //! An experiment with a data set is one experiment an example: here each is made.
 
-use crate::dataset::{Example, KEYS, MAX_EXAMPLES, Origin, Prompt, Refused};
+use crate::dataset::{self, Example, KEYS, MAX_EXAMPLES, Prompt, Refused};
 use crate::error::Within;
 use crate::experiment::{EditSpec, Experiment, RunId, RunSpec};
 use crate::op::Value;
@@ -54,11 +54,7 @@ impl<'m> Experiment<'m> {
     /// # Ok::<(), causalcone_engine::Error>(())
     /// ```
     pub fn examples(&mut self, examples: Vec<Example>) {
-        let number = |(number, mut example): (usize, Example)| {
-            example.origin = Origin { number, line: None };
-            Ok(example)
-        };
-        self.examples = Some(examples.into_iter().enumerate().map(number).collect());
+        self.examples = Some(dataset::numbered(examples));
     }
 
     /// How many examples there are; `None` without a data set.

@@ -57,7 +57,7 @@ pub use collection::{Collection, Gathered};
 pub use control::ControlVector;
 pub use dataset::{Example, Prompt, Refused};
 pub use error::{Error, Result};
-pub use execute::{Cone, Executor, Reference, Session, Sink, collect, half_of_free_memory};
+pub use execute::{Cone, Executor, Memo, Reference, Session, Sink, collect, half_of_free_memory};
 pub use experiment::{Answer, Collected, EditId, Experiment, LayerAxis, Outcome, RunId, Said, Sweep};
 pub use explain::{ExplainedRun, Explanation};
 pub use file::ExperimentFile;

@@ -13,7 +13,8 @@ mod common;
 use causalcone_engine::cone::ConePlan;
 use causalcone_engine::op::{OPS, OpInfo, OpKind, Setting, Subspace, Takes};
 use causalcone_engine::plan::Cell;
-use causalcone_engine::{Cone, Executor, Explanation, PreparedSweep, Reference};
+use causalcone_engine::file::Given;
+use causalcone_engine::{Collection, Cone, Executor, ExperimentFile, Explanation, Memo, PreparedSweep, Reference};
 use causalcone_model::{Layout, Model, Site};
 use common::*;
 use serde_json::{Value, json};
@@ -429,4 +430,97 @@ fn no_memory_budget_changes_an_answer() {
     let error = Cone { memory: Some(1) }.estimate(plan, &cells, model.config()).unwrap_err();
     assert!(error.to_string().contains("too little for even one cell, which needs"), "{error}");
     assert!(error.is_bad_input());
+}
+
+/// The written values of edits as tensors that a program gives, the same tensor for the same numbers.
+fn give(written: &mut Value, given: &mut Vec<(Value, candle_core::Tensor)>) -> Given {
+    let mut all = Given::default();
+    for edit in written["edit"].as_array_mut().unwrap() {
+        let values = edit["value"]["values"].clone();
+        let Some(rows) = values.as_array() else { continue };
+        let number = given.iter().position(|(other, _)| *other == values).unwrap_or_else(|| {
+            let row = |row: &Value| row.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect();
+            let rows: Vec<Vec<f32>> = match rows[0].is_array() {
+                true => rows.iter().map(row).collect(),
+                false => vec![row(&values)],
+            };
+            let mut tensor = candle_core::Tensor::new(rows, &candle_core::Device::Cpu).unwrap();
+            if !values[0].is_array() {
+                tensor = tensor.squeeze(0).unwrap();
+            }
+            given.push((values.clone(), tensor));
+            given.len() - 1
+        });
+        let name = format!("v{number}");
+        edit["value"] = json!({"given": name});
+        all.tensors.insert(name, given[number].1.clone());
+    }
+    all
+}
+
+#[test]
+fn a_memo_changes_no_answer() {
+    let (mut compared, mut less) = (0, 0);
+    for seed in 0..30 {
+        for name in all_models() {
+            let model = model(&name);
+            let mut draw = Draw(seed + 77);
+            let whole = random_experiment(seed, model);
+            let edits = whole["edit"].as_array().unwrap().clone();
+            // Room for some of what there is, so that some is dropped.
+            let mut memo = Memo::new(draw.pick(&[1 << 15, 1 << 18, 1 << 24]));
+            let mut tensors = Vec::new();
+            for _ in 0..6 {
+                let mut written = whole.clone();
+                written["edit"] = json!(edits[..draw.below(edits.len() + 1)].to_vec());
+                for _ in 0..2 {
+                    let run = draw.pick(&run_names(&whole));
+                    let (site, layer) = draw.pick(&places(model));
+                    let collect = edit(site, layer, &json!({"run": run, "op": "collect"}));
+                    written["edit"].as_array_mut().unwrap().push(collect);
+                }
+                let last = edit(Site::FinalNorm, None, &json!({"run": "base", "op": "collect"}));
+                written["edit"].as_array_mut().unwrap().push(last);
+                let say = format!("{name}, seed {seed}: {written}");
+                let given = give(&mut written, &mut tensors);
+                let mut file = ExperimentFile::from_json(&written.to_string()).unwrap();
+                file.given = given;
+                let Ok(experiment) = file.experiment(model) else { continue };
+                let theirs =
+                    Collection::new(&experiment, 1 << 30).and_then(|all| all.gather(0, &Reference));
+                let ours = match draw.one_in(4) {
+                    true => memo.trace(&experiment),
+                    false => memo.collect(&experiment),
+                };
+                let (theirs, ours) = match (theirs, ours) {
+                    (Ok(theirs), Ok(ours)) => (theirs, ours),
+                    (Err(theirs), Err(ours)) => {
+                        assert_eq!(theirs.to_string(), ours.to_string(), "{say}");
+                        continue;
+                    }
+                    (theirs, ours) => panic!("{theirs:?} and {ours:?}: {say}"),
+                };
+                assert!(memo.bytes() <= memo.limit(), "{say}");
+                assert_eq!(ours.len(), theirs[0].collected.len(), "{say}");
+                let mut alone = Memo::new(0);
+                alone.collect(&experiment).unwrap();
+                assert!(memo.last_work().rows <= alone.last_work().rows, "{say}");
+                less += usize::from(memo.last_work().rows < alone.last_work().rows);
+                for (ours, theirs) in ours.iter().zip(&theirs[0].collected) {
+                    assert_eq!(ours.place, theirs.place, "{say}");
+                    let flat = |x: &candle_core::Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+                    let (ours, theirs) = (flat(&ours.tensor), flat(&theirs.tensor));
+                    let largest = theirs.iter().filter(|x| x.is_finite()).fold(0.0f32, |max, x| max.max(x.abs()));
+                    for (a, b) in ours.iter().zip(&theirs) {
+                        // f32 products in another order; of large numbers, by the largest.
+                        let near = a == b || (a - b).abs() <= 1e-5 + 1e-5 * largest || !b.is_finite();
+                        assert!(near, "{a} is not {b}: {say}");
+                    }
+                    compared += 1;
+                }
+            }
+        }
+    }
+    println!("{compared} tensors compared, {less} experiments went on from earlier ones");
+    assert!(compared > 1000 && less > 100, "{compared}, {less}");
 }

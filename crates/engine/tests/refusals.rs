@@ -284,7 +284,7 @@ fn values_must_fit() {
         check(
             &format!("site = 'embedding' | op = 'swap' | value = {value}"),
             "",
-            &["exactly one of run, mean, pca, embedding, file or values"],
+            &["exactly one of run, mean, pca, embedding, file, values or, of a program, given"],
         );
     }
     check(

@@ -431,9 +431,7 @@ impl<'w, 'm> Work<'w, 'm> {
 fn best_of(scores: &[Vec<Score>]) -> Option<usize> {
     let means = scores.iter().enumerate().filter(|(_, scores)| !scores.is_empty());
     let means = means.map(|(fit, scores)| (fit, Score::mean(scores)));
-    let better =
-        |a: &Score, b: &Score| a.accuracy > b.accuracy || a.accuracy == b.accuracy && a.loss < b.loss;
-    means.reduce(|best, other| if better(&other.1, &best.1) { other } else { best }).map(|(fit, _)| fit)
+    means.reduce(|best, other| if other.1.beats(&best.1) { other } else { best }).map(|(fit, _)| fit)
 }
 
 /// The steps as a table, and the scores of every example at every choice of the axes, with their means.

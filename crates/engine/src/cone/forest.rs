@@ -50,7 +50,7 @@ pub struct Step {
 }
 
 /// All nodes of a plan's runs.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Forest {
     nodes: Vec<Node>,
     anatomy: Arc<Anatomy>,
@@ -61,7 +61,7 @@ pub struct Forest {
 }
 
 /// What makes two edits of one node the same.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
     op: OperationKey,
     scale: u64,
@@ -72,7 +72,7 @@ struct Key {
     value: ValueKey,
 }
 
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum ValueKey {
     None,
     /// Which tensor, which row and head of it.
@@ -203,6 +203,13 @@ impl Forest {
             node = self.edited(run, node, edit, nodes);
         }
         node
+    }
+
+    /// Adds the prompts of a plan's runs, and none of their edits.
+    pub(crate) fn insert_prompts(&mut self, plan: &Plan) {
+        for (number, run) in plan.runs.iter().enumerate() {
+            self.prompt(number, &run.ids);
+        }
     }
 
     fn push(&mut self, node: Node) -> NodeId {

@@ -91,7 +91,18 @@ impl ConePlan {
     /// # Errors
     /// When a single cell needs more memory than that; says how much.
     pub fn new(plan: &Plan, cells: &[&Cell], config: &Config, memory: Option<u64>) -> Result<Self> {
-        let mut forest = Forest::new(config);
+        let mut cone = Self::grown(Forest::new(config), plan, cells);
+        let all: Vec<usize> = (0..cells.len()).collect();
+        let order = cone.nodes_of(&all, |_, _, _| false);
+        let part = Part { nodes: &order, cells: &all, later: &[], later_cells: &[] };
+        cone.schedule = cone.schedule_of(&part, config, memory)?;
+        cone.work =
+            Work::of(&cone.forest, &cone.slice, &cone.schedule, &cone.reads, (&cone.continued, config));
+        Ok(cone)
+    }
+
+    /// Plans some cells of a plan over a forest that may have nodes of other plans already. Nothing is scheduled yet.
+    pub(crate) fn grown(mut forest: Forest, plan: &Plan, cells: &[&Cell]) -> Self {
         let mut wanted = vec![false; plan.runs.len()];
         for run in cells.iter().flat_map(|cell| plan.needed(cell)) {
             wanted[run] = true;
@@ -106,14 +117,10 @@ impl ConePlan {
             cells.iter().map(|cell| cell.reads.iter().map(read).collect()).collect();
         let asked: Vec<_> = reads.iter().flatten().flat_map(|read| read.asks(&forest)).collect();
         let slice = Slice::new(&forest, asked.into_iter());
-        let order = schedule::order(&forest, &slice);
-        let waves = order.iter().map(|(wave, id)| (*id, *wave)).collect();
-        let all: Vec<usize> = (0..cells.len()).collect();
-        let part = Part { nodes: &order, cells: &all, later: &[], later_cells: &[] };
-        let schedule = Schedule::new((&forest, &slice), &reads, config, memory, &part)?;
+        let waves = schedule::waves(&forest, &slice);
         let continued = Continued::new(&forest, &slice);
-        let work = Work::of(&forest, &slice, &schedule, &reads, (&continued, config));
-        Ok(Self { forest, slice, schedule, reads, work, continued, waves })
+        let (schedule, work) = (Schedule::default(), Work::default());
+        Self { forest, slice, schedule, reads, work, continued, waves }
     }
 
     /// The schedule of a part of the work.
@@ -129,15 +136,20 @@ impl ConePlan {
         Schedule::new((&self.forest, &self.slice), &self.reads, config, memory, part)
     }
 
-    /// The nodes that some cells need, by wave and in order; those that are `there`, and what only they need,
-    /// are left out.
-    pub(crate) fn nodes_of(&self, cells: &[usize], there: impl Fn(NodeId) -> bool) -> Vec<(usize, NodeId)> {
+    /// The nodes that some cells need, by wave and in order; those of which all that is asked for is `there`, and
+    /// what only they need, are left out.
+    pub(crate) fn nodes_of(
+        &self,
+        cells: &[usize],
+        mut there: impl FnMut(NodeId, Point, &Rows) -> bool,
+    ) -> Vec<(usize, NodeId)> {
         let asks = cells.iter().flat_map(|cell| &self.reads[*cell]).flat_map(|read| read.asks(&self.forest));
-        let mut open: Vec<NodeId> = asks.map(|(owner, ..)| owner).collect();
+        let mut open: Vec<(NodeId, Point, Rows)> = asks.collect();
         let mut needed = HashSet::new();
-        while let Some(id) = open.pop() {
-            if !there(id) && needed.insert(id) {
-                self.slice.outside(&self.forest, id, |owner, _, _, _| open.push(owner));
+        while let Some((id, at, rows)) = open.pop() {
+            if !needed.contains(&id) && !there(id, at, &rows) {
+                needed.insert(id);
+                self.slice.outside(&self.forest, id, |owner, at, rows, _| open.push((owner, at, rows)));
             }
         }
         let mut nodes: Vec<(usize, NodeId)> = needed

@@ -190,11 +190,11 @@ impl Schedule {
     }
 }
 
-/// All needed nodes by wave: each can be computed beside those of its own wave it depends on, and
+/// The waves of all needed nodes: each can be computed beside those of its own wave it depends on, and
 /// after those of earlier ones.
-pub(super) fn order(forest: &Forest, slice: &Slice) -> Vec<(usize, NodeId)> {
+pub(super) fn waves(forest: &Forest, slice: &Slice) -> HashMap<NodeId, usize> {
     let mut waves = vec![0usize; forest.nodes().len()];
-    let mut order = Vec::new();
+    let mut needed = HashMap::new();
     for (id, node) in forest.nodes().iter().enumerate() {
         let mut wave = node.parent.map_or(0, |parent| waves[parent]);
         if let Some((source, place)) = node.edit.as_ref().and_then(|step| step.source_place()) {
@@ -204,11 +204,10 @@ pub(super) fn order(forest: &Forest, slice: &Slice) -> Vec<(usize, NodeId)> {
         }
         waves[id] = wave;
         if slice.is_needed(id) {
-            order.push((wave, id));
+            needed.insert(id, wave);
         }
     }
-    order.sort_unstable();
-    order
+    needed
 }
 
 /// Bytes of the logits over the whole vocabulary that are held at once.

@@ -4,7 +4,7 @@ mod cone;
 mod memory;
 mod reference;
 
-pub use cone::{Cone, Session};
+pub use cone::{Cone, Memo, Session};
 pub use memory::half_of_free_memory;
 pub use reference::Reference;
 

@@ -46,7 +46,11 @@ impl ExperimentFile {
     /// # Errors
     /// When it does not fit the model or contradicts itself.
     pub fn experiment<'m>(&self, model: &'m Model) -> Result<Experiment<'m>> {
-        let examples = self.examples.as_ref().map(|name| dataset::load(&self.data_path(name))).transpose()?;
+        let examples = match (&self.examples, &self.given.examples) {
+            (Some(_), Some(_)) => return Err(Error::part("examples", "are given, and named as a file too")),
+            (Some(name), None) => Some(dataset::load(&self.data_path(name))?),
+            (None, given) => given.clone().map(dataset::numbered),
+        };
         let runs = self.declared_runs(examples.as_deref());
         for (part, n, most) in [("runs", runs.len(), MAX_RUNS), ("edit", self.edit.len(), MAX_EDITS)] {
             if n > most {

@@ -1,5 +1,6 @@
 //! The schema of edits.
 
+use super::given::GivenFile;
 use crate::generate::Steps;
 use crate::op::Joint;
 use causalcone_model::{Indices, Positions};
@@ -95,6 +96,8 @@ pub enum OpFile {
     Load(LoadFile),
     /// The op of another edit, by that edit's name, and the very same parameters.
     Link(LinkFile),
+    /// A closure of the program that wrote this.
+    Given(GivenFile),
 }
 
 impl EditFile {
@@ -112,6 +115,15 @@ impl EditFile {
         self.in_files().map(|(file, _)| file).chain(all).chain(examples).collect()
     }
 
+    /// Whether its value or a parameter is one that a program gives.
+    pub(super) fn gives(&self) -> bool {
+        let of_parameters = match &self.parameters {
+            Some(ParametersFile::Each(each)) => each.values().any(|one| matches!(one, ParameterFile::Given(_))),
+            _ => false,
+        };
+        of_parameters || self.value.as_ref().is_some_and(|value| value.given.is_some())
+    }
+
     /// The tensors it names by name.
     pub(crate) fn tensors(&self) -> Vec<&str> {
         self.in_files().filter_map(|(_, tensor)| tensor).collect()
@@ -127,7 +139,7 @@ impl EditFile {
         };
         let of_parameters = each.into_iter().flatten().filter_map(|parameter| match parameter {
             ParameterFile::From(from) => Some((from.file.as_str(), from.tensor.as_deref())),
-            ParameterFile::Numbers(_) => None,
+            ParameterFile::Numbers(_) | ParameterFile::Given(_) => None,
         });
         of_value.chain(of_parameters)
     }
@@ -157,6 +169,7 @@ impl fmt::Display for OpFile {
             Self::Load(LoadFile { load, name: None, .. }) => f.write_str(load),
             Self::Load(LoadFile { load, name: Some(name), .. }) => write!(f, "{name} of {load}"),
             Self::Link(LinkFile { link }) => write!(f, "the op of {link}"),
+            Self::Given(GivenFile { given }) => write!(f, "the closure {given}"),
         }
     }
 }
@@ -249,6 +262,8 @@ pub enum ParameterFile {
     Numbers(NumbersFile),
     /// A tensor of a file.
     From(TensorFile),
+    /// A tensor of the program that wrote this.
+    Given(GivenFile),
 }
 
 /// A tensor of a file.
@@ -312,6 +327,9 @@ pub struct ValueFile {
     /// Numbers: one for everything, a list for each row, or a list of rows, one a position.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub values: Option<NumbersFile>,
+    /// A tensor of the program that wrote this, by name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub given: Option<String>,
 }
 
 /// Inline numbers.

@@ -79,6 +79,7 @@ impl ExperimentFile {
             }
             OpFile::Link(link) => linked_op(experiment, edit, link, part)?,
             OpFile::Load(_) => return Err(Error::part(part, "a saved intervention cannot load another")),
+            OpFile::Given(closure) => self.given.op(&closure.given, part)?,
         };
         op.value =
             edit.value.as_ref().map(|value| of_value.value(experiment, value, at, part)).transpose()?;
@@ -208,6 +209,7 @@ impl ExperimentFile {
                             let file = TensorsFile::open(&self.data_path(&from.file), &from.file, &part)?;
                             file.take(from.tensor.as_deref(), Some(name), &part)?.to_device(device)?
                         }
+                        ParameterFile::Given(given) => self.given.tensor(&given.given, &part)?,
                     };
                     op = op.parameter(name, tensor);
                 }

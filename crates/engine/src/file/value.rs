@@ -70,11 +70,12 @@ impl ExperimentFile {
             value.embedding.is_some(),
             value.file.is_some(),
             value.values.is_some(),
+            value.given.is_some(),
         ];
         if kinds.iter().filter(|given| **given).count() != 1 {
             return Err(Error::part(
                 part,
-                "value needs exactly one of run, mean, pca, embedding, file or values",
+                "value needs exactly one of run, mean, pca, embedding, file, values or, of a program, given",
             ));
         }
         let of_run = value.layers.is_some() || value.heads.is_some();
@@ -97,6 +98,9 @@ impl ExperimentFile {
         }
         if let Some(token) = &value.embedding {
             return Ok(Value::Tensor(model.embedding_of(token.id(model, part)?)?));
+        }
+        if let Some(name) = &value.given {
+            return Ok(Value::Tensor(self.given.tensor(name, part)?));
         }
         if let Some(file) = &value.file {
             return self.value_of_file(file, value.tensor.as_deref(), device, part);

@@ -24,7 +24,7 @@ pub struct Operation {
 }
 
 /// What makes two operations the same: closures and parameters are equal to themselves only.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct OperationKey {
     kind: OpKind,
     custom: Option<usize>,

@@ -29,6 +29,11 @@ impl Score {
         [self.accuracy, self.loss].map(|x| Some(x).filter(|x| x.is_finite())).to_vec()
     }
 
+    /// Whether it is of a higher accuracy, or of the same and a lower loss.
+    pub fn beats(&self, other: &Self) -> bool {
+        self.accuracy > other.accuracy || self.accuracy == other.accuracy && self.loss < other.loss
+    }
+
     /// The mean of some.
     pub fn mean(scores: &[Self]) -> Self {
         let n = scores.len() as f64;

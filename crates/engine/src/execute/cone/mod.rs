@@ -6,6 +6,7 @@
 
 mod attention;
 mod deliver;
+mod memo;
 mod pass;
 mod session;
 mod start;
@@ -18,6 +19,7 @@ use crate::op::Bound;
 use crate::plan::{Cell, Plan};
 use causalcone_model::{Config, Model};
 use deliver::Delivery;
+pub use memo::Memo;
 use pass::Pass;
 pub use session::Session;
 use table::Store;
@@ -40,7 +42,7 @@ impl Executor for Cone {
     fn execute(&self, model: &Model, plan: &Plan, cells: &[&Cell], sink: Sink<'_>) -> Result<Work> {
         no_gradients(cells)?;
         let cone = ConePlan::new(plan, cells, model.config(), self.memory)?;
-        let job = Job { model, plan, cone: &cone, bound: &Bound::default() };
+        let job = Job { model, plan, cone: &cone, bound: &Bound::default(), keeps_all: false };
         job.run(&cone.schedule, &mut Store::default(), &mut |delivery, batch| delivery.deliver(batch, sink))
     }
 
@@ -61,6 +63,8 @@ struct Job<'a> {
     cone: &'a ConePlan,
     /// What stands in for the parameters of edits.
     bound: &'a Bound,
+    /// Whether every tensor of every row is kept, not only what is known to be taken later.
+    keeps_all: bool,
 }
 
 /// Takes what a batch completes, and tells how many operations that took.

@@ -21,6 +21,8 @@ pub(super) struct Pass<'a, 'b> {
     pub(super) batch: &'a Batch,
     /// What stands in for the parameters of edits.
     pub(super) bound: &'a Bound,
+    /// Whether everything is kept.
+    keeps_all: bool,
     /// What earlier batches and earlier points left.
     pub(super) store: &'a mut Store<'b>,
     /// The nodes that start at each point, in order.
@@ -37,7 +39,7 @@ pub(super) struct Pass<'a, 'b> {
 
 impl<'a, 'b> Pass<'a, 'b> {
     pub(super) fn new(job: &Job<'a>, batch: &'a Batch, store: &'a mut Store<'b>) -> Self {
-        let Job { model, plan, cone, bound } = *job;
+        let Job { model, plan, cone, bound, keeps_all } = *job;
         let mut starts: BTreeMap<Point, Vec<NodeId>> = BTreeMap::new();
         for &id in &batch.nodes {
             let start = cone.forest.nodes()[id].start;
@@ -57,6 +59,7 @@ impl<'a, 'b> Pass<'a, 'b> {
             cone,
             batch,
             bound,
+            keeps_all,
             store,
             starts,
             matrices: HashMap::new(),
@@ -292,6 +295,10 @@ impl<'a, 'b> Pass<'a, 'b> {
     }
 
     fn keep(&mut self, at: Point, table: &Table) -> Result<()> {
+        if self.keeps_all {
+            self.store.keep(at, table.clone(), usize::MAX);
+            return Ok(());
+        }
         let Some(kept) = self.batch.keeps.get(&at) else { return Ok(()) };
         let wanted: HashMap<NodeId, &Rows> = kept.iter().map(|kept| (kept.node, &kept.rows)).collect();
         let until = kept.iter().map(|kept| kept.until).max().unwrap_or(0);

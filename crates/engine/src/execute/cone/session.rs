@@ -68,14 +68,14 @@ impl<'a> Session<'a> {
         let all: Vec<usize> = (0..cells.len()).collect();
         let is_edited = |id: NodeId| cone.forest.nodes()[id].edit.is_some();
         let (edited, clean): (Vec<_>, Vec<_>) =
-            cone.nodes_of(&all, |_| false).into_iter().partition(|(_, id)| is_edited(*id));
+            cone.nodes_of(&all, |_, _, _| false).into_iter().partition(|(_, id)| is_edited(*id));
         let whole = Part { nodes: &clean, cells: &[], later: &edited, later_cells: &all };
         let kept = cone.kept_bytes(&whole, config);
         // The first cells' rows, as far as memory goes.
         let room = memory.map_or(u64::MAX, |memory| memory / 2);
         let (mut stored, mut bytes) = (vec![false; cone.forest.nodes().len()], 0u64);
         for cell in all.iter().copied() {
-            let new = cone.nodes_of(&[cell], |id| stored[id]);
+            let new = cone.nodes_of(&[cell], |id, _, _| stored[id]);
             let new: Vec<NodeId> = new.into_iter().map(|(_, id)| id).filter(|id| !is_edited(*id)).collect();
             bytes += new.iter().map(|id| kept.get(id).copied().unwrap_or(0)).sum::<u64>();
             if bytes > room {
@@ -88,7 +88,7 @@ impl<'a> Session<'a> {
         let part = Part { nodes: &nodes, cells: &[], later: &others, later_cells: &all };
         let schedule = cone.schedule_of(&part, config, memory)?;
         let mut store = Store::default();
-        let job = Job { model, plan, cone: &cone, bound: &Bound::default() };
+        let job = Job { model, plan, cone: &cone, bound: &Bound::default(), keeps_all: false };
         let work = job.run(&schedule, &mut store, &mut |_, _| Ok(0))?;
         Ok(Self { model, plan, cone, memory, store, stored, work })
     }
@@ -169,15 +169,15 @@ impl<'a> Session<'a> {
         bound: &Bound,
         mut take: impl FnMut(&Delivery<'_>, &Batch) -> Result<u64>,
     ) -> Result<Work> {
-        let mut nodes = self.cone.nodes_of(cells, |id| self.stored[id]);
+        let mut nodes = self.cone.nodes_of(cells, |id, _, _| self.stored[id]);
         for (wave, id) in &mut nodes {
             *wave += usize::from(self.cone.forest.nodes()[*id].edit.is_some());
         }
         nodes.sort_unstable();
         let part = Part { nodes: &nodes, cells, later: &[], later_cells: &[] };
         let schedule = self.cone.schedule_of(&part, self.model.config(), self.memory)?;
-        let job = Job { model: self.model, plan: self.plan, cone: &self.cone, bound };
-        job.run(&schedule, &mut Store::over(&self.store), &mut take)
+        let job = Job { model: self.model, plan: self.plan, cone: &self.cone, bound, keeps_all: false };
+        job.run(&schedule, &mut Store::over(vec![&self.store]), &mut take)
     }
 
     /// What was done once, for all runs.

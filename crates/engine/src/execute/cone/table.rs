@@ -6,7 +6,7 @@ use crate::cone::{Forest, NodeId, Point, Rows};
 use candle_core::Tensor;
 use causalcone_model::Site;
 use causalcone_ops::{add, add_rows, gather_rows};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// Rows of some nodes, each one's in turn.
 pub(super) type Started = (Vec<(NodeId, Rows)>, Tensor);
@@ -57,6 +57,11 @@ impl Table {
         let &(index, offset) = self.spans.get(&node)?;
         let rows = &self.nodes[index].1;
         rows.contains(row).then(|| offset + u32::try_from(rows.rank(row)).unwrap_or(u32::MAX))
+    }
+
+    /// Whether it has all these rows of a node.
+    fn has(&self, node: NodeId, rows: &Rows) -> bool {
+        self.spans.get(&node).is_some_and(|(index, _)| rows.minus(&self.nodes[*index].1).is_empty())
     }
 
     /// The same rows, each mapped.
@@ -117,8 +122,8 @@ impl Table {
 /// Rows kept from earlier batches, or for later points, by tensor.
 #[derive(Debug, Default)]
 pub(super) struct Store<'b> {
-    /// What was kept once and for all.
-    below: Option<&'b Store<'b>>,
+    /// What was kept before, and stays as it is.
+    below: Vec<&'b Store<'static>>,
     tables: HashMap<Point, Vec<(usize, Table)>>,
     matrices: HashMap<(Point, NodeId), (Matrix, usize)>,
 }
@@ -127,9 +132,37 @@ pub(super) struct Store<'b> {
 pub(super) type Matrix = (Rows, Tensor);
 
 impl<'b> Store<'b> {
-    /// An empty one over one that stays as it is.
-    pub(super) fn over(below: &'b Store<'b>) -> Self {
-        Self { below: Some(below), ..Self::default() }
+    /// An empty one over others that stay as they are.
+    pub(super) fn over(below: Vec<&'b Store<'static>>) -> Self {
+        Self { below, ..Self::default() }
+    }
+
+    /// What was kept here, by itself.
+    pub(super) fn alone(self) -> Store<'static> {
+        Store { below: Vec::new(), tables: self.tables, matrices: self.matrices }
+    }
+
+    /// Whether some table, or matrix, of those kept here has all these rows of a node.
+    pub(super) fn has(&self, node: NodeId, at: Point, rows: &Rows) -> bool {
+        if at.site.is_attention_matrix() {
+            return self.matrix(at, node).is_some_and(|(there, _)| rows.minus(there).is_empty());
+        }
+        self.tables.get(&at).into_iter().flatten().any(|(_, table)| table.has(node, rows))
+    }
+
+    /// The nodes of which anything was kept here.
+    pub(super) fn nodes(&self) -> HashSet<NodeId> {
+        let of_tables = self.tables.values().flatten().flat_map(|(_, table)| table.nodes());
+        of_tables.map(|(node, _)| *node).chain(self.matrices.keys().map(|(_, node)| *node)).collect()
+    }
+
+    /// Bytes of what was kept here; a tensor that is there under several names counts once.
+    pub(super) fn bytes(&self) -> usize {
+        let tables = self.tables.values().flatten().filter_map(|(_, table)| table.rows());
+        let all = tables.chain(self.matrices.values().map(|((_, tensor), _)| tensor));
+        let sizes: HashMap<_, usize> =
+            all.map(|tensor| (tensor.id(), tensor.elem_count() * tensor.dtype().size_in_bytes())).collect();
+        sizes.into_values().sum()
     }
 
     /// Keeps a table until a batch.
@@ -172,12 +205,12 @@ impl<'b> Store<'b> {
     /// The rows of a node's scores or weights that were kept.
     pub(super) fn matrix(&self, at: Point, node: NodeId) -> Option<&Matrix> {
         let found = self.matrices.get(&(at, node)).map(|(matrix, _)| matrix);
-        found.or_else(|| self.below.and_then(|below| below.matrix(at, node)))
+        found.or_else(|| self.below.iter().find_map(|below| below.matrix(at, node)))
     }
 
     /// The tables that have rows of a tensor.
     pub(super) fn tables(&self, at: Point) -> impl Iterator<Item = &Table> {
-        let below = self.below.and_then(|below| below.tables.get(&at));
+        let below = self.below.iter().filter_map(move |below| below.tables.get(&at));
         self.tables.get(&at).into_iter().chain(below).flatten().map(|(_, table)| table)
     }
 }

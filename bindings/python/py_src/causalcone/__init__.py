@@ -1,0 +1,42 @@
+"""Interventions on the inside of language models: change what a model computes while it runs, and see what it says.
+
+>>> import causalcone as cc
+>>> model = cc.Model("fixtures/tiny-llama-tied")        # for instance "smollm2"
+>>> exp = cc.Experiment(model)
+>>> base = exp.run("The capital of Spain is")
+>>> _ = exp.edit(base, site="mlp_output", layers="all", positions="last", op="add", value=model.embedding("T"))
+>>> result = exp.execute()
+>>> len(result.counterfactual().top(3))
+3
+
+`causalcone.pyvene` has the names of the pyvene library, for code that was written for it.
+"""
+
+from ._errors import CausalconeError, ClosedError, InputError, RunError
+from ._native import __version__
+from .experiment import Edit, Experiment, Run, saved
+from .model import Model
+from .results import Activation, Answer, Distribution, Outcome, Record, Sweep, Table, Text, Texts, Training
+
+__all__ = [
+    "Activation",
+    "Answer",
+    "CausalconeError",
+    "ClosedError",
+    "Distribution",
+    "Edit",
+    "Experiment",
+    "InputError",
+    "Model",
+    "Outcome",
+    "Record",
+    "Run",
+    "RunError",
+    "Sweep",
+    "Table",
+    "Text",
+    "Texts",
+    "Training",
+    "__version__",
+    "saved",
+]

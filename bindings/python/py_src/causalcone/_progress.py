@@ -1,0 +1,59 @@
+"""Progress bars: tqdm's, in notebooks and terminals, where tqdm is installed."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Callable
+
+Listener = Callable[[str, int, int, str], None]
+
+
+class Progress:
+    """Hears of work from the compiled half and draws it. `show` is None for: where somebody watches."""
+
+    def __init__(self, show: bool | None = None) -> None:
+        self._bar: Any = None
+        self._what = ""
+        self._tqdm = self._find(show)
+
+    @staticmethod
+    def _find(show: bool | None) -> Any:
+        if show is False:
+            return None
+        in_notebook = "ipykernel" in sys.modules
+        if show is None and not (in_notebook or sys.stderr.isatty()):
+            return None
+        try:
+            from tqdm.auto import tqdm
+        except ImportError:
+            return None
+        return tqdm
+
+    @property
+    def listener(self) -> Listener | None:
+        """What the compiled half calls, if anybody watches."""
+        return self if self._tqdm else None
+
+    def __call__(self, what: str, done: int, total: int, unit: str) -> None:
+        if self._bar is None or what != self._what:
+            self.close()
+            self._what = what
+            scaled = unit == "bytes"
+            self._bar = self._tqdm(
+                total=total, desc=what, unit="B" if scaled else f" {unit}", unit_scale=scaled, leave=False
+            )
+        if self._bar.total != total:
+            self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        """Takes the bar away."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,444 @@
+"""Experiments: runs, edits, reads, and axes to sweep.
+
+An experiment is a document in the schema of experiment files (docs/experiment-file.md), made call by call; what a
+file cannot hold, arrays and functions, is beside it.
+
+>>> import causalcone as cc
+>>> model = cc.Model("fixtures/tiny-llama-tied")
+>>> exp = cc.Experiment(model)
+>>> spain = exp.run("The capital of Spain is")
+>>> italy = exp.run("The capital of Italy is")
+>>> _ = exp.edit(spain, site="block_output", layers=0, positions="last", op="swap", value=italy)
+>>> result = exp.execute()
+>>> result.counterfactual(spain).prob("T") != result.original(spain).prob("T")
+True
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any, Callable, Iterable, Mapping
+
+import numpy as np
+
+from ._arrays import as_float32, as_ids, is_array
+from ._errors import InputError
+from ._progress import Progress
+from .model import Model
+from .results import Activation, Outcome, Sweep, Texts, Training
+
+Function = Callable[[Any], Any]
+"""An op of one's own: gets the edited rows, (positions, width), (positions, heads, width) on head sites or (heads,
+query rows, key columns) on attention matrices, and gives their replacement, of the same shape."""
+
+
+class Run:
+    """A prompt of an experiment."""
+
+    def __init__(self, experiment: Experiment, name: str) -> None:
+        self.experiment = experiment
+        self.name = name
+
+    def at(
+        self, *, site: str | None = None, layers: Any = None, positions: Any = None, heads: Any = None
+    ) -> dict[str, Any]:
+        """Its activations as a value, at another site, other layers, positions or heads than the edit's."""
+        places = {"site": site, "layers": layers, "positions": positions, "heads": heads}
+        return {"run": self.name} | {key: _plain(place) for key, place in places.items() if place is not None}
+
+    def __repr__(self) -> str:
+        return f"<Run {self.name!r}>"
+
+
+class Edit:
+    """An edit of an experiment."""
+
+    def __init__(self, experiment: Experiment, name: str) -> None:
+        self.experiment = experiment
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<Edit {self.name!r}>"
+
+
+class Experiment:
+    """Runs, the edits made to them, and what is read. Nothing is computed, or checked against the model, until
+    something is asked for."""
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self._document: dict[str, Any] = {"runs": {}, "edit": []}
+        self._arrays: dict[str, np.ndarray] = {}
+        self._functions: dict[str, Function] = {}
+        self._examples: list[str] | None = None
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], model: Model | None = None) -> Experiment:
+        """The experiment of a JSON file, or of a TOML file (Python 3.11 or later), on its own model unless one is
+        given. Raises InputError for what is no experiment."""
+        path = Path(path)
+        try:
+            text = path.read_text(encoding="utf-8")
+            document = json.loads(text) if path.suffix.lower() == ".json" else _toml(text)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{path}: {error}") from None
+        name = document.pop("model", None)
+        weights = document.pop("weights", None)
+        experiment = cls(model if model is not None else Model(name or "smollm2", weights=weights))
+        experiment._document = {"runs": {}, "edit": []} | document
+        experiment._beside(path.parent)
+        return experiment
+
+    def _beside(self, folder: Path) -> None:
+        """Names of files are relative to the document's own folder."""
+
+        def found(name: str) -> str:
+            beside = folder / name
+            return str(beside) if beside.exists() else name
+
+        def walk(node: Any) -> None:
+            if isinstance(node, dict):
+                for key, value in node.items():
+                    if key in ("file", "examples", "load") and isinstance(value, str):
+                        node[key] = found(value)
+                    elif key in ("parameters", "held_out") and isinstance(value, str):
+                        node[key] = found(value)
+                    else:
+                        walk(value)
+            elif isinstance(node, list):
+                for value in node:
+                    walk(value)
+
+        walk(self._document)
+
+    def run(
+        self,
+        prompt: str | None = None,
+        *,
+        ids: Iterable[int] | None = None,
+        messages: Iterable[Mapping[str, str]] | None = None,
+        name: str | None = None,
+        bos: bool | None = None,
+    ) -> Run:
+        """Adds a run of a text, of token ids, or of a conversation; of none of them where examples give it. The
+        first is called "base" unless it is named."""
+        runs = self._document["runs"]
+        if name is None:
+            name = "base" if not runs else f"run{len(runs)}"
+        if name in runs:
+            raise InputError(f'run "{name}" is given twice')
+        run: dict[str, Any] = {}
+        if prompt is not None:
+            run["prompt"] = prompt
+        if ids is not None:
+            run["ids"] = as_ids(ids, f'run "{name}"')
+        if messages is not None:
+            run["messages"] = [dict(message) for message in messages]
+        if bos is not None:
+            run["bos"] = bos
+        runs[name] = run
+        return Run(self, name)
+
+    def examples(self, examples: Iterable[Mapping[str, Any]] | str | os.PathLike[str]) -> None:
+        """The data set: a JSON Lines file, or one mapping an example, such as {"base": text or ids, "positions":
+        {"subject": [2, 3]}, "tokens": […], "label": …}."""
+        if isinstance(examples, (str, os.PathLike)):
+            self._document["examples"] = os.fspath(examples)
+            self._examples = None
+        else:
+            self._document.pop("examples", None)
+            self._examples = [json.dumps(_plain(dict(example))) for example in examples]
+
+    def edit(
+        self,
+        run: Run | str | None = None,
+        *,
+        site: str | None = None,
+        op: str | Function | Mapping[str, Any],
+        value: Any = None,
+        parameters: Mapping[str, Any] | str | None = None,
+        name: str | None = None,
+        **more: Any,
+    ) -> Edit:
+        """Adds an edit of one site of a run.
+
+        `op` is a name of the table of ops, a function of one's own, or {"load": FOLDER} of a saved intervention.
+        `value` is another run, `run.at(…)`, an array ((d,) for every row, or one row a position), a number, or as in
+        experiment files. `more` are the other keys of an edit: layers, positions, heads, dims, scale, level, seed,
+        joint, steps, until … Layers and positions take what files take ("all", "last", 3, [0, 3], "0..5") and ranges.
+        """
+        edit: dict[str, Any] = {"name": name or f"edit{len(self._document['edit'])}"}
+        if run is not None:
+            edit["run"] = self._name_of(run)
+        if site is not None:
+            edit["site"] = site
+        if callable(op):
+            function = f"f{len(self._functions)}"
+            self._functions[function] = self._wrapped(op, edit["name"])
+            edit["op"] = {"given": function}
+        else:
+            edit["op"] = _plain(op)
+        if value is not None:
+            edit["value"] = self._value(value, edit["name"])
+        if isinstance(parameters, Mapping):
+            edit["parameters"] = {
+                key: {"given": self._given(one, f"{edit['name']}, parameter {key}")} if is_array(one) else _plain(one)
+                for key, one in parameters.items()
+            }
+        elif parameters is not None:
+            edit["parameters"] = parameters
+        for key, one in more.items():
+            if one is not None:
+                edit[key] = _plain(one)
+        self._document["edit"].append(edit)
+        return Edit(self, edit["name"])
+
+    def collect(self, run: Run | str | None = None, *, site: str, **more: Any) -> Edit:
+        """Adds a read of activations, as they stand after the edits before it; `collected` of the result has them."""
+        return self.edit(run, site=site, op="collect", **more)
+
+    def read(
+        self,
+        run: Run | str | None = None,
+        *,
+        top: int | None = None,
+        tokens: Iterable[str | int] | None = None,
+        answers: Iterable[Any] | None = None,
+    ) -> None:
+        """Says what is read: which run (base, or the only one), how many of the likeliest tokens, of which tokens
+        and of which answers of several tokens the numbers."""
+        read = self._document.setdefault("read", {})
+        if run is not None:
+            read["run"] = self._name_of(run)
+        if top is not None:
+            read["top"] = top
+        if tokens is not None:
+            read["tokens"] = _plain(list(tokens))
+        if answers is not None:
+            read["answers"] = _plain(list(answers))
+
+    def execute(self, *, reference: bool = False) -> Outcome:
+        """Runs everything once, without and with the edits. `reference` uses the plain executor that computes all of
+        every run."""
+        return Outcome(self.model, self._document, self.model._native.run(*self._call(), reference))
+
+    def activations(self) -> list[Activation]:
+        """What the `collect` edits read, in order, a layer each; nothing else is computed. Rows are kept for the
+        next experiment on this model (`Model.keep`)."""
+        found = self.model._native.collect(*self._call())
+        return [Activation(self.model, *one) for one in found]
+
+    def gather(self, *, chunk: int = 64 << 20, progress: bool | None = None) -> list[list[Activation]]:
+        """What the `collect` edits read of every example of the data set, in the order of the examples. `chunk`
+        bounds the bytes of activations that are computed together."""
+        gathered: list[list[Activation]] = []
+        self.gather_into(lambda _, found: gathered.append(found), chunk=chunk, progress=progress)
+        return gathered
+
+    def gather_into(
+        self,
+        sink: Callable[[int, list[Activation]], None],
+        *,
+        chunk: int = 64 << 20,
+        progress: bool | None = None,
+    ) -> None:
+        """`gather` for more than memory holds: `sink(example, activations)` is called for each example in turn."""
+
+        def take(gathered: list[tuple[int, list[Any]]]) -> None:
+            for example, found in gathered:
+                sink(example, [Activation(self.model, *one) for one in found])
+
+        document, arrays, functions = self._call()
+        with Progress(progress) as bar:
+            self.model._native.gather(document, take, arrays, functions, self._examples, chunk, bar.listener)
+
+    def sweep(
+        self,
+        *,
+        edit: Edit | str | int | Iterable[Edit | str | int] | None = None,
+        layers: str | Mapping[str, int] | None = None,
+        positions: str | None = None,
+        heads: str | None = None,
+        sites: Iterable[str] | None = None,
+        scales: Iterable[float] | None = None,
+        samples: int | None = None,
+        metrics: Iterable[str] | None = None,
+        methods: Iterable[str] | None = None,
+        steps: int | None = None,
+        memory: int | None = None,
+        verify: bool | int = False,
+        progress: bool | None = None,
+    ) -> Sweep:
+        """Runs every cell of a sweep.
+
+        `layers` is "each", "cumulative" or {"window": n}; `positions` and `heads` are "each"; an axis left out is
+        edited together. `metrics` are "prob" (the default), "logit", "logprob", "logit_diff", "kl" …; `memory` bounds
+        the bytes worked in beside the weights. `verify` computes all cells, or so many, again with the reference
+        executor. Without any axis named here, those of a file it was made from count.
+        """
+        axes = {
+            "edit": self._edits(edit),
+            "layers": _plain(layers),
+            "positions": positions,
+            "heads": heads,
+            "sites": _plain(sites),
+            "scales": _plain(scales),
+            "samples": samples,
+            "metrics": _plain(metrics),
+            "methods": _plain(methods),
+            "steps": steps,
+        }
+        axes = {key: axis for key, axis in axes.items() if axis is not None}
+        document = self._document | ({"sweep": axes} if axes or "sweep" not in self._document else {})
+        check = None if verify is False else (0 if verify is True else int(verify))
+        text, arrays, functions = self._call(document)
+        with Progress(progress) as bar:
+            native = self.model._native.sweep(
+                text, arrays, functions, self._examples, memory, check, bar.listener
+            )
+        return Sweep(self.model, document, native)
+
+    def explain(self, **axes: Any) -> dict[str, Any]:
+        """What it would do, before it does it: cells, rows computed and rows of the naive way, operations, memory.
+        `axes` as `sweep` has them."""
+        document = self._document | ({"sweep": {k: _plain(v) for k, v in axes.items()}} if axes else {})
+        return json.loads(self.model._native.explain(*self._call(document), self._examples))
+
+    def generate(self, *, progress: bool | None = None, **options: Any) -> Texts:
+        """How the read run goes on, without and with the edits. `options`: max_tokens (64), temperature, top_k, top_p,
+        seed, stop, eos, samples; greedy unless a temperature is given."""
+        document = self._document | {"generate": self._document.get("generate", {}) | _plain(options)}
+        text, arrays, functions = self._call(document)
+        with Progress(progress) as bar:
+            made = self.model._native.generate(text, arrays, functions, self._examples, bar.listener)
+        return Texts(json.loads(made))
+
+    def train(
+        self, *, folder: str | os.PathLike[str] | None = None, progress: bool | None = None, **options: Any
+    ) -> Training:
+        """Fits the parameters of its edits to the labels of its examples. `options` are the keys of [train]: epochs,
+        steps, batch, learning_rate, objective, held_out, seed … What was learned is written to `folder`, from which
+        an edit takes it: op={"load": folder}."""
+        train = self._document.get("train", {}) | _plain(options)
+        text, arrays, functions = self._call(self._document | {"train": train})
+        if functions:
+            raise InputError("train: a function of one's own has no parameters to fit")
+        with Progress(progress) as bar:
+            made = self.model._native.train(
+                text, arrays, self._examples, None if folder is None else Path(folder), bar.listener
+            )
+        return Training(json.loads(made), None if folder is None else Path(folder))
+
+    def save(self, folder: str | os.PathLike[str], how: str = "made in Python") -> None:
+        """Writes its edits to a folder, whole or not at all, with a self-test; `how` says for people how they were
+        made. `op={"load": folder}` takes them, and `Experiment.saved` lists them."""
+        text, arrays, functions = self._call()
+        if functions:
+            raise InputError("save: a function of one's own cannot be saved")
+        self.model._native.save(text, Path(folder), how, arrays)
+
+    def document(self) -> dict[str, Any]:
+        """The experiment in the schema of experiment files; arrays and functions are {"given": name}."""
+        return copy.deepcopy(self._document)
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Writes it as a JSON experiment file for the command. Raises InputError where it holds arrays or functions,
+        which such a file cannot: give numbers, or a file, or `save` the edits."""
+        if self._arrays or self._functions:
+            what = "functions" if self._functions else "arrays"
+            raise InputError(f"write: it holds {what}", "save the edits, and take them by op={'load': folder}")
+        document = {"model": self.model.name} | self._document
+        if self._examples is not None:
+            raise InputError("write: its examples are not in a file", "write them as JSON lines, and give the name")
+        part = Path(f"{os.fspath(path)}.part")
+        part.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        part.replace(path)
+
+    def __repr__(self) -> str:
+        runs, edits = len(self._document["runs"]), len(self._document["edit"])
+        return f"<Experiment on {self.model.name}: {runs} runs, {edits} edits>"
+
+    def _call(self, document: Mapping[str, Any] | None = None) -> tuple[str, dict[str, Any], dict[str, Any]]:
+        text = json.dumps(self._document if document is None else document)
+        return text, self._arrays, self._functions
+
+    def _name_of(self, run: Run | str) -> str:
+        if isinstance(run, Run):
+            if run.experiment is not self:
+                raise InputError(f'run "{run.name}" is of another experiment')
+            return run.name
+        return run
+
+    def _edits(self, edits: Any) -> Any:
+        if edits is None:
+            return None
+        if isinstance(edits, Edit):
+            return edits.name
+        if isinstance(edits, (str, int)):
+            return edits
+        return [self._edits(one) for one in edits]
+
+    def _value(self, value: Any, part: str) -> Any:
+        if isinstance(value, Run):
+            return {"run": self._name_of(value)}
+        if isinstance(value, Mapping):
+            return _plain(dict(value))
+        if is_array(value) and not isinstance(value, np.generic):
+            return {"given": self._given(value, f"{part}, value")}
+        if isinstance(value, (list, tuple)) or np.isscalar(value):
+            return {"values": _plain(value)}
+        raise InputError(f"{part}: a value of type {type(value).__name__}", "give a run, an array or a number")
+
+    def _given(self, array: Any, part: str) -> str:
+        name = f"v{len(self._arrays)}"
+        self._arrays[name] = as_float32(array, part)
+        return name
+
+    def _wrapped(self, function: Function, part: str) -> Function:
+        def wrapped(rows: np.ndarray) -> np.ndarray:
+            return as_float32(function(self.model._array(rows)), f"{part}, what its function gives")
+
+        return wrapped
+
+
+def saved(model: Model, folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a folder of saved interventions holds, ours or pyvene's: {"edit": [documents], "passed": whether its
+    self-test gives the same answers on this model, "how": how it was made}."""
+    return json.loads(model._native.saved(Path(folder)))
+
+
+def _plain(x: Any) -> Any:
+    """What JSON can write: arrays and ranges as lists, NumPy's numbers as Python's, keys without a value left out."""
+    if isinstance(x, Run):
+        return {"run": x.name}
+    if isinstance(x, Mapping):
+        return {key: _plain(one) for key, one in x.items() if one is not None}
+    if isinstance(x, np.generic):
+        x = x.item()
+    if isinstance(x, float) and not math.isfinite(x):
+        if x == -math.inf:
+            return "-inf"
+        raise InputError(f"{x} is no number that an experiment can hold")
+    if is_array(x):
+        return _plain(np.asarray(x).tolist())
+    if isinstance(x, (list, tuple, range, set, frozenset)):
+        return [_plain(one) for one in x]
+    if x is None or isinstance(x, (str, int, float, bool)):
+        return x
+    if isinstance(x, Iterable):
+        return [_plain(one) for one in x]
+    if isinstance(x, os.PathLike):
+        return os.fspath(x)
+    raise InputError(f"{x!r} is of type {type(x).__name__}, which no experiment has a place for")
+
+
+def _toml(text: str) -> dict[str, Any]:
+    try:
+        import tomllib
+    except ImportError:
+        raise InputError("reading TOML needs Python 3.11 or later", "write the experiment as JSON") from None
+    return tomllib.loads(text)

@@ -1,0 +1,189 @@
+"""Models: loading, tokens, embeddings.
+
+>>> import causalcone as cc
+>>> model = cc.Model("fixtures/tiny-llama-tied")
+>>> model.decode(model.encode("The capital"))
+'The capital'
+>>> model.embedding("T").shape
+(32,)
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Iterable, Sequence
+
+import numpy as np
+
+from . import _native
+from ._arrays import as_float32, as_ids, like
+from ._errors import InputError
+from ._progress import Progress
+
+Token = "str | int"
+"""A token: a text that is exactly one, or its id."""
+
+KEEP = 256 << 20
+"""Bytes of earlier experiments' rows that a model keeps, unless said otherwise."""
+
+
+class Model:
+    """A loaded language model, shared freely between experiments and threads.
+
+    `name` is an alias ("smollm2" is fetched once), a Hugging Face directory, a .gguf file, or owner/name in the
+    Hugging Face cache. `weights` is "full" (float32), "half" or "packed" (as the file has them). `arrays` says what
+    arrays come back as: "numpy", or "torch" (tensors over the same memory).
+
+    `keep` bounds the bytes of earlier experiments' rows that are kept for later ones: a loop over edits that have
+    much in common then computes only what is new. 0 keeps nothing.
+
+    Raises InputError when there is no such model, or one that could not be computed exactly.
+    """
+
+    def __init__(
+        self,
+        name: str = "smollm2",
+        *,
+        weights: str | None = None,
+        keep: int = KEEP,
+        arrays: str = "numpy",
+        progress: bool | None = None,
+    ) -> None:
+        if arrays not in ("numpy", "torch"):
+            raise InputError(f"arrays: {arrays!r}, where 'numpy' or 'torch' fits")
+        if keep < 0:
+            raise InputError(f"keep: {keep}, where a number of bytes fits", "0 keeps nothing")
+        self.arrays = arrays
+        with Progress(progress) as bar:
+            self._native = _native.Model.load(str(name), weights, keep, bar.listener)
+        self._info: dict[str, Any] = json.loads(self._native.info())
+
+    @classmethod
+    def load(cls, name: str = "smollm2", **options: Any) -> Model:
+        """The same as the constructor."""
+        return cls(name, **options)
+
+    def close(self) -> None:
+        """Frees the weights once nothing runs on them any more; any later use raises ClosedError."""
+        self._native.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._native.closed
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = ", closed" if self.closed else ""
+        return f"<Model {self.name}: {self.family}, {self.layers} layers, width {self.width}{state}>"
+
+    @property
+    def name(self) -> str:
+        """What it was loaded by."""
+        return self._info["name"]
+
+    @property
+    def family(self) -> str:
+        """The family: "gpt2", "llama" …"""
+        return self._info["family"]
+
+    @property
+    def layers(self) -> int:
+        """How many blocks."""
+        return self._info["layers"]
+
+    @property
+    def width(self) -> int:
+        """The width of the residual stream, d."""
+        return self._info["width"]
+
+    @property
+    def heads(self) -> int:
+        """How many query heads, H."""
+        return self._info["heads"]
+
+    @property
+    def vocab(self) -> int:
+        """How many tokens, and logits."""
+        return self._info["vocab"]
+
+    @property
+    def context(self) -> int:
+        """The longest prompt, in tokens."""
+        return self._info["context"]
+
+    @property
+    def sites(self) -> list[str]:
+        """The names of the activations that can be edited and read, in order of execution."""
+        return self._info["sites"]
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Everything about its shape."""
+        return dict(self._info)
+
+    @property
+    def sha256(self) -> str:
+        """A hash of its files."""
+        return self._native.sha256()
+
+    @property
+    def kept(self) -> int:
+        """Bytes of earlier experiments' rows that are kept now."""
+        return self._native.kept()[0]
+
+    @property
+    def keep(self) -> int:
+        """The most bytes of earlier experiments' rows that are kept. Setting it forgets what there is."""
+        return self._native.kept()[1]
+
+    @keep.setter
+    def keep(self, size: int) -> None:
+        if size < 0:
+            raise InputError(f"keep: {size}, where a number of bytes fits", "0 keeps nothing")
+        self._native.keep(size)
+
+    def encode(self, text: str, *, bos: bool | None = None, inside: bool = False) -> list[int]:
+        """The ids of a prompt; `bos` says whether a start-of-text token comes first, by default as the model was
+        trained. `inside`: of a text as it stands within another one."""
+        return self._native.encode(text, not inside, bos)
+
+    def chat(
+        self, messages: Sequence[dict[str, str]], *, generation_prompt: bool = True, bos: bool | None = None
+    ) -> list[int]:
+        """The ids of a conversation, [{"role": "user", "content": …}, …], as the model's own template writes it."""
+        return self._native.chat(json.dumps(list(messages)), generation_prompt, bos)
+
+    def decode(self, ids: Iterable[int], *, skip_special: bool = False) -> str:
+        """The text of tokens in a row."""
+        return self._native.decode(as_ids(ids, "decode"), skip_special)
+
+    def token(self, id: int) -> str:
+        """The text of one token as it stands in running text, leading space and all."""
+        return self._native.token(id)
+
+    def token_id(self, token: str | int) -> int:
+        """The id of a text that is exactly one token; an id is itself. Raises InputError if it is several."""
+        if isinstance(token, (int, np.integer)) and not isinstance(token, bool):
+            return int(token)
+        return self._native.token_id(token)
+
+    def embedding(self, token: str | int) -> Any:
+        """The word embedding of a token, (d,), as the embedding matrix has it."""
+        return self._array(self._native.embeddings([self.token_id(token)])[0])
+
+    def embeddings(self, ids: Iterable[int]) -> Any:
+        """The word embeddings of tokens, (n, d)."""
+        return self._array(self._native.embeddings(as_ids(ids, "embeddings")))
+
+    def unembed(self, rows: Any) -> Any:
+        """The logits, (n, vocab), of rows of site "final_norm", (n, d)."""
+        return self._array(self._native.unembed(as_float32(rows, "unembed")))
+
+    def _array(self, array: np.ndarray) -> Any:
+        return like(self.arrays, array)

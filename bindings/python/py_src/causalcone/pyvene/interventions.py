@@ -1,0 +1,418 @@
+"""The interventions, under pyvene's names.
+
+Those with an op of their own run in the engine; whatever else is given, a subclass with a `forward` of its own or a
+function, gets the activations as arrays and gives new ones.
+
+>>> import numpy as np
+>>> from causalcone.pyvene import AdditionIntervention
+>>> AdditionIntervention(source_representation=np.ones(4)).is_source_constant
+True
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, ClassVar, NamedTuple
+
+import numpy as np
+
+from .._errors import InputError
+from . import modules
+from .arrays import give, take
+from .modules import Module
+
+
+class Parameters(NamedTuple):
+    """The engine's op of an intervention: its name, its tensors by the names the engine has for them, settings."""
+
+    op: str
+    tensors: dict[str, Any]
+    settings: dict[str, Any]
+
+
+class InterventionOutput(dict):
+    """What an intervention may give in place of plain activations: `output`, and `latent` beside it."""
+
+    def __init__(self, output: Any = None, latent: Any = None) -> None:
+        super().__init__(output=output, latent=latent)
+        self.output = output
+        self.latent = latent
+
+
+class Intervention(Module):
+    """The base of all. `embed_dim` is the width of what is edited, all units together where these are one vector;
+    `source_representation` is a constant to put in; `subspace_partition` names parts of the dimensions by number."""
+
+    op: ClassVar[str | None] = None
+    """The engine's name for it."""
+
+    couples_units: ClassVar[bool] = True
+    """Whether several units are one long vector, unless keep_last_dim says otherwise."""
+
+    trainable = False
+    basis_agnostic = False
+    shared_weights = False
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.keep_last_dim = options.get("keep_last_dim", False)
+        self.use_fast = options.get("use_fast", False)
+        self.subspace_partition = _partition(options.get("subspace_partition"))
+        width = options.get("embed_dim")
+        self.embed_dim = None if width is None else int(width)
+        self.interchange_dim = self.embed_dim
+        source = options.get("source_representation")
+        self.is_source_constant = source is not None or bool(options.get("hidden_source_representation"))
+        self._hold("source_representation", None if source is None else source)
+
+    def _hold(self, name: str, value: Any) -> None:
+        if modules.torch is not None and value is not None and not isinstance(value, modules.torch.Tensor):
+            value = give(np.array(take(value), dtype=np.float32))
+        if hasattr(self, name):
+            delattr(self, name)
+        self.register_buffer(name, value)
+
+    def set_source_representation(self, source_representation: Any) -> None:
+        """The constant to put in."""
+        self.is_source_constant = True
+        self._hold("source_representation", source_representation)
+
+    def set_interchange_dim(self, interchange_dim: Any) -> None:
+        """How many of the first dimensions are exchanged, or which."""
+        found = take(interchange_dim).tolist()
+        self.interchange_dim = [int(one) for one in found] if isinstance(found, list) else int(found)
+
+    def native(self) -> Parameters | None:
+        """What the engine does for it; None where Python has to compute it."""
+        base = next(one for one in type(self).__mro__ if "forward" in vars(one))
+        return Parameters(self.op, self.tensors(), self.settings()) if base is Intervention and self.op else None
+
+    def tensors(self) -> dict[str, Any]:
+        """Its tensors, by the engine's names."""
+        return {}
+
+    def settings(self) -> dict[str, Any]:
+        """What else is set, by the engine's names."""
+        return {}
+
+    def forward(self, base: Any, source: Any = None, subspaces: Any = None, **options: Any) -> Any:
+        """New activations for `base`. Subclasses say how; built-in ones are computed by an IntervenableModel."""
+        raise NotImplementedError(f"{type(self).__name__} is computed in an IntervenableModel, not by itself")
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}()"
+
+
+class LocalistRepresentationIntervention(Module):
+    """Marks interventions on each unit by itself."""
+
+    couples_units = False
+    is_repr_distributed = False
+
+
+class DistributedRepresentationIntervention(Module):
+    """Marks interventions in a basis of their own."""
+
+    is_repr_distributed = True
+
+
+class TrainableIntervention(Intervention):
+    """Has parameters to fit."""
+
+    trainable = True
+
+    def tie_weight(self, linked_intervention: Any) -> None:
+        """Links are shared objects here: there is nothing to tie."""
+
+
+class ConstantSourceIntervention(Intervention):
+    """Needs no source."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.is_source_constant = True
+
+
+class SourcelessIntervention(ConstantSourceIntervention):
+    """Needs no source."""
+
+
+class BasisAgnosticIntervention(Intervention):
+    """Changes activations in no particular basis."""
+
+    basis_agnostic = True
+
+
+class SharedWeightsTrainableIntervention(TrainableIntervention):
+    """Has parameters that others share."""
+
+    shared_weights = True
+
+
+class VanillaIntervention(Intervention, LocalistRepresentationIntervention):
+    """b ← v."""
+
+    op = "swap"
+    couples_units = False
+
+
+class AdditionIntervention(BasisAgnosticIntervention, LocalistRepresentationIntervention):
+    """b ← b + v."""
+
+    op = "add"
+    couples_units = False
+
+
+class SubtractionIntervention(BasisAgnosticIntervention, LocalistRepresentationIntervention):
+    """b ← b − v."""
+
+    op = "subtract"
+    couples_units = False
+
+
+class ZeroIntervention(ConstantSourceIntervention, LocalistRepresentationIntervention):
+    """b ← 0."""
+
+    op = "zero"
+    couples_units = False
+
+
+class CollectIntervention(ConstantSourceIntervention):
+    """Reads activations and leaves them as they are."""
+
+    op = "collect"
+    couples_units = False
+
+
+class SkipIntervention(BasisAgnosticIntervention, LocalistRepresentationIntervention):
+    """b ← the input of the module whose output it is, as the source run has it."""
+
+    op = "skip"
+    couples_units = False
+
+
+class NoiseIntervention(ConstantSourceIntervention, LocalistRepresentationIntervention):
+    """b ← b + level·ε, ε standard normal, drawn by `seed` and the unit's position alone."""
+
+    op = "noise"
+    couples_units = False
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        level = options.get("noise_level", options.get("noise_leve", 0.13462981581687927))
+        self.noise_level = float(level)
+        self.seed = int(options.get("seed", 1))
+
+    def settings(self) -> dict[str, Any]:
+        return {"level": self.noise_level, "seed": self.seed}
+
+
+class _Rotated(TrainableIntervention, DistributedRepresentationIntervention):
+    """Interchange in the basis of a learned rotation."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.rotate_layer = modules.rotation(_width(self), self._rank(options))
+
+    def _rank(self, options: dict[str, Any]) -> int:
+        return _width(self)
+
+    def tensors(self) -> dict[str, Any]:
+        return {"rotation": self.rotate_layer.weight}
+
+
+class RotatedSpaceIntervention(_Rotated):
+    """b ← (b·R with coordinates of v·R)·Rᵀ, R square."""
+
+    op = "rotated_swap"
+
+
+class LowRankRotatedSpaceIntervention(_Rotated):
+    """b ← b + (v·R − b·R)·Rᵀ, R of `low_rank_dimension` columns."""
+
+    op = "low_rank_swap"
+
+    def _rank(self, options: dict[str, Any]) -> int:
+        rank = options.get("low_rank_dimension")
+        if rank is None:
+            raise InputError(f"{type(self).__name__} needs low_rank_dimension")
+        return int(rank)
+
+
+class _Tempered:
+    """Has a temperature."""
+
+    def get_temperature(self) -> Any:
+        """The temperature."""
+        return self.temperature
+
+    def set_temperature(self, temp: Any) -> None:
+        """Sets the temperature."""
+        if modules.torch is None:
+            self.temperature[...] = take(temp)
+        else:
+            self.temperature.data = modules.torch.as_tensor(temp, dtype=modules.torch.float32)
+
+
+class BoundlessRotatedSpaceIntervention(_Tempered, _Rotated):
+    """b ← ((1 − m)·(b·R) + m·(v·R))·Rᵀ with a learned boundary of the mask m."""
+
+    op = "boundless_swap"
+    couples_units = False
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.intervention_boundaries = modules.parameter([0.5])
+        self.temperature = modules.parameter(50.0)
+
+    def get_boundary_parameters(self) -> Any:
+        """The boundary, as a part of the width."""
+        return self.intervention_boundaries
+
+    def set_intervention_boundaries(self, intervention_boundaries: float) -> None:
+        """Sets the boundary."""
+        self.intervention_boundaries = modules.parameter([intervention_boundaries])
+
+    def tensors(self) -> dict[str, Any]:
+        boundary = self.intervention_boundaries.reshape(())
+        return super().tensors() | {"boundary": boundary, "temperature": self.temperature}
+
+
+class SigmoidMaskRotatedSpaceIntervention(_Tempered, _Rotated):
+    """b ← ((1 − m)·(b·R) + m·(v·R))·Rᵀ, m = σ(masks/temperature)."""
+
+    op = "sigmoid_mask_rotated"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.masks = modules.parameter([100.0] * _width(self))
+        self.temperature = modules.parameter(50.0)
+
+    def tensors(self) -> dict[str, Any]:
+        return super().tensors() | {"mask": self.masks, "temperature": self.temperature}
+
+
+class SigmoidMaskIntervention(_Tempered, TrainableIntervention, LocalistRepresentationIntervention):
+    """b ← (1 − m)·b + m·v, m = σ(mask/temperature)."""
+
+    op = "sigmoid_mask"
+    couples_units = False
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.mask = modules.parameter([0.0] * _width(self))
+        self.temperature = modules.parameter(0.01)
+
+    def tensors(self) -> dict[str, Any]:
+        return {"mask": self.mask, "temperature": self.temperature}
+
+
+class PCARotatedSpaceIntervention(BasisAgnosticIntervention, DistributedRepresentationIntervention):
+    """Interchange of principal components: `pca` has components_ (k × d), beside `pca_mean` and `pca_std`."""
+
+    op = "pca_swap"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        for name in ("pca", "pca_mean", "pca_std"):
+            if name not in options:
+                raise InputError(f"{type(self).__name__} needs {name}")
+        self.pca_components = modules.parameter(options["pca"].components_, requires_grad=False)
+        self.pca_mean = modules.parameter(options["pca_mean"], requires_grad=False)
+        self.pca_std = modules.parameter(options["pca_std"], requires_grad=False)
+
+    def tensors(self) -> dict[str, Any]:
+        return {"components": self.pca_components, "mean": self.pca_mean, "std": self.pca_std}
+
+
+class AutoencoderIntervention(TrainableIntervention):
+    """Interchange of an autoencoder's latents."""
+
+    op = "autoencoder_swap"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        if "latent_dim" not in options or options["latent_dim"] is None:
+            raise InputError(f"{type(self).__name__} needs latent_dim")
+        self.autoencoder = modules.autoencoder(_width(self), int(options["latent_dim"]))
+        # All latents, unless some are chosen: the width says nothing about them.
+        self.interchange_dim = None
+
+    def tensors(self) -> dict[str, Any]:
+        encoder, decoder = self.autoencoder["encoder"][0], self.autoencoder["decoder"][0]
+        return {
+            "W_enc": encoder.weight.T,
+            "b_enc": encoder.bias,
+            "W_dec": decoder.weight.T,
+            "b_dec": decoder.bias,
+        }
+
+    def settings(self) -> dict[str, Any]:
+        return {"centre": True}
+
+
+class JumpReLUAutoencoderIntervention(TrainableIntervention):
+    """Interchange of a JumpReLU autoencoder's `low_rank_dimension` latents."""
+
+    op = "jumprelu_autoencoder"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options | {"keep_last_dim": True})
+        width, latents = _width(self), options.get("low_rank_dimension")
+        if latents is None:
+            raise InputError(f"{type(self).__name__} needs low_rank_dimension")
+        self.W_enc = modules.parameter(np.zeros((width, latents)))
+        self.W_dec = modules.parameter(np.zeros((latents, width)))
+        self.threshold = modules.parameter(np.zeros(latents))
+        self.b_enc = modules.parameter(np.zeros(latents))
+        self.b_dec = modules.parameter(np.zeros(width))
+        self.interchange_dim = None
+
+    def tensors(self) -> dict[str, Any]:
+        names = ("W_enc", "W_dec", "threshold", "b_enc", "b_dec")
+        return {name: getattr(self, name) for name in names}
+
+    def settings(self) -> dict[str, Any]:
+        return {"centre": False}
+
+
+class LambdaIntervention(Module):
+    """A function as an intervention: (base, source), and the subspaces where they are given."""
+
+    is_source_constant = False
+    trainable = False
+    keep_last_dim = True
+    couples_units = False
+    subspace_partition = None
+    interchange_dim = None
+    source_representation = None
+
+    def __init__(self, func: Callable[..., Any]) -> None:
+        super().__init__()
+        self.func = func
+
+    def native(self) -> None:
+        """The engine does nothing for it."""
+        return None
+
+    def forward(self, *arguments: Any, **options: Any) -> Any:
+        """Calls the function."""
+        return self.func(*arguments, **options)
+
+
+def _width(intervention: Intervention) -> int:
+    if intervention.embed_dim is None:
+        raise InputError(f"{type(intervention).__name__} needs embed_dim, the width of what it edits")
+    return intervention.embed_dim
+
+
+def _partition(given: Any) -> list[list[int]] | None:
+    if given is None:
+        return None
+    spans = []
+    for part in given:
+        part = [int(one) for one in take(part).tolist()]
+        # Two numbers are a start and an end, any others a list.
+        spans.append(list(range(*part)) if len(part) == 2 else part)
+        if not spans[-1]:
+            raise InputError(f"part {part} of a subspace_partition is empty", "two numbers are a start and an end")
+    return spans

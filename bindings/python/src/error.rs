@@ -1,0 +1,74 @@
+//! Errors as Python exceptions: the messages and hints of the command, in few named types.
+
+use pyo3::prelude::*;
+
+/// What goes wrong in here.
+pub(crate) enum Failure {
+    /// The input is at fault, or the run failed.
+    Library { message: String, hint: Option<String>, is_bad_input: bool },
+    /// An exception that was raised in Python code called from here, or by Ctrl-C.
+    Python(PyErr),
+    /// The model was closed.
+    Closed,
+}
+
+pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
+
+impl Failure {
+    /// The input is at fault.
+    pub(crate) fn input(message: impl Into<String>, hint: Option<&str>) -> Self {
+        Self::Library { message: message.into(), hint: hint.map(Into::into), is_bad_input: true }
+    }
+}
+
+impl From<causalcone::Error> for Failure {
+    fn from(error: causalcone::Error) -> Self {
+        Self::Library { message: error.to_string(), hint: error.hint(), is_bad_input: error.is_bad_input() }
+    }
+}
+
+impl From<causalcone::ModelError> for Failure {
+    fn from(error: causalcone::ModelError) -> Self {
+        Self::Library { message: error.to_string(), hint: error.hint(), is_bad_input: error.is_bad_input() }
+    }
+}
+
+impl From<causalcone::report::Error> for Failure {
+    fn from(error: causalcone::report::Error) -> Self {
+        Self::Library { message: error.to_string(), hint: error.hint(), is_bad_input: false }
+    }
+}
+
+impl From<candle_core::Error> for Failure {
+    fn from(error: candle_core::Error) -> Self {
+        Self::Library { message: error.to_string(), hint: None, is_bad_input: false }
+    }
+}
+
+impl From<serde_json::Error> for Failure {
+    fn from(error: serde_json::Error) -> Self {
+        Self::input(error.to_string(), None)
+    }
+}
+
+impl From<PyErr> for Failure {
+    fn from(error: PyErr) -> Self {
+        Self::Python(error)
+    }
+}
+
+impl From<Failure> for PyErr {
+    fn from(failure: Failure) -> Self {
+        let (class, message, hint) = match failure {
+            Failure::Python(error) => return error,
+            Failure::Closed => ("ClosedError", "the model is closed".to_owned(), Some("load it again".to_owned())),
+            Failure::Library { message, hint, is_bad_input: true } => ("InputError", message, hint),
+            Failure::Library { message, hint, is_bad_input: false } => ("RunError", message, hint),
+        };
+        let made = Python::attach(|py| -> PyResult<PyErr> {
+            let class = py.import("causalcone._errors")?.getattr(class)?;
+            Ok(PyErr::from_value(class.call1((message, hint))?))
+        });
+        made.unwrap_or_else(|error| error)
+    }
+}

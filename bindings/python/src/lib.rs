@@ -1,0 +1,24 @@
+//! The compiled half of the Python package `causalcone`: models, and documents run on them.
+//!
+//! The Python half, `py_src/causalcone`, is what people import; it makes documents of what they write, and objects of
+//! what comes back. Nothing here is an interface to rely on.
+
+mod arrays;
+mod error;
+mod model;
+mod sweep;
+mod table;
+mod trace;
+mod watch;
+
+use pyo3::prelude::*;
+
+/// The module.
+#[pymodule]
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<model::Model>()?;
+    module.add_class::<sweep::SweepResult>()?;
+    module.add_class::<table::Table>()?;
+    module.add_class::<trace::Trace>()
+}

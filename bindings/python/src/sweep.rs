@@ -1,0 +1,85 @@
+//! What a sweep recorded.
+
+use crate::model::Loaded;
+use crate::table::{Table, made};
+use causalcone::report::HeatMap;
+use causalcone::{heat_map, means_table, table};
+use crate::error::Failure;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use std::sync::Arc;
+
+/// The numbers of all cells.
+#[pyclass(frozen, module = "causalcone._native")]
+pub(crate) struct SweepResult {
+    loaded: Arc<Loaded>,
+    result: causalcone::SweepResult,
+    verification: Option<String>,
+}
+
+impl SweepResult {
+    pub(crate) fn new(loaded: Arc<Loaded>, result: causalcone::SweepResult, verification: Option<String>) -> Self {
+        Self { loaded, result, verification }
+    }
+
+    fn map(&self, title: &str, subtitle: Option<String>) -> HeatMap {
+        HeatMap { subtitle, ..heat_map(&self.result, &self.loaded.model, title) }
+    }
+}
+
+#[pymethods]
+impl SweepResult {
+    fn __len__(&self) -> usize {
+        self.result.cells.len()
+    }
+
+    /// Rows (one position through one block) that were computed.
+    #[getter]
+    fn rows(&self) -> u64 {
+        self.result.work.rows
+    }
+
+    /// The tidy table: one row a cell, metric and token.
+    fn table(&self) -> PyResult<Table> {
+        Ok(made(table(&self.result, &self.loaded.model))?)
+    }
+
+    /// Means over examples and samples; None where there are neither.
+    fn means(&self) -> PyResult<Option<Table>> {
+        let means = self.result.has_means().then(|| made(means_table(&self.result, &self.loaded.model)));
+        Ok(means.transpose()?)
+    }
+
+    /// What comparing with the reference executor showed, as JSON.
+    #[getter]
+    fn verification(&self) -> Option<String> {
+        self.verification.clone()
+    }
+
+    /// The heat map as SVG.
+    #[pyo3(signature = (title="", subtitle=None))]
+    fn to_svg(&self, title: &str, subtitle: Option<String>) -> PyResult<String> {
+        Ok(self.map(title, subtitle).to_svg().map_err(Failure::from)?)
+    }
+
+    /// The heat map as PNG.
+    #[pyo3(signature = (title="", subtitle=None, scale=2.0))]
+    fn to_png<'py>(
+        &self,
+        py: Python<'py>,
+        title: &str,
+        subtitle: Option<String>,
+        scale: f32,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let map = self.map(title, subtitle);
+        Ok(PyBytes::new(py, &py.detach(|| map.to_png(scale)).map_err(Failure::from)?))
+    }
+
+    /// The heat map as text.
+    #[pyo3(signature = (title=""))]
+    fn to_text(&self, title: &str) -> PyResult<String> {
+        let style = causalcone::report::terminal::Style::default();
+        let map = self.map(title, None);
+        Ok(causalcone::report::terminal::render(&map, &style).map_err(Failure::from)?)
+    }
+}
