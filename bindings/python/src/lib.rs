@@ -8,6 +8,7 @@ mod error;
 mod model;
 mod sweep;
 mod table;
+mod tensors;
 mod trace;
 mod watch;
 
@@ -17,6 +18,8 @@ use pyo3::prelude::*;
 #[pymodule]
 fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_function(wrap_pyfunction!(tensors::read_tensors, module)?)?;
+    module.add_function(wrap_pyfunction!(tensors::write_tensors, module)?)?;
     module.add_class::<model::Model>()?;
     module.add_class::<sweep::SweepResult>()?;
     module.add_class::<table::Table>()?;

@@ -513,8 +513,10 @@ impl Model {
         let loaded = self.get()?;
         let found = py.detach(|| -> Result<Value> {
             let saved = Saved::open(&folder)?;
-            let test = saved.test(&loaded.model, &Cone::default())?;
-            Ok(json!({"edit": saved.edits(), "passed": test.passed(), "how": saved.description.made.how}))
+            let has_test = saved.description.test.is_some();
+            let test = has_test.then(|| saved.test(&loaded.model, &Cone::default())).transpose()?;
+            let passed = test.map(|test| test.passed());
+            Ok(json!({"edit": saved.edits(), "passed": passed, "how": saved.description.made.how}))
         })?;
         Ok(found.to_string())
     }

@@ -1,10 +1,11 @@
 //! What a sweep recorded.
 
+use crate::error::Failure;
 use crate::model::Loaded;
 use crate::table::{Table, made};
 use causalcone::report::HeatMap;
+use causalcone::report::terminal::{Colour, Style, render};
 use causalcone::{heat_map, means_table, table};
-use crate::error::Failure;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use std::sync::Arc;
@@ -78,8 +79,8 @@ impl SweepResult {
     /// The heat map as text.
     #[pyo3(signature = (title=""))]
     fn to_text(&self, title: &str) -> PyResult<String> {
-        let style = causalcone::report::terminal::Style::default();
-        let map = self.map(title, None);
-        Ok(causalcone::report::terminal::render(&map, &style).map_err(Failure::from)?)
+        // As a notebook, or a terminal of the usual width, shows it.
+        let style = Style { colour: Colour::None, width: 100, max_rows: Some(40) };
+        Ok(render(&self.map(title, None), &style).map_err(Failure::from)?)
     }
 }

@@ -388,7 +388,11 @@ class Experiment:
         if isinstance(value, Mapping):
             return _plain(dict(value))
         if is_array(value) and not isinstance(value, np.generic):
-            return {"given": self._given(value, f"{part}, value")}
+            name = self._given(value, f"{part}, value")
+            if self._arrays[name].ndim == 1:
+                # As a row: the engine would make a new tensor of a vector, which is another constant in the next call.
+                self._arrays[name] = self._arrays[name][None]
+            return {"given": name}
         if isinstance(value, (list, tuple)) or np.isscalar(value):
             return {"values": _plain(value)}
         raise InputError(f"{part}: a value of type {type(value).__name__}", "give a run, an array or a number")

@@ -1,0 +1,798 @@
+"""IntervenableModel: pyvene's way of running interventions, on the engine.
+
+>>> import numpy as np
+>>> import causalcone.pyvene as pv
+>>> _, _, llama = pv.create_llama("fixtures/tiny-llama-tied")
+>>> model = pv.IntervenableModel({"layer": 0, "component": "mlp_output"}, model=llama)
+>>> original, edited = model(
+...     {"input_ids": np.array([[1, 2, 3]])}, unit_locations={"base": 1}, source_representations=np.zeros(32)
+... )
+>>> bool((original.logits[0, 0] == edited.logits[0, 0]).all()), bool((original.logits[0, 1] == edited.logits[0, 1]).all())
+(True, False)
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .._arrays import imported_torch, is_tensor
+from .._errors import InputError
+from . import modules
+from .arrays import give, take
+from .components import heads_of, site_of, width_of
+from .config import IntervenableConfig, RepresentationConfig
+from .handles import Batch, Handle, Output
+from .interventions import CollectIntervention, LambdaIntervention, SkipIntervention, TrainableIntervention
+from .locations import Located, dims_of, located, representations_of, rows_of, subspaces_of
+from .program import Program, grown, is_missing
+
+
+class IntervenableModelOutput(dict):
+    """original_outputs, intervened_outputs and collected_activations, by key, attribute or number."""
+
+    def __init__(self, original_outputs: Any, intervened_outputs: Any, collected_activations: Any = None) -> None:
+        super().__init__(
+            original_outputs=original_outputs,
+            intervened_outputs=intervened_outputs,
+            collected_activations=collected_activations,
+        )
+        self.original_outputs = original_outputs
+        self.intervened_outputs = intervened_outputs
+        self.collected_activations = collected_activations
+
+    def __getitem__(self, key: Any) -> Any:
+        return [one for one in self.values() if one is not None][key] if isinstance(key, int) else super().__getitem__(key)
+
+
+class _Place(NamedTuple):
+    """Where one intervention is made."""
+
+    key: str
+    group: int
+    unit: str
+    site: str
+    layer: int | None
+    order: tuple[float, int]
+    intervention: Any
+
+
+class _Call(NamedTuple):
+    """What one call asks for, in one form."""
+
+    base: Batch
+    sources: list[Batch | None]
+    locations: dict[str, Located]
+    constants: dict[str, Any]
+    subspaces: dict[str, Any]
+    is_generation: bool
+    steps: str | None
+    more: dict[str, Any]
+
+
+class IntervenableModel(modules.Module):  # type: ignore[misc]
+    """Interventions on a model.
+
+    `config` is an IntervenableConfig, a dict, or a list of dicts; `model` a handle that create_gpt2 and its like gave.
+    Called with a base, it gives the model's output without and with the interventions.
+    """
+
+    BACKEND = "native"
+
+    def __init__(self, config: Any, model: Handle, **options: Any) -> None:
+        super().__init__()
+        if not isinstance(model, Handle):
+            raise NotImplementedError(
+                f"a model of type {type(model).__name__}: give one that create_gpt2, create_llama … have loaded"
+            )
+        if isinstance(config, (dict, list)):
+            config = IntervenableConfig(config)
+        if options.get("as_adaptor"):
+            raise NotImplementedError("as_adaptor: collect the module's input, and give it to a function as its source")
+        if "intervenables_sort_fn" in options:
+            raise NotImplementedError("intervenables_sort_fn: list representations in the order they belong")
+        self.config = config
+        self.mode = config.mode
+        self.use_fast = options.get("use_fast", False)
+        config.model_type = str(type(model))
+        # Not a submodule: it has no parameters.
+        object.__setattr__(self, "_handle", model)
+        self.model_config = model.config
+        self.model_type = type(model)
+        self.representations: dict[str, RepresentationConfig] = {}
+        self.interventions = modules.ModuleDict({})
+        self.full_intervention_outputs: list[Any] = []
+        self._intervention_group: dict[int, list[str]] = {}
+        self._places: list[_Place] = []
+        self._make()
+        self.return_collect_activations = any(
+            isinstance(one, CollectIntervention) for one in self.interventions.values()
+        )
+
+    @property
+    def model(self) -> Handle:
+        """The handle."""
+        return self._handle
+
+    @property
+    def sorted_keys(self) -> list[str]:
+        """The keys of the interventions, in order."""
+        return list(self.representations)
+
+    def _make(self) -> None:
+        info = self._handle.core.info
+        order = {site: number for number, site in enumerate(info["sites"])}
+        linked: dict[Any, Any] = {}
+        counts: dict[str, int] = {}
+        kinds = self.config.intervention_types
+        has_groups = any(one.group_key is not None for one in self.config.representations)
+        groups: list[Any] = []
+        for number, one in enumerate(self.config.representations):
+            site, layer = site_of(info["family"], one.component, one.layer)
+            width = width_of(info, site)
+            key = _key_of(one, counts)
+            if one.intervention is not None:
+                intervention = one.intervention
+            else:
+                kind = kinds[number] if isinstance(kinds, (list, tuple)) else kinds
+                units = int(one.max_number_of_units or 1)
+                intervention = kind(
+                    **one._asdict() | {"embed_dim": None if width is None else width * units, "use_fast": self.use_fast}
+                )
+            if one.intervention_link_key is not None:
+                intervention = linked.setdefault(one.intervention_link_key, intervention)
+            if callable(intervention) and not hasattr(intervention, "forward"):
+                intervention = LambdaIntervention(intervention)
+            if has_groups and one.group_key is None:
+                raise InputError("some representations have a group_key, and others none", "give one to all")
+            group = one.group_key if has_groups else number
+            if groups and group < groups[-1]:
+                raise InputError(f"group_key {group} comes after {groups[-1]}", "list representations group by group")
+            groups.append(group)
+            self._intervention_group.setdefault(group, []).append(key)
+            self.representations[key] = one
+            self.interventions[key] = intervention
+            # Layers in order, what is outside them first or last.
+            depth = (-1.0 if site == "embedding" else float("inf")) if layer is None else float(layer)
+            if layer is not None and not 0 <= layer < info["layers"]:
+                raise InputError(f"layer {layer} of {key}", f"layers are 0 to {info['layers'] - 1}")
+            numbers = list(self._intervention_group)
+            self._places.append(
+                _Place(key, numbers.index(group), one.unit, site, layer, (depth, order.get(site, 0)), intervention)
+            )
+
+    def forward(
+        self,
+        base: Any,
+        sources: Any = None,
+        unit_locations: dict[str, Any] | None = None,
+        source_representations: Any = None,
+        subspaces: Any = None,
+        labels: Any = None,
+        output_original_output: bool = False,
+        return_dict: bool | None = None,
+        use_cache: bool | None = None,
+        intervention_additional_kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Runs the base with the interventions.
+
+        Gives (original, intervened), each with `last_hidden_state` and `logits`; with CollectInterventions
+        ((original, collected), intervened), collected a list with one array (examples, units, width) for each. The
+        original is always there: it is computed when it is looked at, and its rows are shared.
+
+        Raises InputError for locations, subspaces or sources that do not fit, and where an intervention is told its
+        units and has nothing to put in.
+        """
+        self.full_intervention_outputs.clear()
+        call = self._call(
+            base, sources, unit_locations, source_representations, subspaces, intervention_additional_kwargs
+        )
+        original = self._handle._output(call.base, labels)
+        program, runs, collected = self._program(call)
+        edited = self._output(program, runs, call.base, labels)
+        # Now, so that what cannot be done is refused here and not when the result is looked at.
+        edited.last_hidden_state  # noqa: B018
+        if return_dict:
+            return IntervenableModelOutput(original, edited, collected if self.return_collect_activations else None)
+        if self.return_collect_activations:
+            return (original, collected), edited
+        return original, edited
+
+    __call__ = forward
+
+    def generate(
+        self,
+        base: Any,
+        sources: Any = None,
+        unit_locations: dict[str, Any] | None = None,
+        source_representations: Any = None,
+        intervene_on_prompt: bool = False,
+        subspaces: Any = None,
+        output_original_output: bool = False,
+        intervention_additional_kwargs: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        """Lets the base go on, without and with the interventions: ids, prompts included.
+
+        With `intervene_on_prompt` they are made in the prompt's pass alone, at their units; without it in every later
+        pass, which sees one position. `unit_locations=None` with `intervene_on_prompt` is every position of every
+        pass. `options` are those of a handle's `generate`; sampling draws from this library's own generator (`seed`).
+        """
+        if any(isinstance(one, CollectIntervention) for one in self.interventions.values()):
+            raise NotImplementedError("collecting from texts that grow: collect from the whole text with a call")
+        steps = None
+        if not intervene_on_prompt:
+            steps = "decode"
+            if unit_locations is not None:
+                unit_locations = {key: _first_unit(value) for key, value in unit_locations.items()}
+        elif unit_locations is not None:
+            steps = "prompt"
+        call = self._call(
+            base, sources, unit_locations, source_representations, subspaces, intervention_additional_kwargs
+        )
+        call = call._replace(is_generation=True, steps=steps)
+        program, runs, _ = self._program(call)
+        return grown(program, call.base, runs, options)
+
+    def _call(
+        self,
+        base: Any,
+        sources: Any,
+        unit_locations: dict[str, Any] | None,
+        source_representations: Any,
+        subspaces: Any,
+        more: dict[str, Any] | None,
+    ) -> _Call:
+        batch = Batch(base, self._handle.core)
+        groups = list(self._intervention_group.values())
+        given: list[Any] = [None] * len(groups) if is_missing(sources) else sources
+        if not isinstance(given, (list, tuple)):
+            given = [given]
+        if len(given) == 1 and len(groups) > 1:
+            given = list(given) * len(groups)
+        if len(given) != len(groups):
+            raise InputError(f"{len(given)} sources for {len(groups)} groups of interventions")
+        made: dict[int, Batch] = {}
+        batches: list[Batch | None] = []
+        for one in given:
+            if one is not None and id(one) not in made:
+                made[id(one)] = Batch(one, self._handle.core)
+                if len(made[id(one)]) != len(batch):
+                    raise InputError(f"a source of {len(made[id(one)])} examples for a base of {len(batch)}")
+            batches.append(None if one is None else made[id(one)])
+        keys = self.sorted_keys
+        constants = representations_of(source_representations, keys)
+        own = subspaces_of(subspaces, len(keys), len(batch))
+        locations = self._locations(unit_locations, len(batch), constants)
+        if unit_locations is not None:
+            self._refuse_nothing(batches, constants, is_missing(sources))
+        return _Call(batch, batches, locations, constants, dict(zip(keys, own)), False, None, more or {})
+
+    def _locations(self, given: dict[str, Any] | None, examples: int, constants: dict[str, Any]) -> dict[str, Located]:
+        units = [place.unit for place in self._places]
+        groups = list(self._intervention_group.values())
+        if given is None:
+            return {name: Located([None] * len(keys), [None] * len(keys)) for name, keys in self._arrows(groups)}
+        if not isinstance(given, dict):
+            raise InputError(f"unit_locations of type {type(given).__name__}", "give {'sources->base': …} or {'base': …}")
+        if self.mode == "parallel":
+            key = next((one for one in ("sources->base", "base") if one in given), None)
+            if key is None or len(given) != 1:
+                raise InputError(f"unit_locations for {', '.join(given)}", "in parallel mode 'sources->base' or 'base'")
+            return {"sources->base": located(key, given[key], units, examples)}
+        arrows = dict(self._arrows(groups))
+        if set(given) == {"base"} or (set(given) == {"sources->base"} and constants):
+            key = next(iter(given))
+            whole = located(key, given[key], units, examples)
+            by_key = dict(zip(self.sorted_keys, zip(*whole)))
+            return {
+                name: Located([by_key[key][0] for key in keys], [by_key[key][1] for key in keys])
+                for name, keys in arrows.items()
+            }
+        unknown = [key for key in given if key not in arrows]
+        if unknown:
+            raise InputError(f"unit_locations for {unknown[0]!r}", f"in serial mode: {', '.join(arrows)}")
+        by_key = {place.key: place.unit for place in self._places}
+        return {
+            name: located(name, given[name], [by_key[key] for key in keys], examples)
+            for name, keys in arrows.items()
+            if name in given
+        }
+
+    def _arrows(self, groups: list[list[str]]) -> list[tuple[str, list[str]]]:
+        if self.mode == "parallel":
+            return [("sources->base", self.sorted_keys)]
+        ends = [f"source_{number + 1}" for number in range(len(groups) - 1)] + ["base"]
+        return [(f"source_{number}->{end}", keys) for number, (end, keys) in enumerate(zip(ends, groups))]
+
+    def _refuse_nothing(self, sources: list[Batch | None], constants: dict[str, Any], has_none: bool) -> None:
+        """An intervention that is told its units and has nothing to put in would change nothing without a word. A
+        source that is None on purpose, among others, leaves its group out."""
+        for place in self._places:
+            needs = not (
+                place.intervention.is_source_constant
+                or isinstance(place.intervention, LambdaIntervention)
+                or place.key in constants
+            )
+            if needs and has_none and not constants:
+                raise InputError(
+                    f"{place.key} has nothing to put in", "give sources, source_representations, or a source_representation"
+                )
+
+    def _program(self, call: _Call) -> tuple[Program, list[str], list[Any]]:
+        """The call's runs and edits, what is computed in Python computed on the way; and what is collected."""
+        program = Program(self._handle)
+        last = len(self._intervention_group)
+        runs = [program.run(f"b{example}", ids) for example, ids in enumerate(call.base.ids)]
+        stages: list[list[str] | None] = []
+        for number, source in enumerate(call.sources):
+            stages.append(
+                None if source is None else [program.run(f"s{number}_{e}", ids) for e, ids in enumerate(source.ids)]
+            )
+        collected: dict[str, Any] = {}
+        # Sources first: in serial mode each is edited from the one before it.
+        levels = range(last) if self.mode == "serial" else [None]
+        for level in levels:
+            places = [place for place in self._places if level is None or place.group == level]
+            is_last = level is None or level == last - 1
+            edited = runs if is_last else stages[level + 1]
+            batch = call.base if is_last else call.sources[level + 1]
+            if edited is None or batch is None:
+                continue
+            for place in sorted(places, key=lambda one: one.order):
+                located_at = self._located(call, place)
+                if located_at is None:
+                    continue
+                collect = self._edit(program, call, place, (edited, batch), stages[place.group], located_at)
+                if collect is not None:
+                    collected[place.key] = collect
+        found = [collected[key] for key in self.sorted_keys if key in collected]
+        return program, runs, found
+
+    def _located(self, call: _Call, place: _Place) -> tuple[Any, Any] | None:
+        if self.mode == "parallel":
+            whole = call.locations["sources->base"]
+            number = self.sorted_keys.index(place.key)
+        else:
+            (name,) = (name for name, keys in self._arrows(list(self._intervention_group.values())) if place.key in keys)
+            if name not in call.locations:
+                return None
+            whole = call.locations[name]
+            number = list(self._intervention_group.values())[place.group].index(place.key)
+        return whole.sources[number], whole.bases[number]
+
+    def _edit(
+        self,
+        program: Program,
+        call: _Call,
+        place: _Place,
+        edited: tuple[list[str], Batch],
+        source_runs: list[str] | None,
+        units: tuple[Any, Any],
+    ) -> Any:
+        """Adds one intervention of all examples; gives what it collects."""
+        runs, batch = edited
+        source_units, base_units = units
+        intervention = place.intervention
+        source = call.sources[place.group]
+        is_collect = isinstance(intervention, CollectIntervention)
+        is_lambda = isinstance(intervention, LambdaIntervention)
+        constant = call.constants.get(place.key, intervention.source_representation)
+        needs = not (intervention.is_source_constant or is_lambda)
+        if needs and constant is None and source_runs is None:
+            return None
+        native = intervention.native()
+        if is_collect:
+            return self._collect(program, call, place, edited, base_units)
+        if native is None:
+            return self._compute(program, call, place, edited, source_runs, units)
+        joint = intervention.couples_units and not intervention.keep_last_dim
+        parameters = {name: program.given(_detached(one)) for name, one in native.tensors.items()}
+        for example, run in enumerate(runs):
+            positions, heads = self._units(place, batch, example, base_units)
+            value: Any = None
+            if constant is not None and not isinstance(intervention, SkipIntervention):
+                shape = self._shape(place, batch, example, positions, heads)
+                if is_tensor(constant) and constant.requires_grad:
+                    rows: Any = constant.reshape(-1) if constant.numel() == shape[-1] else constant[example]
+                else:
+                    rows = rows_of(constant, example, len(batch), shape, place.key)
+                value = program.given(rows if is_tensor(rows) else program.vector(constant, rows))
+            elif needs and source_runs is not None and source is not None:
+                theirs, their_heads = self._units(place, source, example, source_units)
+                value = {"run": source_runs[example]}
+                if theirs is not None and theirs != positions:
+                    value["positions"] = theirs
+                elif theirs is None and len(source.ids[example]) < len(batch.ids[example]):
+                    raise InputError(f"{place.key}: a source shorter than its base", "say which units are meant")
+                if their_heads is not None and their_heads != heads:
+                    value["heads"] = their_heads
+            settings, op = dict(native.settings), native.op
+            if op == "skip":
+                op, value = self._skipped(place, value)
+            dims = dims_of(call.subspaces[place.key], example, intervention.subspace_partition, self._width(place, joint))
+            count = len(heads or []) if place.unit != "pos" else len(positions or [])
+            program.edit(
+                run,
+                place.site,
+                place.layer,
+                op=op,
+                positions=positions,
+                heads=heads,
+                value=value,
+                parameters=parameters or None,
+                dims=dims,
+                joint=("heads" if place.unit != "pos" else "positions") if joint and count > 1 else None,
+                steps=call.steps if batch is call.base else None,
+                **settings,
+            )
+        return None
+
+    def _skipped(self, place: _Place, value: Any) -> tuple[str, Any]:
+        """A skip takes the module's input of the source run: an interchange with another site of it."""
+        inputs = {"block_output": "block_input", "mlp_output": "mlp_input", "attention_output": "attention_input"}
+        if place.site not in inputs:
+            raise NotImplementedError(f"{place.key}: skip is of {', '.join(inputs)}")
+        return "swap", {**value, "site": inputs[place.site]}
+
+    def _width(self, place: _Place, joint: bool) -> Any:
+        """The dimensions that are exchanged where no subspace is named: None for all."""
+        wanted = place.intervention.interchange_dim
+        if wanted is None or isinstance(wanted, list):
+            return wanted
+        width = width_of(self._handle.core.info, place.site)
+        whole = width is None or wanted >= width * (int(self.representations[place.key].max_number_of_units) if joint else 1)
+        return None if whole else wanted
+
+    def _units(self, place: _Place, batch: Batch, example: int, units: Any) -> tuple[list[int] | None, list[int] | None]:
+        """Positions and heads of one example; None for all."""
+        if units is None:
+            return None, None
+        own = units[example]
+        if place.site in ("attention_weight", "attention_score") and place.unit in ("pos", "h"):
+            # The axis behind the examples is that of heads.
+            return None, list(own)
+        if place.unit == "pos":
+            return batch.positions(example, own), None
+        if heads_of(self._handle.core.info, place.site) is None:
+            raise InputError(f"{place.key}: unit {place.unit!r} of {place.site}, which has no heads")
+        if place.unit == "h":
+            return None, list(own)
+        if place.unit == "h.pos":
+            heads, positions = own
+            return batch.positions(example, positions), list(heads)
+        raise NotImplementedError(f"unit {place.unit!r}: there are pos, h and h.pos")
+
+    def _shape(
+        self, place: _Place, batch: Batch, example: int, positions: list[int] | None, heads: list[int] | None
+    ) -> tuple[int, ...]:
+        info = self._handle.core.info
+        count = len(batch.ids[example]) if positions is None else len(positions)
+        width = width_of(info, place.site)
+        has = heads_of(info, place.site)
+        if width is None:
+            return (len(heads) if heads else has or 1, count, len(batch.ids[example]))
+        return (count, width) if has is None else (count, len(heads) if heads else has, width)
+
+    def _read(self, program: Program, place: _Place, edited: tuple[list[str], Batch], units: Any) -> list[Any]:
+        """The activations of all examples as they now stand, as pyvene lays them out: units first, heads before
+        positions."""
+        runs, batch = edited
+        readings, picked = [], []
+        for example, run in enumerate(runs):
+            positions, heads = self._units(place, batch, example, units)
+            once = None if positions is None else list(dict.fromkeys(positions))
+            # A position may be named twice; it is read once.
+            picked.append(None if positions is None or once == positions else [once.index(one) for one in positions])
+            readings.append(program.reading(run, place.site, place.layer, once, heads))
+        is_matrix = place.site in ("attention_weight", "attention_score")
+        rows = [
+            one if which is None else one[:, which] if is_matrix else one[which]
+            for one, which in zip(program.read(readings), picked)
+        ]
+        return [one.swapaxes(0, 1) for one in rows] if place.site.startswith("head_") else rows
+
+    def _stacked(self, rows: list[Any], batch: Batch, units: Any) -> Any:
+        """One array for all examples; whole examples of different lengths are padded."""
+        if rows and is_tensor(rows[0]):
+            return modules.torch.stack(rows)
+        if units is None and len({one.shape for one in rows}) > 1:
+            if rows[0].ndim != 2:
+                raise NotImplementedError("heads of examples of different lengths: name the positions that are meant")
+            return give(batch.padded(rows))
+        if len({one.shape for one in rows}) > 1:
+            raise InputError("examples name different numbers of units, which make no array", "name as many in each")
+        return give(np.stack(rows))
+
+    def _collect(
+        self, program: Program, call: _Call, place: _Place, edited: tuple[list[str], Batch], units: Any
+    ) -> Any:
+        stacked = self._stacked(self._read(program, place, edited, units), edited[1], units)
+        subspaces = call.subspaces[place.key]
+        if subspaces is None:
+            return stacked
+        partition = place.intervention.subspace_partition
+        by_example = [dims_of(subspaces, example, partition, None) for example in range(len(edited[1]))]
+        if len({len(one or []) for one in by_example}) > 1:
+            raise InputError("subspaces of different sizes make no array", "collect them by themselves")
+        parts = [one if dims is None else one[..., dims] for one, dims in zip(stacked, by_example)]
+        return modules.torch.stack(parts) if is_tensor(stacked) else give(np.stack([np.asarray(one) for one in parts]))
+
+    def _compute(
+        self,
+        program: Program,
+        call: _Call,
+        place: _Place,
+        edited: tuple[list[str], Batch],
+        source_runs: list[str] | None,
+        units: tuple[Any, Any],
+    ) -> None:
+        """An intervention that Python computes: its rows as they stand are read, and what it gives is put in."""
+        source_units, base_units = units
+        source = call.sources[place.group]
+        theirs = None
+        if place.key in call.constants:
+            theirs = call.constants[place.key]
+            theirs = theirs if is_tensor(theirs) else give(np.asarray(take(theirs)))
+        elif source_runs is not None and source is not None:
+            theirs = self._stacked(
+                self._read(program, place, (source_runs, source), source_units), source, source_units
+            )
+        if call.is_generation:
+            for example, run in enumerate(edited[0]):
+                self._function(program, call, place, (run, edited[1], example), theirs, base_units)
+            return
+        rows = self._read(program, place, edited, base_units)
+        stacked = self._stacked(rows, edited[1], base_units)
+        made = self._call_python(place, stacked, theirs, call)
+        if made is None:
+            return
+        if tuple(made.shape) != tuple(stacked.shape):
+            raise InputError(
+                f"{place.key}: a function gave {tuple(made.shape)} for {tuple(stacked.shape)}", "give the same shape"
+            )
+        runs, batch = edited
+        for example, run in enumerate(runs):
+            positions, heads = self._units(place, batch, example, base_units)
+            own = made[example]
+            if base_units is None and len(own) != len(rows[example]):
+                start = batch.starts[example]
+                own = own[start : start + len(rows[example])]
+            if place.site.startswith("head_"):
+                own = own.swapaxes(0, 1)
+            if positions is None:
+                positions = list(range(len(batch.ids[example])))
+            if place.site in ("attention_weight", "attention_score"):
+                # Head by head: rows of a query each.
+                parts = [([head], one) for head, one in zip(heads or range(len(own)), own)]
+            else:
+                parts = [(heads, own)]
+            for which, one in parts:
+                value = program.given(one if is_tensor(one) else np.ascontiguousarray(one))
+                program.edit(run, place.site, place.layer, op="swap", positions=positions, heads=which, value=value)
+
+    def _function(
+        self, program: Program, call: _Call, place: _Place, at: tuple[str, Batch, int], theirs: Any, base_units: Any
+    ) -> None:
+        """An intervention that Python computes in each pass of a run that grows."""
+        run, batch, example = at
+        positions, heads = self._units(place, batch, example, base_units)
+        source = None if theirs is None else theirs[example : example + 1] if len(theirs) == len(batch) else theirs
+        is_head = place.site.startswith("head_")
+
+        def changed(rows: np.ndarray) -> np.ndarray:
+            given = np.array(rows.swapaxes(0, 1) if is_head else rows)[None]
+            made = self._call_python(place, give(given), source, call)
+            if made is None:
+                return np.ascontiguousarray(rows)
+            own = np.asarray(take(made))[0]
+            return np.ascontiguousarray(own.swapaxes(0, 1) if is_head else own, dtype=np.float32)
+
+        program.edit(
+            run,
+            place.site,
+            place.layer,
+            op=program.function(changed),
+            positions=None if call.steps == "decode" else positions,
+            heads=heads,
+            steps=call.steps if batch is call.base else None,
+        )
+
+    def _call_python(self, place: _Place, base: Any, source: Any, call: _Call) -> Any:
+        intervention = place.intervention
+        subspaces = call.subspaces[place.key]
+        more = dict(call.more)
+        # A function may change what it is given in place: it gets its own.
+        base = base.clone()
+        if isinstance(intervention, LambdaIntervention):
+            extra = () if subspaces is None else (subspaces,)
+            made = intervention(base, source, *extra, **more)
+        else:
+            shape = tuple(base.shape)
+            joins = len(shape) > 2 and intervention.couples_units and not intervention.keep_last_dim
+            flat = _joined if joins else lambda x: x
+            source = None if intervention.is_source_constant else source
+            made = intervention.forward(flat(base), None if source is None else flat(source), subspaces, **more)
+            if hasattr(made, "output") and not is_tensor(made):
+                self.full_intervention_outputs.append(made)
+                made = made.output
+            if made is not None and joins:
+                made = _parted(made, shape)
+        if made is None or is_tensor(made):
+            return made
+        return give(np.asarray(take(made), dtype=np.float32))
+
+    def _output(self, program: Program, runs: list[str], batch: Batch, labels: Any) -> Output:
+        def read(site: str) -> Any:
+            rows = program.read([program.reading(run, site, None) for run in runs])
+            if rows and is_tensor(rows[0]):
+                if len({one.shape for one in rows}) > 1:
+                    raise NotImplementedError("gradients of padded batches: give examples of one length")
+                return modules.torch.stack(rows)
+            return give(batch.padded(rows))
+
+        def logits(hidden: Any) -> Any:
+            # Of edited logits, or with a gradient, the engine reads them; else they come from the last norm.
+            if program.carries_gradients() or any(place.site == "logits" for place in self._places):
+                return read("logits")
+            return self._handle.unembed(hidden)
+
+        return Output(lambda: read("final_norm"), logits, self._handle.has_head, labels)
+
+    # What people do with the interventions.
+
+    def get_trainable_parameters(self) -> list[Any]:
+        """The parameters of the trainable interventions, each once."""
+        return [one for _, one in self._named()]
+
+    def named_parameters(self, *_: Any, **__: Any) -> Any:  # type: ignore[override]
+        """The same with their names."""
+        return self._named()
+
+    def _named(self) -> list[tuple[str, Any]]:
+        seen: set[int] = set()
+        found = []
+        for key, one in self.interventions.items():
+            if isinstance(one, TrainableIntervention):
+                for name, tensor in one.named_parameters():
+                    if id(tensor) not in seen:
+                        seen.add(id(tensor))
+                        found.append((f"{key}.{name}", tensor))
+        return found
+
+    def count_parameters(self, include_model: bool = False) -> int:
+        """How many numbers train."""
+        return sum(int(np.prod(tuple(one.shape))) for one in self.get_trainable_parameters())
+
+    def set_temperature(self, temp: Any) -> None:
+        """Sets the temperature of those that have one."""
+        for one in self.interventions.values():
+            if hasattr(one, "set_temperature"):
+                one.set_temperature(temp)
+
+    def set_zero_grad(self) -> None:
+        """Forgets gradients."""
+        for one in self.interventions.values():
+            if isinstance(one, TrainableIntervention):
+                one.zero_grad()
+
+    zero_grad = set_zero_grad
+
+    def set_device(self, device: Any, set_model: bool = True) -> None:
+        """The CPU; another device raises NotImplementedError."""
+        self._handle.to(device)
+
+    def get_device(self) -> Any:
+        """The CPU."""
+        return self._handle.device
+
+    def enable_model_gradients(self) -> None:
+        """A model's own weights are frozen: raises NotImplementedError."""
+        self._handle.requires_grad_(True)
+
+    def disable_model_gradients(self) -> None:
+        """They are."""
+
+    def train(self, mode: bool = True) -> Any:
+        """Itself: nothing here drops out."""
+        return self
+
+    def eval(self) -> Any:
+        """Itself."""
+        return self
+
+    def save(self, save_directory: Any, save_to_hf_hub: bool = False, **_: Any) -> None:
+        """Writes the interventions to a folder that `load`, `causalcone` and `op={"load": …}` read."""
+        from .saving import save
+
+        if save_to_hf_hub:
+            raise NotImplementedError("save_to_hf_hub: save to a folder, and upload that")
+        save(self, Path(save_directory))
+
+    @staticmethod
+    def load(load_directory: Any, model: Handle, local_directory: Any = None, from_huggingface_hub: bool = False, **_: Any) -> IntervenableModel:
+        """Interventions of a folder: ours, or one that pyvene has saved."""
+        from .saving import load
+
+        if from_huggingface_hub:
+            raise NotImplementedError("from_huggingface_hub: download the folder, and load that")
+        return load(Path(load_directory), model)
+
+    def train_alignment(
+        self, train_dataloader: Any, compute_loss: Any, compute_metrics: Any, inputs_collator: Any, **options: Any
+    ) -> None:
+        """Fits the interventions by Adam with a linear schedule; needs torch. Options: lr, epochs,
+        gradient_accumulation_steps, optimizer, scheduler."""
+        from .training import train_alignment
+
+        train_alignment(self, train_dataloader, compute_loss, compute_metrics, inputs_collator, **options)
+
+    def eval_alignment(self, eval_dataloader: Any, compute_metrics: Any, inputs_collator: Any, **_: Any) -> float:
+        """The mean of a metric over batches, weighted by their sizes."""
+        from .training import eval_alignment
+
+        return eval_alignment(self, eval_dataloader, compute_metrics, inputs_collator)
+
+    def __str__(self) -> str:
+        described = {
+            "model_type": str(self.model_type),
+            "intervention_types": str(self.config.intervention_types),
+            "alignables": self.sorted_keys,
+            "mode": self.mode,
+        }
+        return json.dumps(described, indent=4)
+
+    __repr__ = __str__
+
+
+def build_intervenable_model(config: Any, model: Handle, **options: Any) -> IntervenableModel:
+    """An IntervenableModel."""
+    if options.pop("remote", False):
+        raise NotImplementedError("remote=True: models run on this machine")
+    return IntervenableModel(config, model, **options)
+
+
+def _key_of(one: RepresentationConfig, counts: dict[str, int]) -> str:
+    unit = one.unit.replace(".", "_")
+    if "." in one.component:
+        key = f"comp_{one.component.replace('.', '_')}_unit_{unit}_nunit_{one.max_number_of_units}"
+    else:
+        key = f"layer_{one.layer}_comp_{one.component}_unit_{unit}_nunit_{one.max_number_of_units}"
+    counts[key] = counts.get(key, -1) + 1
+    return f"{key}#{counts[key]}"
+
+
+def _first_unit(value: Any) -> Any:
+    """A decode step has one position, which pyvene calls 0."""
+    if value != 0:
+        raise InputError(
+            f"unit_locations {value!r} of passes that see one position", "give 0, or intervene_on_prompt=True"
+        )
+    return None
+
+
+def _detached(tensor: Any) -> Any:
+    """A parameter as it is, or without its gradient where none is wanted."""
+    torch = imported_torch()
+    if torch is not None and is_tensor(tensor) and not torch.is_grad_enabled():
+        return tensor.detach()
+    return tensor
+
+
+def _joined(x: Any) -> Any:
+    """Units as one long vector: (b, n, d) to (b, n·d), (b, h, n, d) to (b, n, h·d)."""
+    if x.ndim == 3:
+        return x.reshape(x.shape[0], -1)
+    b, h, n, d = x.shape
+    return x.swapaxes(1, 2).reshape(b, n, h * d)
+
+
+def _parted(x: Any, shape: tuple[int, ...]) -> Any:
+    if len(shape) == 3:
+        return x.reshape(*shape[:2], -1)
+    b, h, n, _ = shape
+    return x.reshape(b, n, h, -1).swapaxes(1, 2)
+

@@ -1,0 +1,1 @@
+"""pyvene's own paths, for code that imports from them."""

@@ -1,0 +1,204 @@
+"""One call as an experiment of the engine: its runs, its edits, and what is read of them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+
+import numpy as np
+
+from .._arrays import imported_torch, is_tensor
+from .._errors import InputError
+from . import gradients
+from .arrays import give, take
+
+if TYPE_CHECKING:
+    from .handles import Batch, Handle
+
+
+class Reading(NamedTuple):
+    """Activations to be read of a run."""
+
+    run: str
+    site: str
+    layer: int | None
+    positions: list[int] | None
+    heads: list[int] | None
+
+
+class Program:
+    """Runs and edits, and the arrays these name. An array that is a torch tensor with a gradient stays one: what is
+    read then carries gradients to it."""
+
+    def __init__(self, handle: Handle) -> None:
+        self._handle = handle
+        self._runs: dict[str, Any] = {}
+        self._edits: list[dict[str, Any]] = []
+        self._arrays: dict[str, np.ndarray] = {}
+        self._leaves: dict[str, Any] = {}
+        self._names: dict[int, str] = {}
+        self._held: list[Any] = []
+        self._vectors: dict[int, np.ndarray] = {}
+        self._functions: dict[str, Callable[[np.ndarray], np.ndarray]] = {}
+
+    def run(self, name: str, ids: list[int]) -> str:
+        """Adds a run."""
+        self._runs[name] = {"ids": ids}
+        return name
+
+    def edit(self, run: str, site: str, layer: int | None, **more: Any) -> None:
+        """Adds an edit, with the keys of the schema."""
+        edit = {"run": run, "site": site} | {key: value for key, value in more.items() if value is not None}
+        if layer is not None:
+            edit["layers"] = [layer]
+        self._edits.append(edit)
+
+    def given(self, array: Any) -> dict[str, str]:
+        """An array as a value or parameter; the same object is the same array."""
+        name = self._names.get(id(array))
+        if name is None:
+            name = self._names[id(array)] = f"v{len(self._arrays)}"
+            self._held.append(array)
+            self._arrays[name] = np.ascontiguousarray(take(array), dtype=np.float32)
+            if np.ndim(array) == 0:
+                self._arrays[name] = self._arrays[name].reshape(())
+            if gradients.wanted(array):
+                self._leaves[name] = array
+        return {"given": name}
+
+    def vector(self, constant: Any, rows: np.ndarray) -> np.ndarray:
+        """Rows of a constant; where this is one vector, the same object whoever asks, so that edits share it."""
+        if rows.ndim == 1:
+            # As a row: the engine would make a new tensor of a vector, which is another constant in the next call.
+            rows = rows[None]
+        if rows.size != int(np.prod(tuple(np.shape(constant)))) or len(rows) > 1:
+            return rows
+        self._held.append(constant)
+        return self._vectors.setdefault(id(constant), rows)
+
+    def function(self, function: Callable[[np.ndarray], np.ndarray]) -> dict[str, str]:
+        """A function as an op, for runs that grow."""
+        name = f"f{len(self._functions)}"
+        self._functions[name] = function
+        return {"given": name}
+
+    @staticmethod
+    def reading(
+        run: str, site: str, layer: int | None, positions: list[int] | None = None, heads: list[int] | None = None
+    ) -> Reading:
+        """What to read."""
+        return Reading(run, site, layer, positions, heads)
+
+    def carries_gradients(self) -> bool:
+        """Whether what is read will."""
+        return bool(self._leaves)
+
+    def read(self, readings: list[Reading]) -> list[Any]:
+        """Activations, in order, as the runs have them after all edits so far: (positions, width), (positions, heads,
+        width) on head sites, (heads, query rows, key columns) on attention matrices. NumPy arrays, or torch tensors
+        where a gradient is to flow."""
+        collects = []
+        for one in readings:
+            collect = {"run": one.run, "site": one.site, "op": "collect"}
+            if one.layer is not None:
+                collect["layers"] = [one.layer]
+            if one.positions is not None:
+                collect["positions"] = one.positions
+            if one.heads is not None:
+                collect["heads"] = one.heads
+            collects.append(collect)
+        needed = self._needed([one.run for one in readings])
+        runs, edits = self._of(needed)
+        # Which run is read matters to nothing that is collected.
+        document = json.dumps({"runs": runs, "edit": edits + collects, "read": {"run": readings[0].run}})
+        if self._leaves:
+            return gradients.read(self._handle.core._native, document, self._arrays, self._leaves)
+        found = self._handle.core._native.collect(document, self._arrays, self._functions)
+        return [array for *_, array in found]
+
+    def grow(self, run: str, options: dict[str, Any]) -> dict[str, Any]:
+        """How a run goes on, without and with its edits."""
+        runs, edits = self._of(self._needed([run]))
+        document = json.dumps({"runs": runs, "edit": edits, "read": {"run": run}, "generate": options})
+        made = json.loads(self._handle.core._native.generate(document, self._arrays, self._functions))
+        return {side: texts[0] for side, texts in made.items()}
+
+    def _needed(self, runs: list[str]) -> set[str]:
+        """These runs, and those that their values come from, directly or not."""
+        needed: set[str] = set()
+        open_runs = list(runs)
+        while open_runs:
+            one = open_runs.pop()
+            if one not in needed:
+                needed.add(one)
+                values = (edit.get("value", {}) for edit in self._edits if edit["run"] == one)
+                open_runs += [value["run"] for value in values if "run" in value]
+        return needed
+
+    def _of(self, needed: set[str]) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """These runs and their edits."""
+        runs = {name: one for name, one in self._runs.items() if name in needed}
+        return runs, [edit for edit in self._edits if edit["run"] in needed]
+
+
+def grown(program: Program, batch: Batch, runs: list[str], options: dict[str, Any]) -> tuple[Any, Any]:
+    """Ids of prompts with what comes after them, without and with the edits, by transformers' options."""
+    longest = max(map(len, batch.ids))
+    known = {
+        "max_new_tokens", "max_length", "do_sample", "temperature", "top_k", "top_p", "seed", "eos_token_id",
+        "pad_token_id", "use_cache", "num_return_sequences", "return_dict_in_generate", "early_stopping",
+    }  # fmt: skip
+    unknown = [key for key, value in options.items() if key not in known and value is not None]
+    if unknown:
+        raise NotImplementedError(f"generate: {unknown[0]}; there are {', '.join(sorted(known))}")
+    for key in ("num_return_sequences", "return_dict_in_generate", "early_stopping"):
+        if options.get(key) not in (None, False, 1):
+            raise NotImplementedError(f"generate: {key}={options[key]}; ask causalcone.Experiment.generate for more")
+    count = options.get("max_new_tokens")
+    if count is None:
+        most = options.get("max_length")
+        count = 20 if most is None else most - longest
+        if count < 1:
+            raise InputError(f"generate: max_length {most} leaves nothing after a prompt of {longest}")
+    growth: dict[str, Any] = {"max_tokens": int(count)}
+    if options.get("do_sample"):
+        growth["temperature"] = float(options.get("temperature") or 1.0)
+        growth |= {key: options[key] for key in ("top_k", "top_p") if options.get(key)}
+        growth["seed"] = int(options.get("seed", _drawn_seed()))
+    ends = options.get("eos_token_id")
+    own = program._handle.config.eos_token_id
+    if ends is not None and _listed(ends) != _listed(own):
+        # Other ends than the model's own: it goes on, and is cut at the first of them.
+        growth["eos"] = False
+    pad = options.get("pad_token_id")
+    made = [program.grow(run, growth) for run in runs]
+    sides = []
+    for side in ("original", "counterfactual"):
+        rows = [_cut(text[side]["ids"], _listed(ends) if "eos" in growth else []) for text in made]
+        whole = [ids + row for ids, row in zip(batch.ids, rows)]
+        fill = pad if pad is not None else next(iter(_listed(ends) + _listed(own)), 0)
+        length = max(map(len, whole))
+        sides.append(give(np.array([row + [fill] * (length - len(row)) for row in whole], dtype=np.int64)))
+    return sides[0], sides[1]
+
+
+def _listed(ends: Any) -> list[int]:
+    return [] if ends is None else [int(one) for one in np.atleast_1d(take(ends))]
+
+
+def _cut(ids: list[int], ends: list[int]) -> list[int]:
+    found = [number for number, one in enumerate(ids) if one in ends]
+    return ids[: found[0] + 1] if found else ids
+
+
+def _drawn_seed() -> int:
+    """A seed from the generator that the caller may have seeded."""
+    torch = imported_torch()
+    if torch is not None:
+        return int(torch.randint(0, 2**31 - 1, ()).item())
+    return int(np.random.randint(0, 2**31 - 1))
+
+
+def is_missing(x: Any) -> bool:
+    """Whether a caller gave nothing."""
+    return x is None or (not is_tensor(x) and isinstance(x, (list, tuple)) and all(one is None for one in x))
