@@ -1,5 +1,7 @@
 //! Development tasks. `cargo xtask test` is the project's whole check: formatting, lints, every
-//! test, the documentation, and the tour on the real model with its numbers compared.
+//! test, the documentation, the tour on the real model with its numbers compared, and the Python package.
+
+mod python;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -68,19 +70,32 @@ fn main() -> ExitCode {
 fn test() -> Result<(), String> {
     let started = Instant::now();
     for step in &STEPS {
-        println!("── {}: {} {}", step.name, step.program, step.args.join(" "));
-        let status = Command::new(step.program)
-            .args(step.args)
-            .envs(step.env.iter().copied())
-            .current_dir(root())
-            .status()
-            .map_err(|e| format!("cannot run {}: {e}", step.program))?;
-        if !status.success() {
-            return Err(format!("{} failed: {} {}", step.name, step.program, step.args.join(" ")));
+        let args: Vec<String> = step.args.iter().map(ToString::to_string).collect();
+        run(step.name, Path::new(step.program), &args, step.env)?;
+    }
+    let mut count = STEPS.len();
+    if python::is_there() {
+        let steps = python::steps(&root())?;
+        count += steps.len();
+        for (name, program, args) in steps {
+            run(name, &program, &args, &[])?;
         }
     }
-    println!("── all {} steps passed in {:.0} s", STEPS.len(), started.elapsed().as_secs_f64());
+    println!("── all {count} steps passed in {:.0} s", started.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// Runs a step, in the root.
+fn run(name: &str, program: &Path, args: &[String], env: &[(&str, &str)]) -> Result<(), String> {
+    let shown = format!("{} {}", program.display(), args.join(" "));
+    println!("── {name}: {shown}");
+    let status = Command::new(program)
+        .args(args)
+        .envs(env.iter().copied())
+        .current_dir(root())
+        .status()
+        .map_err(|e| format!("cannot run {}: {e}", program.display()))?;
+    if status.success() { Ok(()) } else { Err(format!("{name} failed: {shown}")) }
 }
 
 /// The workspace's folder, wherever the task is started.

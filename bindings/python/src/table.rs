@@ -51,7 +51,10 @@ impl Table {
 
     /// Writes the table: CSV, JSON lines or Parquet, as the name ends.
     fn write(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
-        let format = Format::from_path(&path).map_err(Failure::from)?;
+        let format = Format::from_path(&path).map_err(|error| {
+            let hint = error.hint();
+            Failure::input(format!("{}: {error}", path.display()), hint.as_deref())
+        })?;
         let written = py.detach(|| write_whole(&path, |w| self.0.write(format, w)));
         Ok(written.map_err(Failure::from)?)
     }

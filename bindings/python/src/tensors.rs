@@ -4,13 +4,14 @@ use crate::arrays::{of_object, to_array};
 use crate::error::{Failure, Result};
 use candle_core::Tensor;
 use causalcone::report::write_whole;
-use causalcone_model::file::Weights;
+use causalcone_model::file::{Encoding, Weights};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// The tensors of a .safetensors, .npz, or .bin or .pt file of torch's, by name, as float32.
+/// The tensors of a .safetensors, .npz, or .bin or .pt file of torch's, by name, as float32; those of whole numbers are
+/// left out.
 #[pyfunction]
 pub(crate) fn read_tensors(py: Python<'_>, path: PathBuf) -> PyResult<Bound<'_, PyDict>> {
     let tensors = py.detach(|| read(&path))?;
@@ -43,7 +44,8 @@ fn read(path: &Path) -> Result<Vec<(String, Tensor)>> {
         "npz" | "npy" => Weights::from_numpy(path),
         _ => Weights::from_safetensors(&[path]),
     }?;
-    let entries: Vec<_> = weights.entries().map(|entry| (entry.name.clone(), entry.shape.clone())).collect();
+    let floats = weights.entries().filter(|entry| !matches!(entry.encoding, Encoding::Other(_)));
+    let entries: Vec<_> = floats.map(|entry| (entry.name.clone(), entry.shape.clone())).collect();
     entries
         .into_iter()
         .map(|(name, shape)| {

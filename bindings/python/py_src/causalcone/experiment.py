@@ -393,6 +393,10 @@ class Experiment:
                 # As a row: the engine would make a new tensor of a vector, which is another constant in the next call.
                 self._arrays[name] = self._arrays[name][None]
             return {"given": name}
+        if isinstance(value, str):
+            raise InputError(
+                f"{part}: a value of type str", "give a run, {'run': name}, {'embedding': token} or {'file': name}"
+            )
         if isinstance(value, (list, tuple)) or np.isscalar(value):
             return {"values": _plain(value)}
         raise InputError(f"{part}: a value of type {type(value).__name__}", "give a run, an array or a number")

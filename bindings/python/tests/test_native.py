@@ -1,0 +1,274 @@
+"""The package's own interface: against the command's documents, NumPy, and itself."""
+
+import csv
+import io
+import json
+import threading
+
+import numpy as np
+import pytest
+from common import FIXTURES
+
+import causalcone as cc
+
+TINY = str(FIXTURES / "tiny-llama-tied")
+SPAIN, ITALY = "The capital of Spain is", "The capital of Italy is"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return cc.Model(TINY)
+
+
+def swept(model, **more):
+    exp = cc.Experiment(model)
+    exp.run(SPAIN)
+    exp.edit(site="mlp_output", layers="all", positions="all", op="add", value=model.embedding("T"))
+    exp.read(tokens=["T", " is"])
+    return exp.sweep(layers="cumulative", positions="each", **more)
+
+
+def test_a_model_says_what_it_is(model):
+    assert (model.layers, model.width, model.family) == (2, 32, "llama")
+    assert model.decode(model.encode(SPAIN)) == SPAIN
+    assert model.token(model.token_id("T")) == "T"
+    assert len(model.sha256) == 64 and model.context > 10
+    assert "mlp_output" in model.sites and "layers" in model.info
+    np.testing.assert_array_equal(model.embeddings([3, 1])[1], model.embedding(1))
+
+
+def test_an_outcome_is_the_sum_of_its_parts(model):
+    exp = cc.Experiment(model)
+    base = exp.run(SPAIN)
+    italy = exp.run(ITALY)
+    exp.edit(base, site="block_output", layers=0, positions="last", op="swap", value=italy)
+    exp.collect(base, site="final_norm", positions="last")
+    exp.read(base, tokens=["T"])
+    outcome = exp.execute()
+    edited = outcome.counterfactual(base)
+    # The unembedding of what leaves the last norm.
+    np.testing.assert_allclose(model.unembed(outcome.collected[0].array)[0], edited.logits, atol=1e-5)
+    assert abs(edited.probs.sum() - 1) < 1e-9
+    top = edited.top(5)
+    assert [one.prob for one in top] == sorted((one.prob for one in top), reverse=True)
+    assert top[0].id == int(np.argmax(edited.logits))
+    said = outcome.to_dict()["counterfactual"]["tokens"][0]
+    assert said["prob"] == edited.prob("T") and said["id"] == model.token_id("T")
+    reference = exp.execute(reference=True)
+    np.testing.assert_allclose(reference.counterfactual(base).logits, edited.logits, atol=1e-5)
+    assert "<table>" in outcome._repr_html_() and "original" in repr(outcome)
+
+
+def test_values_come_in_every_form(model):
+    vector = model.embedding("T")
+
+    def answer(value, **more):
+        exp = cc.Experiment(model)
+        exp.run(SPAIN)
+        exp.edit(site="mlp_output", layers=1, positions=range(1, 3), op="add", value=value, **more)
+        return exp.execute().counterfactual().logits
+
+    plain = answer(vector)
+    for same in (vector.tolist(), vector.astype(np.float64), np.stack([vector, vector]), {"embedding": "T"}):
+        np.testing.assert_allclose(answer(same), plain, atol=1e-6)
+    twice = np.repeat(vector, 2)
+    np.testing.assert_array_equal(answer(twice[::2]), plain)
+    np.testing.assert_allclose(answer(vector, scale=2), answer(2 * vector), atol=1e-6)
+    assert np.abs(answer(0.5) - answer(np.full(32, 0.5))).max() < 1e-6
+
+
+def test_a_sweep_is_a_table_and_a_picture(model):
+    sweep = swept(model, verify=True)
+    assert len(sweep) == 2 * len(model.encode(SPAIN))
+    assert sweep.verification["cells"] == len(sweep) and not sweep.verification["wrong"]
+    rows = list(csv.DictReader(io.StringIO(sweep.table.to_csv())))
+    assert len(rows) == len(sweep.table) == 2 * len(sweep)
+    for row, theirs in zip(sweep.table, rows):
+        assert float(theirs["value"]) == row["value"] and theirs["token"] == row["token"]
+    assert sweep.to_svg().startswith("<svg") and sweep._repr_svg_() == sweep.to_svg()
+    assert sweep.to_png()[1:4] == b"PNG" and "mlp_o1" in repr(sweep)
+    assert sweep.means is None and "<th>value</th>" in sweep.table._repr_html_()
+
+
+def test_a_sweep_is_written_whole(model, tmp_path):
+    sweep = swept(model)
+    sweep.save(tmp_path / "new")
+    assert sorted(one.name for one in (tmp_path / "new").iterdir()) == ["cells.csv", "heatmap.svg"]
+    sweep.table.write(tmp_path / "cells.parquet")
+    assert (tmp_path / "cells.parquet").read_bytes()[:4] == b"PAR1"
+    with pytest.raises(cc.InputError, match="cells.xlsx"):
+        sweep.table.write(tmp_path / "cells.xlsx")
+
+
+def test_tables_go_to_pandas_and_arrow(model):
+    table = swept(model).table
+    capsule = table.__arrow_c_stream__()
+    assert "arrow_array_stream" in repr(capsule)
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    frame = table.to_pandas()
+    assert list(frame.columns) == table.columns and frame["value"].dtype == "float64"
+    assert frame["position"].dtype == "int64" and frame["head"].dtype == "Int64"
+    assert frame["value"].tolist() == table["value"] and isinstance(frame, pandas.DataFrame)
+    pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    arrow = pyarrow.table(table)
+    assert arrow.column("token").to_pylist() == table["token"] and arrow.num_rows == len(table)
+
+
+def test_samples_have_means(model):
+    exp = cc.Experiment(model)
+    exp.run(SPAIN)
+    exp.edit(site="embedding", op="noise", level=0.1)
+    exp.read(tokens=["T"])
+    means = exp.sweep(samples=4).means
+    assert means["n"] == [4] and means["standard_error"][0] > 0
+
+
+def test_a_function_is_an_op(model):
+    exp = cc.Experiment(model)
+    base = exp.run(SPAIN)
+    seen = []
+
+    def doubled(rows):
+        seen.append(rows.shape)
+        return rows * 2
+
+    exp.edit(base, site="mlp_output", layers=0, positions=[1, 2], op=doubled)
+    scaled = cc.Experiment(model)
+    scaled.run(SPAIN)
+    scaled.edit(site="mlp_output", layers=0, positions=[1, 2], op="scale", scale=2)
+    ours, theirs = exp.execute().counterfactual().logits, scaled.execute().counterfactual().logits
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    assert seen and set(seen) == {(2, 32)}
+
+
+def test_activations_are_kept_between_experiments(model):
+    model.keep = 64 << 20
+
+    def read():
+        exp = cc.Experiment(model)
+        exp.run(SPAIN)
+        exp.edit(site="mlp_output", layers=0, positions="last", op="add", value=model.embedding("T"))
+        exp.collect(site="final_norm")
+        (found,) = exp.activations()
+        return found
+
+    first = read()
+    kept = model.kept
+    assert kept > 0
+    np.testing.assert_array_equal(first.array, read().array)
+    assert model.kept == kept, "the second call has left nothing new"
+    model.keep = 0
+    np.testing.assert_allclose(first.array, read().array, atol=1e-6)
+    assert model.kept == 0
+    model.keep = 64 << 20
+    assert first.array.shape == (7, 32) and np.asarray(first).shape == (7, 32)
+    np.testing.assert_array_equal(np.from_dlpack(first), first.array)
+
+
+def test_a_data_set_is_gathered(model):
+    exp = cc.Experiment(model)
+    exp.run()
+    exp.examples([{"base": SPAIN}, {"base": ITALY}, {"base": [3, 1, 4]}])
+    exp.collect("base", site="block_output", layers="all", positions="last")
+    gathered = exp.gather(chunk=1)
+    assert [len(one) for one in gathered] == [2, 2, 2]
+    alone = cc.Experiment(model)
+    alone.run(ids=[3, 1, 4])
+    alone.collect(site="block_output", layers=1, positions="last")
+    np.testing.assert_allclose(gathered[2][1].array, alone.activations()[0].array, atol=1e-6)
+    with pytest.raises(ZeroDivisionError):
+        exp.gather_into(lambda example, found: 1 // 0)
+
+
+def test_texts_grow(model):
+    exp = cc.Experiment(model)
+    exp.run(SPAIN)
+    exp.edit(site="block_output", layers=0, op="add", value=model.embedding("T"), scale=3.0)
+    texts = exp.generate(max_tokens=5, eos=False)
+    assert len(texts.original.ids) == len(texts.counterfactual.ids) == 5
+    assert texts.original.ids != texts.counterfactual.ids
+    assert model.decode(texts.original.ids) == texts.original.text
+    drawn = [exp.generate(max_tokens=5, eos=False, temperature=1.0, seed=seed).original.ids for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_training_fits_and_saves(model, tmp_path):
+    exp = cc.Experiment(model)
+    exp.run(name="base")
+    exp.run(name="source")
+    exp.examples(
+        [
+            {"base": [3, 1, 4], "source": [2, 7, 1], "label": 5},
+            {"base": [1, 6, 2], "source": [1, 8, 2], "label": 9},
+        ]
+    )
+    exp.edit("base", site="block_output", layers=0, positions="last", op="low_rank_swap", value={"run": "source"},
+             parameters={"random": 0, "rank": 2}, name="das")  # fmt: skip
+    folder = tmp_path / "das"
+    training = exp.train(steps=20, learning_rate=0.05, folder=folder)
+    assert training.losses[-1] < training.losses[0] and training.examples == 2
+    assert cc.saved(model, folder)["passed"] is True
+    again = cc.Experiment(model)
+    again.run(ids=[3, 1, 4])
+    again.run(ids=[2, 7, 1], name="source")
+    again.edit("base", op={"load": str(folder), "name": "das"}, positions="last", value={"run": "source"})
+    assert again.execute().counterfactual("base").logprob(5) > again.execute().original("base").logprob(5)
+
+
+def test_experiments_are_files(model, tmp_path):
+    exp = cc.Experiment(model)
+    exp.run(SPAIN)
+    exp.edit(site="mlp_output", layers=range(2), op="add", value={"embedding": "T"})
+    exp.read(tokens=["T"])
+    path = tmp_path / "experiment.json"
+    exp.write(path)
+    again = cc.Experiment.from_file(path)
+    assert again.execute().to_dict() == exp.execute().to_dict()
+    assert json.loads(path.read_text())["model"] == TINY
+    explained = exp.explain(layers="cumulative", positions="each")
+    assert explained["cells"] == 14 and explained["rows_computed"] < explained["rows_naive"]
+
+
+def test_an_edit_is_saved_and_loaded(model, tmp_path):
+    exp = cc.Experiment(model)
+    exp.run(SPAIN)
+    exp.edit(site="block_output", layers=1, positions="last", op="add", value=model.embedding("T"), name="steer")
+    exp.save(tmp_path / "steer", how="for a test")
+    assert cc.saved(model, tmp_path / "steer")["how"] == "for a test"
+    again = cc.Experiment(model)
+    again.run(SPAIN)
+    again.edit(op={"load": str(tmp_path / "steer")})
+    np.testing.assert_allclose(
+        again.execute().counterfactual().logits, exp.execute().counterfactual().logits, atol=1e-6
+    )
+
+
+def test_one_model_serves_many_threads():
+    model = cc.Model(TINY)
+    vectors = [model.embedding(token) for token in range(40, 48)]
+
+    def answer(vector):
+        exp = cc.Experiment(model)
+        exp.run(SPAIN)
+        exp.edit(site="mlp_output", layers="all", positions="last", op="add", value=vector)
+        exp.collect(site="final_norm", positions="last")
+        return exp.activations()[0].array
+
+    expected = [answer(vector) for vector in vectors]
+    found = {}
+
+    def work(number):
+        for _ in range(20):
+            found[number] = answer(vectors[number])
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(8)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    for number, theirs in enumerate(expected):
+        np.testing.assert_allclose(found[number], theirs, atol=1e-6)
+
+
+def test_a_progress_bar_is_drawn(model, capsys):
+    pytest.importorskip("tqdm", reason="tqdm is not installed")
+    swept(model, progress=True)
+    assert "sweeping" in capsys.readouterr().err
