@@ -10,45 +10,50 @@ use std::time::Instant;
 /// A step: what it is called, the program, its arguments, extra environment.
 struct Step {
     name: &'static str,
-    program: &'static str,
-    args: &'static [&'static str],
+    program: PathBuf,
+    args: Vec<String>,
     env: &'static [(&'static str, &'static str)],
 }
 
-const fn cargo(name: &'static str, args: &'static [&'static str]) -> Step {
-    Step { name, program: "cargo", args, env: &[] }
+impl Step {
+    fn new(name: &'static str, program: impl Into<PathBuf>, args: &[&str]) -> Self {
+        Self { name, program: program.into(), args: args.iter().map(ToString::to_string).collect(), env: &[] }
+    }
+
+    /// Runs it in the root.
+    fn run(&self) -> Result<(), String> {
+        let shown = format!("{} {}", self.program.display(), self.args.join(" "));
+        println!("── {}: {shown}", self.name);
+        let status = Command::new(&self.program)
+            .args(&self.args)
+            .envs(self.env.iter().copied())
+            .current_dir(root())
+            .status()
+            .map_err(|e| format!("cannot run {}: {e}", self.program.display()))?;
+        if status.success() { Ok(()) } else { Err(format!("{} failed: {shown}", self.name)) }
+    }
 }
 
-const STEPS: [Step; 8] = [
-    cargo("format", &["fmt", "--all", "--check"]),
-    cargo("lints", &["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"]),
-    cargo("optional features", &["check", "--package", "causalcone", "--features", "hub", "--locked"]),
-    // The real model is fetched once, before many tests want it at the same time.
-    cargo("model", &["run", "--locked", "--package", "causalcone", "--", "models", "pull", "smollm2"]),
-    cargo("tests", &["test", "--workspace", "--all-targets", "--locked"]),
-    cargo("doc tests", &["test", "--workspace", "--doc", "--locked"]),
-    Step {
-        name: "documentation",
-        program: "cargo",
-        args: &["doc", "--workspace", "--no-deps", "--locked"],
-        env: &[("RUSTDOCFLAGS", "--deny warnings")],
-    },
-    cargo(
-        "tour",
-        &[
-            "run",
-            "--locked",
-            "--package",
-            "causalcone",
-            "--",
-            "tour",
-            "--check",
-            "--force",
-            "--out",
-            "target/tour",
-        ],
-    ),
-];
+fn cargo(name: &'static str, args: &str) -> Step {
+    Step::new(name, "cargo", &args.split(' ').collect::<Vec<_>>())
+}
+
+fn steps() -> Vec<Step> {
+    vec![
+        cargo("format", "fmt --all --check"),
+        cargo("lints", "clippy --workspace --all-targets --locked -- --deny warnings"),
+        cargo("optional features", "check --package causalcone --features hub --locked"),
+        // The real model is fetched once, before many tests want it at the same time.
+        cargo("model", "run --locked --package causalcone -- models pull smollm2"),
+        cargo("tests", "test --workspace --all-targets --locked"),
+        cargo("doc tests", "test --workspace --doc --locked"),
+        Step {
+            env: &[("RUSTDOCFLAGS", "--deny warnings")],
+            ..cargo("documentation", "doc --workspace --no-deps --locked")
+        },
+        cargo("tour", "run --locked --package causalcone -- tour --check --force --out target/tour"),
+    ]
+}
 
 const USAGE: &str = "usage: cargo xtask test    check everything: format, lints, tests, docs, the tour";
 
@@ -69,33 +74,13 @@ fn main() -> ExitCode {
 
 fn test() -> Result<(), String> {
     let started = Instant::now();
-    for step in &STEPS {
-        let args: Vec<String> = step.args.iter().map(ToString::to_string).collect();
-        run(step.name, Path::new(step.program), &args, step.env)?;
-    }
-    let mut count = STEPS.len();
+    let mut steps = steps();
     if python::is_there() {
-        let steps = python::steps(&root())?;
-        count += steps.len();
-        for (name, program, args) in steps {
-            run(name, &program, &args, &[])?;
-        }
+        steps.extend(python::steps(&root())?);
     }
-    println!("── all {count} steps passed in {:.0} s", started.elapsed().as_secs_f64());
+    steps.iter().try_for_each(Step::run)?;
+    println!("── all {} steps passed in {:.0} s", steps.len(), started.elapsed().as_secs_f64());
     Ok(())
-}
-
-/// Runs a step, in the root.
-fn run(name: &str, program: &Path, args: &[String], env: &[(&str, &str)]) -> Result<(), String> {
-    let shown = format!("{} {}", program.display(), args.join(" "));
-    println!("── {name}: {shown}");
-    let status = Command::new(program)
-        .args(args)
-        .envs(env.iter().copied())
-        .current_dir(root())
-        .status()
-        .map_err(|e| format!("cannot run {}: {e}", program.display()))?;
-    if status.success() { Ok(()) } else { Err(format!("{name} failed: {shown}")) }
 }
 
 /// The workspace's folder, wherever the task is started.

@@ -1,6 +1,7 @@
 //! The Python package: built as people build it, tested where there is only NumPy, and where there is more.
 
-use std::path::{Path, PathBuf};
+use super::Step;
+use std::path::Path;
 use std::process::Command;
 
 /// Prints a Python's version if the package runs on it.
@@ -16,35 +17,33 @@ pub(crate) fn is_there() -> bool {
     is_there
 }
 
-/// What runs in turn: a name, a program, its arguments.
-pub(crate) fn steps(root: &Path) -> Result<Vec<(&'static str, PathBuf, Vec<String>)>, String> {
+/// The wheel, and what is tested with it.
+pub(crate) fn steps(root: &Path) -> Result<Vec<Step>, String> {
     let folder = root.join("target/python");
     let wheels = folder.join("wheels");
     if wheels.exists() {
         // One of another version would be installed as well.
         std::fs::remove_dir_all(&wheels).map_err(|e| format!("cannot empty {}: {e}", wheels.display()))?;
     }
-    let python = |environment: &str| folder.join(environment).join("bin/python");
-    let (wheels, folder_of) = (wheels.display().to_string(), |name: &str| folder.join(name).display().to_string());
-    let tests = "bindings/python/tests";
-    let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<String>>();
-    let install = |what: &str| words(&["-m", "pip", "install", "--quiet", "--find-links", &wheels, what]);
-    Ok(vec![
-        (
-            "python wheel",
-            "python3".into(),
-            words(&["-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", &wheels, "./bindings/python"]),
-        ),
-        ("bare environment", "python3".into(), words(&["-m", "venv", "--clear", &folder_of("bare")])),
-        ("bare environment", python("bare"), install("causalcone")),
-        ("python with NumPy alone", python("bare"), words(&[&format!("{tests}/only_numpy.py")])),
-        ("full environment", "python3".into(), words(&["-m", "venv", "--clear", &folder_of("full")])),
-        ("full environment", python("full"), install("causalcone[test,notebook]")),
-        ("python tests", python("full"), words(&["-m", "pytest", "-q", "-n", "2", "-rs", tests])),
-        (
-            "python examples",
-            python("full"),
-            words(&["-m", "pytest", "-q", "--doctest-modules", "-c", "bindings/python/pyproject.toml", "--rootdir", ".", "--pyargs", "causalcone"]),
-        ),
-    ])
+    let wheels = wheels.display().to_string();
+    let environment = |name: &'static str, what: &str| {
+        let folder = folder.join(name);
+        let python = folder.join("bin/python");
+        let install = ["-m", "pip", "install", "--quiet", "--find-links", &wheels, what];
+        let made = Step::new(name, "python3", &["-m", "venv", "--clear", &folder.display().to_string()]);
+        ([made, Step::new(name, &python, &install)], python)
+    };
+    let build = ["-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", &wheels, "./bindings/python"];
+    let (bare, bare_python) = environment("python-bare", "causalcone");
+    let (full, full_python) = environment("python-full", "causalcone[test,notebook]");
+    let tests = ["-m", "pytest", "-q", "-n", "2", "-rs", "bindings/python/tests"];
+    let settings = ["-c", "bindings/python/pyproject.toml", "--rootdir", "."];
+    let examples = [&["-m", "pytest", "-q", "--doctest-modules"], &settings[..], &["--pyargs", "causalcone"]];
+    let mut steps = vec![Step::new("python wheel", "python3", &build)];
+    steps.extend(bare);
+    steps.push(Step::new("python with NumPy alone", bare_python, &["bindings/python/tests/only_numpy.py"]));
+    steps.extend(full);
+    steps.push(Step::new("python tests", &full_python, &tests));
+    steps.push(Step::new("python examples", full_python, &examples.concat()));
+    Ok(steps)
 }

@@ -20,7 +20,9 @@ const MOST_CONSTANTS: usize = 1024;
 
 /// The numbers of a float32 array in C order, which is what the Python half hands over.
 fn numbers<'a>(array: &'a PyReadonlyArrayDyn<'_, f32>) -> Result<&'a [f32]> {
-    array.as_slice().map_err(|_| Failure::input("an array is not contiguous", Some("np.ascontiguousarray(x)")))
+    array
+        .as_slice()
+        .map_err(|_| Failure::input("an array is not contiguous", Some("np.ascontiguousarray(x)")))
 }
 
 /// A tensor with an array's numbers.
@@ -59,7 +61,8 @@ impl Constants {
         array.shape().hash(&mut hasher);
         numbers.iter().for_each(|x| x.to_bits().hash(&mut hasher));
         let same = self.by_hash.entry(hasher.finish()).or_default();
-        if let Some(found) = same.iter().find(|other| other.dims() == array.shape() && is_of(other, numbers)) {
+        if let Some(found) = same.iter().find(|other| other.dims() == array.shape() && is_of(other, numbers))
+        {
             return Ok(found.clone());
         }
         let made = tensor(array)?;

@@ -61,7 +61,9 @@ impl From<Failure> for PyErr {
     fn from(failure: Failure) -> Self {
         let (class, message, hint) = match failure {
             Failure::Python(error) => return error,
-            Failure::Closed => ("ClosedError", "the model is closed".to_owned(), Some("load it again".to_owned())),
+            Failure::Closed => {
+                ("ClosedError", "the model is closed".to_owned(), Some("load it again".to_owned()))
+            }
             Failure::Library { message, hint, is_bad_input: true } => ("InputError", message, hint),
             Failure::Library { message, hint, is_bad_input: false } => ("RunError", message, hint),
         };

@@ -8,15 +8,15 @@ use crate::error::{Failure, Result};
 use crate::sweep::SweepResult;
 use crate::trace::Trace;
 use crate::watch::{Watch, watched};
+use causalcone::chat::Message;
 use causalcone::dataset::Example;
 use causalcone::generate::{Generation, Texts};
 use causalcone::plan::Place;
 use causalcone::train::{Fit, Score, Training};
 use causalcone::{
-    Collection, Cone, Executor, Experiment, ExperimentFile, Explanation, Memo, Precision, PreparedSweep, Progress,
-    Reference, Saved, Unit,
+    Collection, Cone, Executor, Experiment, ExperimentFile, Explanation, Memo, Precision, PreparedSweep,
+    Progress, Reference, Saved, Unit,
 };
-use causalcone::chat::Message;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use serde_json::{Value, json};
@@ -69,7 +69,11 @@ impl Loaded {
 
 impl Written {
     /// The experiment, with the data set that comes as JSON lines.
-    fn experiment<'m>(&mut self, model: &'m causalcone::Model, examples: Option<&[String]>) -> Result<Experiment<'m>> {
+    fn experiment<'m>(
+        &mut self,
+        model: &'m causalcone::Model,
+        examples: Option<&[String]>,
+    ) -> Result<Experiment<'m>> {
         if let Some(examples) = examples {
             let read = |(number, text): (usize, &String)| {
                 Example::from_json(text).map_err(|error| {
@@ -101,8 +105,7 @@ impl Model {
                 .map_err(|e| Failure::input(format!("weights: {e}"), None))?,
         };
         let watch = Watch::new(listener);
-        let model =
-            watched(py, &watch, |report| Ok(causalcone::Model::load_as(name, precision, report)?))?;
+        let model = watched(py, &watch, |report| Ok(causalcone::Model::load_as(name, precision, report)?))?;
         let (memo, constants) = (Mutex::new(Memo::new(keep)), Mutex::default());
         Ok(Self { loaded: RwLock::new(Some(Arc::new(Loaded { model, memo, constants }))) })
     }
@@ -298,7 +301,9 @@ impl Model {
             Ok((ids, originals, counterfactuals, outcome.collected().to_vec(), answers))
         })?;
         let result = PyDict::new(py);
-        let arrays = |rows: Vec<Vec<f32>>| PyList::new(py, rows.into_iter().map(|row| numpy::PyArray1::from_vec(py, row)));
+        let arrays = |rows: Vec<Vec<f32>>| {
+            PyList::new(py, rows.into_iter().map(|row| numpy::PyArray1::from_vec(py, row)))
+        };
         result.set_item("runs", names)?;
         result.set_item("ids", ids)?;
         result.set_item("originals", arrays(originals)?)?;

@@ -19,7 +19,11 @@ pub(crate) struct SweepResult {
 }
 
 impl SweepResult {
-    pub(crate) fn new(loaded: Arc<Loaded>, result: causalcone::SweepResult, verification: Option<String>) -> Self {
+    pub(crate) fn new(
+        loaded: Arc<Loaded>,
+        result: causalcone::SweepResult,
+        verification: Option<String>,
+    ) -> Self {
         Self { loaded, result, verification }
     }
 

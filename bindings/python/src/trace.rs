@@ -25,7 +25,10 @@ impl Trace {
             let Some(cotangent) = cotangent else { continue };
             if cotangent.dims() != output.tensor.dims() {
                 let (has, is) = (cotangent.dims(), output.tensor.dims());
-                return Err(Failure::input(format!("a cotangent of shape {has:?} for an output of {is:?}"), None));
+                return Err(Failure::input(
+                    format!("a cotangent of shape {has:?} for an output of {is:?}"),
+                    None,
+                ));
             }
             let part = (&output.tensor * cotangent)?.sum_all()?;
             sum = Some(match sum {

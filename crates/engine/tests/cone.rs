@@ -11,10 +11,12 @@
 mod common;
 
 use causalcone_engine::cone::ConePlan;
+use causalcone_engine::file::Given;
 use causalcone_engine::op::{OPS, OpInfo, OpKind, Setting, Subspace, Takes};
 use causalcone_engine::plan::Cell;
-use causalcone_engine::file::Given;
-use causalcone_engine::{Collection, Cone, Executor, ExperimentFile, Explanation, Memo, PreparedSweep, Reference};
+use causalcone_engine::{
+    Collection, Cone, Executor, ExperimentFile, Explanation, Memo, PreparedSweep, Reference,
+};
 use causalcone_model::{Layout, Model, Site};
 use common::*;
 use serde_json::{Value, json};
@@ -439,7 +441,8 @@ fn give(written: &mut Value, given: &mut Vec<(Value, candle_core::Tensor)>) -> G
         let values = edit["value"]["values"].clone();
         let Some(rows) = values.as_array() else { continue };
         let number = given.iter().position(|(other, _)| *other == values).unwrap_or_else(|| {
-            let row = |row: &Value| row.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect();
+            let row =
+                |row: &Value| row.as_array().unwrap().iter().map(|x| x.as_f64().unwrap() as f32).collect();
             let rows: Vec<Vec<f32>> = match rows[0].is_array() {
                 true => rows.iter().map(row).collect(),
                 false => vec![row(&values)],
@@ -486,8 +489,7 @@ fn a_memo_changes_no_answer() {
                 let mut file = ExperimentFile::from_json(&written.to_string()).unwrap();
                 file.given = given;
                 let Ok(experiment) = file.experiment(model) else { continue };
-                let theirs =
-                    Collection::new(&experiment, 1 << 30).and_then(|all| all.gather(0, &Reference));
+                let theirs = Collection::new(&experiment, 1 << 30).and_then(|all| all.gather(0, &Reference));
                 let ours = match draw.one_in(4) {
                     true => memo.trace(&experiment),
                     false => memo.collect(&experiment),
@@ -510,7 +512,8 @@ fn a_memo_changes_no_answer() {
                     assert_eq!(ours.place, theirs.place, "{say}");
                     let flat = |x: &candle_core::Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
                     let (ours, theirs) = (flat(&ours.tensor), flat(&theirs.tensor));
-                    let largest = theirs.iter().filter(|x| x.is_finite()).fold(0.0f32, |max, x| max.max(x.abs()));
+                    let largest =
+                        theirs.iter().filter(|x| x.is_finite()).fold(0.0f32, |max, x| max.max(x.abs()));
                     for (a, b) in ours.iter().zip(&theirs) {
                         // f32 products in another order; of large numbers, by the largest.
                         let near = a == b || (a - b).abs() <= 1e-5 + 1e-5 * largest || !b.is_finite();

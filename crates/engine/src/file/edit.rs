@@ -118,7 +118,9 @@ impl EditFile {
     /// Whether its value or a parameter is one that a program gives.
     pub(super) fn gives(&self) -> bool {
         let of_parameters = match &self.parameters {
-            Some(ParametersFile::Each(each)) => each.values().any(|one| matches!(one, ParameterFile::Given(_))),
+            Some(ParametersFile::Each(each)) => {
+                each.values().any(|one| matches!(one, ParameterFile::Given(_)))
+            }
             _ => false,
         };
         of_parameters || self.value.as_ref().is_some_and(|value| value.given.is_some())

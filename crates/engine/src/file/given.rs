@@ -66,7 +66,9 @@ impl Given {
 fn lacks<'a>(what: &str, name: &str, known: impl Iterator<Item = &'a String> + Clone, part: &str) -> Error {
     let hint = match nearest(name, known.clone().map(String::as_str)) {
         Some(near) => format!("did you mean \"{near}\"?"),
-        None => "given is for programs, which hold what they give in memory; write file = \"…\" in a file".into(),
+        None => {
+            "given is for programs, which hold what they give in memory; write file = \"…\" in a file".into()
+        }
     };
     let known: Vec<&str> = known.map(String::as_str).collect();
     let has = if known.is_empty() { "none is".to_owned() } else { format!("given: {}", known.join(", ")) };
@@ -87,7 +89,8 @@ impl fmt::Debug for Given {
 /// The same objects under the same names.
 impl PartialEq for Given {
     fn eq(&self, other: &Self) -> bool {
-        let tensors = |given: &Self| given.tensors.iter().map(|(n, t)| (n.clone(), t.id())).collect::<Vec<_>>();
+        let tensors =
+            |given: &Self| given.tensors.iter().map(|(n, t)| (n.clone(), t.id())).collect::<Vec<_>>();
         let same = |(a, b): (&Custom, &Custom)| Arc::ptr_eq(a, b);
         tensors(self) == tensors(other)
             && self.examples == other.examples

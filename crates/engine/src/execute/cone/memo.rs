@@ -116,7 +116,10 @@ impl Memo {
 
     fn collected(&mut self, experiment: &Experiment<'_>, keeps_edited: bool) -> Result<Vec<Collected>> {
         if experiment.examples.is_some() {
-            return Err(Error::part("examples", "a memo runs one experiment at a time: give it those of by_example"));
+            return Err(Error::part(
+                "examples",
+                "a memo runs one experiment at a time: give it those of by_example",
+            ));
         }
         experiment.no_steps()?;
         if experiment.collects().next().is_none() {
@@ -179,12 +182,19 @@ impl Memo {
         }
     }
 
-    fn run_cone(&mut self, model: &Model, plan: &Plan, cone: &ConePlan, keeps_edited: bool) -> Result<Vec<Reading>> {
+    fn run_cone(
+        &mut self,
+        model: &Model,
+        plan: &Plan,
+        cone: &ConePlan,
+        keeps_edited: bool,
+    ) -> Result<Vec<Reading>> {
         self.clock += 1;
         let mut used: Vec<u64> = Vec::new();
         let lacking = cone.nodes_of(&[0], |node, at, rows| {
             let mut holders = self.holders.get(&node).into_iter().flatten();
-            let holder = holders.find(|number| self.leaves(**number).is_some_and(|l| l.store.has(node, at, rows)));
+            let holder =
+                holders.find(|number| self.leaves(**number).is_some_and(|l| l.store.has(node, at, rows)));
             used.extend(holder.filter(|number| !used.contains(number)).copied().as_slice());
             holder.is_some()
         });
@@ -194,13 +204,15 @@ impl Memo {
         let is_kept = |id: NodeId| keeps_edited || cone.forest.nodes()[id].edit.is_none();
         let (first, rest): (Vec<_>, Vec<_>) = lacking.into_iter().partition(|(_, id)| is_kept(*id));
         let memory = Cone::default().memory;
-        let below = self.kept.iter().filter(|leaves| used.contains(&leaves.number)).map(|leaves| &leaves.store);
+        let below =
+            self.kept.iter().filter(|leaves| used.contains(&leaves.number)).map(|leaves| &leaves.store);
         let below: Vec<&Store<'static>> = below.collect();
         let mut readings = Vec::new();
         let bound = Bound::default();
         let mut run = |nodes: &[_], later: &[_], store: &mut Store<'_>, keeps_all: bool| -> Result<Work> {
             // Readings are made once nothing is left to compute.
-            let (cells, later_cells): (&[usize], &[usize]) = if later.is_empty() { (&[0], &[]) } else { (&[], &[0]) };
+            let (cells, later_cells): (&[usize], &[usize]) =
+                if later.is_empty() { (&[0], &[]) } else { (&[], &[0]) };
             let part = Part { nodes, cells, later, later_cells };
             let schedule = cone.schedule_of(&part, model.config(), memory)?;
             let job = Job { model, plan, cone, bound: &bound, keeps_all };
