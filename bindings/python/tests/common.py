@@ -8,9 +8,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-
 import causalcone.pyvene as pv
+import numpy as np
 from causalcone.pyvene.arrays import give, take
 
 ROOT = Path(__file__).resolve().parents[3]

@@ -1,6 +1,6 @@
 """The package where there is nothing but NumPy: pyvene's cases, and a table, without pytest, pandas or torch.
 
-    python bindings/python/tests/only_numpy.py
+python bindings/python/tests/only_numpy.py
 """
 
 import importlib.util
@@ -10,10 +10,9 @@ from pathlib import Path
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from cases import CASES  # noqa: E402
-from common import FIXTURES, Lib, numbers, tensors  # noqa: E402
-
-import causalcone as cc  # noqa: E402
+import causalcone as cc
+from cases import CASES
+from common import FIXTURES, Lib, numbers, tensors
 
 others = [name for name in ("torch", "pandas", "tqdm", "pytest") if importlib.util.find_spec(name)]
 if others:

@@ -6,12 +6,11 @@ import subprocess
 import sys
 import textwrap
 
+import causalcone as cc
+import causalcone.pyvene as pv
 import numpy as np
 import pytest
 from common import FIXTURES, torch
-
-import causalcone as cc
-import causalcone.pyvene as pv
 
 TINY = str(FIXTURES / "tiny-llama-tied")
 
@@ -50,7 +49,16 @@ def test_values_that_do_not_fit(model, value, words):
     added(model, np.ones(32))
 
 
-@pytest.mark.parametrize("value", [np.ones(64)[::2], np.ones((32, 2))[:, 0], np.asfortranarray(np.ones((1, 32))), np.ones(32, np.float16), np.arange(32)])
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.ones(64)[::2],
+        np.ones((32, 2))[:, 0],
+        np.asfortranarray(np.ones((1, 32))),
+        np.ones(32, np.float16),
+        np.arange(32),
+    ],
+)
 def test_arrays_of_any_layout_and_width_fit(model, value):
     ours = added(model, value).counterfactual().logits
     theirs = added(model, np.ascontiguousarray(value, dtype=np.float32)).counterfactual().logits
@@ -200,10 +208,14 @@ def test_pyvene_calls_that_do_not_fit():
 def test_functions_that_fail_in_pyvenes_calls():
     _, _, llama = pv.create_llama(TINY)
     base = {"input_ids": np.array([[1, 2, 3]])}
-    failing = pv.IntervenableModel({"layer": 0, "component": "mlp_output", "intervention": lambda b, s: 1 / 0}, model=llama)
+    failing = pv.IntervenableModel(
+        {"layer": 0, "component": "mlp_output", "intervention": lambda b, s: 1 / 0}, model=llama
+    )
     with pytest.raises(ZeroDivisionError):
         failing(base)
-    smaller = pv.IntervenableModel({"layer": 0, "component": "mlp_output", "intervention": lambda b, s: b[:, :1]}, model=llama)
+    smaller = pv.IntervenableModel(
+        {"layer": 0, "component": "mlp_output", "intervention": lambda b, s: b[:, :1]}, model=llama
+    )
     with pytest.raises(cc.InputError, match="same shape"):
         smaller(base)
     assert np.isfinite(np.asarray(llama(**base).logits)).all()

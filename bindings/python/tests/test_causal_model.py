@@ -4,7 +4,6 @@ import random
 
 import numpy as np
 import pytest
-
 from causalcone import InputError
 from causalcone.pyvene import CausalModel
 

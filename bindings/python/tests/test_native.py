@@ -5,11 +5,10 @@ import io
 import json
 import threading
 
+import causalcone as cc
 import numpy as np
 import pytest
 from common import FIXTURES
-
-import causalcone as cc
 
 TINY = str(FIXTURES / "tiny-llama-tied")
 SPAIN, ITALY = "The capital of Spain is", "The capital of Italy is"

@@ -1,15 +1,14 @@
 """Gradients through torch: against finite differences, and what trains by them."""
 
+import causalcone.pyvene as pv
 import numpy as np
 import pytest
 from common import FIXTURES, torch
 
-import causalcone.pyvene as pv
-
 if torch() is None:
     pytest.skip("this run is without torch", allow_module_level=True)
 
-import torch as t  # noqa: E402
+import torch as t
 
 WIDTH = 24
 BASE = {"input_ids": t.tensor([[5, 11, 23, 42, 7], [9, 31, 2, 58, 17]])}
@@ -51,7 +50,9 @@ def check(run, tensor, places=6, atol=2e-3):
 @pytest.mark.parametrize("read", ["last_hidden_state", "logits"])
 def test_a_constant(gpt2, read):
     vector = t.ones(WIDTH, requires_grad=True)
-    model = pv.IntervenableModel([{"layer": 0, "component": "mlp_output", "intervention_type": pv.AdditionIntervention}], gpt2)
+    model = pv.IntervenableModel(
+        [{"layer": 0, "component": "mlp_output", "intervention_type": pv.AdditionIntervention}], gpt2
+    )
     run = lambda: getattr(model(BASE, unit_locations={"base": 2}, source_representations=vector)[1], read)[:, -1]
     check(run, vector)
 
@@ -59,7 +60,11 @@ def test_a_constant(gpt2, read):
 @pytest.mark.parametrize(
     ("kind", "name", "more"),
     [
-        (pv.LowRankRotatedSpaceIntervention, "rotate_layer.parametrizations.weight.original", {"low_rank_dimension": 3}),
+        (
+            pv.LowRankRotatedSpaceIntervention,
+            "rotate_layer.parametrizations.weight.original",
+            {"low_rank_dimension": 3},
+        ),
         (pv.BoundlessRotatedSpaceIntervention, "intervention_boundaries", {}),
         (pv.SigmoidMaskIntervention, "mask", {}),
         (pv.SigmoidMaskRotatedSpaceIntervention, "masks", {}),

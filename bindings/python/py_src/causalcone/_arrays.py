@@ -44,9 +44,7 @@ def to_numpy(x: Any, what: str) -> np.ndarray:
     """
     if is_tensor(x):
         if x.requires_grad:
-            raise InputError(
-                f"{what}: a tensor that requires a gradient, which would be lost here", "give x.detach()"
-            )
+            raise InputError(f"{what}: a tensor that requires a gradient, which would be lost here", "give x.detach()")
         if x.device.type != "cpu":
             raise InputError(f"{what}: a tensor on device {x.device}, where cpu fits", "give x.cpu()")
         if x.layout is not imported_torch().strided:  # type: ignore[union-attr]

@@ -20,8 +20,9 @@ import copy
 import json
 import math
 import os
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -103,9 +104,12 @@ class Experiment:
         def walk(node: Any) -> None:
             if isinstance(node, dict):
                 for key, value in node.items():
-                    if key in ("file", "examples", "load") and isinstance(value, str):
-                        node[key] = found(value)
-                    elif key in ("parameters", "held_out") and isinstance(value, str):
+                    if (
+                        key in ("file", "examples", "load")
+                        and isinstance(value, str)
+                        or key in ("parameters", "held_out")
+                        and isinstance(value, str)
+                    ):
                         node[key] = found(value)
                     else:
                         walk(value)
@@ -297,9 +301,7 @@ class Experiment:
         check = None if verify is False else (0 if verify is True else int(verify))
         text, arrays, functions = self._call(document)
         with Progress(progress) as bar:
-            native = self.model._native.sweep(
-                text, arrays, functions, self._examples, memory, check, bar.listener
-            )
+            native = self.model._native.sweep(text, arrays, functions, self._examples, memory, check, bar.listener)
         return Sweep(self.model, document, native)
 
     def explain(self, **axes: Any) -> dict[str, Any]:

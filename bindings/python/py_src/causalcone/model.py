@@ -11,7 +11,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -169,9 +170,11 @@ class Model:
 
     def token_id(self, token: str | int) -> int:
         """The id of a text that is exactly one token; an id is itself. Raises InputError if it is several."""
-        if isinstance(token, (int, np.integer)) and not isinstance(token, bool):
-            return int(token)
-        return self._native.token_id(token)
+        if isinstance(token, str):
+            return self._native.token_id(token)
+        if isinstance(token, bool) or not isinstance(token, (int, np.integer)):
+            raise InputError(f"{token!r} is no token", "give a text that is one token, or an id")
+        return int(token)
 
     def embedding(self, token: str | int) -> Any:
         """The word embedding of a token, (d,), as the embedding matrix has it."""

@@ -17,10 +17,11 @@ from __future__ import annotations
 import html
 import json
 import os
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -170,9 +171,7 @@ class Outcome:
         self._originals: list[np.ndarray] = found["originals"]
         self._counterfactuals: list[np.ndarray] = found["counterfactuals"]
         self.collected = [Activation(model, *one) for one in found["collected"]]
-        self.answers = [
-            Answer(ids, model.decode(ids), before, after) for ids, before, after in found["answers"]
-        ]
+        self.answers = [Answer(ids, model.decode(ids), before, after) for ids, before, after in found["answers"]]
 
     def original(self, run: Run | str | None = None) -> Distribution:
         """What a run says with none of the edits; the run that is read, unless one is named."""

@@ -9,7 +9,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -37,11 +38,11 @@ class Array(np.ndarray):
 
     def float(self) -> Array:
         """As float32."""
-        return self.astype(np.float32)
+        return self.astype(np.float32).view(Array)
 
     def double(self) -> Array:
         """As float64."""
-        return self.astype(np.float64)
+        return self.astype(np.float64).view(Array)
 
     def numpy(self) -> np.ndarray:
         """As a plain NumPy array over the same memory."""
@@ -76,17 +77,21 @@ class Array(np.ndarray):
     def softmax(self, dim: int = -1) -> Array:
         """Its softmax along an axis."""
         shifted = np.exp(self - self.max(axis=dim, keepdims=True))
-        return shifted / shifted.sum(axis=dim, keepdims=True)
+        return (shifted / shifted.sum(axis=dim, keepdims=True)).view(Array)
 
     def _along(self, name: str, dim: Any, keepdim: bool, axis: Any, keepdims: bool, options: Any) -> Any:
         axis = dim if dim is not None else axis
         return getattr(super(), name)(axis=axis, keepdims=keepdim or keepdims, **options)
 
-    def mean(self, dim: Any = None, keepdim: bool = False, axis: Any = None, keepdims: bool = False, **options: Any) -> Any:  # type: ignore[override]
+    def mean(
+        self, dim: Any = None, keepdim: bool = False, axis: Any = None, keepdims: bool = False, **options: Any
+    ) -> Any:  # type: ignore[override]
         """The mean, of all or along an axis."""
         return self._along("mean", dim, keepdim, axis, keepdims, options)
 
-    def sum(self, dim: Any = None, keepdim: bool = False, axis: Any = None, keepdims: bool = False, **options: Any) -> Any:  # type: ignore[override]
+    def sum(
+        self, dim: Any = None, keepdim: bool = False, axis: Any = None, keepdims: bool = False, **options: Any
+    ) -> Any:  # type: ignore[override]
         """The sum, of all or along an axis."""
         return self._along("sum", dim, keepdim, axis, keepdims, options)
 

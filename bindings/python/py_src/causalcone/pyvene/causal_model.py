@@ -21,7 +21,8 @@ from __future__ import annotations
 import copy
 import itertools
 import random
-from typing import Any, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +64,9 @@ class CausalModel:
                     raise InputError(f"variable {variable!r} has not been given {what}")
             unknown = [parent for parent in self.parents[variable] if parent not in known]
             if unknown:
-                raise InputError(f"{variable!r} has a parent {unknown[0]!r}, which is no variable", ", ".join(self.variables))
+                raise InputError(
+                    f"{variable!r} has a parent {unknown[0]!r}, which is no variable", ", ".join(self.variables)
+                )
         self.children: dict[str, list[str]] = {variable: [] for variable in self.variables}
         for variable in self.variables:
             for parent in self.parents[variable]:
@@ -123,7 +126,9 @@ class CausalModel:
 
     def marginalize(self, target: str) -> None:
         """Not here: make a model without the variable. Raises NotImplementedError."""
-        raise NotImplementedError("marginalize: make a CausalModel without the variable, its function in its children's")
+        raise NotImplementedError(
+            "marginalize: make a CausalModel without the variable, its function in its children's"
+        )
 
     def run_forward(self, intervention: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The value of every variable, with some set; raises InputError for one that is not there."""
@@ -161,7 +166,9 @@ class CausalModel:
         length = 1
         while latest:
             length += 1
-            latest = [[*path, child] for path in latest for child in self.children[path[-1]] if changes(path[-1], child)]
+            latest = [
+                [*path, child] for path in latest for child in self.children[path[-1]] if changes(path[-1], child)
+            ]
             if latest:
                 paths[length] = copy.deepcopy(latest)
         return paths
@@ -285,7 +292,7 @@ class CausalModel:
         settings where `return_tensors` is False."""
         sampler = sampler or self.sample_input
         into, out = self._functions(input_function, output_function, return_tensors)
-        examples = []
+        examples: list[dict[str, Any]] = []
         while len(examples) < size:
             drawn = sampler()
             if filter is None or filter(drawn):
@@ -354,7 +361,9 @@ class CausalModel:
             import matplotlib.pyplot as plt
             import networkx as nx
         except ImportError:
-            raise ImportError("drawing a causal model needs networkx and matplotlib: pip install networkx matplotlib") from None
+            raise ImportError(
+                "drawing a causal model needs networkx and matplotlib: pip install networkx matplotlib"
+            ) from None
         graph = nx.DiGraph()
         graph.add_nodes_from(self.variables)
         graph.add_edges_from((parent, child) for child in self.variables for parent in self.parents[child])
@@ -364,7 +373,9 @@ class CausalModel:
         )
         plt.show()
 
-    def _functions(self, into: Any, out: Any, return_tensors: bool) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    def _functions(
+        self, into: Any, out: Any, return_tensors: bool
+    ) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
         if not return_tensors:
             return into or (lambda setting: setting), out or (lambda setting: setting)
         return into or self.input_to_tensor, out or self.output_to_tensor

@@ -127,7 +127,9 @@ def site_of(family: str, component: str, layer: Any) -> tuple[str, int | None]:
         if site is not None:
             return site, None
     known = ", ".join(sorted(set(_within(family).values())))
-    raise NotImplementedError(f"component {component!r} is no activation that has a site here; those of a layer: {known}")
+    raise NotImplementedError(
+        f"component {component!r} is no activation that has a site here; those of a layer: {known}"
+    )
 
 
 def width_of(info: dict[str, Any], site: str) -> int | None:

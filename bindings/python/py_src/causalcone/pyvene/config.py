@@ -63,9 +63,7 @@ class IntervenableConfig:
         if any(one is not None for one in says):
             if any(one is None for one in says):
                 raise InputError("some representations say their intervention, and others do not", "say it for all")
-            self.intervention_types = [
-                one.intervention_type or type(one.intervention) for one in self.representations
-            ]
+            self.intervention_types = [one.intervention_type or type(one.intervention) for one in self.representations]
         elif isinstance(intervention_types, (list, tuple)) and len(intervention_types) != len(self.representations):
             raise InputError(
                 f"{len(intervention_types)} intervention types for {len(self.representations)} representations"
@@ -92,9 +90,7 @@ class IntervenableConfig:
     def __repr__(self) -> str:
         def shown(one: RepresentationConfig) -> dict[str, Any]:
             plain = (str, int, float, list, tuple, dict, type(None))
-            return {
-                key: value if isinstance(value, plain) else "PLACEHOLDER" for key, value in one._asdict().items()
-            }
+            return {key: value if isinstance(value, plain) else "PLACEHOLDER" for key, value in one._asdict().items()}
 
         described = {
             "model_type": str(self.model_type),

@@ -9,7 +9,8 @@ True
 
 from __future__ import annotations
 
-from typing import Any, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -204,7 +205,12 @@ class Config:
             "max_position_embeddings": "context",
         }
         self._named |= {name: info[own] for name, own in same.items()}
-        self.__dict__.update(self._named)
+
+    def __getattr__(self, name: str) -> Any:
+        named = self.__dict__.get("_named", {})
+        if name not in named:
+            raise AttributeError(f"a configuration has no {name} here; it has {', '.join(named)}")
+        return named[name]
 
     def to_dict(self) -> dict[str, Any]:
         """All of it."""
@@ -443,9 +449,7 @@ class Tokenizer:
         if return_tensors is None:
             ids, mask = (rows[0], masks[0]) if is_one else (rows, masks)
             return Encoding(input_ids=ids, attention_mask=mask)
-        return Encoding(
-            input_ids=_tensors(rows, return_tensors), attention_mask=_tensors(masks, return_tensors)
-        )
+        return Encoding(input_ids=_tensors(rows, return_tensors), attention_mask=_tensors(masks, return_tensors))
 
     def decode(self, ids: Any, skip_special_tokens: bool = False, **_: Any) -> str:
         """The text of tokens in a row, or of one."""
@@ -464,7 +468,9 @@ class Tokenizer:
 
     def convert_tokens_to_ids(self, tokens: Any) -> Any:
         """The ids of texts that are one token each, with plain spaces."""
-        return self._model.token_id(tokens) if isinstance(tokens, str) else [self._model.token_id(one) for one in tokens]
+        return (
+            self._model.token_id(tokens) if isinstance(tokens, str) else [self._model.token_id(one) for one in tokens]
+        )
 
     def tokenize(self, text: str) -> list[str]:
         """The tokens of a text, with plain spaces."""

@@ -45,7 +45,9 @@ class IntervenableModelOutput(dict):
         self.collected_activations = collected_activations
 
     def __getitem__(self, key: Any) -> Any:
-        return [one for one in self.values() if one is not None][key] if isinstance(key, int) else super().__getitem__(key)
+        return (
+            [one for one in self.values() if one is not None][key] if isinstance(key, int) else super().__getitem__(key)
+        )
 
 
 class _Place(NamedTuple):
@@ -277,7 +279,9 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
         if given is None:
             return {name: Located([None] * len(keys), [None] * len(keys)) for name, keys in self._arrows(groups)}
         if not isinstance(given, dict):
-            raise InputError(f"unit_locations of type {type(given).__name__}", "give {'sources->base': …} or {'base': …}")
+            raise InputError(
+                f"unit_locations of type {type(given).__name__}", "give {'sources->base': …} or {'base': …}"
+            )
         if self.mode == "parallel":
             key = next((one for one in ("sources->base", "base") if one in given), None)
             if key is None or len(given) != 1:
@@ -285,11 +289,11 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
             return {"sources->base": located(key, given[key], units, examples)}
         arrows = dict(self._arrows(groups))
         if set(given) == {"base"} or (set(given) == {"sources->base"} and constants):
-            key = next(iter(given))
-            whole = located(key, given[key], units, examples)
-            by_key = dict(zip(self.sorted_keys, zip(*whole)))
+            which = str(next(iter(given)))
+            whole = located(which, given[which], units, examples)
+            sides = dict(zip(self.sorted_keys, zip(*whole)))
             return {
-                name: Located([by_key[key][0] for key in keys], [by_key[key][1] for key in keys])
+                name: Located([sides[key][0] for key in keys], [sides[key][1] for key in keys])
                 for name, keys in arrows.items()
             }
         unknown = [key for key in given if key not in arrows]
@@ -319,7 +323,8 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
             )
             if needs and has_none and not constants:
                 raise InputError(
-                    f"{place.key} has nothing to put in", "give sources, source_representations, or a source_representation"
+                    f"{place.key} has nothing to put in",
+                    "give sources, source_representations, or a source_representation",
                 )
 
     def _program(self, call: _Call) -> tuple[Program, list[str], list[Any]]:
@@ -334,10 +339,10 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
             )
         collected: dict[str, Any] = {}
         # Sources first: in serial mode each is edited from the one before it.
-        levels = range(last) if self.mode == "serial" else [None]
-        for level in levels:
-            places = [place for place in self._places if level is None or place.group == level]
-            is_last = level is None or level == last - 1
+        is_serial = self.mode == "serial"
+        for level in range(last if is_serial else 1):
+            places = [place for place in self._places if not is_serial or place.group == level]
+            is_last = not is_serial or level == last - 1
             edited = runs if is_last else stages[level + 1]
             batch = call.base if is_last else call.sources[level + 1]
             if edited is None or batch is None:
@@ -357,7 +362,9 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
             whole = call.locations["sources->base"]
             number = self.sorted_keys.index(place.key)
         else:
-            (name,) = (name for name, keys in self._arrows(list(self._intervention_group.values())) if place.key in keys)
+            (name,) = (
+                name for name, keys in self._arrows(list(self._intervention_group.values())) if place.key in keys
+            )
             if name not in call.locations:
                 return None
             whole = call.locations[name]
@@ -413,7 +420,9 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
             settings, op = dict(native.settings), native.op
             if op == "skip":
                 op, value = self._skipped(place, value)
-            dims = dims_of(call.subspaces[place.key], example, intervention.subspace_partition, self._width(place, joint))
+            dims = dims_of(
+                call.subspaces[place.key], example, intervention.subspace_partition, self._width(place, joint)
+            )
             count = len(heads or []) if place.unit != "pos" else len(positions or [])
             program.edit(
                 run,
@@ -444,10 +453,14 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
         if wanted is None or isinstance(wanted, list):
             return wanted
         width = width_of(self._handle.core.info, place.site)
-        whole = width is None or wanted >= width * (int(self.representations[place.key].max_number_of_units) if joint else 1)
+        whole = width is None or wanted >= width * (
+            int(self.representations[place.key].max_number_of_units) if joint else 1
+        )
         return None if whole else wanted
 
-    def _units(self, place: _Place, batch: Batch, example: int, units: Any) -> tuple[list[int] | None, list[int] | None]:
+    def _units(
+        self, place: _Place, batch: Batch, example: int, units: Any
+    ) -> tuple[list[int] | None, list[int] | None]:
         """Positions and heads of one example; None for all."""
         if units is None:
             return None, None
@@ -484,10 +497,10 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
         readings, picked = [], []
         for example, run in enumerate(runs):
             positions, heads = self._units(place, batch, example, units)
-            once = None if positions is None else list(dict.fromkeys(positions))
             # A position may be named twice; it is read once.
-            picked.append(None if positions is None or once == positions else [once.index(one) for one in positions])
-            readings.append(program.reading(run, place.site, place.layer, once, heads))
+            once = list(dict.fromkeys(positions or []))
+            picked.append(None if once == (positions or []) else [once.index(one) for one in positions or []])
+            readings.append(program.reading(run, place.site, place.layer, once or None, heads))
         is_matrix = place.site in ("attention_weight", "attention_score")
         rows = [
             one if which is None else one[:, which] if is_matrix else one[which]
@@ -567,7 +580,7 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
                 positions = list(range(len(batch.ids[example])))
             if place.site in ("attention_weight", "attention_score"):
                 # Head by head: rows of a query each.
-                parts = [([head], one) for head, one in zip(heads or range(len(own)), own)]
+                parts: list[Any] = [([head], one) for head, one in zip(heads or range(len(own)), own)]
             else:
                 parts = [(heads, own)]
             for which, one in parts:
@@ -713,7 +726,9 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
         save(self, Path(save_directory))
 
     @staticmethod
-    def load(load_directory: Any, model: Handle, local_directory: Any = None, from_huggingface_hub: bool = False, **_: Any) -> IntervenableModel:
+    def load(
+        load_directory: Any, model: Handle, local_directory: Any = None, from_huggingface_hub: bool = False, **_: Any
+    ) -> IntervenableModel:
         """Interventions of a folder: ours, or one that pyvene has saved."""
         from .saving import load
 
@@ -795,4 +810,3 @@ def _parted(x: Any, shape: tuple[int, ...]) -> Any:
         return x.reshape(*shape[:2], -1)
     b, h, n, _ = shape
     return x.reshape(b, n, h, -1).swapaxes(1, 2)
-

@@ -11,7 +11,8 @@ True
 
 from __future__ import annotations
 
-from typing import Any, Callable, ClassVar, NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -59,7 +60,7 @@ class Intervention(Module):
         self.subspace_partition = _partition(options.get("subspace_partition"))
         width = options.get("embed_dim")
         self.embed_dim = None if width is None else int(width)
-        self.interchange_dim = self.embed_dim
+        self.interchange_dim: Any = self.embed_dim
         source = options.get("source_representation")
         self.is_source_constant = source is not None or bool(options.get("hidden_source_representation"))
         self._hold("source_representation", None if source is None else source)
@@ -105,7 +106,7 @@ class Intervention(Module):
 class LocalistRepresentationIntervention(Module):
     """Marks interventions on each unit by itself."""
 
-    couples_units = False
+    couples_units: ClassVar[bool] = False
     is_repr_distributed = False
 
 
@@ -240,6 +241,8 @@ class LowRankRotatedSpaceIntervention(_Rotated):
 
 class _Tempered:
     """Has a temperature."""
+
+    temperature: Any
 
     def get_temperature(self) -> Any:
         """The temperature."""
@@ -392,7 +395,7 @@ class LambdaIntervention(Module):
 
     def native(self) -> None:
         """The engine does nothing for it."""
-        return None
+        return
 
     def forward(self, *arguments: Any, **options: Any) -> Any:
         """Calls the function."""

@@ -8,7 +8,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from .handles import BaseModel, CausalLM, Config, Handle, Tokenizer, load
 
@@ -25,7 +26,9 @@ def _with_head(architecture: str, default: str | None) -> Callable[..., tuple[Co
         name: str | None = default, cache_dir: Any = None, config: Any = None, dtype: Any = None, **options: Any
     ) -> tuple[Config, Tokenizer | None, Handle]:
         if config is not None:
-            raise NotImplementedError("a model of random weights by its config: save one with transformers, and load that")
+            raise NotImplementedError(
+                "a model of random weights by its config: save one with transformers, and load that"
+            )
         if name is None:
             raise NotImplementedError("a model without a name: give a directory, a file or an alias")
         return load(name, architecture, CausalLM, **options)

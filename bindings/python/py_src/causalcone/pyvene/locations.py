@@ -16,7 +16,8 @@ Units "h.pos" have a pair (heads, positions) where others have a list: n pairs o
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 

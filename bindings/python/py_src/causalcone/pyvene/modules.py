@@ -5,7 +5,8 @@ Plain ones hold numbers and cannot be trained by torch; `causalcone.Experiment.t
 
 from __future__ import annotations
 
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 

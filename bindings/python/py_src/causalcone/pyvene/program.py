@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -99,7 +100,7 @@ class Program:
         where a gradient is to flow."""
         collects = []
         for one in readings:
-            collect = {"run": one.run, "site": one.site, "op": "collect"}
+            collect: dict[str, Any] = {"run": one.run, "site": one.site, "op": "collect"}
             if one.layer is not None:
                 collect["layers"] = [one.layer]
             if one.positions is not None:

@@ -141,8 +141,6 @@ def _restore(intervention: Any, state: dict[str, np.ndarray], key: str) -> None:
         intervention.load_state_dict(state)
 
 
-
-
 def _read(folder: Path, key: str) -> dict[str, np.ndarray]:
     for ending in ("bin", "safetensors"):
         path = folder / f"intkey_{key}.{ending}"
@@ -164,7 +162,9 @@ def _class(name: str) -> type[Intervention]:
     found = re.fullmatch(r"<class '(?:[\w.]+\.)?(\w+)'>", name)
     kind = getattr(interventions, found[1], None) if found else None
     if kind is None or not (isinstance(kind, type) and issubclass(kind, Intervention)):
-        raise InputError(f"{name} is no intervention that can be loaded", "make the IntervenableModel, and load its parameters")
+        raise InputError(
+            f"{name} is no intervention that can be loaded", "make the IntervenableModel, and load its parameters"
+        )
     return kind
 
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 def _torch() -> Any:
     torch = imported_torch()
     if torch is None:
-        raise NotImplementedError("train_alignment fits by torch, which is not imported: use causalcone.Experiment.train")
+        raise NotImplementedError(
+            "train_alignment fits by torch, which is not imported: use causalcone.Experiment.train"
+        )
     return torch
 
 

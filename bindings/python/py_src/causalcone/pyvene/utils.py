@@ -25,7 +25,9 @@ def embed_to_distrib(model: Handle, embed: Any, log: bool = False, logits: bool 
     """What rows behind the last norm say next, (…, d) to (…, vocab): probabilities, or their logarithms with `log`, or
     logits. Of every family, whose own unembedding is used."""
     if not isinstance(model, Handle):
-        raise InputError(f"embed_to_distrib: a model of type {type(model).__name__}", "give one that create_gpt2 … gave")
+        raise InputError(
+            f"embed_to_distrib: a model of type {type(model).__name__}", "give one that create_gpt2 … gave"
+        )
     found = take(model.unembed(embed))
     if logits:
         return give(found)

@@ -1,3 +1,3 @@
 """The helpers, under pyvene's own path."""
 
-from ..utils import *  # noqa: F401, F403
+from ..utils import *

@@ -1,3 +1,3 @@
 """The configuration, under pyvene's own path."""
 
-from ..config import *  # noqa: F401, F403
+from ..config import *

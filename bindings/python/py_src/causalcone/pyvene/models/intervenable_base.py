@@ -1,3 +1,3 @@
 """The model, under pyvene's own path."""
 
-from ..intervenable import *  # noqa: F401, F403
+from ..intervenable import *

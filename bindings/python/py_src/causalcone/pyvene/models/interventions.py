@@ -1,3 +1,3 @@
 """The interventions, under pyvene's own path."""
 
-from ..interventions import *  # noqa: F401, F403
+from ..interventions import *
