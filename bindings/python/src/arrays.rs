@@ -11,7 +11,7 @@ use pyo3::types::PyDict;
 use std::collections::HashMap;
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Constants of more numbers than this are not looked for among earlier ones.
 const MOST_NUMBERS: usize = 1 << 16;
@@ -96,7 +96,7 @@ pub(crate) struct Gift {
 impl Gift {
     /// Takes arrays and functions by name; arrays in `wanted` become variables.
     pub(crate) fn new(
-        constants: &mut Constants,
+        constants: &Mutex<Constants>,
         arrays: Option<&Bound<'_, PyDict>>,
         functions: Option<&Bound<'_, PyDict>>,
         wanted: &[String],
@@ -114,7 +114,8 @@ impl Gift {
                 gift.variables.push((name.clone(), variable));
                 tensor
             } else {
-                constants.tensor(&array)?
+                // Held for this alone: Python may have another thread go on wherever it is called.
+                constants.lock().unwrap_or_else(PoisonError::into_inner).tensor(&array)?
             };
             gift.given.tensors.insert(name, tensor);
         }

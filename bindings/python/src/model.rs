@@ -21,7 +21,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use serde_json::{Value, json};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 /// What was read of a run: its name, the site, the layer, the positions, the numbers.
 type Found = (String, &'static str, Option<usize>, Vec<usize>, Py<PyAny>);
@@ -58,8 +58,7 @@ impl Loaded {
         (listener, wanted): (Option<Py<PyAny>>, &[String]),
     ) -> Result<Written> {
         let watch = Arc::new(Watch::new(listener));
-        let mut constants = self.constants.lock().unwrap_or_else(PoisonError::into_inner);
-        let Gift { given, variables } = Gift::new(&mut constants, arrays, functions, wanted, &watch)?;
+        let Gift { given, variables } = Gift::new(&self.constants, arrays, functions, wanted, &watch)?;
         let has_functions = !given.closures.is_empty();
         let mut file = ExperimentFile::from_json(document)?;
         file.given = given;
@@ -104,6 +103,7 @@ impl Model {
             Some(weights) => serde_json::from_value(Value::String(weights.into()))
                 .map_err(|e| Failure::input(format!("weights: {e}"), None))?,
         };
+        refuse_forks()?;
         let watch = Watch::new(listener);
         let model = watched(py, &watch, |report| Ok(causalcone::Model::load_as(name, precision, report)?))?;
         let (memo, constants) = (Mutex::new(Memo::new(keep)), Mutex::default());
@@ -129,7 +129,8 @@ impl Model {
             "name": model.name(), "family": config.family, "layers": config.layers, "width": config.width,
             "heads": config.heads, "kv_heads": config.kv_heads, "head_dim": config.head_dim,
             "mlp_width": config.mlp_width, "vocab": config.vocab, "context": config.context, "tied": config.tied,
-            "parameters": config.parameters(), "gated": config.mlp.gated,
+            "parameters": config.parameters(), "logit_softcap": config.logit_softcap,
+            "embedding_scale": config.embedding_scale, "gated": config.mlp.gated,
             "has_tokenizer": model.tokenizer().is_some(), "ends": model.ends(),
             "sites": sites.map(causalcone::Site::name).collect::<Vec<_>>(),
             "bos": model.tokenizer().and_then(causalcone::Tokenizer::bos),
@@ -529,8 +530,23 @@ impl Model {
 
 impl Model {
     fn get(&self) -> Result<Arc<Loaded>> {
+        refuse_forks()?;
         self.loaded.read().unwrap_or_else(PoisonError::into_inner).clone().ok_or(Failure::Closed)
     }
+}
+
+/// Refuses to work in a process that was forked from one that has: the threads that compute stayed behind there, and
+/// would be waited for without an end.
+fn refuse_forks() -> Result<()> {
+    static FIRST: OnceLock<u32> = OnceLock::new();
+    if *FIRST.get_or_init(std::process::id) == std::process::id() {
+        return Ok(());
+    }
+    let problem = "this process was forked from one that has used causalcone, whose threads are not in it";
+    Err(Failure::input(
+        problem,
+        Some("start processes by multiprocessing's \"spawn\", and load the model there"),
+    ))
 }
 
 fn found_of(py: Python<'_>, run: &str, place: &Place, tensor: &candle_core::Tensor) -> PyResult<Found> {

@@ -260,3 +260,20 @@ def test_ctrl_c_stops_a_sweep():
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=120)[0] == "stopped True\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are forked on Unix")
+def test_a_forked_process_is_told(model):
+    added(model, np.ones(32))
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            added(model, np.ones(32))
+            said = "nothing"
+        except cc.InputError as error:
+            said = str(error)
+        os.write(writer, said.encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert b"spawn" in os.read(reader, 1000)

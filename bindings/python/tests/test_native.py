@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 import threading
 
 import causalcone as cc
@@ -265,6 +267,24 @@ def test_one_model_serves_many_threads():
     [thread.join() for thread in threads]
     for number, theirs in enumerate(expected):
         np.testing.assert_allclose(found[number], theirs, atol=1e-6)
+
+
+def test_a_large_array_is_copied_once():
+    resource = pytest.importorskip("resource", reason="this system does not tell what a process has held")
+    assert resource
+    script = f"""
+import resource, numpy as np, causalcone as cc
+model = cc.Model({TINY!r})
+rows = np.zeros((400_000, model.width), dtype=np.float32)
+model.unembed(rows[:1])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+array = model.unembed(rows)
+rise = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+assert array.nbytes > 450e6
+# What is computed, and the copy that is returned.
+assert rise < 2.1 * array.nbytes, (rise, array.nbytes)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_a_progress_bar_is_drawn(model, capsys):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -25,10 +26,14 @@ class Progress:
         if show is None and not (in_notebook or sys.stderr.isatty()):
             return None
         try:
-            from tqdm.auto import tqdm
+            import tqdm
         except ImportError:
             return None
-        return tqdm
+        if in_notebook and importlib.util.find_spec("ipywidgets"):
+            import tqdm.notebook
+
+            return tqdm.notebook.tqdm
+        return tqdm.tqdm
 
     @property
     def listener(self) -> Listener | None:

@@ -70,9 +70,12 @@ from .loading import (
     create_olmo2,
     create_qwen2,
     create_qwen3,
+    type_to_dimension_mapping,
+    type_to_module_mapping,
 )
 from .utils import (
     GET_LOC,
+    _do_intervention_by_swap,
     closeness_to_permutation_loss,
     count_parameters,
     create_directory,
@@ -161,4 +164,6 @@ __all__ = [
     "sigmoid_boundary",
     "sm",
     "top_vals",
+    "type_to_dimension_mapping",
+    "type_to_module_mapping",
 ]

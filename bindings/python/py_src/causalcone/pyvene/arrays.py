@@ -1,5 +1,7 @@
 """NumPy arrays with the few methods of torch tensors that tutorials use, for where torch is not installed.
 
+What NumPy has under the same name stays NumPy's: `size` is a number.
+
 >>> from causalcone.pyvene import arrays as torch
 >>> torch.zeros(3).clone().unsqueeze(0).unsqueeze(0).shape
 (1, 1, 3)
@@ -20,7 +22,7 @@ from .._arrays import imported_torch, is_tensor
 class Array(np.ndarray):
     """A NumPy array that answers to the names of a torch tensor's methods."""
 
-    def clone(self) -> Array:
+    def clone(self) -> Any:
         """A copy."""
         return self.copy()
 
@@ -52,19 +54,15 @@ class Array(np.ndarray):
         """With an axis of length 1 more."""
         return np.expand_dims(self, dim).view(Array)
 
-    def squeeze(self, dim: Any = None) -> Array:  # type: ignore[override]
-        """Without an axis of length 1, or without any."""
+    def squeeze(self, dim: Any = None, axis: Any = None) -> Any:  # type: ignore[override]
+        """Without an axis of length 1, or without any; an axis that is longer stays."""
         if dim is not None and self.shape[dim] != 1:
             return self
-        return super().squeeze(axis=dim)
+        return super().squeeze(axis=axis if dim is None else dim)
 
-    def t(self) -> Array:
+    def t(self) -> Any:
         """The transpose of a matrix."""
         return self.T
-
-    def size(self, dim: int | None = None) -> Any:  # type: ignore[override]
-        """The shape, or one axis of it."""
-        return self.shape if dim is None else self.shape[dim]
 
     def dim(self) -> int:
         """How many axes there are."""
@@ -79,21 +77,13 @@ class Array(np.ndarray):
         shifted = np.exp(self - self.max(axis=dim, keepdims=True))
         return (shifted / shifted.sum(axis=dim, keepdims=True)).view(Array)
 
-    def _along(self, name: str, dim: Any, keepdim: bool, axis: Any, keepdims: bool, options: Any) -> Any:
-        axis = dim if dim is not None else axis
-        return getattr(super(), name)(axis=axis, keepdims=keepdim or keepdims, **options)
-
-    def mean(
-        self, dim: Any = None, keepdim: bool = False, axis: Any = None, keepdims: bool = False, **options: Any
-    ) -> Any:  # type: ignore[override]
+    def mean(self, dim: Any = None, keepdim: bool = False, **options: Any) -> Any:  # type: ignore[override]
         """The mean, of all or along an axis."""
-        return self._along("mean", dim, keepdim, axis, keepdims, options)
+        return super().mean(**_reduced(dim, keepdim, options))
 
-    def sum(
-        self, dim: Any = None, keepdim: bool = False, axis: Any = None, keepdims: bool = False, **options: Any
-    ) -> Any:  # type: ignore[override]
+    def sum(self, dim: Any = None, keepdim: bool = False, **options: Any) -> Any:  # type: ignore[override]
         """The sum, of all or along an axis."""
-        return self._along("sum", dim, keepdim, axis, keepdims, options)
+        return super().sum(**_reduced(dim, keepdim, options))
 
     @property
     def device(self) -> str:  # type: ignore[override]
@@ -148,6 +138,13 @@ def randn(*shape: int | Sequence[int]) -> Array:
 def softmax(x: Any, dim: int = -1) -> Array:
     """The softmax along an axis."""
     return tensor(x).softmax(dim)
+
+
+def _reduced(dim: Any, keepdim: bool, options: dict[str, Any]) -> dict[str, Any]:
+    """torch's names of what NumPy calls axis and keepdims, which may be there as well."""
+    options.setdefault("axis", dim)
+    options.setdefault("keepdims", keepdim)
+    return options
 
 
 def _shape(shape: tuple[Any, ...]) -> Any:

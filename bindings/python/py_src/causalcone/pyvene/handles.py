@@ -155,11 +155,11 @@ def _cross_entropy(logits: Any, labels: Any) -> Any:
 
 
 class _Matrix:
-    """An embedding, or an unembedding: called with ids or rows; `weight` is the whole matrix, (vocab, d)."""
+    """An embedding, or an unembedding: called with ids or rows; `weight` is a copy of the matrix, (vocab, d)."""
 
-    def __init__(self, handle: Handle, call: Callable[[Any], Any]) -> None:
-        self._handle = handle
+    def __init__(self, call: Callable[[Any], Any], weight: Callable[[], Any]) -> None:
         self._call = call
+        self._weight = weight
 
     def __call__(self, x: Any) -> Any:
         return self._call(x)
@@ -167,7 +167,7 @@ class _Matrix:
     @property
     def weight(self) -> Any:
         """A copy of the matrix."""
-        return self._handle._embedding_matrix()
+        return self._weight()
 
 
 class Config:
@@ -243,7 +243,7 @@ class Handle:
         self.config = Config(model, architecture)
         self.name_or_path = model.name
         self._matrix: Any = None
-        self.wte = self.embed_tokens = self.embed_in = _Matrix(self, self._embed)
+        self.wte = self.embed_tokens = self.embed_in = _Matrix(self._embed, self._embedding_matrix)
         self.h = self.layers = _Blocks(model.layers)
 
     @property
@@ -255,8 +255,10 @@ class Handle:
 
     @property
     def lm_head(self) -> Any:
-        """The unembedding, called with rows behind the last norm; its `weight` where it is the embedding."""
-        return _Matrix(self, self.unembed)
+        """The unembedding, called with rows behind the last norm."""
+        return _Matrix(self.unembed, self._unembedding_matrix)
+
+    embed_out = lm_head
 
     def get_input_embeddings(self) -> Any:
         """The embedding."""
@@ -271,13 +273,28 @@ class Handle:
         if ids.dtype.kind not in "iu":
             raise InputError(f"token ids of {ids.dtype}, where whole numbers fit")
         rows = self.core._native.embeddings(as_ids(ids.reshape(-1), "token ids"))
+        # As transformers has it: Gemma 1 and 2 scale what their embedding gives, Gemma 3's gives it scaled.
+        if not self.core.family.startswith("gemma3"):
+            rows = self._unscaled(rows)
         return give(rows.reshape(*ids.shape, rows.shape[-1]))
+
+    def _unscaled(self, rows: np.ndarray) -> np.ndarray:
+        scale = self.core.info["embedding_scale"]
+        return rows if scale == 1 else rows / np.float32(scale)
 
     def _embedding_matrix(self) -> Any:
         if self._matrix is None:
-            self._matrix = self.core._native.embeddings(list(range(self.config.vocab_size)))
-            self._matrix.flags.writeable = True
-        return give(self._matrix)
+            self._matrix = self._unscaled(self.core._native.embeddings(list(range(self.config.vocab_size))))
+        return give(self._matrix.copy())
+
+    def _unembedding_matrix(self) -> Any:
+        if self.config.tie_word_embeddings:
+            return self._embedding_matrix()
+        if self.core.info["logit_softcap"] is not None:
+            raise NotImplementedError("lm_head.weight of a model whose logits are capped: call lm_head with rows")
+        # Unit vectors have the matrix's columns as their logits.
+        columns = self.core._native.unembed(np.eye(self.config.hidden_size, dtype=np.float32))
+        return give(np.ascontiguousarray(columns.T))
 
     def unembed(self, hidden: Any) -> Any:
         """Logits of rows behind the last norm, (…, d) to (…, vocab)."""

@@ -74,3 +74,17 @@ create_llava = _lacking("create_llava", "models of images")
 create_backpack_gpt2 = _lacking("create_backpack_gpt2", "backpack models")
 GRUConfig = _lacking("GRUConfig", "recurrent networks")
 IntervenableNdifModel = _lacking("IntervenableNdifModel", "models on other machines")
+
+
+class _Mapping(dict[Any, Any]):
+    """Stands for pyvene's tables of modules: components are found without them here."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        raise NotImplementedError(f"a new type of model, {key}: load it by create_causal_lm, if it is of a family there is")
+
+    def __missing__(self, key: Any) -> Any:
+        raise NotImplementedError("components are the names of sites here: see causalcone.Model.sites")
+
+
+type_to_module_mapping = _Mapping()
+type_to_dimension_mapping = _Mapping()
