@@ -78,7 +78,10 @@ def test_the_tokenizer_is_called_as_hugging_faces():
     assert tokenizer("The", return_tensors="np").input_ids.ndim == 2
     token = tokenizer.convert_tokens_to_ids("T")
     assert tokenizer.convert_ids_to_tokens(token) == "T" and len(tokenizer) == 300
-    for wrong in (lambda: tokenizer("T", return_tensors="tf"), lambda: tokenizer(["T", "The capital"], return_tensors="np")):
+    for wrong in (
+        lambda: tokenizer("T", return_tensors="tf"),
+        lambda: tokenizer(["T", "The capital"], return_tensors="np"),
+    ):
         with pytest.raises(cc.InputError):
             wrong()
     with pytest.raises(AttributeError):

@@ -15,20 +15,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from .._arrays import imported_torch, is_tensor
+from .._arrays import is_tensor
 from .._errors import InputError
 from . import modules
-from .arrays import give, take
-from .components import heads_of, site_of, width_of
+from .arrays import give
+from .calls import Caller, Place
+from .components import site_of, width_of
 from .config import IntervenableConfig, RepresentationConfig
 from .handles import Batch, Handle, Output
-from .interventions import CollectIntervention, LambdaIntervention, SkipIntervention, TrainableIntervention
-from .locations import Located, dims_of, located, representations_of, rows_of, subspaces_of
-from .program import Program, grown, is_missing
+from .interventions import CollectIntervention, LambdaIntervention, TrainableIntervention
+from .program import Program, grown
 
 
 class IntervenableModelOutput(dict):
@@ -48,31 +48,6 @@ class IntervenableModelOutput(dict):
         return (
             [one for one in self.values() if one is not None][key] if isinstance(key, int) else super().__getitem__(key)
         )
-
-
-class _Place(NamedTuple):
-    """Where one intervention is made."""
-
-    key: str
-    group: int
-    unit: str
-    site: str
-    layer: int | None
-    order: tuple[float, int]
-    intervention: Any
-
-
-class _Call(NamedTuple):
-    """What one call asks for, in one form."""
-
-    base: Batch
-    sources: list[Batch | None]
-    locations: dict[str, Located]
-    constants: dict[str, Any]
-    subspaces: dict[str, Any]
-    is_generation: bool
-    steps: str | None
-    more: dict[str, Any]
 
 
 class IntervenableModel(modules.Module):  # type: ignore[misc]
@@ -108,8 +83,10 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
         self.interventions = modules.ModuleDict({})
         self.full_intervention_outputs: list[Any] = []
         self._intervention_group: dict[int, list[str]] = {}
-        self._places: list[_Place] = []
+        self._places: list[Place] = []
         self._make()
+        groups = list(self._intervention_group.values())
+        self._caller = Caller(model, self._places, groups, self.mode, self.full_intervention_outputs)
         self.return_collect_activations = any(
             isinstance(one, CollectIntervention) for one in self.interventions.values()
         )
@@ -135,12 +112,12 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
         for number, one in enumerate(self.config.representations):
             site, layer = site_of(info["family"], one.component, one.layer)
             width = width_of(info, site)
+            units = int(one.max_number_of_units or 1)
             key = _key_of(one, counts)
             if one.intervention is not None:
                 intervention = one.intervention
             else:
                 kind = kinds[number] if isinstance(kinds, (list, tuple)) else kinds
-                units = int(one.max_number_of_units or 1)
                 intervention = kind(
                     **one._asdict() | {"embed_dim": None if width is None else width * units, "use_fast": self.use_fast}
                 )
@@ -161,10 +138,9 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
             depth = (-1.0 if site == "embedding" else float("inf")) if layer is None else float(layer)
             if layer is not None and not 0 <= layer < info["layers"]:
                 raise InputError(f"layer {layer} of {key}", f"layers are 0 to {info['layers'] - 1}")
-            numbers = list(self._intervention_group)
-            self._places.append(
-                _Place(key, numbers.index(group), one.unit, site, layer, (depth, order.get(site, 0)), intervention)
-            )
+            of_groups = list(self._intervention_group).index(group)
+            moment = (depth, order.get(site, 0))
+            self._places.append(Place(key, of_groups, one.unit, site, layer, moment, intervention, units))
 
     def forward(
         self,
@@ -189,11 +165,11 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
         units and has nothing to put in.
         """
         self.full_intervention_outputs.clear()
-        call = self._call(
+        call = self._caller.call(
             base, sources, unit_locations, source_representations, subspaces, intervention_additional_kwargs
         )
         original = self._handle._output(call.base, labels)
-        program, runs, collected = self._program(call)
+        program, runs, collected = self._caller.program(call)
         edited = self._output(program, runs, call.base, labels)
         # Now, so that what cannot be done is refused here and not when the result is looked at.
         edited.last_hidden_state  # noqa: B018
@@ -232,411 +208,12 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
                 unit_locations = {key: _first_unit(value) for key, value in unit_locations.items()}
         elif unit_locations is not None:
             steps = "prompt"
-        call = self._call(
+        call = self._caller.call(
             base, sources, unit_locations, source_representations, subspaces, intervention_additional_kwargs
         )
         call = call._replace(is_generation=True, steps=steps)
-        program, runs, _ = self._program(call)
+        program, runs, _ = self._caller.program(call)
         return grown(program, call.base, runs, options)
-
-    def _call(
-        self,
-        base: Any,
-        sources: Any,
-        unit_locations: dict[str, Any] | None,
-        source_representations: Any,
-        subspaces: Any,
-        more: dict[str, Any] | None,
-    ) -> _Call:
-        batch = Batch(base, self._handle.core)
-        groups = list(self._intervention_group.values())
-        given: list[Any] = [None] * len(groups) if is_missing(sources) else sources
-        if not isinstance(given, (list, tuple)):
-            given = [given]
-        if len(given) == 1 and len(groups) > 1:
-            given = list(given) * len(groups)
-        if len(given) != len(groups):
-            raise InputError(f"{len(given)} sources for {len(groups)} groups of interventions")
-        made: dict[int, Batch] = {}
-        batches: list[Batch | None] = []
-        for one in given:
-            if one is not None and id(one) not in made:
-                made[id(one)] = Batch(one, self._handle.core)
-                if len(made[id(one)]) != len(batch):
-                    raise InputError(f"a source of {len(made[id(one)])} examples for a base of {len(batch)}")
-            batches.append(None if one is None else made[id(one)])
-        keys = self.sorted_keys
-        constants = representations_of(source_representations, keys)
-        own = subspaces_of(subspaces, len(keys), len(batch))
-        locations = self._locations(unit_locations, len(batch), constants)
-        if unit_locations is not None:
-            self._refuse_nothing(batches, constants, is_missing(sources))
-        return _Call(batch, batches, locations, constants, dict(zip(keys, own)), False, None, more or {})
-
-    def _locations(self, given: dict[str, Any] | None, examples: int, constants: dict[str, Any]) -> dict[str, Located]:
-        units = [place.unit for place in self._places]
-        groups = list(self._intervention_group.values())
-        if given is None:
-            return {name: Located([None] * len(keys), [None] * len(keys)) for name, keys in self._arrows(groups)}
-        if not isinstance(given, dict):
-            raise InputError(
-                f"unit_locations of type {type(given).__name__}", "give {'sources->base': …} or {'base': …}"
-            )
-        if self.mode == "parallel":
-            key = next((one for one in ("sources->base", "base") if one in given), None)
-            if key is None or len(given) != 1:
-                raise InputError(f"unit_locations for {', '.join(given)}", "in parallel mode 'sources->base' or 'base'")
-            return {"sources->base": located(key, given[key], units, examples)}
-        arrows = dict(self._arrows(groups))
-        if set(given) == {"base"} or (set(given) == {"sources->base"} and constants):
-            which = str(next(iter(given)))
-            whole = located(which, given[which], units, examples)
-            sides = dict(zip(self.sorted_keys, zip(*whole)))
-            return {
-                name: Located([sides[key][0] for key in keys], [sides[key][1] for key in keys])
-                for name, keys in arrows.items()
-            }
-        unknown = [key for key in given if key not in arrows]
-        if unknown:
-            raise InputError(f"unit_locations for {unknown[0]!r}", f"in serial mode: {', '.join(arrows)}")
-        by_key = {place.key: place.unit for place in self._places}
-        return {
-            name: located(name, given[name], [by_key[key] for key in keys], examples)
-            for name, keys in arrows.items()
-            if name in given
-        }
-
-    def _arrows(self, groups: list[list[str]]) -> list[tuple[str, list[str]]]:
-        if self.mode == "parallel":
-            return [("sources->base", self.sorted_keys)]
-        ends = [f"source_{number + 1}" for number in range(len(groups) - 1)] + ["base"]
-        return [(f"source_{number}->{end}", keys) for number, (end, keys) in enumerate(zip(ends, groups))]
-
-    def _refuse_nothing(self, sources: list[Batch | None], constants: dict[str, Any], has_none: bool) -> None:
-        """An intervention that is told its units and has nothing to put in would change nothing without a word. A
-        source that is None on purpose, among others, leaves its group out."""
-        for place in self._places:
-            needs = not (
-                place.intervention.is_source_constant
-                or isinstance(place.intervention, LambdaIntervention)
-                or place.key in constants
-            )
-            if needs and has_none and not constants:
-                raise InputError(
-                    f"{place.key} has nothing to put in",
-                    "give sources, source_representations, or a source_representation",
-                )
-
-    def _program(self, call: _Call) -> tuple[Program, list[str], list[Any]]:
-        """The call's runs and edits, what is computed in Python computed on the way; and what is collected."""
-        program = Program(self._handle)
-        last = len(self._intervention_group)
-        runs = [program.run(f"b{example}", ids) for example, ids in enumerate(call.base.ids)]
-        stages: list[list[str] | None] = []
-        for number, source in enumerate(call.sources):
-            stages.append(
-                None if source is None else [program.run(f"s{number}_{e}", ids) for e, ids in enumerate(source.ids)]
-            )
-        collected: dict[str, Any] = {}
-        # Sources first: in serial mode each is edited from the one before it.
-        is_serial = self.mode == "serial"
-        for level in range(last if is_serial else 1):
-            places = [place for place in self._places if not is_serial or place.group == level]
-            is_last = not is_serial or level == last - 1
-            edited = runs if is_last else stages[level + 1]
-            batch = call.base if is_last else call.sources[level + 1]
-            if edited is None or batch is None:
-                continue
-            for place in sorted(places, key=lambda one: one.order):
-                located_at = self._located(call, place)
-                if located_at is None:
-                    continue
-                collect = self._edit(program, call, place, (edited, batch), stages[place.group], located_at)
-                if collect is not None:
-                    collected[place.key] = collect
-        found = [collected[key] for key in self.sorted_keys if key in collected]
-        return program, runs, found
-
-    def _located(self, call: _Call, place: _Place) -> tuple[Any, Any] | None:
-        if self.mode == "parallel":
-            whole = call.locations["sources->base"]
-            number = self.sorted_keys.index(place.key)
-        else:
-            (name,) = (
-                name for name, keys in self._arrows(list(self._intervention_group.values())) if place.key in keys
-            )
-            if name not in call.locations:
-                return None
-            whole = call.locations[name]
-            number = list(self._intervention_group.values())[place.group].index(place.key)
-        return whole.sources[number], whole.bases[number]
-
-    def _edit(
-        self,
-        program: Program,
-        call: _Call,
-        place: _Place,
-        edited: tuple[list[str], Batch],
-        source_runs: list[str] | None,
-        units: tuple[Any, Any],
-    ) -> Any:
-        """Adds one intervention of all examples; gives what it collects."""
-        runs, batch = edited
-        source_units, base_units = units
-        intervention = place.intervention
-        source = call.sources[place.group]
-        is_collect = isinstance(intervention, CollectIntervention)
-        is_lambda = isinstance(intervention, LambdaIntervention)
-        constant = call.constants.get(place.key, intervention.source_representation)
-        needs = not (intervention.is_source_constant or is_lambda)
-        if needs and constant is None and source_runs is None:
-            return None
-        native = intervention.native()
-        if is_collect:
-            return self._collect(program, call, place, edited, base_units)
-        if native is None:
-            return self._compute(program, call, place, edited, source_runs, units)
-        joint = intervention.couples_units and not intervention.keep_last_dim
-        parameters = {name: program.given(_detached(one)) for name, one in native.tensors.items()}
-        for example, run in enumerate(runs):
-            positions, heads = self._units(place, batch, example, base_units)
-            value: Any = None
-            if constant is not None and not isinstance(intervention, SkipIntervention):
-                shape = self._shape(place, batch, example, positions, heads)
-                if is_tensor(constant) and constant.requires_grad:
-                    rows: Any = constant.reshape(-1) if constant.numel() == shape[-1] else constant[example]
-                else:
-                    rows = rows_of(constant, example, len(batch), shape, place.key)
-                value = program.given(rows if is_tensor(rows) else program.vector(constant, rows))
-            elif needs and source_runs is not None and source is not None:
-                theirs, their_heads = self._units(place, source, example, source_units)
-                value = {"run": source_runs[example]}
-                if theirs is not None and theirs != positions:
-                    value["positions"] = theirs
-                elif theirs is None and len(source.ids[example]) < len(batch.ids[example]):
-                    raise InputError(f"{place.key}: a source shorter than its base", "say which units are meant")
-                if their_heads is not None and their_heads != heads:
-                    value["heads"] = their_heads
-            settings, op = dict(native.settings), native.op
-            if op == "skip":
-                op, value = self._skipped(place, value)
-            dims = dims_of(
-                call.subspaces[place.key], example, intervention.subspace_partition, self._width(place, joint)
-            )
-            count = len(heads or []) if place.unit != "pos" else len(positions or [])
-            program.edit(
-                run,
-                place.site,
-                place.layer,
-                op=op,
-                positions=positions,
-                heads=heads,
-                value=value,
-                parameters=parameters or None,
-                dims=dims,
-                joint=("heads" if place.unit != "pos" else "positions") if joint and count > 1 else None,
-                steps=call.steps if batch is call.base else None,
-                **settings,
-            )
-        return None
-
-    def _skipped(self, place: _Place, value: Any) -> tuple[str, Any]:
-        """A skip takes the module's input of the source run: an interchange with another site of it."""
-        inputs = {"block_output": "block_input", "mlp_output": "mlp_input", "attention_output": "attention_input"}
-        if place.site not in inputs:
-            raise NotImplementedError(f"{place.key}: skip is of {', '.join(inputs)}")
-        return "swap", {**value, "site": inputs[place.site]}
-
-    def _width(self, place: _Place, joint: bool) -> Any:
-        """The dimensions that are exchanged where no subspace is named: None for all."""
-        wanted = place.intervention.interchange_dim
-        if wanted is None or isinstance(wanted, list):
-            return wanted
-        width = width_of(self._handle.core.info, place.site)
-        whole = width is None or wanted >= width * (
-            int(self.representations[place.key].max_number_of_units) if joint else 1
-        )
-        return None if whole else wanted
-
-    def _units(
-        self, place: _Place, batch: Batch, example: int, units: Any
-    ) -> tuple[list[int] | None, list[int] | None]:
-        """Positions and heads of one example; None for all."""
-        if units is None:
-            return None, None
-        own = units[example]
-        if place.site in ("attention_weight", "attention_score") and place.unit in ("pos", "h"):
-            # The axis behind the examples is that of heads.
-            return None, list(own)
-        if place.unit == "pos":
-            return batch.positions(example, own), None
-        if heads_of(self._handle.core.info, place.site) is None:
-            raise InputError(f"{place.key}: unit {place.unit!r} of {place.site}, which has no heads")
-        if place.unit == "h":
-            return None, list(own)
-        if place.unit == "h.pos":
-            heads, positions = own
-            return batch.positions(example, positions), list(heads)
-        raise NotImplementedError(f"unit {place.unit!r}: there are pos, h and h.pos")
-
-    def _shape(
-        self, place: _Place, batch: Batch, example: int, positions: list[int] | None, heads: list[int] | None
-    ) -> tuple[int, ...]:
-        info = self._handle.core.info
-        count = len(batch.ids[example]) if positions is None else len(positions)
-        width = width_of(info, place.site)
-        has = heads_of(info, place.site)
-        if width is None:
-            return (len(heads) if heads else has or 1, count, len(batch.ids[example]))
-        return (count, width) if has is None else (count, len(heads) if heads else has, width)
-
-    def _read(self, program: Program, place: _Place, edited: tuple[list[str], Batch], units: Any) -> list[Any]:
-        """The activations of all examples as they now stand, as pyvene lays them out: units first, heads before
-        positions."""
-        runs, batch = edited
-        readings, picked = [], []
-        for example, run in enumerate(runs):
-            positions, heads = self._units(place, batch, example, units)
-            # A position may be named twice; it is read once.
-            once = list(dict.fromkeys(positions or []))
-            picked.append(None if once == (positions or []) else [once.index(one) for one in positions or []])
-            readings.append(program.reading(run, place.site, place.layer, once or None, heads))
-        is_matrix = place.site in ("attention_weight", "attention_score")
-        rows = [
-            one if which is None else one[:, which] if is_matrix else one[which]
-            for one, which in zip(program.read(readings), picked)
-        ]
-        return [one.swapaxes(0, 1) for one in rows] if place.site.startswith("head_") else rows
-
-    def _stacked(self, rows: list[Any], batch: Batch, units: Any) -> Any:
-        """One array for all examples; whole examples of different lengths are padded."""
-        if rows and is_tensor(rows[0]):
-            return modules.torch.stack(rows)
-        if units is None and len({one.shape for one in rows}) > 1:
-            if rows[0].ndim != 2:
-                raise NotImplementedError("heads of examples of different lengths: name the positions that are meant")
-            return give(batch.padded(rows))
-        if len({one.shape for one in rows}) > 1:
-            raise InputError("examples name different numbers of units, which make no array", "name as many in each")
-        return give(np.stack(rows))
-
-    def _collect(
-        self, program: Program, call: _Call, place: _Place, edited: tuple[list[str], Batch], units: Any
-    ) -> Any:
-        stacked = self._stacked(self._read(program, place, edited, units), edited[1], units)
-        subspaces = call.subspaces[place.key]
-        if subspaces is None:
-            return stacked
-        partition = place.intervention.subspace_partition
-        by_example = [dims_of(subspaces, example, partition, None) for example in range(len(edited[1]))]
-        if len({len(one or []) for one in by_example}) > 1:
-            raise InputError("subspaces of different sizes make no array", "collect them by themselves")
-        parts = [one if dims is None else one[..., dims] for one, dims in zip(stacked, by_example)]
-        return modules.torch.stack(parts) if is_tensor(stacked) else give(np.stack([np.asarray(one) for one in parts]))
-
-    def _compute(
-        self,
-        program: Program,
-        call: _Call,
-        place: _Place,
-        edited: tuple[list[str], Batch],
-        source_runs: list[str] | None,
-        units: tuple[Any, Any],
-    ) -> None:
-        """An intervention that Python computes: its rows as they stand are read, and what it gives is put in."""
-        source_units, base_units = units
-        source = call.sources[place.group]
-        theirs = None
-        if place.key in call.constants:
-            theirs = call.constants[place.key]
-            theirs = theirs if is_tensor(theirs) else give(np.asarray(take(theirs)))
-        elif source_runs is not None and source is not None:
-            theirs = self._stacked(
-                self._read(program, place, (source_runs, source), source_units), source, source_units
-            )
-        if call.is_generation:
-            for example, run in enumerate(edited[0]):
-                self._function(program, call, place, (run, edited[1], example), theirs, base_units)
-            return
-        rows = self._read(program, place, edited, base_units)
-        stacked = self._stacked(rows, edited[1], base_units)
-        made = self._call_python(place, stacked, theirs, call)
-        if made is None:
-            return
-        if tuple(made.shape) != tuple(stacked.shape):
-            raise InputError(
-                f"{place.key}: a function gave {tuple(made.shape)} for {tuple(stacked.shape)}", "give the same shape"
-            )
-        runs, batch = edited
-        for example, run in enumerate(runs):
-            positions, heads = self._units(place, batch, example, base_units)
-            own = made[example]
-            if base_units is None and len(own) != len(rows[example]):
-                start = batch.starts[example]
-                own = own[start : start + len(rows[example])]
-            if place.site.startswith("head_"):
-                own = own.swapaxes(0, 1)
-            if positions is None:
-                positions = list(range(len(batch.ids[example])))
-            if place.site in ("attention_weight", "attention_score"):
-                # Head by head: rows of a query each.
-                parts: list[Any] = [([head], one) for head, one in zip(heads or range(len(own)), own)]
-            else:
-                parts = [(heads, own)]
-            for which, one in parts:
-                value = program.given(one if is_tensor(one) else np.ascontiguousarray(one))
-                program.edit(run, place.site, place.layer, op="swap", positions=positions, heads=which, value=value)
-
-    def _function(
-        self, program: Program, call: _Call, place: _Place, at: tuple[str, Batch, int], theirs: Any, base_units: Any
-    ) -> None:
-        """An intervention that Python computes in each pass of a run that grows."""
-        run, batch, example = at
-        positions, heads = self._units(place, batch, example, base_units)
-        source = None if theirs is None else theirs[example : example + 1] if len(theirs) == len(batch) else theirs
-        is_head = place.site.startswith("head_")
-
-        def changed(rows: np.ndarray) -> np.ndarray:
-            given = np.array(rows.swapaxes(0, 1) if is_head else rows)[None]
-            made = self._call_python(place, give(given), source, call)
-            if made is None:
-                return np.ascontiguousarray(rows)
-            own = np.asarray(take(made))[0]
-            return np.ascontiguousarray(own.swapaxes(0, 1) if is_head else own, dtype=np.float32)
-
-        program.edit(
-            run,
-            place.site,
-            place.layer,
-            op=program.function(changed),
-            positions=None if call.steps == "decode" else positions,
-            heads=heads,
-            steps=call.steps if batch is call.base else None,
-        )
-
-    def _call_python(self, place: _Place, base: Any, source: Any, call: _Call) -> Any:
-        intervention = place.intervention
-        subspaces = call.subspaces[place.key]
-        more = dict(call.more)
-        # A function may change what it is given in place: it gets its own.
-        base = base.clone()
-        if isinstance(intervention, LambdaIntervention):
-            extra = () if subspaces is None else (subspaces,)
-            made = intervention(base, source, *extra, **more)
-        else:
-            shape = tuple(base.shape)
-            joins = len(shape) > 2 and intervention.couples_units and not intervention.keep_last_dim
-            flat = _joined if joins else lambda x: x
-            source = None if intervention.is_source_constant else source
-            made = intervention.forward(flat(base), None if source is None else flat(source), subspaces, **more)
-            if hasattr(made, "output") and not is_tensor(made):
-                self.full_intervention_outputs.append(made)
-                made = made.output
-            if made is not None and joins:
-                made = _parted(made, shape)
-        if made is None or is_tensor(made):
-            return made
-        return give(np.asarray(take(made), dtype=np.float32))
 
     def _output(self, program: Program, runs: list[str], batch: Batch, labels: Any) -> Output:
         def read(site: str) -> Any:
@@ -787,26 +364,3 @@ def _first_unit(value: Any) -> Any:
             f"unit_locations {value!r} of passes that see one position", "give 0, or intervene_on_prompt=True"
         )
     return None
-
-
-def _detached(tensor: Any) -> Any:
-    """A parameter as it is, or without its gradient where none is wanted."""
-    torch = imported_torch()
-    if torch is not None and is_tensor(tensor) and not torch.is_grad_enabled():
-        return tensor.detach()
-    return tensor
-
-
-def _joined(x: Any) -> Any:
-    """Units as one long vector: (b, n, d) to (b, n·d), (b, h, n, d) to (b, n, h·d)."""
-    if x.ndim == 3:
-        return x.reshape(x.shape[0], -1)
-    b, h, n, d = x.shape
-    return x.swapaxes(1, 2).reshape(b, n, h * d)
-
-
-def _parted(x: Any, shape: tuple[int, ...]) -> Any:
-    if len(shape) == 3:
-        return x.reshape(*shape[:2], -1)
-    b, h, n, _ = shape
-    return x.reshape(b, n, h, -1).swapaxes(1, 2)

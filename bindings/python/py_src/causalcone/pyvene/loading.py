@@ -80,7 +80,9 @@ class _Mapping(dict[Any, Any]):
     """Stands for pyvene's tables of modules: components are found without them here."""
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        raise NotImplementedError(f"a new type of model, {key}: load it by create_causal_lm, if it is of a family there is")
+        raise NotImplementedError(
+            f"a new type of model, {key}: load it by create_causal_lm, if it is of a family there is"
+        )
 
     def __missing__(self, key: Any) -> Any:
         raise NotImplementedError("components are the names of sites here: see causalcone.Model.sites")
