@@ -520,17 +520,20 @@ def _tensors(rows: list[list[int]], kind: str) -> Any:
     return give(array) if kind == "pt" else array
 
 
-_LOADED: dict[tuple[str, str | None], Model] = {}
+# Those in use: one that nobody holds any more is freed.
+_LOADED: weakref.WeakValueDictionary[tuple[str, str | None], Model] = weakref.WeakValueDictionary()
 
 
 def load(
-    name: str, architecture: str, kind: type[Handle], *, weights: str | None = None, keep: int = KEEP
+    name: str, architecture: str, kind: type[Handle], *, weights: str | None = None, keep: int | None = None
 ) -> tuple[Config, Tokenizer | None, Handle]:
     """Config, tokenizer and model of an alias, a directory or a file of any family. A model that is loaded already is
-    shared."""
+    shared; `keep` is then its new bound."""
     key = (str(name), weights)
     model = _LOADED.get(key)
     if model is None or model.closed:
-        model = _LOADED[key] = Model(str(name), weights=weights, keep=keep)
+        model = _LOADED[key] = Model(str(name), weights=weights, keep=KEEP if keep is None else keep)
+    elif keep is not None and keep != model.keep:
+        model.keep = keep
     handle = kind(model, architecture)
     return handle.config, Tokenizer(model) if model.info["has_tokenizer"] else None, handle

@@ -1,0 +1,64 @@
+"""Folders of interventions: pyvene's own, and what is saved here, with and without torch."""
+
+import json
+
+import numpy as np
+import pytest
+from common import FIXTURES, numbers, tensors
+
+import causalcone as cc
+import causalcone.pyvene as pv
+
+
+@pytest.mark.parametrize(("name", "create"), [("tiny-gpt2", pv.create_gpt2_lm), ("tiny-llama", pv.create_llama)])
+def test_folders_that_pyvene_saved(name, create, tmp_path):
+    said = json.loads((FIXTURES / "pyvene-saved" / f"{name}.json").read_text())
+    expected = tensors(FIXTURES / "pyvene-saved" / f"{name}.safetensors")["logits"]
+    _, _, model = create(str(FIXTURES / name))
+    loaded = pv.IntervenableModel.load(FIXTURES / "pyvene-saved" / name, model)
+    assert [edit["key"] for edit in said["edit"]] == loaded.sorted_keys
+    ids = {run: {"input_ids": np.array([one["ids"]])} for run, one in said["runs"].items()}
+    values = [edit.get("value", {}) for edit in said["edit"]]
+    call = {
+        "sources": [ids[value["run"]] if "run" in value else None for value in values],
+        "unit_locations": {
+            "sources->base": (
+                [[value["positions"]] if "positions" in value else None for value in values],
+                [[edit["positions"]] for edit in said["edit"]],
+            )
+        },
+        "subspaces": [[edit["dims"]] if "dims" in edit else None for edit in said["edit"]],
+    }
+    for once_more in range(2):
+        _, edited = loaded(ids["base"], **call)
+        # float32 here, float64 there.
+        np.testing.assert_allclose(numbers(edited.logits)[0].reshape(expected.shape), expected, atol=1e-4)
+        if not once_more:
+            loaded.save(tmp_path / "again")
+            loaded = pv.IntervenableModel.load(tmp_path / "again", model)
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_what_does_not_belong_is_refused(tmp_path):
+    _, _, model = pv.create_gpt2_lm(str(FIXTURES / "tiny-gpt2"))
+    low_rank = {
+        "layer": 0,
+        "component": "mlp_output",
+        "intervention_type": pv.LowRankRotatedSpaceIntervention,
+        "low_rank_dimension": 2,
+    }
+    saved = pv.IntervenableModel([low_rank], model)
+    saved.save(tmp_path)
+    described = json.loads((tmp_path / "config.json").read_text())
+    described["representations"][0][4] = 3
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    with pytest.raises(cc.InputError, match="shape"):
+        pv.IntervenableModel.load(tmp_path, model)
+    mine = pv.IntervenableModel([{"layer": 0, "component": "mlp_output", "intervention": lambda b, s: b}], model)
+    with pytest.raises(NotImplementedError, match="code of your own"):
+        mine.save(tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()
+    collect = pv.IntervenableModel([{"layer": 0, "intervention_type": pv.CollectIntervention}], model)
+    collect.save(tmp_path / "collect")
+    again = pv.IntervenableModel.load(tmp_path / "collect", model)
+    assert numbers(again({"input_ids": np.array([[1, 2]])}, unit_locations={"base": 1})[0][1][0]).shape == (1, 1, 24)
