@@ -1,0 +1,191 @@
+"""What is done otherwise than pyvene does it, as docs/pyvene-differences.md says: against experiments of our own."""
+
+import numpy as np
+import pytest
+from common import FIXTURES, numbers
+
+import causalcone as cc
+import causalcone.pyvene as pv
+
+ROWS = [[5, 11, 23, 42, 7], [9, 31, 2, 58, 17]]
+SOURCES = [[44, 3, 29, 12, 36], [1, 2, 3, 4, 5]]
+BASE, SOURCE = {"input_ids": np.array(ROWS)}, {"input_ids": np.array(SOURCES)}
+WIDTH = 24
+
+
+@pytest.fixture(scope="module")
+def gpt2():
+    return pv.create_gpt2_lm(str(FIXTURES / "tiny-gpt2"))[2]
+
+
+def expected(gpt2, edits, example=0, rows=ROWS, sources=(SOURCES,)):
+    """The logits of a base with these edits, by an experiment of our own."""
+    exp = cc.Experiment(gpt2.core)
+    exp.run(ids=rows[example], name="base")
+    for number, one in enumerate(sources):
+        exp.run(ids=one[example], name=f"s{number}")
+    for edit in edits:
+        exp.edit(**({"run": "base"} | edit))
+    exp.collect("base", site="logits")
+    exp.read("base")
+    return exp.activations()[-1].numpy
+
+
+def check(found, *rows):
+    for ours, theirs in zip(numbers(found.logits), rows, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
+def swap(**more):
+    return {"site": "mlp_output", "layers": 1, "op": "swap"} | more
+
+
+def test_a_list_of_two_units_is_two_units(gpt2):
+    model = pv.IntervenableModel({"layer": 1, "component": "mlp_output", "intervention_type": pv.ZeroIntervention}, gpt2)
+    edit = swap(op="zero", positions=[0, 1])
+    check(model(BASE, unit_locations={"base": [0, 1]})[1], expected(gpt2, [edit]), expected(gpt2, [edit], 1))
+
+
+def test_a_call_leaves_nothing_behind(gpt2):
+    model = pv.IntervenableModel({"layer": 1, "component": "mlp_output"}, gpt2)
+    model(BASE, SOURCE, {"sources->base": 2})
+    by_example = {"sources->base": ([[[1], [2]]], [[[3], [4]]])}
+    sources = [SOURCE]
+    found = model(BASE, sources, by_example)[1]
+    own = [
+        expected(gpt2, [swap(positions=[to], value={"run": "s0", "positions": [of]})], example)
+        for example, (of, to) in enumerate([(1, 3), (2, 4)])
+    ]
+    check(found, *own)
+    assert sources == [SOURCE] and by_example == {"sources->base": ([[[1], [2]]], [[[3], [4]]])}
+
+
+def test_subspaces_are_each_examples_own(gpt2):
+    model = pv.IntervenableModel({"layer": 1, "component": "mlp_output"}, gpt2)
+    found = model(BASE, SOURCE, {"sources->base": 2}, subspaces=[[[0, 1], [5, 6, 7]]])[1]
+    own = [
+        expected(gpt2, [swap(positions=[2], value={"run": "s0"}, dims=dims)], example)
+        for example, dims in enumerate([[0, 1], [5, 6, 7]])
+    ]
+    check(found, *own)
+
+
+def test_constants_are_each_examples_own(gpt2):
+    model = pv.IntervenableModel({"layer": 1, "component": "mlp_output"}, gpt2)
+    given = np.random.default_rng(0).standard_normal((2, 1, WIDTH)).astype(np.float32)
+    found = model(BASE, unit_locations={"base": 2}, source_representations=given)[1]
+    check(found, *(expected(gpt2, [swap(positions=[2], value=given[e, 0])], e) for e in (0, 1)))
+
+
+def test_several_units_are_collected_whole(gpt2):
+    model = pv.IntervenableModel({"layer": 1, "intervention_type": pv.CollectIntervention}, gpt2)
+    (original, (some,)), _ = model(BASE, unit_locations={"base": [0, 2, 3]})
+    (_, (all_of_them,)), _ = model(BASE)
+    assert numbers(some).shape == (2, 3, WIDTH) and numbers(all_of_them).shape == (2, 5, WIDTH)
+    np.testing.assert_array_equal(numbers(some), numbers(all_of_them)[:, [0, 2, 3]])
+    assert numbers(original.logits).shape[:2] == (2, 5)
+
+
+def test_a_function_of_a_part_gets_that_part(gpt2):
+    seen = []
+    model = pv.IntervenableModel(
+        {"layer": 1, "component": "query_output", "intervention": lambda b, s: seen.append(tuple(b.shape))}, gpt2
+    )
+    model(BASE)
+    assert seen == [(2, 5, WIDTH)]
+
+
+def test_what_a_function_changes_in_place_is_its_own(gpt2):
+    def changing(b, s):
+        b[:, 0] = 0
+        s[:] = 0
+        return b
+
+    model = pv.IntervenableModel([{"layer": 1, "component": "mlp_output", "intervention": changing}], gpt2)
+    for _ in range(2):
+        found = model(BASE, SOURCE, {"sources->base": [1, 2, 3]})[1]
+        edit = swap(op="zero", positions=[1])
+        check(found, expected(gpt2, [edit]), expected(gpt2, [edit], 1))
+    assert BASE["input_ids"].tolist() == ROWS and SOURCE["input_ids"].tolist() == SOURCES
+
+
+def test_linked_places_edit_their_own_activations(gpt2):
+    place = {"component": "mlp_output", "intervention_type": pv.AdditionIntervention, "intervention_link_key": 0}
+    model = pv.IntervenableModel([place | {"layer": 0}, place | {"layer": 2}], gpt2)
+    vector = np.linspace(-1, 1, WIDTH, dtype=np.float32)
+    found = model(BASE, unit_locations={"base": 2}, source_representations=vector)[1]
+    edits = [swap(op="add", layers=layer, positions=[2], value=vector) for layer in (0, 2)]
+    check(found, expected(gpt2, edits), expected(gpt2, edits, 1))
+
+
+def test_groups_in_serial_mode(gpt2):
+    places = [
+        {"layer": layer, "component": component, "group_key": group}
+        for group, component in enumerate(("mlp_output", "attention_output"))
+        for layer in (0, 1)
+    ]
+    model = pv.IntervenableModel(pv.IntervenableConfig(places, mode="serial"), gpt2)
+    other = {"input_ids": np.array([[8, 7, 6, 5, 4], [21, 22, 23, 24, 25]])}
+    lists = lambda position: [[[position]] * 2] * 2
+    where = {"source_0->source_1": (lists(1), lists(2)), "source_1->base": (lists(2), lists(3))}
+    found = model(BASE, [SOURCE, other], where)[1]
+    edits = [
+        swap(run="s1", layers=[0, 1], positions=[2], value={"run": "s0", "positions": [1]}),
+        swap(site="attention_output", layers=[0, 1], positions=[3], value={"run": "s1", "positions": [2]}),
+    ]
+    sources = (SOURCES, other["input_ids"].tolist())
+    check(found, expected(gpt2, edits, 0, sources=sources), expected(gpt2, edits, 1, sources=sources))
+
+
+def test_all_latents_are_exchanged(gpt2):
+    model = pv.IntervenableModel(
+        {"layer": 1, "component": "mlp_output", "intervention_type": pv.AutoencoderIntervention, "latent_dim": 7}, gpt2
+    )
+    (intervention,) = model.interventions.values()
+    found = model(BASE, SOURCE, {"sources->base": 2})[1]
+    tensors = {name: numbers(one).copy() for name, one in intervention.tensors().items()}
+    edit = swap(op="autoencoder_swap", positions=[2], value={"run": "s0"}, parameters=tensors)
+    check(found, expected(gpt2, [edit]), expected(gpt2, [edit], 1))
+
+
+def test_noise_of_any_number_of_positions(gpt2):
+    model = pv.IntervenableModel({"component": "block_input", "intervention_type": pv.NoiseIntervention}, gpt2)
+    found = model(BASE, unit_locations={"base": [0, 1, 2]})[1]
+    edit = {"site": "block_input", "layers": 0, "op": "noise", "positions": [0, 1, 2], "level": 0.13462981581687927}
+    check(found, *(expected(gpt2, [edit | {"seed": 1}], example) for example in (0, 1)))
+
+
+def test_negative_positions_count_from_the_end(gpt2):
+    model = pv.IntervenableModel({"layer": 1, "component": "mlp_output"}, gpt2)
+    ours, theirs = (model(BASE, SOURCE, {"sources->base": where})[1] for where in (-1, 4))
+    np.testing.assert_array_equal(numbers(ours.logits), numbers(theirs.logits))
+
+
+def test_rows_kept_change_no_answer(gpt2):
+    rng = np.random.default_rng(0)
+    vectors = [rng.standard_normal(WIDTH).astype(np.float32) for _ in range(3)]
+    calls = [
+        (layers, int(position), int(which), int(source))
+        for layers, position, which, source in zip(
+            rng.integers(1, 4, 60), rng.integers(0, 5, 60), rng.integers(0, 3, 60), rng.integers(0, 2, 60)
+        )
+    ]
+
+    def answer(layers, position, which, source):
+        model = pv.IntervenableModel(
+            [{"layer": layer, "component": "mlp_output"} for layer in range(layers)], gpt2
+        )
+        where = {"sources->base": position}
+        if source:
+            return numbers(model(BASE, SOURCE, where)[1].logits)
+        return numbers(model(BASE, unit_locations=where, source_representations=vectors[which])[1].logits)
+
+    gpt2.core.keep = 0
+    alone = [answer(*call) for call in calls]
+    # Much, and so little that what is kept is dropped again and again.
+    for keep in (64 << 20, 100_000):
+        gpt2.core.keep = keep
+        for call, theirs in zip(calls, alone):
+            np.testing.assert_allclose(answer(*call), theirs, atol=1e-5)
+        assert 0 < gpt2.core.kept <= keep
+    gpt2.core.keep = 64 << 20
