@@ -1,11 +1,12 @@
 """What is done otherwise than pyvene does it, as docs/pyvene-differences.md says: against experiments of our own."""
 
-import numpy as np
-import pytest
-from common import FIXTURES, numbers
+from contextlib import nullcontext
 
 import causalcone as cc
 import causalcone.pyvene as pv
+import numpy as np
+import pytest
+from common import FIXTURES, numbers
 
 ROWS = [[5, 11, 23, 42, 7], [9, 31, 2, 58, 17]]
 SOURCES = [[44, 3, 29, 12, 36], [1, 2, 3, 4, 5]]
@@ -41,7 +42,9 @@ def swap(**more):
 
 
 def test_a_list_of_two_units_is_two_units(gpt2):
-    model = pv.IntervenableModel({"layer": 1, "component": "mlp_output", "intervention_type": pv.ZeroIntervention}, gpt2)
+    model = pv.IntervenableModel(
+        {"layer": 1, "component": "mlp_output", "intervention_type": pv.ZeroIntervention}, gpt2
+    )
     edit = swap(op="zero", positions=[0, 1])
     check(model(BASE, unit_locations={"base": [0, 1]})[1], expected(gpt2, [edit]), expected(gpt2, [edit], 1))
 
@@ -155,6 +158,28 @@ def test_noise_of_any_number_of_positions(gpt2):
     check(found, *(expected(gpt2, [edit | {"seed": 1}], example) for example in (0, 1)))
 
 
+def test_sources_of_texts_that_grow_have_their_own_units(gpt2):
+    happy = {"input_ids": np.array([[8, 7, 6]])}
+    base = {"input_ids": np.array([ROWS[0]])}
+    for op, kind in (("add", pv.AdditionIntervention), ("add", lambda b, s: b + s)):
+        which = {"intervention": kind} if not isinstance(kind, type) else {"intervention_type": kind}
+        model = pv.IntervenableModel([{"layer": 1, "component": "mlp_output"} | which], gpt2)
+        for where in (1, (1, 0), ([[[1]]], [[[0]]])):
+            with pytest.raises(cc.InputError) if where == 1 else nullcontext():
+                ids = numbers(
+                    model.generate(base, happy, {"sources->base": where}, max_new_tokens=5, eos_token_id=-1)[1]
+                )
+            if where == 1:
+                continue
+            exp = cc.Experiment(gpt2.core)
+            exp.run(ids=ROWS[0], name="base")
+            exp.run(ids=[8, 7, 6], name="happy")
+            value = {"run": "happy", "positions": [1]}
+            exp.edit("base", site="mlp_output", layers=1, op=op, value=value, steps="decode")
+            exp.read("base")
+            assert ids[0, 5:].tolist() == exp.generate(max_tokens=5, eos=False).counterfactual.ids
+
+
 def test_negative_positions_count_from_the_end(gpt2):
     model = pv.IntervenableModel({"layer": 1, "component": "mlp_output"}, gpt2)
     ours, theirs = (model(BASE, SOURCE, {"sources->base": where})[1] for where in (-1, 4))
@@ -172,9 +197,7 @@ def test_rows_kept_change_no_answer(gpt2):
     ]
 
     def answer(layers, position, which, source):
-        model = pv.IntervenableModel(
-            [{"layer": layer, "component": "mlp_output"} for layer in range(layers)], gpt2
-        )
+        model = pv.IntervenableModel([{"layer": layer, "component": "mlp_output"} for layer in range(layers)], gpt2)
         where = {"sources->base": position}
         if source:
             return numbers(model(BASE, SOURCE, where)[1].logits)

@@ -57,6 +57,20 @@ def test_a_constant(gpt2, read):
     check(run, vector)
 
 
+def test_a_constant_of_each_example(gpt2):
+    vectors = weights((2, 2, WIDTH)).requires_grad_()
+    model = pv.IntervenableModel([{"layer": 0, "component": "mlp_output"}], gpt2)
+    where = {"base": [[[1, 2], [0, 3]]]}
+    run = lambda: model(BASE, unit_locations=where, source_representations=vectors)[1].logits[:, -1]
+    with t.no_grad():
+        plain = run()
+    assert t.allclose(run(), plain, atol=1e-5)
+    check(run, vectors, places=10)
+    rows = weights((2, WIDTH)).requires_grad_()
+    run = lambda: model(BASE, unit_locations=where, source_representations=rows)[1].logits[:, -1]
+    check(run, rows, places=10)
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "more"),
     [

@@ -222,10 +222,7 @@ class Caller:
             value: Any = None
             if constant is not None and not isinstance(intervention, SkipIntervention):
                 shape = self._shape(place, batch, example, positions, heads)
-                if is_tensor(constant) and constant.requires_grad:
-                    rows: Any = constant.reshape(-1) if constant.numel() == shape[-1] else constant[example]
-                else:
-                    rows = rows_of(constant, example, len(batch), shape, place.key)
+                rows = rows_of(constant, example, len(batch), shape, place.key)
                 value = program.given(rows if is_tensor(rows) else program.vector(constant, rows))
             elif needs and source_runs is not None and source is not None:
                 theirs, their_heads = self._units(place, source, example, source_units)

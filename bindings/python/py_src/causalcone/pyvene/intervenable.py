@@ -205,7 +205,7 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
         if not intervene_on_prompt:
             steps = "decode"
             if unit_locations is not None:
-                unit_locations = {key: _first_unit(value) for key, value in unit_locations.items()}
+                unit_locations = {key: _of_steps(key, value) for key, value in unit_locations.items()}
         elif unit_locations is not None:
             steps = "prompt"
         call = self._caller.call(
@@ -357,10 +357,17 @@ def _key_of(one: RepresentationConfig, counts: dict[str, int]) -> str:
     return f"{key}#{counts[key]}"
 
 
-def _first_unit(value: Any) -> Any:
-    """A decode step has one position, which pyvene calls 0."""
-    if value != 0:
+def _of_steps(key: str, value: Any) -> Any:
+    """Locations of passes that see one position, which pyvene calls 0: all there is on the base's side."""
+    base = value[1] if isinstance(value, tuple) and len(value) == 2 else value
+    if not set(_flat(base)) <= {0, None}:
         raise InputError(
             f"unit_locations {value!r} of passes that see one position", "give 0, or intervene_on_prompt=True"
         )
-    return None
+    if key == "base":
+        return None
+    return (value[0] if isinstance(value, tuple) else value, None)
+
+
+def _flat(units: Any) -> list[Any]:
+    return [one for part in units for one in _flat(part)] if isinstance(units, (list, tuple)) else [units]

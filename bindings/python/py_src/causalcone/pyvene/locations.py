@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._arrays import is_array
+from .._arrays import is_array, is_tensor
 from .._errors import InputError
+from . import gradients
 from .arrays import take
 
 Units = "list[int] | tuple[list[int], list[int]] | None"
@@ -168,22 +169,22 @@ def representations_of(given: Any, keys: Sequence[str]) -> dict[str, Any]:
     )
 
 
-def rows_of(constant: Any, example: int, examples: int, shape: tuple[int, ...], what: str) -> np.ndarray:
-    """The part of a constant that is one example's: one vector, or rows of `shape` (units…, width)."""
-    array = take(constant)
-    if array.ndim == len(shape) + 1 and array.shape[0] in (1, examples):
-        array = array[example if array.shape[0] == examples else 0]
-    while array.ndim > 1 and array.shape[0] == 1:
-        array = array[0]
-    if array.ndim == 0:
-        array = np.broadcast_to(array, shape[-1:])
-    try:
-        np.broadcast_to(array, shape)
-    except ValueError:
+def rows_of(constant: Any, example: int, examples: int, shape: tuple[int, ...], what: str) -> Any:
+    """The part of a constant that is one example's: one vector, or rows of `shape` (units…, width). A tensor that
+    carries a gradient stays one."""
+    rows: Any = constant if gradients.wanted(constant) else take(constant)
+    if rows.ndim == len(shape) + 1 and rows.shape[0] in (1, examples):
+        rows = rows[example if rows.shape[0] == examples else 0]
+    while rows.ndim > 1 and rows.shape[0] == 1:
+        rows = rows[0]
+    fits = all(own in (1, wanted) for own, wanted in zip(reversed(rows.shape), reversed(shape)))
+    if not fits or rows.ndim > len(shape):
         raise InputError(
-            f"{what}: a source of shape {tuple(take(constant).shape)}, where {shape} fits, or one vector of {shape[-1]}"
-        ) from None
-    return array if array.ndim == 1 else np.broadcast_to(array, shape)
+            f"{what}: a source of shape {tuple(constant.shape)}, where {shape} fits, or one vector of {shape[-1]}"
+        )
+    if rows.ndim <= 1:
+        return rows.expand(shape[-1:]) if is_tensor(rows) else np.broadcast_to(rows, shape[-1:])
+    return rows.expand(shape) if is_tensor(rows) else np.broadcast_to(rows, shape)
 
 
 def _plain(value: Any) -> Any:
