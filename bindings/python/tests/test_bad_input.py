@@ -241,14 +241,17 @@ def test_tensors_that_do_not_fit(model):
 def test_ctrl_c_stops_a_sweep():
     script = textwrap.dedent(
         f"""
+        import signal
         import causalcone as cc
+        # What runs in the background may have been started so that it ignores the signal.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         exp = cc.Experiment(cc.Model({TINY!r}))
         exp.run(ids=list(range(30)))
         exp.edit(site="embedding", positions="all", op="noise", level=0.1)
         exp.read(tokens=["T"])
         print("ready", flush=True)
         try:
-            exp.sweep(positions="each", samples=20000, metrics=["prob"])
+            exp.sweep(positions="each", samples=8000, metrics=["prob"])
         except KeyboardInterrupt:
             print("stopped", exp.execute().counterfactual().prob("T") > 0, flush=True)
         """
