@@ -78,6 +78,16 @@ def test_values_come_in_every_form(model):
     assert np.abs(answer(0.5) - answer(np.full(32, 0.5))).max() < 1e-6
 
 
+def test_an_experiment_has_its_own_arrays(model):
+    vector = np.ones(32, dtype=np.float32)
+    exp = cc.Experiment(model)
+    exp.run(SPAIN)
+    exp.edit(site="mlp_output", layers=1, op="add", value=vector)
+    before = exp.execute().counterfactual().logits
+    vector *= 5
+    np.testing.assert_array_equal(exp.execute().counterfactual().logits, before)
+
+
 def test_a_sweep_is_a_table_and_a_picture(model):
     sweep = swept(model, verify=True)
     assert len(sweep) == 2 * len(model.encode(SPAIN))

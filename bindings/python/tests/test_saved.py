@@ -62,3 +62,23 @@ def test_what_does_not_belong_is_refused(tmp_path):
     collect.save(tmp_path / "collect")
     again = pv.IntervenableModel.load(tmp_path / "collect", model)
     assert numbers(again({"input_ids": np.array([[1, 2]])}, unit_locations={"base": 1})[0][1][0]).shape == (1, 1, 24)
+
+
+def test_what_an_intervention_has_beside_its_tensors(tmp_path):
+    _, _, model = pv.create_gpt2_lm(str(FIXTURES / "tiny-gpt2"))
+    base, source = {"input_ids": np.array([[5, 11, 23]])}, {"input_ids": np.array([[1, 2, 3]])}
+    ready = [
+        pv.NoiseIntervention(noise_level=1.5, seed=3),
+        pv.VanillaIntervention(embed_dim=24, subspace_partition=[[0, 4], [9, 3, 17], [20, 22]]),
+        pv.LowRankRotatedSpaceIntervention(embed_dim=24, low_rank_dimension=3, keep_last_dim=True),
+        pv.AutoencoderIntervention(embed_dim=24, latent_dim=5),
+    ]
+    for number, one in enumerate(ready):
+        folder = tmp_path / str(number)
+        first = pv.IntervenableModel([{"layer": 1, "component": "mlp_output", "intervention": one}], model)
+        first.save(folder)
+        again = pv.IntervenableModel.load(folder, model)
+        call = {"unit_locations": {"sources->base": 2}, "subspaces": 1 if number == 1 else None}
+        ours, theirs = (numbers(each(base, source, **call)[1].logits) for each in (again, first))
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+        assert np.abs(theirs - numbers(model(**base).logits)).max() > 1e-3

@@ -405,7 +405,8 @@ class Experiment:
 
     def _given(self, array: Any, part: str) -> str:
         name = f"v{len(self._arrays)}"
-        self._arrays[name] = as_float32(array, part)
+        # A copy: what the caller does to the array later is not in the experiment.
+        self._arrays[name] = np.array(as_float32(array, part))
         return name
 
     def _wrapped(self, function: Function, part: str) -> Function:

@@ -14,6 +14,7 @@ docs/pyvene-differences.md.
 True
 """
 
+from . import models
 from .causal_model import CausalModel
 from .config import IntervenableConfig, RepresentationConfig
 from .handles import Handle, Output, Tokenizer
@@ -73,9 +74,9 @@ from .loading import (
     type_to_dimension_mapping,
     type_to_module_mapping,
 )
+from .swapping import _do_intervention_by_swap
 from .utils import (
     GET_LOC,
-    _do_intervention_by_swap,
     closeness_to_permutation_loss,
     count_parameters,
     create_directory,
@@ -92,6 +93,7 @@ from .utils import (
 )
 
 __all__ = [
+    "_do_intervention_by_swap",
     "AdditionIntervention",
     "AutoencoderIntervention",
     "BasisAgnosticIntervention",
@@ -159,6 +161,7 @@ __all__ = [
     "get_batch_size",
     "get_list_depth",
     "lsm",
+    "models",
     "random_permutation_matrix",
     "set_seed",
     "sigmoid_boundary",

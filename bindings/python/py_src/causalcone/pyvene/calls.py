@@ -12,7 +12,6 @@ import numpy as np
 
 from .._arrays import imported_torch, is_tensor
 from .._errors import InputError
-from . import modules
 from .arrays import give, take
 from .components import heads_of, width_of
 from .handles import Batch, Handle
@@ -45,14 +44,22 @@ class Call(NamedTuple):
     is_generation: bool
     steps: str | None
     more: dict[str, Any]
+    is_serial: bool
 
 
 class Caller:
     """Makes calls of an IntervenableModel. `groups` has the keys of each group of interventions, in order."""
 
     def __init__(
-        self, handle: Handle, places: list[Place], groups: list[list[str]], mode: str, outputs: list[Any]
+        self,
+        handle: Handle,
+        places: list[Place],
+        interventions: Any,
+        groups: list[list[str]],
+        mode: str,
+        outputs: list[Any],
     ) -> None:
+        self._interventions = interventions
         self._handle = handle
         self._places = places
         self._groups = groups
@@ -68,7 +75,11 @@ class Caller:
         source_representations: Any,
         subspaces: Any,
         more: dict[str, Any] | None,
+        is_generation: bool = False,
+        steps: str | None = None,
     ) -> Call:
+        # Whoever has put another intervention in a place means it.
+        self._places = [place._replace(intervention=self._interventions[place.key]) for place in self._places]
         batch = Batch(base, self._handle.core)
         groups = self._groups
         given: list[Any] = [None] * len(groups) if is_missing(sources) else sources
@@ -89,26 +100,50 @@ class Caller:
         keys = self._keys
         constants = representations_of(source_representations, keys)
         own = subspaces_of(subspaces, len(keys), len(batch))
-        locations = self._locations(unit_locations, len(batch), constants)
+        is_serial = self._mode == "serial" and any(one is not None for one in batches)
+        if is_serial and any(one is None for one in batches):
+            raise InputError("a source that is None breaks the chain of serial mode", "give one to each group")
+        locations = self._locations(unit_locations, len(batch), constants, is_serial)
+        if steps == "decode":
+            locations = {name: self._of_one_position(name, one, is_serial) for name, one in locations.items()}
         if unit_locations is not None:
             self._refuse_nothing(batches, constants, is_missing(sources))
-        return Call(batch, batches, locations, constants, dict(zip(keys, own)), False, None, more or {})
+        return Call(
+            batch, batches, locations, constants, dict(zip(keys, own)), is_generation, steps, more or {}, is_serial
+        )
 
-    def _locations(self, given: dict[str, Any] | None, examples: int, constants: dict[str, Any]) -> dict[str, Located]:
+    def _of_one_position(self, name: str, where: Located, is_serial: bool) -> Located:
+        """Locations in passes that see one position, which pyvene calls 0: all there is on the base's side."""
+        keys = dict(self._arrows(is_serial))[name]
+        units = {place.key: place.unit for place in self._places}
+
+        def checked(key: str, own: list[Any] | None) -> list[Any] | None:
+            if own is None or units[key] == "h":
+                return own
+            if any(set(one[1] if units[key] == "h.pos" else one) != {0} for one in own):
+                raise InputError(
+                    f"{key}: positions {own} in passes that see one", "give 0, or intervene_on_prompt=True"
+                )
+            return [(heads, None) for heads, _ in own] if units[key] == "h.pos" else None
+
+        return Located(where.sources, [checked(key, own) for key, own in zip(keys, where.bases)])
+
+    def _locations(
+        self, given: dict[str, Any] | None, examples: int, constants: dict[str, Any], is_serial: bool
+    ) -> dict[str, Located]:
         units = [place.unit for place in self._places]
-        groups = self._groups
         if given is None:
-            return {name: Located([None] * len(keys), [None] * len(keys)) for name, keys in self._arrows(groups)}
+            return {name: Located([None] * len(keys), [None] * len(keys)) for name, keys in self._arrows(is_serial)}
         if not isinstance(given, dict):
             raise InputError(
                 f"unit_locations of type {type(given).__name__}", "give {'sources->base': …} or {'base': …}"
             )
-        if self._mode == "parallel":
+        if not is_serial:
             key = next((one for one in ("sources->base", "base") if one in given), None)
             if key is None or len(given) != 1:
                 raise InputError(f"unit_locations for {', '.join(given)}", "in parallel mode 'sources->base' or 'base'")
             return {"sources->base": located(key, given[key], units, examples)}
-        arrows = dict(self._arrows(groups))
+        arrows = dict(self._arrows(is_serial))
         if set(given) == {"base"} or (set(given) == {"sources->base"} and constants):
             which = str(next(iter(given)))
             whole = located(which, given[which], units, examples)
@@ -120,15 +155,17 @@ class Caller:
         unknown = [key for key in given if key not in arrows]
         if unknown:
             raise InputError(f"unit_locations for {unknown[0]!r}", f"in serial mode: {', '.join(arrows)}")
+        lacking = [name for name in arrows if name not in given]
+        if lacking:
+            raise InputError(f"unit_locations lack {lacking[0]!r}", f"in serial mode: {', '.join(arrows)}")
         by_key = {place.key: place.unit for place in self._places}
         return {
-            name: located(name, given[name], [by_key[key] for key in keys], examples)
-            for name, keys in arrows.items()
-            if name in given
+            name: located(name, given[name], [by_key[key] for key in keys], examples) for name, keys in arrows.items()
         }
 
-    def _arrows(self, groups: list[list[str]]) -> list[tuple[str, list[str]]]:
-        if self._mode == "parallel":
+    def _arrows(self, is_serial: bool) -> list[tuple[str, list[str]]]:
+        groups = self._groups
+        if not is_serial:
             return [("sources->base", self._keys)]
         ends = [f"source_{number + 1}" for number in range(len(groups) - 1)] + ["base"]
         return [(f"source_{number}->{end}", keys) for number, (end, keys) in enumerate(zip(ends, groups))]
@@ -160,7 +197,7 @@ class Caller:
             )
         collected: dict[str, Any] = {}
         # Sources first: in serial mode each is edited from the one before it.
-        is_serial = self._mode == "serial"
+        is_serial = call.is_serial
         for level in range(last if is_serial else 1):
             places = [place for place in self._places if not is_serial or place.group == level]
             is_last = not is_serial or level == last - 1
@@ -170,22 +207,21 @@ class Caller:
                 continue
             for place in sorted(places, key=lambda one: one.order):
                 located_at = self._located(call, place)
-                if located_at is None:
-                    continue
+                own = call.subspaces[place.key]
+                if isinstance(own, list) and own and isinstance(own[0], (list, tuple)) and len(own) != len(batch):
+                    raise InputError(f"{place.key}: subspaces for {len(own)} examples, where there are {len(batch)}")
                 collect = self._edit(program, call, place, (edited, batch), stages[place.group], located_at)
                 if collect is not None:
                     collected[place.key] = collect
         found = [collected[key] for key in self._keys if key in collected]
         return program, runs, found
 
-    def _located(self, call: Call, place: Place) -> tuple[Any, Any] | None:
-        if self._mode == "parallel":
+    def _located(self, call: Call, place: Place) -> tuple[Any, Any]:
+        if not call.is_serial:
             whole = call.locations["sources->base"]
             number = self._keys.index(place.key)
         else:
-            (name,) = (name for name, keys in self._arrows(self._groups) if place.key in keys)
-            if name not in call.locations:
-                return None
+            (name,) = (name for name, keys in self._arrows(True) if place.key in keys)
             whole = call.locations[name]
             number = self._groups[place.group].index(place.key)
         return whole.sources[number], whole.bases[number]
@@ -205,6 +241,10 @@ class Caller:
         intervention = place.intervention
         source = call.sources[place.group]
         is_collect = isinstance(intervention, CollectIntervention)
+        if isinstance(intervention, SkipIntervention) and intervention.native() is None:
+            raise NotImplementedError(
+                f"{place.key}: a skip of your own: give the module's input to a function as its source"
+            )
         is_lambda = isinstance(intervention, LambdaIntervention)
         constant = call.constants.get(place.key, intervention.source_representation)
         needs = not (intervention.is_source_constant or is_lambda)
@@ -212,7 +252,7 @@ class Caller:
             return None
         native = intervention.native()
         if is_collect:
-            return self._collect(program, call, place, edited, base_units)
+            return self._collect(program, call, place, edited, base_units, native is None)
         if native is None:
             return self._compute(program, call, place, edited, source_runs, units)
         joint = intervention.couples_units and not intervention.keep_last_dim
@@ -223,6 +263,22 @@ class Caller:
             if constant is not None and not isinstance(intervention, SkipIntervention):
                 shape = self._shape(place, batch, example, positions, heads)
                 rows = rows_of(constant, example, len(batch), shape, place.key)
+                if rows.ndim == 3 and width_of(self._handle.core.info, place.site) is None:
+                    # Of attention matrices there is a row a query, head by head.
+                    for head, one in zip(heads or range(len(rows)), rows):
+                        program.edit(
+                            run,
+                            place.site,
+                            place.layer,
+                            op=native.op,
+                            positions=positions,
+                            heads=[head],
+                            value=program.given(one if is_tensor(one) else np.ascontiguousarray(one)),
+                            steps=call.steps if batch is call.base else None,
+                        )
+                    continue
+                # Heads come first in an array, and second in the engine.
+                rows = rows.swapaxes(0, 1) if rows.ndim == 3 else rows
                 value = program.given(rows if is_tensor(rows) else program.vector(constant, rows))
             elif needs and source_runs is not None and source is not None:
                 theirs, their_heads = self._units(place, source, example, source_units)
@@ -236,8 +292,10 @@ class Caller:
             settings, op = dict(native.settings), native.op
             if op == "skip":
                 op, value = self._skipped(place, value)
+            width = width_of(self._handle.core.info, place.site)
+            whole = None if width is None else width * (place.units if joint else 1)
             dims = dims_of(
-                call.subspaces[place.key], example, intervention.subspace_partition, self._width(place, joint)
+                call.subspaces[place.key], example, intervention.subspace_partition, intervention.exchanged(whole)
             )
             count = len(heads or []) if place.unit != "pos" else len(positions or [])
             program.edit(
@@ -263,18 +321,9 @@ class Caller:
             raise NotImplementedError(f"{place.key}: skip is of {', '.join(inputs)}")
         return "swap", {**value, "site": inputs[place.site]}
 
-    def _width(self, place: Place, joint: bool) -> Any:
-        """The dimensions that are exchanged where no subspace is named: None for all."""
-        wanted = place.intervention.interchange_dim
-        if wanted is None or isinstance(wanted, list):
-            return wanted
-        width = width_of(self._handle.core.info, place.site)
-        whole = width is None or wanted >= width * (place.units if joint else 1)
-        return None if whole else wanted
-
     def _units(self, place: Place, batch: Batch, example: int, units: Any) -> tuple[list[int] | None, list[int] | None]:
         """Positions and heads of one example; None for all."""
-        if units is None:
+        if units is None or units[example] is None:
             return None, None
         own = units[example]
         if place.site in ("attention_weight", "attention_score") and place.unit in ("pos", "h"):
@@ -288,7 +337,7 @@ class Caller:
             return None, list(own)
         if place.unit == "h.pos":
             heads, positions = own
-            return batch.positions(example, positions), list(heads)
+            return None if positions is None else batch.positions(example, positions), list(heads)
         raise NotImplementedError(f"unit {place.unit!r}: there are pos, h and h.pos")
 
     def _shape(
@@ -300,7 +349,7 @@ class Caller:
         has = heads_of(info, place.site)
         if width is None:
             return (len(heads) if heads else has or 1, count, len(batch.ids[example]))
-        return (count, width) if has is None else (count, len(heads) if heads else has, width)
+        return (count, width) if has is None else (len(heads) if heads else has, count, width)
 
     def _read(self, program: Program, place: Place, edited: tuple[list[str], Batch], units: Any) -> list[Any]:
         """The activations of all examples as they now stand, as pyvene lays them out: units first, heads before
@@ -323,7 +372,7 @@ class Caller:
     def _stacked(self, rows: list[Any], batch: Batch, units: Any) -> Any:
         """One array for all examples; whole examples of different lengths are padded."""
         if rows and is_tensor(rows[0]):
-            return modules.torch.stack(rows)
+            return imported_torch().stack(rows)  # type: ignore[union-attr]
         if units is None and len({one.shape for one in rows}) > 1:
             if rows[0].ndim != 2:
                 raise NotImplementedError("heads of examples of different lengths: name the positions that are meant")
@@ -332,17 +381,25 @@ class Caller:
             raise InputError("examples name different numbers of units, which make no array", "name as many in each")
         return give(np.stack(rows))
 
-    def _collect(self, program: Program, call: Call, place: Place, edited: tuple[list[str], Batch], units: Any) -> Any:
+    def _collect(
+        self, program: Program, call: Call, place: Place, edited: tuple[list[str], Batch], units: Any, is_own: bool
+    ) -> Any:
         stacked = self._stacked(self._read(program, place, edited, units), edited[1], units)
-        subspaces = call.subspaces[place.key]
-        if subspaces is None:
+        if is_own:
+            # What its forward makes of them.
+            made = self._call_python(place, stacked, None, call)
+            return stacked if made is None else made
+        subspaces, partition = call.subspaces[place.key], place.intervention.subspace_partition
+        width = place.intervention.exchanged(stacked.shape[-1])
+        if subspaces is None and width is None:
             return stacked
-        partition = place.intervention.subspace_partition
-        by_example = [dims_of(subspaces, example, partition, None) for example in range(len(edited[1]))]
+        by_example = [dims_of(subspaces, example, partition, width) for example in range(len(edited[1]))]
         if len({len(one or []) for one in by_example}) > 1:
             raise InputError("subspaces of different sizes make no array", "collect them by themselves")
         parts = [one if dims is None else one[..., dims] for one, dims in zip(stacked, by_example)]
-        return modules.torch.stack(parts) if is_tensor(stacked) else give(np.stack([np.asarray(one) for one in parts]))
+        if is_tensor(stacked):
+            return imported_torch().stack(parts)  # type: ignore[union-attr]
+        return give(np.stack([np.asarray(one) for one in parts]))
 
     def _compute(
         self,
@@ -430,6 +487,7 @@ class Caller:
         more = dict(call.more)
         # A function may change what it is given in place: it gets its own.
         base = base.clone()
+        source = None if source is None else source.clone()
         if isinstance(intervention, LambdaIntervention):
             extra = () if subspaces is None else (subspaces,)
             made = intervention(base, source, *extra, **more)

@@ -65,7 +65,6 @@ _LLAMA = _BLOCK | {
     ".self_attn.o_proj.output": "attention_output",
     ".mlp.input": "mlp_input",
     ".mlp.gate_proj.input": "mlp_input",
-    ".mlp.up_proj.input": "mlp_input",
     ".mlp.act_fn.output": "mlp_activation",
     ".mlp.down_proj.input": "mlp_hidden",
     ".mlp.down_proj.output": "mlp_output",
@@ -77,8 +76,6 @@ _PRE_NORM = {
     ".input_layernorm.output": "attention_input",
     ".self_attn.input": "attention_input",
     ".self_attn.q_proj.input": "attention_input",
-    ".self_attn.k_proj.input": "attention_input",
-    ".self_attn.v_proj.input": "attention_input",
     ".post_attention_layernorm.input": "block_middle",
     ".post_attention_layernorm.output": "mlp_input",
 }

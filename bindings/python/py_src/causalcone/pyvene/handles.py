@@ -44,8 +44,12 @@ class Batch:
         rows = rows[None] if rows.ndim == 1 else rows
         if rows.ndim != 2 or not rows.size:
             raise InputError(f"input_ids of shape {rows.shape}, where (examples, positions) fits")
-        kept = np.ones(rows.shape, dtype=bool) if mask is None else take(mask).astype(bool).reshape(rows.shape)
+        kept = np.ones(rows.shape, dtype=bool) if mask is None else take(mask).astype(bool)
+        kept = kept[None] if kept.ndim == 1 else kept
+        if kept.shape != rows.shape:
+            raise InputError(f"an attention_mask of shape {kept.shape} for input_ids of {rows.shape}")
         self.width = rows.shape[1]
+        self.rows = rows
         self.ids: list[list[int]] = []
         self.starts: list[int] = []
         for row, keep in zip(rows, kept):
@@ -71,6 +75,18 @@ class Batch:
             made.append(own)
         return made
 
+    def scored(self, labels: Any) -> np.ndarray | None:
+        """Labels of the padded rows; none where there is no token before, or padding."""
+        if labels is None:
+            return None
+        made = np.array(take(labels))
+        if made.shape != self.rows.shape:
+            raise InputError(f"labels of shape {made.shape} for input_ids of {self.rows.shape}")
+        for row, ids, start in zip(made, self.ids, self.starts):
+            row[: start + 1] = -100
+            row[start + len(ids) :] = -100
+        return made
+
     def padded(self, rows: list[np.ndarray]) -> np.ndarray:
         """Rows by example, (positions, …), as one array (examples, padded positions, …), 0 where padding is."""
         if all(len(one) == self.width for one in rows):
@@ -88,7 +104,12 @@ class Output:
     def __init__(
         self, hidden: Callable[[], Any], logits: Callable[[Any], Any], has_head: bool, labels: Any = None
     ) -> None:
-        self._make = {"last_hidden_state": hidden, "logits": lambda: logits(self.last_hidden_state)}
+        # Callers get a copy: what they do to one is not in the other.
+        self._make = {
+            "hidden": hidden,
+            "last_hidden_state": lambda: self._get("hidden").clone(),
+            "logits": lambda: logits(self._get("hidden")),
+        }
         self._has_head = has_head
         self._labels = labels
         self._made: dict[str, Any] = {}
@@ -309,7 +330,7 @@ class Handle:
         return self._output(batch, labels)
 
     def _output(self, batch: Batch, labels: Any = None) -> Output:
-        return Output(lambda: give(self._hidden(batch)), self.unembed, self.has_head, labels)
+        return Output(lambda: give(self._hidden(batch)), self.unembed, self.has_head, batch.scored(labels))
 
     def _hidden(self, batch: Batch) -> np.ndarray:
         from .program import Program
@@ -431,8 +452,10 @@ class Tokenizer:
     def pad_token(self, token: str) -> None:
         self.pad_token_id = self._model.token_id(token)
 
-    def encode(self, text: str, add_special_tokens: bool = True, return_tensors: str | None = None, **_: Any) -> Any:
+    def encode(self, text: str, add_special_tokens: bool = True, return_tensors: str | None = None, **more: Any) -> Any:
         """The ids of a text."""
+        if more:
+            return self(text, return_tensors=return_tensors, add_special_tokens=add_special_tokens, **more).input_ids
         ids = self._model.encode(text, bos=None if add_special_tokens else False)
         return ids if return_tensors is None else _tensors([ids], return_tensors)
 
@@ -444,12 +467,19 @@ class Tokenizer:
         truncation: Any = False,
         max_length: int | None = None,
         add_special_tokens: bool = True,
-        **_: Any,
+        padding_side: str | None = None,
+        **more: Any,
     ) -> Encoding:
         """The ids of a text, or of several: lists, or with return_tensors "np" or "pt" arrays (examples, positions),
         padded where `padding` says so."""
+        _nothing_else("a tokenizer", more, {"return_attention_mask": True, "verbose": True})
         is_one = isinstance(text, str)
-        rows = [self.encode(one, add_special_tokens) for one in ([text] if is_one else text)]
+        texts = [text] if is_one else list(text)
+        if not texts or not all(isinstance(one, str) for one in texts):
+            raise InputError(f"a tokenizer was given {text!r}, where a text or a list of texts fits")
+        padding = False if padding == "do_not_pad" else padding
+        truncation = False if truncation == "do_not_truncate" else truncation
+        rows = [self.encode(one, add_special_tokens) for one in texts]
         if truncation:
             rows = [row[: max_length or self.model_max_length] for row in rows]
         longest = max(map(len, rows))
@@ -461,7 +491,7 @@ class Tokenizer:
                 raise InputError("padding needs a pad token, and this model has none", "set tokenizer.pad_token")
             fill = [[self.pad_token_id] * (longest - len(row)) for row in rows]
             blank = [[0] * len(one) for one in fill]
-            is_left = self.padding_side == "left"
+            is_left = (padding_side or self.padding_side) == "left"
             rows = [f + r if is_left else r + f for f, r in zip(fill, rows)]
             masks = [b + m if is_left else m + b for b, m in zip(blank, masks)]
         if return_tensors is None:
@@ -469,12 +499,14 @@ class Tokenizer:
             return Encoding(input_ids=ids, attention_mask=mask)
         return Encoding(input_ids=_tensors(rows, return_tensors), attention_mask=_tensors(masks, return_tensors))
 
-    def decode(self, ids: Any, skip_special_tokens: bool = False, **_: Any) -> str:
+    def decode(self, ids: Any, skip_special_tokens: bool = False, clean_up_tokenization_spaces: Any = None) -> str:
         """The text of tokens in a row, or of one."""
         ids = np.atleast_1d(take(ids))
         return self._model.decode(ids, skip_special=skip_special_tokens)
 
-    def batch_decode(self, rows: Any, skip_special_tokens: bool = False, **_: Any) -> list[str]:
+    def batch_decode(
+        self, rows: Any, skip_special_tokens: bool = False, clean_up_tokenization_spaces: Any = None
+    ) -> list[str]:
         """The texts of several rows."""
         return [self.decode(row, skip_special_tokens) for row in rows]
 
@@ -500,16 +532,30 @@ class Tokenizer:
         tokenize: bool = True,
         add_generation_prompt: bool = False,
         return_tensors: str | None = None,
-        **_: Any,
+        return_dict: bool = False,
+        **more: Any,
     ) -> Any:
         """The ids of a conversation, or its text."""
+        _nothing_else("apply_chat_template", more, {})
         ids = self._model.chat(messages, generation_prompt=add_generation_prompt)
         if not tokenize:
             return self._model.decode(ids)
+        if return_dict:
+            mask = [1] * len(ids)
+            if return_tensors is None:
+                return Encoding(input_ids=ids, attention_mask=mask)
+            return Encoding(input_ids=_tensors([ids], return_tensors), attention_mask=_tensors([mask], return_tensors))
         return ids if return_tensors is None else _tensors([ids], return_tensors)
 
     def __len__(self) -> int:
         return self.vocab_size
+
+
+def _nothing_else(what: str, options: dict[str, Any], harmless: dict[str, Any]) -> None:
+    """Refuses options that would have to change something."""
+    for name, value in options.items():
+        if value not in (None, False) and value != harmless.get(name):
+            raise NotImplementedError(f"{what}: {name}={value!r}")
 
 
 def _tensors(rows: list[list[int]], kind: str) -> Any:

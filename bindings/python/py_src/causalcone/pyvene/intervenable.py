@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from .._arrays import is_tensor
+from .._arrays import imported_torch, is_tensor
 from .._errors import InputError
 from . import modules
 from .arrays import give
@@ -67,6 +67,9 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
             )
         if isinstance(config, (dict, list)):
             config = IntervenableConfig(config)
+        unknown = set(options) - {"use_fast", "as_adaptor", "intervenables_sort_fn"}
+        if unknown:
+            raise InputError(f"an IntervenableModel has no option {', '.join(sorted(unknown))}")
         if options.get("as_adaptor"):
             raise NotImplementedError("as_adaptor: collect the module's input, and give it to a function as its source")
         if "intervenables_sort_fn" in options:
@@ -86,7 +89,9 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
         self._places: list[Place] = []
         self._make()
         groups = list(self._intervention_group.values())
-        self._caller = Caller(model, self._places, groups, self.mode, self.full_intervention_outputs)
+        self._caller = Caller(
+            model, self._places, self.interventions, groups, self.mode, self.full_intervention_outputs
+        )
         self.return_collect_activations = any(
             isinstance(one, CollectIntervention) for one in self.interventions.values()
         )
@@ -103,14 +108,23 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
 
     def _make(self) -> None:
         info = self._handle.core.info
-        order = {site: number for number, site in enumerate(info["sites"])}
+        # A head's view is the same activation: edits of one are made in the order they are listed.
+        order = {site.removeprefix("head_"): number for number, site in enumerate(info["sites"])}
         linked: dict[Any, Any] = {}
         counts: dict[str, int] = {}
         kinds = self.config.intervention_types
         has_groups = any(one.group_key is not None for one in self.config.representations)
         groups: list[Any] = []
         for number, one in enumerate(self.config.representations):
+            if one.unit not in ("pos", "h", "h.pos"):
+                raise NotImplementedError(f"unit {one.unit!r}: there are pos, h and h.pos")
+            if one.moe_key is not None:
+                raise NotImplementedError(f"moe_key {one.moe_key!r}: mixtures of experts are not run here")
             site, layer = site_of(info["family"], one.component, one.layer)
+            if site == "logits" and "." in one.component and info["logit_softcap"] is not None:
+                raise NotImplementedError(
+                    f"{one.component}: before the logits are capped; the component logits is after"
+                )
             width = width_of(info, site)
             units = int(one.max_number_of_units or 1)
             key = _key_of(one, counts)
@@ -120,6 +134,14 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
                 kind = kinds[number] if isinstance(kinds, (list, tuple)) else kinds
                 intervention = kind(
                     **one._asdict() | {"embed_dim": None if width is None else width * units, "use_fast": self.use_fast}
+                )
+            if (
+                modules.torch is None
+                and imported_torch() is not None
+                and isinstance(intervention, TrainableIntervention)
+            ):
+                raise NotImplementedError(
+                    f"{key} trains, and torch was imported after causalcone.pyvene: import torch first"
                 )
             if one.intervention_link_key is not None:
                 intervention = linked.setdefault(one.intervention_link_key, intervention)
@@ -139,7 +161,7 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
             if layer is not None and not 0 <= layer < info["layers"]:
                 raise InputError(f"layer {layer} of {key}", f"layers are 0 to {info['layers'] - 1}")
             of_groups = list(self._intervention_group).index(group)
-            moment = (depth, order.get(site, 0))
+            moment = (depth, order.get(site.removeprefix("head_"), 0))
             self._places.append(Place(key, of_groups, one.unit, site, layer, moment, intervention, units))
 
     def forward(
@@ -168,6 +190,7 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
         call = self._caller.call(
             base, sources, unit_locations, source_representations, subspaces, intervention_additional_kwargs
         )
+        labels = call.base.labels if labels is None else labels
         original = self._handle._output(call.base, labels)
         program, runs, collected = self._caller.program(call)
         edited = self._output(program, runs, call.base, labels)
@@ -204,14 +227,18 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
         steps = None
         if not intervene_on_prompt:
             steps = "decode"
-            if unit_locations is not None:
-                unit_locations = {key: _of_steps(key, value) for key, value in unit_locations.items()}
         elif unit_locations is not None:
             steps = "prompt"
         call = self._caller.call(
-            base, sources, unit_locations, source_representations, subspaces, intervention_additional_kwargs
+            base,
+            sources,
+            unit_locations,
+            source_representations,
+            subspaces,
+            intervention_additional_kwargs,
+            is_generation=True,
+            steps=steps,
         )
-        call = call._replace(is_generation=True, steps=steps)
         program, runs, _ = self._caller.program(call)
         return grown(program, call.base, runs, options)
 
@@ -221,7 +248,7 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
             if rows and is_tensor(rows[0]):
                 if len({one.shape for one in rows}) > 1:
                     raise NotImplementedError("gradients of padded batches: give examples of one length")
-                return modules.torch.stack(rows)
+                return imported_torch().stack(rows)  # type: ignore[union-attr]
             return give(batch.padded(rows))
 
         def logits(hidden: Any) -> Any:
@@ -230,7 +257,7 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
                 return read("logits")
             return self._handle.unembed(hidden)
 
-        return Output(lambda: read("final_norm"), logits, self._handle.has_head, labels)
+        return Output(lambda: read("final_norm"), logits, self._handle.has_head, batch.scored(labels))
 
     # What people do with the interventions.
 
@@ -294,12 +321,14 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
         """Itself."""
         return self
 
-    def save(self, save_directory: Any, save_to_hf_hub: bool = False, **_: Any) -> None:
+    def save(
+        self, save_directory: Any, save_to_hf_hub: bool = False, hf_repo_name: Any = None, include_model: bool = False
+    ) -> None:
         """Writes the interventions to a folder that `load`, `causalcone` and `op={"load": …}` read."""
         from .saving import save
 
-        if save_to_hf_hub:
-            raise NotImplementedError("save_to_hf_hub: save to a folder, and upload that")
+        if save_to_hf_hub or include_model:
+            raise NotImplementedError("save_to_hf_hub, include_model: the interventions are saved, to a folder")
         save(self, Path(save_directory))
 
     @staticmethod
@@ -355,19 +384,3 @@ def _key_of(one: RepresentationConfig, counts: dict[str, int]) -> str:
         key = f"layer_{one.layer}_comp_{one.component}_unit_{unit}_nunit_{one.max_number_of_units}"
     counts[key] = counts.get(key, -1) + 1
     return f"{key}#{counts[key]}"
-
-
-def _of_steps(key: str, value: Any) -> Any:
-    """Locations of passes that see one position, which pyvene calls 0: all there is on the base's side."""
-    base = value[1] if isinstance(value, tuple) and len(value) == 2 else value
-    if not set(_flat(base)) <= {0, None}:
-        raise InputError(
-            f"unit_locations {value!r} of passes that see one position", "give 0, or intervene_on_prompt=True"
-        )
-    if key == "base":
-        return None
-    return (value[0] if isinstance(value, tuple) else value, None)
-
-
-def _flat(units: Any) -> list[Any]:
-    return [one for part in units for one in _flat(part)] if isinstance(units, (list, tuple)) else [units]

@@ -20,6 +20,7 @@ from .._errors import InputError
 from . import modules
 from .arrays import give, take
 from .modules import Module
+from .swapping import _do_intervention_by_swap
 
 
 class Parameters(NamedTuple):
@@ -83,9 +84,17 @@ class Intervention(Module):
         self.interchange_dim = [int(one) for one in found] if isinstance(found, list) else int(found)
 
     def native(self) -> Parameters | None:
-        """What the engine does for it; None where Python has to compute it."""
-        base = next(one for one in type(self).__mro__ if "forward" in vars(one))
-        return Parameters(self.op, self.tensors(), self.settings()) if base is Intervention and self.op else None
+        """What the engine does for it; None where Python has to compute it: a `forward` of its own goes before."""
+        owner = next(one for one in type(self).__mro__ if "forward" in vars(one))
+        is_own = "forward" in vars(self) or owner.__module__ != __name__
+        return None if is_own or self.op is None else Parameters(self.op, self.tensors(), self.settings())
+
+    def exchanged(self, width: int | None) -> list[int] | None:
+        """The dimensions that change where no subspace is named, of so many; None for all."""
+        wanted = self.interchange_dim
+        if wanted is None or isinstance(wanted, list):
+            return wanted
+        return None if width is None or wanted >= width else list(range(wanted))
 
     def tensors(self) -> dict[str, Any]:
         """Its tensors, by the engine's names."""
@@ -96,8 +105,22 @@ class Intervention(Module):
         return {}
 
     def forward(self, base: Any, source: Any = None, subspaces: Any = None, **options: Any) -> Any:
-        """New activations for `base`. Subclasses say how; built-in ones are computed by an IntervenableModel."""
-        raise NotImplementedError(f"{type(self).__name__} is computed in an IntervenableModel, not by itself")
+        """New activations for `base`. Subclasses say how; of built-in ones those that need no basis can be called so,
+        others are computed by an IntervenableModel."""
+        modes = {
+            "swap": "interchange",
+            "add": "add",
+            "subtract": "subtract",
+            "zero": "interchange",
+            "collect": "collect",
+        }
+        if self.op not in modes:
+            raise NotImplementedError(f"{type(self).__name__} is computed in an IntervenableModel, not by itself")
+        own = getattr(self, "source_representation", None)
+        source = 0 * base if self.op == "zero" else source if own is None else own
+        return _do_intervention_by_swap(
+            base, source, modes[self.op], self.interchange_dim, subspaces, self.subspace_partition
+        )
 
     def __str__(self) -> str:
         return f"{type(self).__name__}()"
@@ -232,6 +255,10 @@ class LowRankRotatedSpaceIntervention(_Rotated):
 
     op = "low_rank_swap"
 
+    def exchanged(self, width: int | None) -> list[int] | None:
+        """All directions, unless some are listed: a number of dimensions says nothing about them."""
+        return self.interchange_dim if isinstance(self.interchange_dim, list) else None
+
     def _rank(self, options: dict[str, Any]) -> int:
         rank = options.get("low_rank_dimension")
         if rank is None:
@@ -260,7 +287,6 @@ class BoundlessRotatedSpaceIntervention(_Tempered, _Rotated):
     """b ← ((1 − m)·(b·R) + m·(v·R))·Rᵀ with a learned boundary of the mask m."""
 
     op = "boundless_swap"
-    couples_units = False
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -339,6 +365,11 @@ class AutoencoderIntervention(TrainableIntervention):
         self.autoencoder = modules.autoencoder(_width(self), int(options["latent_dim"]))
         # All latents, unless some are chosen: the width says nothing about them.
         self.interchange_dim = None
+        self.latents = int(options["latent_dim"])
+
+    def exchanged(self, width: int | None) -> list[int] | None:
+        """The first so many latents, or those listed."""
+        return super().exchanged(self.latents)
 
     def tensors(self) -> dict[str, Any]:
         encoder, decoder = self.autoencoder["encoder"][0], self.autoencoder["decoder"][0]
@@ -369,6 +400,11 @@ class JumpReLUAutoencoderIntervention(TrainableIntervention):
         self.b_enc = modules.parameter(np.zeros(latents))
         self.b_dec = modules.parameter(np.zeros(width))
         self.interchange_dim = None
+        self.latents = int(latents)
+
+    def exchanged(self, width: int | None) -> list[int] | None:
+        """The first so many latents, or those listed."""
+        return super().exchanged(self.latents)
 
     def tensors(self) -> dict[str, Any]:
         names = ("W_enc", "W_dec", "threshold", "b_enc", "b_dec")
@@ -388,6 +424,10 @@ class LambdaIntervention(Module):
     subspace_partition = None
     interchange_dim = None
     source_representation = None
+
+    def exchanged(self, width: int | None) -> None:
+        """The function says itself."""
+        return None
 
     def __init__(self, func: Callable[..., Any]) -> None:
         super().__init__()

@@ -23,7 +23,12 @@ def create_gpt2(name: str = "gpt2", cache_dir: Any = None, **options: Any) -> tu
 
 def _with_head(architecture: str, default: str | None) -> Callable[..., tuple[Config, Tokenizer | None, Handle]]:
     def create(
-        name: str | None = default, cache_dir: Any = None, config: Any = None, dtype: Any = None, **options: Any
+        name: str | None = default,
+        cache_dir: Any = None,
+        config: Any = None,
+        dtype: Any = None,
+        torch_dtype: Any = None,
+        **options: Any,
     ) -> tuple[Config, Tokenizer | None, Handle]:
         if config is not None:
             raise NotImplementedError(

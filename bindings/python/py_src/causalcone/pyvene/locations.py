@@ -46,6 +46,12 @@ def located(key: str, value: Any, units: Sequence[str], examples: int) -> Locate
     is_base_only = key == "base"
 
     def everywhere(one: list[int]) -> list[list[Any] | None]:
+        nested = next((unit for unit in units if "." in unit), None)
+        if nested is not None:
+            raise InputError(
+                f"unit_locations[{key!r}] is {value!r}, for units {nested!r}",
+                "give heads and positions: pv.GET_LOC((head, position))",
+            )
         return [[one] * examples for _ in units]
 
     if isinstance(value, int):
@@ -118,6 +124,8 @@ def subspaces_of(subspaces: Any, count: int, examples: int) -> list[Any]:
     subspaces = _plain(subspaces)
     if subspaces is None:
         return [None] * count
+    if is_array(subspaces):
+        subspaces = take(subspaces).tolist()
     if isinstance(subspaces, int):
         subspaces = [subspaces]
     if isinstance(subspaces, (list, tuple)) and subspaces and isinstance(subspaces[0], int):
@@ -134,7 +142,7 @@ def dims_of(subspaces: Any, example: int, partition: list[list[int]] | None, wid
     if subspaces is None:
         return width if isinstance(width, list) else None if width is None else list(range(width))
     if not isinstance(subspaces, (list, tuple)) or example >= len(subspaces):
-        raise InputError(f"subspaces {subspaces!r} have none for example {example}")
+        raise InputError(f"subspaces {subspaces!r} have none for example {example}", "a list an example")
     own = subspaces[example]
     own = [own] if isinstance(own, int) else own
     if own is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -144,43 +145,66 @@ class Program:
 
 def grown(program: Program, batch: Batch, runs: list[str], options: dict[str, Any]) -> tuple[Any, Any]:
     """Ids of prompts with what comes after them, without and with the edits, by transformers' options."""
-    longest = max(map(len, batch.ids))
     known = {
         "max_new_tokens", "max_length", "do_sample", "temperature", "top_k", "top_p", "seed", "eos_token_id",
-        "pad_token_id", "use_cache", "num_return_sequences", "return_dict_in_generate", "early_stopping",
+        "pad_token_id", "use_cache",
     }  # fmt: skip
-    unknown = [key for key, value in options.items() if key not in known and value is not None]
-    if unknown:
-        raise NotImplementedError(f"generate: {unknown[0]}; there are {', '.join(sorted(known))}")
-    for key in ("num_return_sequences", "return_dict_in_generate", "early_stopping"):
-        if options.get(key) not in (None, False, 1):
-            raise NotImplementedError(f"generate: {key}={options[key]}; ask causalcone.Experiment.generate for more")
+    # What changes nothing may be said.
+    harmless = {
+        "num_beams": 1, "num_return_sequences": 1, "length_penalty": 1.0, "repetition_penalty": 1.0, "min_length": 0,
+        "min_new_tokens": 0, "return_dict_in_generate": False, "early_stopping": False, "num_beam_groups": 1,
+    }  # fmt: skip
+    for name, value in options.items():
+        if name not in known and value is not None and (name not in harmless or harmless[name] != value):
+            raise NotImplementedError(f"generate: {name}={value!r}; there are {', '.join(sorted(known))}")
     count = options.get("max_new_tokens")
     if count is None:
         most = options.get("max_length")
-        count = 20 if most is None else most - longest
+        count = 20 if most is None else most - batch.width
         if count < 1:
-            raise InputError(f"generate: max_length {most} leaves nothing after a prompt of {longest}")
+            raise InputError(f"generate: max_length {most} leaves nothing after prompts of {batch.width}")
+    if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
+        raise InputError(f"generate: max_new_tokens {count!r}, where a number from 1 on fits")
+    context = program._handle.core.context
+    if max(map(len, batch.ids)) + int(count) > context:
+        raise InputError(f"generate: {count} tokens after these prompts are more than the context of {context} holds")
     growth: dict[str, Any] = {"max_tokens": int(count)}
+    seed = 0
     if options.get("do_sample"):
-        growth["temperature"] = float(options.get("temperature") or 1.0)
+        temperature = 1.0 if options.get("temperature") is None else float(options["temperature"])
+        if not temperature > 0:
+            raise InputError(f"generate: temperature {temperature}, where a number above 0 fits", "do_sample=False")
+        growth["temperature"] = temperature
         growth |= {key: options[key] for key in ("top_k", "top_p") if options.get(key)}
-        growth["seed"] = int(options.get("seed", _drawn_seed()))
+        seed = int(_drawn_seed() if options.get("seed") is None else options["seed"])
     ends = options.get("eos_token_id")
     own = program._handle.config.eos_token_id
     if ends is not None and _listed(ends) != _listed(own):
         # Other ends than the model's own: it goes on, and is cut at the first of them.
         growth["eos"] = False
+    made = []
+    for number, run in enumerate(runs):
+        # Each row draws its own, equal prompts too.
+        drawn = {"seed": _mixed(seed, number)} if "temperature" in growth else {}
+        made.append(program.grow(run, growth | drawn))
     pad = options.get("pad_token_id")
-    made = [program.grow(run, growth) for run in runs]
+    fills = ([] if pad is None else [int(pad)]) + [one for one in _listed(ends) + _listed(own) if one >= 0]
     sides = []
     for side in ("original", "counterfactual"):
         rows = [_cut(text[side]["ids"], _listed(ends) if "eos" in growth else []) for text in made]
-        whole = [ids + row for ids, row in zip(batch.ids, rows)]
-        fill = pad if pad is not None else next(iter(_listed(ends) + _listed(own)), 0)
+        # New tokens stand behind the padded prompts, as transformers has them.
+        whole = [list(prompt) + row for prompt, row in zip(batch.rows.tolist(), rows)]
         length = max(map(len, whole))
+        fill = next(iter(fills), 0)
         sides.append(give(np.array([row + [fill] * (length - len(row)) for row in whole], dtype=np.int64)))
     return sides[0], sides[1]
+
+
+def _mixed(seed: int, number: int) -> int:
+    """The seed of one row: the seed itself for the first, others far from it."""
+    if number == 0:
+        return seed
+    return int.from_bytes(hashlib.blake2b(f"{seed}:{number}".encode(), digest_size=4).digest(), "little")
 
 
 def _listed(ends: Any) -> list[int]:

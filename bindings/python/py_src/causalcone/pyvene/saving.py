@@ -1,7 +1,7 @@
 """Interventions in folders, in pyvene's layout: config.json, and a file of tensors for each that has some.
 
-Under torch these are the files that pyvene itself reads; without it they are safetensors. Reading never runs a
-pickle: the engine's own reader takes tensors, and nothing else.
+Under torch these are files that pyvene itself reads, autoencoders aside; without it they are safetensors. Reading never
+runs a pickle: the engine's own reader takes tensors, and nothing else.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from .handles import Handle
     from .intervenable import IntervenableModel
 
+_OPTIONS = ("keep_last_dim", "noise_level", "seed")
+"""What an intervention has beside its tensors and its representation; pyvene leaves it out."""
+
 _NOTES = {"embed_dim", "interchange_dim", "intervention_population", "noise", "noise_level"}
 """Numbers of pyvene's states that are said elsewhere, or are no parameters."""
 
@@ -38,15 +41,18 @@ def save(model: IntervenableModel, folder: Path) -> None:
             raise NotImplementedError(
                 f"{key} is a {type(one).__name__}, which is code of your own: save its parameters, and keep the code"
             )
-    folder.mkdir(parents=True, exist_ok=True)
     representations = []
-    for one in model.representations.values():
-        fields = one._asdict() | {
-            "intervention_type": None,
-            "intervention": None,
-            "hidden_source_representation": True if one.source_representation is not None else None,
-            "source_representation": None,
-        }
+    for key, one in model.representations.items():
+        fields = (
+            one._asdict()
+            | _own_fields(key, model.interventions[key])
+            | {
+                "intervention_type": None,
+                "intervention": None,
+                "hidden_source_representation": True if one.source_representation is not None else None,
+                "source_representation": None,
+            }
+        )
         representations.append([_plain(fields[name]) for name in RepresentationConfig._fields])
     described: dict[str, Any] = {
         "representations": representations,
@@ -57,14 +63,42 @@ def save(model: IntervenableModel, folder: Path) -> None:
         "intervention_constant_sources": [one.is_source_constant for one in model.interventions.values()],
         "mode": model.mode,
         "sorted_keys": model.sorted_keys,
+        "options": [
+            {name: getattr(one, name) for name in _OPTIONS if hasattr(one, name)}
+            for one in model.interventions.values()
+        ],
         "model_type": str(model.config.model_type),
     }
+    folder.mkdir(parents=True, exist_ok=True)
     for key, one in model.interventions.items():
         state = {name: tensor for name, tensor in one.state_dict().items() if tensor is not None}
         _write(folder, key, state, one)
     part = folder / "config.json.part"
     part.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
     part.replace(folder / "config.json")
+
+
+def _own_fields(key: str, intervention: Intervention) -> dict[str, Any]:
+    """What a representation has to say for an intervention to be made again, where it was given ready made."""
+    fields: dict[str, Any] = {}
+    if isinstance(intervention, interventions.PCARotatedSpaceIntervention):
+        raise NotImplementedError(f"{key}: principal components are given to the class, and no folder is one of them")
+    if isinstance(intervention, interventions.LowRankRotatedSpaceIntervention):
+        fields["low_rank_dimension"] = int(intervention.rotate_layer.weight.shape[1])
+    if isinstance(intervention, interventions.JumpReLUAutoencoderIntervention):
+        fields["low_rank_dimension"] = intervention.latents
+    if isinstance(intervention, interventions.AutoencoderIntervention):
+        fields["latent_dim"] = intervention.latents
+    if intervention.subspace_partition is not None:
+        parts = []
+        for part in intervention.subspace_partition:
+            if part == list(range(part[0], part[0] + len(part))):
+                part = [part[0], part[0] + len(part)]
+            elif len(part) == 2:
+                raise NotImplementedError(f"{key}: part {part} of its partition would be read as a start and an end")
+            parts.append(part)
+        fields["subspace_partition"] = parts
+    return fields
 
 
 def _write(folder: Path, key: str, state: dict[str, Any], intervention: Intervention) -> None:
@@ -105,9 +139,15 @@ def load(folder: Path, handle: Handle) -> IntervenableModel:
     config = IntervenableConfig(representations, types, mode=described.get("mode", "parallel"))
     config.sorted_keys = described.get("sorted_keys")
     model = IntervenableModel(config, handle)
+    options = described.get("options") or [{}] * len(types)
+    if len(options) != len(types):
+        raise InputError(f"{path}: lists of different lengths")
     rotations = _rotations(folder, handle) if modules.torch is None else {}
-    for key, dimension, constant in zip(model.sorted_keys, dimensions, constants):
+    for key, dimension, constant, own in zip(model.sorted_keys, dimensions, constants, options):
         intervention = model.interventions[key]
+        for name in _OPTIONS:
+            if name in own and hasattr(intervention, name):
+                setattr(intervention, name, own[name])
         if dimension is not None:
             intervention.set_interchange_dim(dimension)
         intervention.is_source_constant = bool(constant)

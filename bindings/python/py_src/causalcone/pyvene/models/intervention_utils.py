@@ -1,3 +1,3 @@
 """The swap, under pyvene's own path."""
 
-from ..utils import _do_intervention_by_swap  # noqa: F401
+from ..swapping import _do_intervention_by_swap  # noqa: F401

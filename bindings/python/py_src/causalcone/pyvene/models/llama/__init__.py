@@ -1,1 +1,3 @@
-"""pyvene's own paths, for code that imports from them."""
+"""pyvene's own paths."""
+
+from . import modelings_intervenable_llama  # noqa: F401
