@@ -171,6 +171,11 @@ impl ConePlan {
         schedule::kept_bytes((&self.forest, &self.slice), &self.reads, config, part)
     }
 
+    /// Bytes of every tensor of every row of some nodes.
+    pub(crate) fn all_bytes(&self, nodes: &[(usize, NodeId)], config: &Config) -> u64 {
+        schedule::all_bytes(&self.slice, config, nodes)
+    }
+
     pub(crate) fn continued(&self) -> &Continued {
         &self.continued
     }

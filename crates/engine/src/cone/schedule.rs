@@ -254,6 +254,26 @@ impl Sizes {
             mlp: bytes(3 * d + hidden),
         }
     }
+
+    /// Bytes of what is computed of a node in one block.
+    fn bytes(&self, need: &Need) -> u64 {
+        let len = |rows: &Rows| rows.len() as u64;
+        len(&need.input) * self.input
+            + len(&need.query) * self.query
+            + len(&need.keys) * self.keys
+            + len(&need.middle) * self.middle
+            + len(&need.mlp) * self.mlp
+    }
+}
+
+/// Bytes of every tensor of every row of some nodes, block by block: all that could be kept of them.
+pub(super) fn all_bytes(slice: &Slice, config: &Config, nodes: &[(usize, NodeId)]) -> u64 {
+    let sizes = Sizes::new(config);
+    let of_node = |(_, id): &(usize, NodeId)| {
+        let blocks = slice.blocks(*id).iter();
+        blocks.map(|(blocks, need)| sizes.bytes(need) * blocks.len() as u64).sum::<u64>()
+    };
+    nodes.iter().map(of_node).sum()
 }
 
 /// Bytes of the rows of each of a part's nodes that anyone takes from it, or reads.
@@ -298,15 +318,8 @@ impl Load {
     fn of(config: &Config, sizes: &Sizes, slice: &Slice, id: NodeId) -> Self {
         let mut load = Self::new(config);
         for (blocks, need) in slice.blocks(id) {
-            let Need { input, query, keys, middle, mlp, .. } = need;
-            let len = |rows: &Rows| rows.len() as u64;
-            let bytes = len(input) * sizes.input
-                + len(query) * sizes.query
-                + len(keys) * sizes.keys
-                + len(middle) * sizes.middle
-                + len(mlp) * sizes.mlp;
-            let rows = input.len().max(middle.len()).max(mlp.len());
-            load.blocks[blocks.clone()].fill((bytes, rows));
+            let rows = need.input.len().max(need.middle.len()).max(need.mlp.len());
+            load.blocks[blocks.clone()].fill((sizes.bytes(need), rows));
         }
         load.sum_up()
     }

@@ -223,8 +223,10 @@ impl Memo {
                 })
             })
         };
+        // What could not be kept is not held either: a long prompt takes the memory that it always takes.
+        let keeps_all = cone.all_bytes(&first, model.config()) <= self.limit as u64;
         let mut store = Store::over(below.clone());
-        let mut work = run(&first, &rest, &mut store, true)?;
+        let mut work = run(&first, &rest, &mut store, keeps_all)?;
         let store = store.alone();
         if !rest.is_empty() {
             let mut all = below;
@@ -232,7 +234,9 @@ impl Memo {
             work += run(&rest, &[], &mut Store::over(all), false)?;
         }
         self.work = work;
-        self.keep(store);
+        if keeps_all {
+            self.keep(store);
+        }
         Ok(readings)
     }
 
