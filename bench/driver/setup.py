@@ -7,7 +7,7 @@ import platform
 import shutil
 import sys
 
-from .common import BENCH, ROOT, WORK, Refused, run, run_json, say
+from .common import BENCH, WORK, Refused, run, run_json, say
 
 ENVIRONMENTS = {
     "peers": "torch==2.8.0 transformers==4.46.3 pyvene==0.1.8 gguf accelerate sentencepiece".split(),
