@@ -13,7 +13,7 @@ import numpy as np
 from .._arrays import imported_torch, is_tensor
 from .._errors import InputError
 from .arrays import give, take
-from .components import heads_of, width_of
+from .components import ATTENTION_MATRICES, heads_of, width_of
 from .handles import Batch, Handle
 from .interventions import CollectIntervention, LambdaIntervention, SkipIntervention
 from .locations import Located, dims_of, located, representations_of, rows_of, subspaces_of
@@ -45,6 +45,10 @@ class Call(NamedTuple):
     steps: str | None
     more: dict[str, Any]
     is_serial: bool
+
+    def steps_of(self, batch: Batch) -> str | None:
+        """The passes edits of these runs are made in: only the base's runs grow."""
+        return self.steps if batch is self.base else None
 
 
 class Caller:
@@ -273,8 +277,8 @@ class Caller:
                             op=native.op,
                             positions=positions,
                             heads=[head],
-                            value=program.given(one if is_tensor(one) else np.ascontiguousarray(one)),
-                            steps=call.steps if batch is call.base else None,
+                            value=program.given(one),
+                            steps=call.steps_of(batch),
                         )
                     continue
                 # Heads come first in an array, and second in the engine.
@@ -309,7 +313,7 @@ class Caller:
                 parameters=parameters or None,
                 dims=dims,
                 joint=("heads" if place.unit != "pos" else "positions") if joint and count > 1 else None,
-                steps=call.steps if batch is call.base else None,
+                steps=call.steps_of(batch),
                 **settings,
             )
         return None
@@ -326,7 +330,7 @@ class Caller:
         if units is None or units[example] is None:
             return None, None
         own = units[example]
-        if place.site in ("attention_weight", "attention_score") and place.unit in ("pos", "h"):
+        if place.site in ATTENTION_MATRICES and place.unit in ("pos", "h"):
             # The axis behind the examples is that of heads.
             return None, list(own)
         if place.unit == "pos":
@@ -362,7 +366,7 @@ class Caller:
             once = list(dict.fromkeys(positions or []))
             picked.append(None if once == (positions or []) else [once.index(one) for one in positions or []])
             readings.append(program.reading(run, place.site, place.layer, once or None, heads))
-        is_matrix = place.site in ("attention_weight", "attention_score")
+        is_matrix = place.site in ATTENTION_MATRICES
         rows = [
             one if which is None else one[:, which] if is_matrix else one[which]
             for one, which in zip(program.read(readings), picked)
@@ -445,13 +449,13 @@ class Caller:
                 own = own.swapaxes(0, 1)
             if positions is None:
                 positions = list(range(len(batch.ids[example])))
-            if place.site in ("attention_weight", "attention_score"):
+            if place.site in ATTENTION_MATRICES:
                 # Head by head: rows of a query each.
                 parts: list[Any] = [([head], one) for head, one in zip(heads or range(len(own)), own)]
             else:
                 parts = [(heads, own)]
             for which, one in parts:
-                value = program.given(one if is_tensor(one) else np.ascontiguousarray(one))
+                value = program.given(one)
                 program.edit(run, place.site, place.layer, op="swap", positions=positions, heads=which, value=value)
 
     def _function(
@@ -478,7 +482,7 @@ class Caller:
             op=program.function(changed),
             positions=None if call.steps == "decode" else positions,
             heads=heads,
-            steps=call.steps if batch is call.base else None,
+            steps=call.steps_of(batch),
         )
 
     def _call_python(self, place: Place, base: Any, source: Any, call: Call) -> Any:

@@ -17,6 +17,9 @@ from .._errors import InputError
 OUTSIDE = {"embedding", "final_norm", "logits"}
 """Sites that are of no layer."""
 
+ATTENTION_MATRICES = ("attention_weight", "attention_score")
+"""Sites whose rows are as long as the prompt: one a query and head, with a number for every key."""
+
 # Paths within a block, each with the site it is; what is not here has no site.
 _BLOCK = {".input": "block_input", ".output": "block_output"}
 _GPT2 = _BLOCK | {
@@ -133,7 +136,7 @@ def width_of(info: dict[str, Any], site: str) -> int | None:
     """How wide a site is; None for attention's matrices."""
     head = info["head_dim"]
     kv = info["kv_heads"] * head
-    widths = {
+    widths: dict[str, int | None] = {
         "query_output": info["heads"] * head,
         "key_output": kv,
         "value_output": kv,
@@ -141,8 +144,7 @@ def width_of(info: dict[str, Any], site: str) -> int | None:
         "mlp_activation": info["mlp_width"],
         "mlp_hidden": info["mlp_width"],
         "logits": info["vocab"],
-        "attention_weight": None,
-        "attention_score": None,
+        **dict.fromkeys(ATTENTION_MATRICES, None),
     }
     if site.startswith("head_"):
         return head
@@ -155,4 +157,4 @@ def heads_of(info: dict[str, Any], site: str) -> int | None:
     """How many heads a site has; None for a site without."""
     if site in ("head_key_output", "head_value_output"):
         return info["kv_heads"]
-    return info["heads"] if site.startswith("head_") or site in ("attention_weight", "attention_score") else None
+    return info["heads"] if site.startswith("head_") or site in ATTENTION_MATRICES else None
