@@ -41,8 +41,8 @@ pub(crate) fn of_directory(
     vocab: usize,
 ) -> Result<(Vec<u32>, Option<PathBuf>)> {
     let path = folder.join(GENERATION);
-    if crate::model::is_there(&path) {
-        crate::model::inside(folder, &path)?;
+    if crate::load::is_there(&path) {
+        crate::load::inside(folder, &path)?;
         let keys = Keys::from_json(&path, &DataFile::open(&path)?.read_all(1 << 20)?)?;
         if let Some(ends) = listed(&keys, &path, vocab)? {
             return Ok((ends, Some(path)));

@@ -25,6 +25,7 @@ mod ends;
 mod error;
 mod families;
 pub mod file;
+mod load;
 mod model;
 mod progress;
 mod site;
