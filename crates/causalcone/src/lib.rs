@@ -44,7 +44,7 @@ pub use causalcone_engine::{
 };
 pub use causalcone_model::{
     Config, Error as ModelError, Indices, KeyPolicy, KeyReport, Layout, LoadOptions, Model, Positions,
-    Precision, Progress, Report, Site, Target, Tokenizer, Unit, Which, chat, decoder, silent, store,
+    Precision, Progress, Report, Site, Target, Tokenizer, Unit, Which, chat, check, decoder, silent, store,
 };
 pub use causalcone_report as report;
 pub use figure::heat_map;

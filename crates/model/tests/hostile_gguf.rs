@@ -126,7 +126,11 @@ fn magic_version_and_counts() {
     let folder = Folder::new();
     let mut verdict = Verdict::new();
     for (name, bytes) in [("empty", &b""[..]), ("magic only", b"GGUF"), ("half a magic", b"GG")] {
-        let field = if bytes.len() < 4 { "this is an empty file" } else { "version: the file ends here" };
+        let field = match bytes.len() {
+            0 => "this is an empty file",
+            1..4 => "magic: the file ends here",
+            _ => "version: the file ends here",
+        };
         let path = folder.write(bytes);
         verdict.refused(name, bytes.len() as u64, field, || load(&path));
     }
