@@ -5,6 +5,7 @@
 
 mod directory;
 mod gguf;
+mod weight_files;
 
 use crate::chat::ChatTemplate;
 use crate::decoder::Decoder;
@@ -26,7 +27,7 @@ pub(crate) struct Parts {
 /// Loads the model that was found.
 pub(crate) fn load(located: Located, precision: Precision) -> Result<Parts> {
     match located {
-        Located::Gguf(path) => gguf::load(path, precision),
+        Located::Gguf(path) => gguf::load(&path, precision),
         Located::Directory(path) => directory::load(&path, precision),
     }
 }
