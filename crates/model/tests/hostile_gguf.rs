@@ -33,7 +33,7 @@ impl Folder {
 
     fn write(&self, bytes: &[u8]) -> PathBuf {
         let path = self.0.path().join("model.gguf");
-        std::fs::write(&path, bytes).unwrap();
+        common::overwrite(&path, bytes);
         path
     }
 }

@@ -60,7 +60,7 @@ impl Folder {
         for (part, number) in parts.iter().zip(1..) {
             let part = part.bytes();
             bytes += part.len() as u64;
-            std::fs::write(self.at(&name(number, 3)), part).unwrap();
+            common::overwrite(self.at(&name(number, 3)), part);
         }
         bytes
     }
@@ -191,7 +191,7 @@ fn parts_that_are_not_there() {
         ["tiny.gguf", "tiny-00001-of-00003.gguf", "tiny-00002-of-00004.gguf", "tiny-2-of-3.gguf", "x"]
     {
         let elsewhere = Folder::new();
-        std::fs::write(elsewhere.at(other), second.bytes()).unwrap();
+        common::overwrite(elsewhere.at(other), second.bytes());
         verdict.refused(other, bytes, "is part 2 of 3 of a split file", || load(&elsewhere.at(other)));
         verdict.refused(other, bytes, "NAME-00002-of-00003.gguf", || load(&elsewhere.at(other)));
         verdict.refused(other, bytes, "llama-gguf-split --merge", || load(&elsewhere.at(other)));
@@ -208,7 +208,7 @@ fn parts_that_are_not_there() {
     let mut files = parts();
     let promised = folder.at("tiny-00001-of-99999.gguf");
     files[0].set("split.count", u32v(99_999));
-    std::fs::write(&promised, files[0].bytes()).unwrap();
+    common::overwrite(&promised, files[0].bytes());
     verdict.refused("99999 parts", bytes, "split.count: 99999 parts", || load(&promised));
     std::fs::create_dir(folder.at(&name(1, 3))).unwrap();
     std::fs::create_dir(folder.at(&name(3, 3))).unwrap();
@@ -245,7 +245,7 @@ fn parts_that_are_links() {
     std::fs::create_dir_all(&blobs).unwrap();
     std::fs::create_dir_all(&snapshot).unwrap();
     for (part, number) in parts().iter().zip(1..) {
-        std::fs::write(blobs.join(format!("{number}")), part.bytes()).unwrap();
+        common::overwrite(blobs.join(format!("{number}")), part.bytes());
         symlink(format!("../../blobs/{number}"), snapshot.join(name(number, 3))).unwrap();
     }
     let _ = verdict.accepted("the cache's own links", bytes, || load(&snapshot.join(name(2, 3))));
@@ -262,7 +262,7 @@ fn a_circle_of_13_megabytes() {
     first.set("split.count", u16v(1000));
     first.set("general.padding", text(&"x".repeat(13 << 20)));
     let bytes = first.bytes();
-    std::fs::write(folder.at(&name(1, 1000)), &bytes).unwrap();
+    common::overwrite(folder.at(&name(1, 1000)), &bytes);
     for number in 2..=1000 {
         std::fs::hard_link(folder.at(&name(1, 1000)), folder.at(&name(number, 1000))).unwrap();
     }
@@ -288,7 +288,7 @@ fn many_tensors_in_many_parts() {
         part.tensors = (0..2000).map(tensor).collect();
         let part = part.bytes();
         bytes += part.len() as u64;
-        std::fs::write(folder.at(&name(number.into(), 100)), part).unwrap();
+        common::overwrite(folder.at(&name(number.into(), 100)), part);
     }
     let says = "split.tensors.count: is 131072, but the first 66 parts have 132000 tensors";
     verdict.refused("200000 tensors", bytes, says, || load(&folder.at(&name(1, 100))));

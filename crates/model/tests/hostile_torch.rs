@@ -127,7 +127,7 @@ impl Place {
 
     fn write(&self, bytes: &[u8]) -> PathBuf {
         let path = self.folder.path().join("a.bin");
-        std::fs::write(&path, bytes).unwrap();
+        common::overwrite(&path, bytes);
         path
     }
 
@@ -576,7 +576,7 @@ fn an_index_of_shards() {
     let mut refused = |name: &str, says: &str, change: &dyn Fn(&mut serde_json::Value)| {
         let mut index = honest.clone();
         change(&mut index["weight_map"]);
-        std::fs::write(at(INDEX), index.to_string()).unwrap();
+        common::overwrite(at(INDEX), index.to_string());
         verdict.refused(name, bytes, says, load);
     };
     for target in ["../../etc/passwd", "/etc/passwd", "..", "", ".hidden", "sub/a.bin", "a.bin\0"] {
@@ -596,10 +596,10 @@ fn an_index_of_shards() {
     refused("no shards", "weight_map: is empty", &|map| *map = serde_json::json!({}));
     refused("a list", "weight_map: is missing or no map", &|map| *map = serde_json::json!([]));
     // Nothing of a shard is run.
-    std::fs::write(at(INDEX), honest.to_string()).unwrap();
+    common::overwrite(at(INDEX), honest.to_string());
     let whole = std::fs::read(at(LAST)).unwrap();
     let run = Pickle::new().global("posix", "system").raw(b"(").text("touch ran").raw(b"tR.");
-    std::fs::write(at(LAST), saved(&run)).unwrap();
+    common::overwrite(at(LAST), saved(&run));
     verdict.refused("a shard that runs", bytes, "posix.system", load);
     // The same tensor in two shards, whatever the index says of it.
     std::fs::copy(at("pytorch_model-00002-of-00003.bin"), at(LAST)).unwrap();
@@ -607,7 +607,7 @@ fn an_index_of_shards() {
     #[cfg(unix)]
     {
         let outside = tempfile::tempdir().unwrap();
-        std::fs::write(outside.path().join("a"), whole).unwrap();
+        common::overwrite(outside.path().join("a"), whole);
         std::fs::remove_file(at(LAST)).unwrap();
         std::os::unix::fs::symlink(outside.path().join("a"), at(LAST)).unwrap();
         verdict.refused("a link out of the folder", bytes, "leads out of its folder", load);

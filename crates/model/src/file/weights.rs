@@ -392,7 +392,7 @@ fn widen(file: &DataFile, entry: &Entry) -> Result<Vec<f32>> {
     let elements: usize = entry.shape.iter().product();
     let mut values = vec![0f32; elements];
     let piece = usize::try_from(blocks * block).unwrap_or(usize::MAX);
-    values.par_chunks_mut(piece).enumerate().try_for_each(|(i, out)| {
+    let read = |(i, out): (usize, &mut [f32])| {
         let mut bytes =
             vec![0; usize::try_from(out.len() as u64 / block * block_bytes).unwrap_or(usize::MAX)];
         file.read_at(&mut bytes, entry.offset + i as u64 * blocks * block_bytes)?;
@@ -402,7 +402,13 @@ fn widen(file: &DataFile, entry: &Entry) -> Result<Vec<f32>> {
             Some(x) => Err(not_finite(file, entry, *x)),
             None => Ok(()),
         }
-    })?;
+    };
+    // One piece is not worth waking a thread.
+    if elements <= piece {
+        values.chunks_mut(piece).enumerate().try_for_each(read)?;
+    } else {
+        values.par_chunks_mut(piece).enumerate().try_for_each(read)?;
+    }
     Ok(values)
 }
 
