@@ -448,7 +448,7 @@ fn the_format_before_version_1_6() {
         |keys: &[&str]| keys.iter().fold(Pickle::new().raw(b"]("), |pickle, key| pickle.text(key)).raw(b"e.");
     refused("a key of no tensor", "\"1\", which no tensor has", &|file| file.keys = keys(&["0", "1"]));
     refused("a key twice", "\"0\", which no tensor has, or lists it twice", &|file| {
-        file.keys = keys(&["0", "0"])
+        file.keys = keys(&["0", "0"]);
     });
     refused("no keys", "does not list storage 0", &|file| file.keys = keys(&[]));
     refused("a key that is no str", "no str", &|file| file.keys = Pickle::new().raw(b"]K\x00a."));
@@ -583,7 +583,7 @@ fn an_index_of_shards() {
         refused(target, &format!("{NORM}: "), &|map| map[NORM] = target.into());
     }
     refused("a shard that is missing", "names gone.bin, which is missing", &|map| {
-        map[NORM] = "gone.bin".into()
+        map[NORM] = "gone.bin".into();
     });
     refused("another shard", "which does not hold it", &|map| {
         map[NORM] = "pytorch_model-00001-of-00003.bin".into();
