@@ -33,7 +33,7 @@ impl Folder {
 
     fn write(&self, bytes: &[u8]) -> PathBuf {
         let path = self.0.path().join("model.gguf");
-        std::fs::write(&path, bytes).unwrap();
+        common::overwrite(&path, bytes);
         path
     }
 }
@@ -329,11 +329,40 @@ fn dimensions_and_types() {
     ]);
     let folder = Folder::new();
     let mut verdict = Verdict::new();
-    for kind in [4, 5, 16, 23, 24, 27, 29, 31, 32, 33, 36, 37, 38, 39, 40, 1 << 31, u32::MAX] {
+    for (kind, says) in [
+        (4, "type Q4_2 (4), which ggml has removed, is not read; types that are: F32, F16, F64, BF16, Q4_0,"),
+        (5, "type Q4_3 (5), which ggml has removed, is not read"),
+        (
+            16,
+            "type IQ2_XXS (16) is not read; types that are: F32, F16, F64, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q8_1, \
+              Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, Q8_K, IQ4_NL, IQ4_XS, MXFP4",
+        ),
+        (19, "type IQ1_S (19) is not read"),
+        (21, "type IQ3_S (21) is not read"),
+        (24, "type I8 (24) is not read"),
+        (27, "type I64 (27) is not read"),
+        (29, "type IQ1_M (29) is not read"),
+        (31, "type Q4_0_4_4 (31), which ggml has removed"),
+        (33, "type Q4_0_8_8 (33), which ggml has removed"),
+        (34, "type TQ1_0 (34) is not read"),
+        (36, "type IQ4_NL_4_4 (36), which ggml has removed"),
+        (38, "type IQ4_NL_8_8 (38), which ggml has removed"),
+        (40, "type NVFP4 (40) is not read"),
+        (43, "type 43 is not a type of ggml's"),
+        (1 << 31, "type 2147483648 is not a type of ggml's"),
+        (u32::MAX, "type 4294967295 is not a type of ggml's"),
+    ] {
         let mut file = Gguf::valid();
         file.tensor(Q).kind = kind;
         let path = folder.write(&file.bytes());
-        verdict.refused(&format!("type {kind}"), 4000, &format!("{Q}: type {kind}"), || load(&path));
+        verdict.refused(&format!("type {kind}"), 4000, &format!("{Q}: {says}"), || load(&path));
+    }
+    // Rows of 8 are no blocks.
+    for kind in [20, 23, 39] {
+        let mut file = Gguf::valid();
+        file.tensor(Q).kind = kind;
+        let path = folder.write(&file.bytes());
+        verdict.refused(&format!("type {kind}"), 4000, &format!("{Q}: its rows of 8"), || load(&path));
     }
     verdict.check();
 }

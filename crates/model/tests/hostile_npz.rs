@@ -59,7 +59,7 @@ impl Place {
 
     fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
         let path = self.0.path().join(name);
-        std::fs::write(&path, bytes).unwrap();
+        common::overwrite(&path, bytes);
         path
     }
 }

@@ -71,13 +71,13 @@ fn header_length() {
     let file = folder.path().join("model.safetensors");
     let mut verdict = Verdict::new();
     for length in 0..8 {
-        std::fs::write(&file, vec![1; length]).unwrap();
+        common::overwrite(&file, vec![1; length]);
         let name = format!("{length} bytes");
         verdict
             .refused(&name, 8, &format!("header length: the file has only {length}"), || load(folder.path()));
     }
     // A header of 8 MB and one byte in a file that has it.
-    std::fs::write(&file, ((8u64 << 20) + 1).to_le_bytes()).unwrap();
+    common::overwrite(&file, ((8u64 << 20) + 1).to_le_bytes());
     File::options().write(true).open(&file).unwrap().set_len(32 << 20).unwrap();
     verdict.refused("8 MB and a byte", 0, "header length: 8388609", || load(folder.path()));
     verdict.check();
@@ -378,7 +378,7 @@ fn index() {
 
     // A tensor that two shards hold.
     let twice = [&TENSORS[..5], &TENSORS[10..]].concat();
-    std::fs::write(path.join("a.safetensors"), Safetensors::of(&twice).bytes()).unwrap();
+    common::overwrite(path.join("a.safetensors"), Safetensors::of(&twice).bytes());
     refused("in two shards", "model.norm.weight: is in a.safetensors", &honest.to_string());
     verdict.check();
 }
@@ -434,7 +434,7 @@ fn configuration() {
     write(folder.path(), &Safetensors::valid());
     let mut verdict = Verdict::new();
     let mut refused = |name: &str, field: &str, text: &str| {
-        std::fs::write(folder.path().join("config.json"), text).unwrap();
+        common::overwrite(folder.path().join("config.json"), text);
         verdict.refused(name, text.len() as u64, field, || load(folder.path()));
     };
     for (key, values) in [
@@ -508,10 +508,10 @@ fn paths() {
     refused("a name of a megabyte", "no model \"xxxx", Path::new(&"x".repeat(1 << 20)));
     refused("a climbing name", "no model \"../..x/y\"", Path::new("../..x/y"));
     refused("a folder", "config.json: is missing", folder.path());
-    std::fs::write(at("config.json"), config().to_string()).unwrap();
+    common::overwrite(at("config.json"), config().to_string());
     refused("a folder without weights", "model.safetensors: file: is missing", folder.path());
-    std::fs::write(at("pytorch_model.bin"), b"\x80\x02.").unwrap();
-    refused("a folder of pickles", "pytorch_model.bin is a pickle", folder.path());
+    common::overwrite(at("pytorch_model.bin"), b"\x80\x02.");
+    refused("a pickle as weights", "pytorch_model.bin: pickle: ", folder.path());
     refused("the configuration", "config.json: type: is part of a model directory", &at("config.json"));
     refused("a pickle", "magic: ", &at("pytorch_model.bin"));
     std::fs::create_dir(at("model.safetensors")).unwrap();
@@ -579,7 +579,7 @@ fn truncated_at_every_byte() {
     let bytes = Safetensors::valid().bytes();
     let mut verdict = Verdict::new();
     for length in 0..bytes.len() {
-        std::fs::write(path.join("model.safetensors"), &bytes[..length]).unwrap();
+        common::overwrite(path.join("model.safetensors"), &bytes[..length]);
         let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) + 8;
         let field = if (length as u64) < header { "header length: " } else { "data: the tensors take" };
         verdict.refused(&format!("{length} bytes"), length as u64, field, || load(&path));
@@ -607,7 +607,7 @@ fn random_bytes() {
                 _ => u8::try_from(random.below(256)).unwrap(),
             };
         }
-        std::fs::write(path.join("model.safetensors"), &changed).unwrap();
+        common::overwrite(path.join("model.safetensors"), &changed);
         let name = format!("round {round}");
         loaded += usize::from(verdict.survived(&name, bytes.len() as u64, || load(&path)).is_some());
     }

@@ -30,7 +30,7 @@ impl Folder {
 
     fn write(&self, text: &[u8]) -> PathBuf {
         let path = self.0.path().join("tokenizer.json");
-        std::fs::write(&path, text).unwrap();
+        common::overwrite(&path, text);
         path
     }
 }
@@ -685,7 +685,7 @@ fn configurations() {
     let path = folder.0.path().join("tokenizer_config.json");
     let mut verdict = Verdict::new();
     let mut refused = |name: &str, field: &str, text: &[u8]| {
-        std::fs::write(&path, text).unwrap();
+        common::overwrite(&path, text);
         let field = format!("tokenizer_config.json: {field}");
         verdict.refused(name, text.len() as u64, &field, || Tokenizer::from_json(&tokenizer));
     };
@@ -746,7 +746,7 @@ fn more_tokens_than_rows() {
     }
     let mut file = valid();
     add(&mut file, added(300, "<|extra|>"));
-    std::fs::write(folder.path().join("tokenizer.json"), file.to_string()).unwrap();
+    common::overwrite(folder.path().join("tokenizer.json"), file.to_string());
     let mut verdict = Verdict::new();
     verdict.refused(
         "one more",
@@ -754,9 +754,9 @@ fn more_tokens_than_rows() {
         "vocabulary: has 301 tokens, but the model's embedding only 300",
         || load(folder.path()),
     );
-    std::fs::write(folder.path().join("tokenizer.json"), "{").unwrap();
+    common::overwrite(folder.path().join("tokenizer.json"), "{");
     verdict.refused("broken", 200_000, "tokenizer.json: document: ", || load(folder.path()));
-    std::fs::write(folder.path().join("tokenizer.json"), valid().to_string()).unwrap();
+    common::overwrite(folder.path().join("tokenizer.json"), valid().to_string());
     let elsewhere = Folder::new();
     std::os::unix::fs::symlink(elsewhere.write(b"{}"), folder.path().join("tokenizer_config.json")).unwrap();
     verdict.refused(

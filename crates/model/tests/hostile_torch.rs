@@ -127,7 +127,7 @@ impl Place {
 
     fn write(&self, bytes: &[u8]) -> PathBuf {
         let path = self.folder.path().join("a.bin");
-        std::fs::write(&path, bytes).unwrap();
+        common::overwrite(&path, bytes);
         path
     }
 
@@ -357,9 +357,159 @@ fn archives_that_are_no_state_dict() {
     place.refused("compressed", &with(Member::compressed("x/data/1", &floats())), "compressed");
     place.refused("no pickle", &archive(&good[1..]), "data.pkl");
     place.refused("no storage", &archive(&[good[0].clone(), good[2].clone()]), "storage 0 is missing");
-    place.refused("a bare pickle", &pickle, "1.6");
-    place.refused("the format of old", &[&[0x80, 2, 0x8a, 10][..], &[0; 30]].concat(), "1.6");
+    place.refused("a bare pickle", &pickle, "a pickle that torch.save did not write");
     place.refused("nothing", &[], "zip");
+    place.verdict.check();
+}
+
+/// A file in the format before version 1.6: five pickles, then each storage's count and numbers.
+#[derive(Clone)]
+struct Legacy {
+    magic: Pickle,
+    version: Pickle,
+    system: Pickle,
+    dict: Pickle,
+    keys: Pickle,
+    storages: Vec<u8>,
+}
+
+impl Legacy {
+    fn new(dict: Pickle) -> Self {
+        let magic = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
+        let mut storages = 6u64.to_le_bytes().to_vec();
+        storages.extend(floats());
+        Self {
+            magic: Pickle::new().raw(&[0x8a, 10]).raw(&magic).raw(b"."),
+            version: Pickle::new().raw(b"M\xe9\x03."),
+            system: Pickle::new().raw(b"}(").text("little_endian").raw(&[0x88]).raw(b"u."),
+            dict,
+            keys: Pickle::new().raw(b"](").text("0").raw(b"e."),
+            storages,
+        }
+    }
+
+    fn valid() -> Self {
+        Self::new(Pickle::of("FloatStorage", "0", 6, &PLAIN))
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        let Self { magic, version, system, dict, keys, storages } = self;
+        [&magic.0[..], &version.0, &system.0, &dict.0, &keys.0, storages].concat()
+    }
+}
+
+#[test]
+fn the_format_before_version_1_6() {
+    let mut place = Place::new();
+    place.reads("plain", &Legacy::valid().bytes(), &NUMBERS);
+    let turned = View { offset: 0, shape: &[2, 3], strides: &[1, 2] };
+    let turned = Pickle::of("FloatStorage", "0", 6, &turned);
+    place.reads("transposed", &Legacy::new(turned).bytes(), &[1.0, 3.0, 5.0, 2.0, 4.0, 6.0]);
+    let mut refused = |name: &str, says: &str, change: &dyn Fn(&mut Legacy)| {
+        let mut file = Legacy::valid();
+        change(&mut file);
+        place.refused(name, &file.bytes(), says);
+    };
+    let run = || Pickle::new().global("os", "system").raw(b"(").text("touch ran").raw(b"tR.");
+    refused("os.system as the magic number", "os.system", &|file| file.magic = run());
+    refused("os.system as the version", "os.system", &|file| file.version = run());
+    refused("os.system as the machine", "os.system", &|file| file.system = run());
+    refused("os.system as the dict", "os.system", &|file| file.dict = run());
+    refused("os.system as the keys", "os.system", &|file| file.keys = run());
+    refused("another magic number", "torch.save did not write", &|file| file.magic.0[5] ^= 1);
+    refused("a longer magic number", "an int of 11 bytes", &|file| {
+        file.magic = Pickle::new().raw(&[0x8a, 11]).raw(&[1; 11]).raw(b".");
+    });
+    refused("version 1000", "version 1001", &|file| file.version.0[3] = 0xe8);
+    refused("big-endian", "little-endian", &|file| {
+        file.system = Pickle::new().raw(b"}(").text("little_endian").raw(&[0x89]).raw(b"u.");
+    });
+    refused("a machine of no order", "little-endian", &|file| file.system = Pickle::new().raw(b"}."));
+    refused("a machine that is a list", "describe", &|file| file.system = Pickle::new().raw(b"]."));
+    refused("no dict", "a dict of tensors", &|file| file.dict = Pickle::new().raw(b"]."));
+    refused("a module", "torch.nn.modules.linear.Linear", &|file| {
+        file.dict =
+            Pickle::new().raw(b"(").text("module").global("torch.nn.modules.linear", "Linear").raw(b"tQ.");
+    });
+    let view = |view: &[u8]| {
+        let named = Pickle::new().raw(b"}").text("w").global("torch._utils", "_rebuild_tensor_v2").raw(b"((");
+        let named = named.text("storage").global("torch", "FloatStorage").text("0").text("cpu").int(6);
+        named.raw(view).raw(b"tQ").int(0).ints(&[2, 3]).ints(&[3, 1]).raw(b"\x89)tRs.")
+    };
+    place.reads("a storage that is no view", &Legacy::new(view(b"N")).bytes(), &NUMBERS);
+    let mut refused = |name: &str, says: &str, change: &dyn Fn(&mut Legacy)| {
+        let mut file = Legacy::valid();
+        change(&mut file);
+        place.refused(name, &file.bytes(), says);
+    };
+    refused("a storage that is a view", "view of another", &|file| file.dict = view(b"(K\x00K\x00K\x06t"));
+    refused("a storage of seven parts", "too many parts", &|file| file.dict = view(b"NN"));
+    let keys =
+        |keys: &[&str]| keys.iter().fold(Pickle::new().raw(b"]("), |pickle, key| pickle.text(key)).raw(b"e.");
+    refused("a key of no tensor", "\"1\", which no tensor has", &|file| file.keys = keys(&["0", "1"]));
+    refused("a key twice", "\"0\", which no tensor has, or lists it twice", &|file| {
+        file.keys = keys(&["0", "0"]);
+    });
+    refused("no keys", "does not list storage 0", &|file| file.keys = keys(&[]));
+    refused("a key that is no str", "no str", &|file| file.keys = Pickle::new().raw(b"]K\x00a."));
+    refused("keys in a dict", "list its storages", &|file| file.keys = Pickle::new().raw(b"}."));
+    for count in [0, 5, 7, 1 << 62, 1 << 63, u64::MAX] {
+        refused(&format!("{count} numbers"), "storage 0: has", &|file| {
+            file.storages[..8].copy_from_slice(&count.to_le_bytes());
+        });
+    }
+    refused("2^62 numbers in both", "pass the end", &|file| {
+        file.dict = Pickle::of("FloatStorage", "0", 1 << 61, &PLAIN);
+        file.storages[..8].copy_from_slice(&(1u64 << 61).to_le_bytes());
+    });
+    refused("a byte more", "1 bytes follow", &|file| file.storages.push(0));
+    refused("two kinds", "of two kinds", &|file| {
+        let both = Pickle::new().raw(b"}").text("w").tensor("FloatStorage", "0", 6, &PLAIN).raw(b"s");
+        file.dict = both.text("v").tensor("HalfStorage", "0", 6, &PLAIN).raw(b"s.");
+    });
+    refused("more pickle than any", "too early", &|file| {
+        file.dict = Pickle::new().text(&"x".repeat(5_000_000)).raw(b".");
+    });
+    // As many of the largest values as a pickle may make, as the state of two of the five: never in memory at once.
+    let eight = View { offset: 0, shape: &[1; 8], strides: &[1; 8] };
+    let heavy = |dict: &Pickle| {
+        let dict = Pickle(dict.0[..dict.0.len() - 1].to_vec()).raw(b"}N](");
+        let head = dict.global("torch._utils", "_rebuild_tensor_v2").raw(b"q\x00(");
+        let arguments = head.storage("FloatStorage", "0", 6).int(0).ints(eight.shape).ints(eight.strides);
+        arguments.raw(b"\x89Ntq\x01").raw(&b"h\x00h\x01R".repeat(120_000)).raw(b"esb.")
+    };
+    let mut file = Legacy::valid();
+    (file.system, file.dict) = (heavy(&file.system), heavy(&file.dict));
+    place.reads("many tensors in a state", &file.bytes(), &NUMBERS);
+    let whole = Legacy::valid().bytes();
+    for length in 0..whole.len() {
+        place.refused(&format!("{length} bytes"), &whole[..length], "");
+    }
+    let mut random = Random(17);
+    for n in 0..3000 {
+        let mut changed = whole.clone();
+        for _ in 0..=random.below(3) {
+            let at = 2 + random.below(changed.len() - 2);
+            changed[at] = u8::try_from(random.below(256)).unwrap();
+        }
+        let path = place.write(&changed);
+        let _ = place.verdict.survived(&format!("change {n}"), changed.len() as u64, || read(&path));
+    }
+    place.verdict.check();
+}
+
+/// A negated view keeps its sign beside its numbers.
+#[test]
+fn metadata_of_a_tensor_is_not_dropped() {
+    let mut place = Place::new();
+    let with = |metadata: Pickle| {
+        let call = Pickle::new().raw(b"}").text("w").global("torch._utils", "_rebuild_tensor_v2").raw(b"(");
+        let sized = call.storage("FloatStorage", "0", 6).int(0).ints(PLAIN.shape).ints(PLAIN.strides);
+        sized.raw(b"\x89)").raw(&metadata.0[2..]).raw(b"tRs.")
+    };
+    place.reads("none", &saved(&with(Pickle::new().raw(b"N"))), &NUMBERS);
+    place.reads("empty", &saved(&with(Pickle::new().raw(b"}"))), &NUMBERS);
+    place.refuse("negated", &with(Pickle::new().raw(b"}").text("neg").raw(b"\x88s")), "metadata");
     place.verdict.check();
 }
 
@@ -402,4 +552,65 @@ fn files_cut_or_changed_anywhere() {
         let _ = place.verdict.survived(&format!("pickle {n}"), bytes.len() as u64, || read(&path));
     }
     place.verdict.check();
+}
+
+/// The shards of tiny-llama-tied, and an index that may lie about them.
+#[test]
+fn an_index_of_shards() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::copy(fixture("tiny-llama-tied/config.json"), at("config.json")).unwrap();
+    let mut bytes = 0;
+    for file in std::fs::read_dir(fixture("weight-files/tiny-llama-tied")).unwrap() {
+        let file = file.unwrap();
+        bytes += std::fs::copy(file.path(), at(file.file_name().to_str().unwrap())).unwrap();
+    }
+    const INDEX: &str = "pytorch_model.bin.index.json";
+    const LAST: &str = "pytorch_model-00003-of-00003.bin";
+    const NORM: &str = "model.norm.weight";
+    let honest: serde_json::Value = serde_json::from_slice(&std::fs::read(at(INDEX)).unwrap()).unwrap();
+    assert_eq!(honest["weight_map"][NORM], LAST);
+    let mut verdict = Verdict::new();
+    let load = || common::load(folder.path());
+    assert!(verdict.accepted("the honest one", bytes, load).is_some());
+    let mut refused = |name: &str, says: &str, change: &dyn Fn(&mut serde_json::Value)| {
+        let mut index = honest.clone();
+        change(&mut index["weight_map"]);
+        common::overwrite(at(INDEX), index.to_string());
+        verdict.refused(name, bytes, says, load);
+    };
+    for target in ["../../etc/passwd", "/etc/passwd", "..", "", ".hidden", "sub/a.bin", "a.bin\0"] {
+        refused(target, &format!("{NORM}: "), &|map| map[NORM] = target.into());
+    }
+    refused("a shard that is missing", "names gone.bin, which is missing", &|map| {
+        map[NORM] = "gone.bin".into();
+    });
+    refused("another shard", "which does not hold it", &|map| {
+        map[NORM] = "pytorch_model-00001-of-00003.bin".into();
+    });
+    refused("a tensor of no shard", "model.mystery: should be in", &|map| map["model.mystery"] = LAST.into());
+    refused("a tensor left out", "where the index does not put it", &|map| {
+        map.as_object_mut().unwrap().remove(NORM);
+    });
+    refused("a shard of another format", "config.json: archive: ", &|map| map[NORM] = "config.json".into());
+    refused("no shards", "weight_map: is empty", &|map| *map = serde_json::json!({}));
+    refused("a list", "weight_map: is missing or no map", &|map| *map = serde_json::json!([]));
+    // Nothing of a shard is run.
+    common::overwrite(at(INDEX), honest.to_string());
+    let whole = std::fs::read(at(LAST)).unwrap();
+    let run = Pickle::new().global("posix", "system").raw(b"(").text("touch ran").raw(b"tR.");
+    common::overwrite(at(LAST), saved(&run));
+    verdict.refused("a shard that runs", bytes, "posix.system", load);
+    // The same tensor in two shards, whatever the index says of it.
+    std::fs::copy(at("pytorch_model-00002-of-00003.bin"), at(LAST)).unwrap();
+    verdict.refused("a shard twice", bytes, "does not hold it", load);
+    #[cfg(unix)]
+    {
+        let outside = tempfile::tempdir().unwrap();
+        common::overwrite(outside.path().join("a"), whole);
+        std::fs::remove_file(at(LAST)).unwrap();
+        std::os::unix::fs::symlink(outside.path().join("a"), at(LAST)).unwrap();
+        verdict.refused("a link out of the folder", bytes, "leads out of its folder", load);
+    }
+    verdict.check();
 }

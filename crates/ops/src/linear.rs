@@ -328,6 +328,7 @@ impl CustomOp1 for Affine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blocks::random_blocks;
     use crate::testing::{assert_close, assert_same_on_any_threads, check, noise, numbers};
     use candle_core::Var;
     use candle_core::quantized::{GgmlDType, QTensor};
@@ -405,22 +406,34 @@ mod tests {
     #[test]
     fn packed_products_are_those_of_the_widened_weight() {
         use GgmlDType::*;
-        for dtype in [Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2K, Q3K, Q4K, Q5K, Q6K, Q8K] {
+        let known = [Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q8_1, Q2K, Q3K, Q4K, Q5K, Q6K, Q8K];
+        for blocks in Blocks::all() {
             for (inner, width) in [(256, 1), (512, 16), (768, 83), (256, 150)] {
                 let bias = noise(width, 2);
-                let full = QTensor::quantize(&noise((width, inner), 1), dtype).unwrap();
-                let bytes = full.data().unwrap().into_owned();
+                let (bytes, wide, scale) =
+                    match known.iter().find(|known| Blocks::of(**known) == Some(blocks)) {
+                        Some(known) => {
+                            let full = QTensor::quantize(&noise((width, inner), 1), *known).unwrap();
+                            (full.data().unwrap().into_owned(), full.dequantize(&Device::Cpu).unwrap(), 1.0)
+                        }
+                        // candle does not have it. Weights are large, so x is small, by a power of two.
+                        None => {
+                            let bytes = random_blocks(blocks, width * inner / blocks.numbers());
+                            let numbers = blocks.widen(&bytes);
+                            let largest = numbers.iter().fold(0f32, |most, x| most.max(x.abs()));
+                            let wide = Tensor::from_vec(numbers, (width, inner), &Device::Cpu).unwrap();
+                            (bytes, wide, f64::from((-largest.log2().ceil()).exp2()))
+                        }
+                    };
                 let rows =
                     Tensor::from_vec(bytes.clone(), (width, bytes.len() / width), &Device::Cpu).unwrap();
-                let wide = full.dequantize(&Device::Cpu).unwrap();
                 let wide = Linear::new(wide.t().unwrap(), Some(bias.clone())).unwrap();
-                let blocks = Blocks::of(dtype).unwrap();
                 let packed = Linear::packed(&rows, blocks, Some(bias)).unwrap();
                 assert!(packed.is_frozen());
                 let last = u32::try_from(width).unwrap() - 1;
                 let columns = |linear: &Linear| numbers(&linear.columns(&[last, 0]).unwrap());
-                assert_eq!(columns(&packed), columns(&wide), "{dtype:?}");
-                let x = noise((100, inner), 3);
+                assert_eq!(columns(&packed), columns(&wide), "{blocks:?}");
+                let x = (noise((100, inner), 3) * scale).unwrap();
                 let together = packed.forward(&x).unwrap();
                 // Up to 768 products of numbers below 1, codes times scales in another order.
                 assert_close(&together, &wide.forward(&x).unwrap(), 2e-5);
@@ -429,7 +442,7 @@ mod tests {
                     assert_eq!(numbers(&alone), numbers(&together.narrow(0, first, rows).unwrap()));
                 }
                 let slopes = |linear: &Linear| numbers(&linear.slopes(&noise((3, width), 4)).unwrap());
-                assert_eq!(slopes(&packed), slopes(&wide), "{dtype:?}");
+                assert_eq!(slopes(&packed), slopes(&wide), "{blocks:?}");
                 assert!(packed.columns(&[last + 1]).is_err() && packed.forward(&noise((3, 4), 1)).is_err());
             }
         }

@@ -74,15 +74,18 @@ impl Packed {
         let of_panel = &groups[panel * (self.inner / self.group)..][..self.inner / self.group];
         let mut column = Vec::with_capacity(self.inner);
         for Group { scales, minima, codes } in of_panel {
-            let (scale, least) = (scales[j], minima.first().map_or(0.0, |row| row[j]));
+            let of_group = |code: f32| match minima.first() {
+                Some(minima) => code * scales[j] + minima[j],
+                None => code * scales[j],
+            };
             for row in codes {
                 let [first, second] = match SHORT {
                     true => [row[j] & 15, row[j] >> 4].map(f32::from),
                     false => [f32::from(row[j].cast_signed()), 0.0],
                 };
-                column.push(first * scale + least);
+                column.push(of_group(first));
                 if SHORT {
-                    column.push(second * scale + least);
+                    column.push(of_group(second));
                 }
             }
         }

@@ -8,6 +8,7 @@
 
 use super::DataFile;
 use crate::{Error, Result};
+use rayon::prelude::*;
 use std::collections::HashSet;
 use std::io::Read;
 
@@ -17,6 +18,9 @@ const MAX_MEMBERS: u64 = 1 << 16;
 const MAX_DIRECTORY: u64 = 16 << 20;
 /// What compressed members may take together, beyond twice the archive.
 const ALLOWANCE: u64 = 64 << 20;
+
+/// From this length on, all cores compute the checksums of an archive.
+const ALL_CORES: u64 = 16 << 20;
 
 /// A file in an archive.
 #[derive(Debug, Clone)]
@@ -115,8 +119,12 @@ pub fn members(file: &DataFile) -> Result<Vec<Member>> {
         return Err(bad("archive", format!("its compressed members unpack to more than {most} bytes")));
     }
     let members: Vec<Member> = listed.into_iter().map(|one| one.member).collect();
-    for member in members.iter().filter(|member| !member.is_compressed) {
-        check_sum(file, member)?;
+    // A model's members have gigabytes, and all cores read them; few bytes are not worth waking a thread.
+    let is_stored = |member: &&Member| !member.is_compressed;
+    if file.len() > ALL_CORES {
+        members.par_iter().filter(is_stored).try_for_each(|member| check_sum(file, member))?;
+    } else {
+        members.iter().filter(is_stored).try_for_each(|member| check_sum(file, member))?;
     }
     Ok(members)
 }
@@ -324,7 +332,7 @@ fn place(file: &DataFile, one: &mut Listed, end: u64) -> Result<()> {
 /// Checks a member that is not compressed against its checksum.
 fn check_sum(file: &DataFile, member: &Member) -> Result<()> {
     let mut hasher = crc32fast::Hasher::new();
-    let mut piece = vec![0; 1 << 20];
+    let mut piece = vec![0; usize::try_from(member.stored).unwrap_or(usize::MAX).min(1 << 20)];
     let mut done = 0;
     while done < member.stored {
         let length = (member.stored - done).min(piece.len() as u64);

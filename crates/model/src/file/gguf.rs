@@ -127,9 +127,7 @@ fn tensor_info(reader: &mut Reader<'_>, alignment: u64) -> Result<Entry> {
     }
     let type_id = reader.u32(&name)?;
     let offset = reader.u64(&name)?;
-    let encoding = Encoding::from_ggml(type_id).ok_or_else(|| {
-        reader.bad(&name, format!("type {type_id} is not one of the types this version reads"))
-    })?;
+    let encoding = Encoding::from_ggml(type_id).map_err(|problem| reader.bad(&name, problem))?;
     let (block, block_bytes) = encoding.block();
     if dims.contains(&0) {
         return Err(reader.bad(&name, format!("a dimension of {dims:?} is 0")));

@@ -13,7 +13,8 @@ mod npy;
 mod pickle;
 mod precision;
 pub mod safetensors;
-mod torch;
+pub mod split;
+pub(crate) mod torch;
 mod weights;
 
 pub use precision::Precision;

@@ -6,7 +6,6 @@
 use super::archive::{self, Member};
 use super::{DataFile, Encoding, Entry, Order};
 use crate::{Error, Result};
-use candle_core::quantized::GgmlDType;
 use std::io::Write;
 
 const MAGIC: &[u8; 6] = b"\x93NUMPY";
@@ -79,8 +78,8 @@ fn within(file: &DataFile, name: &str, offset: u64, size: u64) -> Result<Entry> 
     let text = std::str::from_utf8(&text).map_err(|_| bad("its header is not UTF-8".into()))?;
     let Header { descr, by_column, shape } = parse(text).map_err(bad)?;
     let encoding = match descr.as_str() {
-        "<f4" => Encoding::Ggml(GgmlDType::F32),
-        "<f2" => Encoding::Ggml(GgmlDType::F16),
+        "<f4" => Encoding::F32,
+        "<f2" => Encoding::F16,
         "<f8" => Encoding::F64,
         "<i8" | "<u8" => Encoding::Other(8),
         "<i4" | "<u4" => Encoding::Other(4),

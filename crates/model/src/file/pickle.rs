@@ -65,12 +65,14 @@ const NAMES: [(&str, &str, Name); 13] = [
 #[derive(Debug, Clone)]
 enum Value {
     None,
-    Bool,
+    Bool(bool),
     Int(i64),
+    /// Where the bytes of an integer of more than 64 bits are, the lowest first.
+    Long(Range<usize>),
     Float,
     Text(Range<usize>),
     Tuple(Vec<At>),
-    List,
+    List(Vec<At>),
     Dict(Vec<(At, At)>),
     Name(Name),
     Storage(Storage),
@@ -81,12 +83,12 @@ impl Value {
     fn what(&self) -> &'static str {
         match self {
             Self::None => "None",
-            Self::Bool => "a bool",
-            Self::Int(_) => "an int",
+            Self::Bool(_) => "a bool",
+            Self::Int(_) | Self::Long(_) => "an int",
             Self::Float => "a float",
             Self::Text(_) => "a str",
             Self::Tuple(_) => "a tuple",
-            Self::List => "a list",
+            Self::List(_) => "a list",
             Self::Dict(_) => "a dict",
             Self::Name(_) => "a class or function",
             Self::Storage(_) => "a storage",
@@ -100,33 +102,83 @@ impl Value {
 /// # Errors
 /// When it is something else, uses anything a state dict does not need, or is cut short.
 pub(super) fn state_dict(bytes: &[u8]) -> Result<Vec<(String, Tensor)>, String> {
-    let mut machine = Machine {
-        bytes,
-        next: 0,
-        values: Vec::new(),
-        stack: Vec::new(),
-        marks: Vec::new(),
-        memo: HashMap::new(),
-    };
+    let mut machine = Machine::new(bytes, 0, false);
     let result = machine.run()?;
-    let Value::Dict(entries) = &machine.values[result] else {
-        return Err(format!("holds {}, where a dict of tensors by name fits", machine.values[result].what()));
-    };
-    let mut found: Vec<(String, Tensor)> = Vec::with_capacity(entries.len());
-    let mut names = std::collections::HashSet::new();
-    for (key, value) in entries {
-        let Some(name) = machine.text(*key) else {
-            return Err(format!("a key is {}, where a str fits", machine.values[*key].what()));
-        };
-        if !names.insert(name) {
-            return Err(format!("\"{name}\" is given twice"));
-        }
-        match &machine.values[*value] {
-            Value::Tensor(tensor) => found.push((name.into(), tensor.clone())),
-            other => return Err(format!("\"{name}\" is {}, where a tensor fits", other.what())),
-        }
+    if machine.next != bytes.len() {
+        return Err(format!("{} bytes follow its end", bytes.len() - machine.next));
     }
-    Ok(found)
+    machine.tensors(result)
+}
+
+/// What torch's format before version 1.6 has in front of the numbers.
+#[derive(Debug)]
+pub(super) struct Legacy {
+    /// The tensors by name.
+    pub(super) tensors: Vec<(String, Tensor)>,
+    /// The storages, in the order in which they follow.
+    pub(super) storages: Vec<Storage>,
+    /// Where they start.
+    pub(super) end: usize,
+}
+
+/// The integer that torch's format before version 1.6 begins with.
+const LEGACY_MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
+/// The version that this format always had.
+const LEGACY_VERSION: i64 = 1001;
+
+/// Reads the five pickles of torch's format before version 1.6: a magic number, a version, a description of the machine, the
+/// state dict, and the keys of the storages that follow. `bytes` are the start of the file.
+///
+/// # Errors
+/// When one of them is something else, or any storage is not listed once.
+pub(super) fn legacy(bytes: &[u8]) -> Result<Legacy, String> {
+    // A machine is dropped before the next one runs: each may hold as many values as there may be.
+    let ((), next) = run_at(bytes, 0, |machine, result| match &machine.values[result] {
+        Value::Long(range) if bytes.get(range.clone()) == Some(&LEGACY_MAGIC[..]) => Ok(()),
+        _ => Err("is a pickle that torch.save did not write".into()),
+    })?;
+    let ((), next) = run_at(bytes, next, |machine, result| match machine.values[result] {
+        Value::Int(LEGACY_VERSION) => Ok(()),
+        _ => Err(format!("its format is not version {LEGACY_VERSION}")),
+    })?;
+    let ((), next) = run_at(bytes, next, |machine, result| {
+        let Value::Dict(pairs) = &machine.values[result] else {
+            return Err("does not describe the machine that wrote it".into());
+        };
+        let order = pairs.iter().find(|(key, _)| machine.text(*key) == Some("little_endian"));
+        match order.map(|(_, value)| &machine.values[*value]) {
+            Some(Value::Bool(true)) => Ok(()),
+            _ => Err("was not written on a little-endian machine; only those files are supported".into()),
+        }
+    })?;
+    let ((tensors, mut left), next) =
+        run_at(bytes, next, |machine, result| Ok((machine.tensors(result)?, machine.storages()?)))?;
+    let (storages, end) = run_at(bytes, next, |machine, result| {
+        let Value::List(items) = &machine.values[result] else {
+            return Err("does not list its storages".into());
+        };
+        let storage = |item: &At| -> Result<Storage, String> {
+            let key = machine.text(*item).ok_or("the key of a storage is no str")?;
+            left.remove(key)
+                .ok_or_else(|| format!("lists storage {key:?}, which no tensor has, or lists it twice"))
+        };
+        items.iter().map(storage).collect::<Result<Vec<Storage>, _>>()
+    })?;
+    match left.keys().min() {
+        Some(key) => Err(format!("does not list storage {key}")),
+        None => Ok(Legacy { tensors, storages, end }),
+    }
+}
+
+/// Runs the pickle that starts at that byte, and gives what `read` makes of its result, and where the pickle ends.
+fn run_at<'a, T>(
+    bytes: &'a [u8],
+    start: usize,
+    read: impl FnOnce(&Machine<'a>, At) -> Result<T, String>,
+) -> Result<(T, usize), String> {
+    let mut machine = Machine::new(bytes, start, true);
+    let result = machine.run()?;
+    Ok((read(&machine, result)?, machine.next))
 }
 
 struct Machine<'a> {
@@ -137,10 +189,56 @@ struct Machine<'a> {
     /// Heights of the stack at its marks.
     marks: Vec<usize>,
     memo: HashMap<u64, At>,
+    /// Whether names of storages have a sixth part, as before torch 1.6.
+    is_legacy: bool,
 }
 
 impl<'a> Machine<'a> {
-    /// Runs to the end and gives what is then on the stack.
+    /// A machine that starts at that byte.
+    fn new(bytes: &'a [u8], next: usize, is_legacy: bool) -> Self {
+        let (values, stack, marks, memo) = (Vec::new(), Vec::new(), Vec::new(), HashMap::new());
+        Self { bytes, next, values, stack, marks, memo, is_legacy }
+    }
+
+    /// The tensors of a dict by name, in its order.
+    fn tensors(&self, dict: At) -> Result<Vec<(String, Tensor)>, String> {
+        let Value::Dict(entries) = &self.values[dict] else {
+            return Err(format!("holds {}, where a dict of tensors by name fits", self.values[dict].what()));
+        };
+        let mut found: Vec<(String, Tensor)> = Vec::with_capacity(entries.len());
+        let mut names = std::collections::HashSet::new();
+        for (key, value) in entries {
+            let Some(name) = self.text(*key) else {
+                return Err(format!("a key is {}, where a str fits", self.values[*key].what()));
+            };
+            if !names.insert(name) {
+                return Err(format!("\"{name}\" is given twice"));
+            }
+            match &self.values[*value] {
+                Value::Tensor(tensor) => found.push((name.into(), tensor.clone())),
+                other => return Err(format!("\"{name}\" is {}, where a tensor fits", other.what())),
+            }
+        }
+        Ok(found)
+    }
+
+    /// All storages by key.
+    fn storages(&self) -> Result<HashMap<String, Storage>, String> {
+        let mut found: HashMap<String, Storage> = HashMap::new();
+        for value in &self.values {
+            let Value::Storage(storage) = value else { continue };
+            match found.get(&storage.key) {
+                None => {
+                    found.insert(storage.key.clone(), storage.clone());
+                }
+                Some(other) if other == storage => {}
+                Some(_) => return Err(format!("storage {} is of two kinds or lengths", storage.key)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Runs to the end of a pickle and gives what is then on the stack.
     fn run(&mut self) -> Result<At, String> {
         if self.byte()? != 0x80 || !(2..=5).contains(&self.byte()?) {
             return Err("is no pickle of protocol 2 to 5".into());
@@ -151,9 +249,6 @@ impl<'a> Machine<'a> {
                 b'.' => break,
                 op => self.step(op).map_err(|problem| format!("byte {at}: {problem}"))?,
             }
-        }
-        if self.next != self.bytes.len() {
-            return Err(format!("{} bytes follow its end", self.bytes.len() - self.next));
         }
         match (self.stack.as_slice(), self.marks.as_slice()) {
             ([one], []) => Ok(*one),
@@ -176,7 +271,7 @@ impl<'a> Machine<'a> {
                 Ok(())
             }
             b'N' => self.push(Value::None),
-            0x88 | 0x89 => self.push(Value::Bool),
+            0x88 | 0x89 => self.push(Value::Bool(op == 0x88)),
             b'K' => self.integer(1),
             b'M' => self.integer(2),
             b'J' => {
@@ -188,8 +283,11 @@ impl<'a> Machine<'a> {
             0x8a => {
                 let length = usize::from(self.byte()?);
                 let taken = self.take(length)?;
-                if length > 8 {
+                if length > LEGACY_MAGIC.len() {
                     return Err(format!("an int of {length} bytes is more than anything here has"));
+                }
+                if length > 8 {
+                    return self.push(Value::Long(self.next - length..self.next));
                 }
                 let sign = taken.last().map_or(0, |last| if last & 0x80 == 0 { 0u8 } else { 0xff });
                 let mut wide = [sign; 8];
@@ -205,7 +303,7 @@ impl<'a> Machine<'a> {
             0x8d => self.string(8),
             b')' => self.push(Value::Tuple(Vec::new())),
             b'}' => self.push(Value::Dict(Vec::new())),
-            b']' => self.push(Value::List),
+            b']' => self.push(Value::List(Vec::new())),
             0x85..=0x87 => {
                 let items = self.popped(usize::from(op - 0x84))?;
                 self.push(Value::Tuple(items))
@@ -238,8 +336,14 @@ impl<'a> Machine<'a> {
                 let pairs = self.marked()?;
                 self.insert(&pairs)
             }
-            b'a' => self.popped(1).and_then(|_| self.expect_list()),
-            b'e' => self.marked().and_then(|_| self.expect_list()),
+            b'a' => {
+                let item = self.popped(1)?;
+                self.append(&item)
+            }
+            b'e' => {
+                let items = self.marked()?;
+                self.append(&items)
+            }
             b'Q' => self.storage(),
             b'R' => self.call(),
             b'b' => self.build(),
@@ -371,20 +475,31 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn expect_list(&self) -> Result<(), String> {
-        match &self.values[self.top()?] {
-            Value::List => Ok(()),
+    fn append(&mut self, items: &[At]) -> Result<(), String> {
+        let top = self.top()?;
+        match &mut self.values[top] {
+            Value::List(list) => {
+                list.extend(items);
+                Ok(())
+            }
             other => Err(format!("appends to {}", other.what())),
         }
     }
 
-    /// A storage by its persistent name: ("storage", class, key, location, count).
+    /// A storage by its persistent name: ("storage", class, key, location, count), before torch 1.6 with a part that says
+    /// of which other storage this one is a view.
     fn storage(&mut self) -> Result<(), String> {
         let id = self.popped(1)?[0];
         let Value::Tuple(parts) = &self.values[id] else { return Err("a storage has no name".into()) };
-        let [tag, class, key, location, count] = parts.as_slice() else {
-            return Err("the name of a storage has not five parts".into());
+        let [tag, class, key, location, count, view @ ..] = parts.as_slice() else {
+            return Err("the name of a storage has fewer than five parts".into());
         };
+        match view {
+            [] => {}
+            [view] if self.is_legacy && matches!(self.values[*view], Value::None) => {}
+            [_] if self.is_legacy => return Err("a storage is a view of another, which is not read".into()),
+            _ => return Err("the name of a storage has too many parts".into()),
+        }
         let known = (
             self.text(*tag),
             &self.values[*class],
@@ -430,6 +545,12 @@ impl<'a> Machine<'a> {
             (Name::RebuildTensor, [storage, offset, shape, strides, _gradient, _hooks, rest @ ..])
                 if rest.len() <= 1 =>
             {
+                // A negated or conjugated view has its sign here, and not in its numbers.
+                match rest.first().map(|metadata| &self.values[*metadata]) {
+                    None | Some(Value::None) => {}
+                    Some(Value::Dict(entries)) if entries.is_empty() => {}
+                    Some(_) => return Err("a tensor has metadata, which could change its sign".into()),
+                }
                 let Value::Storage(storage) = &self.values[*storage] else {
                     return Err("a tensor has no storage".into());
                 };

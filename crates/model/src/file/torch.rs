@@ -1,4 +1,5 @@
-//! What torch.save writes: an archive with a pickle of the tensors' names and shapes, and their numbers.
+//! What torch.save writes: an archive with a pickle of the tensors' names and shapes, and their numbers; before version
+//! 1.6 pickles with the numbers behind them.
 //!
 //! Nothing of the pickle is run (see `pickle`); only a flat dictionary of tensors by name is read, as
 //! `Module.state_dict()` gives it.
@@ -7,7 +8,6 @@ use super::archive::{self, Member};
 use super::pickle::{self, Tensor};
 use super::{DataFile, Encoding, Entry, Order};
 use crate::{Error, Result};
-use candle_core::quantized::GgmlDType;
 use std::collections::HashMap;
 
 /// Names and shapes of many thousand tensors.
@@ -19,16 +19,15 @@ const OTHERS: [&str; 4] = ["version", ".format_version", ".storage_alignment", "
 /// The tensors of a file.
 ///
 /// # Errors
-/// When it is no such archive, or its pickle is anything but a dictionary of tensors.
+/// When it is neither such an archive nor such pickles, or holds anything but a dictionary of tensors.
 pub fn entries(file: &DataFile) -> Result<Vec<Entry>> {
     let bad = |field: &str, problem: String| Error::file(file.path(), field, problem);
-    let mut start = [0; 2];
-    if file.len() > 2 {
+    let mut start = [0; 1];
+    if !file.is_empty() {
         file.read_at(&mut start, 0)?;
     }
-    if start[0] == 0x80 {
-        let problem = "is a bare pickle, torch's format before version 1.6: load it there and save it again";
-        return Err(bad("format", problem.into()));
+    if start == [0x80] {
+        return legacy(file);
     }
     let members = archive::members(file)?;
     let folder =
@@ -72,28 +71,77 @@ pub fn entries(file: &DataFile) -> Result<Vec<Entry>> {
     }
     let entry = |(name, tensor): &(String, Tensor)| {
         let data = parts.get(format!("data/{}", tensor.storage.key).as_str());
-        placed(name, tensor, data.copied()).map_err(|problem| bad(name, problem))
+        let data = data.map(|member| Data { offset: member.offset, bytes: member.stored });
+        placed(name, tensor, data).map_err(|problem| bad(name, problem))
     };
     tensors.iter().map(entry).collect()
 }
 
-/// Where a tensor's numbers are.
-fn placed(name: &str, tensor: &Tensor, data: Option<&Member>) -> Result<Entry, String> {
-    let Tensor { storage, offset, shape, strides } = tensor;
-    let data = data.ok_or_else(|| format!("its storage {} is missing", storage.key))?;
-    let encoding = match storage.kind {
-        "FloatStorage" => Encoding::Ggml(GgmlDType::F32),
-        "HalfStorage" => Encoding::Ggml(GgmlDType::F16),
-        "BFloat16Storage" => Encoding::Ggml(GgmlDType::BF16),
+/// The tensors of a file in the format before version 1.6: pickles, then each storage's count in eight bytes and its numbers.
+fn legacy(file: &DataFile) -> Result<Vec<Entry>> {
+    let bad = |field: &str, problem: String| Error::file(file.path(), field, problem);
+    let mut bytes = vec![0; usize::try_from(file.len().min(MAX_PICKLE)).unwrap_or(0)];
+    file.read_at(&mut bytes, 0)?;
+    let found = pickle::legacy(&bytes).map_err(|problem| bad("pickle", problem))?;
+    let mut at = found.end as u64;
+    let mut places: HashMap<&str, Data> = HashMap::new();
+    for storage in &found.storages {
+        let bad = |problem: String| bad("storages", format!("storage {}: {problem}", storage.key));
+        let mut count = [0; 8];
+        if file.len() - at < 8 {
+            return Err(bad("the file ends before it".into()));
+        }
+        file.read_at(&mut count, at)?;
+        let count = u64::from_le_bytes(count);
+        if count != storage.count {
+            return Err(bad(format!("has {count} numbers, where its tensors say {}", storage.count)));
+        }
+        let size = count.checked_mul(encoding(storage.kind).block().1);
+        let Some(size) = size.filter(|size| *size <= file.len() - at - 8) else {
+            return Err(bad(format!("its {count} numbers pass the end of the file")));
+        };
+        places.insert(&storage.key, Data { offset: at + 8, bytes: size });
+        at += 8 + size;
+    }
+    if at != file.len() {
+        return Err(bad("storages", format!("{} bytes follow the last one", file.len() - at)));
+    }
+    let entry = |(name, tensor): &(String, Tensor)| {
+        let data = places.get(tensor.storage.key.as_str()).copied();
+        placed(name, tensor, data).map_err(|problem| bad(name, problem))
+    };
+    found.tensors.iter().map(entry).collect()
+}
+
+/// Where the numbers of a storage are in the file.
+#[derive(Debug, Clone, Copy)]
+struct Data {
+    offset: u64,
+    bytes: u64,
+}
+
+/// How the numbers of a kind of storage are stored.
+fn encoding(kind: &str) -> Encoding {
+    match kind {
+        "FloatStorage" => Encoding::F32,
+        "HalfStorage" => Encoding::F16,
+        "BFloat16Storage" => Encoding::BF16,
         "DoubleStorage" => Encoding::F64,
         "LongStorage" => Encoding::Other(8),
         "IntStorage" => Encoding::Other(4),
         "ShortStorage" => Encoding::Other(2),
         _ => Encoding::Other(1),
-    };
+    }
+}
+
+/// Where a tensor's numbers are.
+fn placed(name: &str, tensor: &Tensor, data: Option<Data>) -> Result<Entry, String> {
+    let Tensor { storage, offset, shape, strides } = tensor;
+    let data = data.ok_or_else(|| format!("its storage {} is missing", storage.key))?;
+    let encoding = encoding(storage.kind);
     let size = encoding.block().1;
-    if storage.count.checked_mul(size) != Some(data.stored) {
-        return Err(format!("its storage of {} numbers has {} bytes", storage.count, data.stored));
+    if storage.count.checked_mul(size) != Some(data.bytes) {
+        return Err(format!("its storage of {} numbers has {} bytes", storage.count, data.bytes));
     }
     let count = shape.iter().try_fold(1u64, |all, n| all.checked_mul(*n));
     let end = count.and_then(|count| offset.checked_add(count));

@@ -2,11 +2,9 @@
 
 use super::{DataFile, Precision, gguf, npy, safetensors, torch};
 use crate::{Error, Result};
-use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{DType, Device, Tensor};
 use causalcone_ops::Blocks;
 use rayon::prelude::*;
-use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,47 +13,98 @@ use std::sync::{Mutex, PoisonError};
 /// How numbers are stored in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
-    /// One of ggml's types, the plain f32, f16 and bf16 included.
-    Ggml(GgmlDType),
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats of IEEE 754.
+    F16,
+    /// The upper 16 bits of 32-bit floats.
+    BF16,
     /// 64-bit floats.
     F64,
+    /// Blocks of one of ggml's quantised types.
+    Blocks(Blocks),
     /// Something that is no weight (masks, index buffers), of so many bytes an element.
     Other(u8),
 }
 
+/// ggml's numbers and names of the types that are not blocks.
+const PLAIN: [(u32, &str, Encoding); 4] = [
+    (0, "F32", Encoding::F32),
+    (1, "F16", Encoding::F16),
+    (28, "F64", Encoding::F64),
+    (30, "BF16", Encoding::BF16),
+];
+
+/// ggml's numbers and names of the types that are not read.
+const NOT_READ: [(u32, &str); 16] = [
+    (16, "IQ2_XXS"),
+    (17, "IQ2_XS"),
+    (18, "IQ3_XXS"),
+    (19, "IQ1_S"),
+    (21, "IQ3_S"),
+    (22, "IQ2_S"),
+    (24, "I8"),
+    (25, "I16"),
+    (26, "I32"),
+    (27, "I64"),
+    (29, "IQ1_M"),
+    (34, "TQ1_0"),
+    (35, "TQ2_0"),
+    (40, "NVFP4"),
+    (41, "Q1_0"),
+    (42, "Q2_0"),
+];
+
+/// The same of the types that ggml had once.
+const REMOVED: [(u32, &str); 8] = [
+    (4, "Q4_2"),
+    (5, "Q4_3"),
+    (31, "Q4_0_4_4"),
+    (32, "Q4_0_4_8"),
+    (33, "Q4_0_8_8"),
+    (36, "IQ4_NL_4_4"),
+    (37, "IQ4_NL_4_8"),
+    (38, "IQ4_NL_8_8"),
+];
+
 impl Encoding {
-    /// The type with that id in a GGUF file, if candle can dequantise it.
-    pub fn from_ggml(id: u32) -> Option<Self> {
-        use GgmlDType::*;
-        let dtype = match id {
-            0 => F32,
-            1 => F16,
-            2 => Q4_0,
-            3 => Q4_1,
-            6 => Q5_0,
-            7 => Q5_1,
-            8 => Q8_0,
-            9 => Q8_1,
-            10 => Q2K,
-            11 => Q3K,
-            12 => Q4K,
-            13 => Q5K,
-            14 => Q6K,
-            15 => Q8K,
-            28 => return Some(Self::F64),
-            30 => BF16,
-            _ => return None,
+    /// The type of that number in a GGUF file.
+    ///
+    /// ```
+    /// use causalcone_model::file::Encoding;
+    /// assert_eq!(Encoding::from_ggml(0), Ok(Encoding::F32));
+    /// assert!(Encoding::from_ggml(20).is_ok_and(|nonlinear| nonlinear.block() == (32, 18)));
+    /// assert!(Encoding::from_ggml(21).unwrap_err().starts_with("type IQ3_S (21) is not read; types that are: F32, F16,"));
+    /// ```
+    ///
+    /// # Errors
+    /// When it is a type that is not read, or none: a text that names it, and the types that are read.
+    pub fn from_ggml(id: u32) -> Result<Self, String> {
+        if let Some((_, _, plain)) = PLAIN.iter().find(|(plain, _, _)| *plain == id) {
+            return Ok(*plain);
+        }
+        if let Some(blocks) = Blocks::from_ggml(id) {
+            return Ok(Self::Blocks(blocks));
+        }
+        let named =
+            |types: &[(u32, &'static str)]| types.iter().find(|(known, _)| *known == id).map(|found| found.1);
+        let given = match (named(&NOT_READ), named(&REMOVED)) {
+            (Some(name), _) => format!("type {name} ({id}) is not read"),
+            (None, Some(name)) => format!("type {name} ({id}), which ggml has removed, is not read"),
+            (None, None) => format!("type {id} is not a type of ggml's"),
         };
-        Some(Self::Ggml(dtype))
+        let plain = PLAIN.iter().map(|(_, name, _)| *name);
+        let read: Vec<&str> = plain.chain(Blocks::all().map(Blocks::name)).collect();
+        Err(format!("{given}; types that are: {}", read.join(", ")))
     }
 
     /// The type of that name in a safetensors header.
     pub fn from_safetensors(name: &str) -> Option<Self> {
         Some(match name {
             "F64" => Self::F64,
-            "F32" => Self::Ggml(GgmlDType::F32),
-            "F16" => Self::Ggml(GgmlDType::F16),
-            "BF16" => Self::Ggml(GgmlDType::BF16),
+            "F32" => Self::F32,
+            "F16" => Self::F16,
+            "BF16" => Self::BF16,
             "I64" => Self::Other(8),
             "U8" | "BOOL" => Self::Other(1),
             _ => return None,
@@ -65,8 +114,10 @@ impl Encoding {
     /// Elements and bytes of one block.
     pub fn block(self) -> (u64, u64) {
         match self {
-            Self::Ggml(dtype) => (dtype.block_size() as u64, dtype.type_size() as u64),
+            Self::F32 => (1, 4),
+            Self::F16 | Self::BF16 => (1, 2),
             Self::F64 => (1, 8),
+            Self::Blocks(blocks) => (blocks.numbers() as u64, blocks.bytes() as u64),
             Self::Other(bytes) => (1, bytes.into()),
         }
     }
@@ -123,8 +174,18 @@ impl Weights {
     /// # Errors
     /// Never for a header from [`gguf::read`], whose names are unique.
     pub fn from_gguf(file: DataFile, header: &gguf::Header) -> Result<Self> {
+        Self::from_parts(vec![(file, header.tensors.clone())])
+    }
+
+    /// The tensors of several files whose headers were read.
+    ///
+    /// # Errors
+    /// When two files hold a tensor of the same name.
+    pub fn from_parts(parts: Vec<(DataFile, Vec<Entry>)>) -> Result<Self> {
         let mut weights = Self::empty();
-        weights.add(file, header.tensors.clone())?;
+        for (file, entries) in parts {
+            weights.add(file, entries)?;
+        }
         Ok(weights)
     }
 
@@ -133,13 +194,12 @@ impl Weights {
     /// # Errors
     /// When a header is broken, or two files hold a tensor of the same name.
     pub fn from_safetensors(paths: &[impl AsRef<Path>]) -> Result<Self> {
-        let mut weights = Self::empty();
-        for path in paths {
-            let file = DataFile::open(path.as_ref())?;
+        let part = |path: &Path| {
+            let file = DataFile::open(path)?;
             let entries = safetensors::entries(&file)?;
-            weights.add(file, entries)?;
-        }
-        Ok(weights)
+            Ok((file, entries))
+        };
+        Self::from_parts(paths.iter().map(|path| part(path.as_ref())).collect::<Result<_>>()?)
     }
 
     /// The tensors of a NumPy file: those of a .npz by their names, the one of a .npy as `arr`.
@@ -167,9 +227,7 @@ impl Weights {
     pub fn from_torch(path: &Path) -> Result<Self> {
         let file = DataFile::open(path)?;
         let entries = torch::entries(&file)?;
-        let mut weights = Self::empty();
-        weights.add(file, entries)?;
-        Ok(weights)
+        Self::from_parts(vec![(file, entries)])
     }
 
     fn empty() -> Self {
@@ -232,12 +290,12 @@ impl Weights {
         let found = self.entries.get(name).filter(|(_, entry)| keeps && entry.order == Order::Rows);
         let encoding = found.map(|(_, entry)| entry.encoding);
         let half = match encoding {
-            Some(Encoding::Ggml(GgmlDType::F16)) => Some(DType::F16),
-            Some(Encoding::Ggml(GgmlDType::BF16)) => Some(DType::BF16),
+            Some(Encoding::F16) => Some(DType::F16),
+            Some(Encoding::BF16) => Some(DType::BF16),
             _ => None,
         };
         let blocks = match encoding {
-            Some(Encoding::Ggml(dtype)) if self.precision == Precision::Packed => Blocks::of(dtype),
+            Some(Encoding::Blocks(blocks)) if self.precision == Precision::Packed => Some(blocks),
             _ => None,
         };
         let rows = match (half, blocks) {
@@ -334,17 +392,23 @@ fn widen(file: &DataFile, entry: &Entry) -> Result<Vec<f32>> {
     let elements: usize = entry.shape.iter().product();
     let mut values = vec![0f32; elements];
     let piece = usize::try_from(blocks * block).unwrap_or(usize::MAX);
-    values.par_chunks_mut(piece).enumerate().try_for_each(|(i, out)| {
+    let read = |(i, out): (usize, &mut [f32])| {
         let mut bytes =
             vec![0; usize::try_from(out.len() as u64 / block * block_bytes).unwrap_or(usize::MAX)];
         file.read_at(&mut bytes, entry.offset + i as u64 * blocks * block_bytes)?;
-        decode(entry.encoding, bytes, out)
+        decode(entry.encoding, &bytes, out)
             .map_err(|problem| Error::file(file.path(), &entry.name, problem))?;
         match out.iter().find(|x| !x.is_finite()) {
             Some(x) => Err(not_finite(file, entry, *x)),
             None => Ok(()),
         }
-    })?;
+    };
+    // One piece is not worth waking a thread.
+    if elements <= piece {
+        values.chunks_mut(piece).enumerate().try_for_each(read)?;
+    } else {
+        values.par_chunks_mut(piece).enumerate().try_for_each(read)?;
+    }
     Ok(values)
 }
 
@@ -352,7 +416,7 @@ fn not_finite(file: &DataFile, entry: &Entry, x: f32) -> Error {
     Error::file(file.path(), &entry.name, format!("holds {x}, which no weight can be"))
 }
 
-fn decode(encoding: Encoding, bytes: Vec<u8>, out: &mut [f32]) -> Result<(), String> {
+fn decode(encoding: Encoding, bytes: &[u8], out: &mut [f32]) -> Result<(), String> {
     fn each<const N: usize>(bytes: &[u8], out: &mut [f32], number: impl Fn([u8; N]) -> f32) {
         for (x, &raw) in out.iter_mut().zip(bytes.as_chunks::<N>().0) {
             *x = number(raw);
@@ -360,18 +424,11 @@ fn decode(encoding: Encoding, bytes: Vec<u8>, out: &mut [f32]) -> Result<(), Str
     }
     match encoding {
         Encoding::Other(_) => return Err("is not a tensor of floats".into()),
-        Encoding::F64 => each(&bytes, out, |b| f64::from_le_bytes(b) as f32),
-        Encoding::Ggml(GgmlDType::F32) => each(&bytes, out, f32::from_le_bytes),
-        Encoding::Ggml(GgmlDType::F16) => each(&bytes, out, |b| half::f16::from_le_bytes(b).to_f32()),
-        Encoding::Ggml(GgmlDType::BF16) => each(&bytes, out, |b| half::bf16::from_le_bytes(b).to_f32()),
-        Encoding::Ggml(dtype) => {
-            let widened = QStorage::from_data(Cow::Owned(bytes), &Device::Cpu, dtype)
-                .and_then(|storage| {
-                    QTensor::new(storage, out.len())?.dequantize(&Device::Cpu)?.to_vec1::<f32>()
-                })
-                .map_err(|e| e.to_string())?;
-            out.copy_from_slice(&widened);
-        }
+        Encoding::F64 => each(bytes, out, |b| f64::from_le_bytes(b) as f32),
+        Encoding::F32 => each(bytes, out, f32::from_le_bytes),
+        Encoding::F16 => each(bytes, out, |b| half::f16::from_le_bytes(b).to_f32()),
+        Encoding::BF16 => each(bytes, out, |b| half::bf16::from_le_bytes(b).to_f32()),
+        Encoding::Blocks(blocks) => blocks.widen_into(bytes, out),
     }
     Ok(())
 }

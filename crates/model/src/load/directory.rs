@@ -1,14 +1,13 @@
-//! A model in a folder, in Hugging Face's layout: config.json, safetensors, tokenizer.json.
+//! A model in a folder, in Hugging Face's layout: config.json, weights, a tokenizer.
 
-use super::{LoadOptions, Parts, deferred, inside, is_there, recognise};
+use super::{LoadOptions, Parts, deferred, inside, is_there, recognise, weight_files};
 use crate::chat::ChatTemplate;
 use crate::families::Found;
 use crate::file::keys::Keys;
-use crate::file::{DataFile, Weights, json};
+use crate::file::DataFile;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result, ends, families};
 use serde_json::Value;
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 pub(super) fn load(folder: &Path, options: &LoadOptions) -> Result<Parts> {
@@ -25,8 +24,8 @@ pub(super) fn load(folder: &Path, options: &LoadOptions) -> Result<Parts> {
         return Err(recognise::quantised_error(folder, &method));
     }
     let text_keys = text_keys.with_defaults(format.defaults());
-    let shards = weight_files(folder)?;
-    let weights = Weights::from_safetensors(&shards)?.keeping(options.weights);
+    let (weights, weight_files) = weight_files::read(folder)?;
+    let weights = weights.keeping(options.weights);
     recognise::tensors(&weights, folder)?;
     let config = format.config(&text_keys, &weights)?;
     let vocab = config.vocab;
@@ -39,7 +38,7 @@ pub(super) fn load(folder: &Path, options: &LoadOptions) -> Result<Parts> {
     let decoder = decoder?;
     options.weights.check(&weights, folder)?;
     let mut files = vec![config_path];
-    files.extend(shards);
+    files.extend(weight_files);
     files.extend(tokenizer_files);
     let chat_template = chat_template(folder).map(|(template, own)| {
         files.extend(own);
@@ -105,71 +104,4 @@ fn chat_template(folder: &Path) -> Result<(Option<ChatTemplate>, Option<PathBuf>
         Some(_) => return Err(keys.bad("chat_template", "is neither a text nor a list of templates by name")),
     };
     Ok((source.map(ChatTemplate::new).transpose()?, None))
-}
-
-/// model.safetensors, or the shards its index lists.
-fn weight_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let whole = folder.join("model.safetensors");
-    if is_there(&whole) {
-        return inside(folder, &whole).map(|()| vec![whole]);
-    }
-    let index_path = folder.join("model.safetensors.index.json");
-    if !is_there(&index_path) {
-        let has_pickle = folder.join("pytorch_model.bin").exists();
-        let why = if has_pickle {
-            "; pytorch_model.bin is a pickle, save the model as safetensors instead"
-        } else {
-            ""
-        };
-        return Err(Error::file(
-            &whole,
-            "file",
-            format!("is missing, and so is model.safetensors.index.json{why}"),
-        ));
-    }
-    inside(folder, &index_path)?;
-    let bad = |field: &str, problem: &str| Error::file(&index_path, field, problem);
-    let index = json::parse(&DataFile::open(&index_path)?.read_all(32 << 20)?);
-    let index = index.map_err(|e| bad("document", &e.to_string()))?;
-    let map = index
-        .get("weight_map")
-        .and_then(Value::as_object)
-        .ok_or_else(|| bad("weight_map", "is missing or no map"))?;
-    let mut names = BTreeSet::new();
-    for (tensor, file) in map {
-        let plain =
-            file.as_str().filter(|f| !f.is_empty() && !f.contains(['/', '\\', '\0']) && !f.starts_with('.'));
-        names.insert(
-            plain.ok_or_else(|| {
-                bad(tensor, &format!("{file} is not the plain name of a file in this folder"))
-            })?,
-        );
-    }
-    let mut shards = Vec::new();
-    for name in names {
-        let shard = folder.join(name);
-        if !is_there(&shard) {
-            return Err(bad("weight_map", &format!("names {name}, which is missing")));
-        }
-        inside(folder, &shard)?;
-        let held: BTreeSet<String> = crate::file::safetensors::entries(&DataFile::open(&shard)?)?
-            .into_iter()
-            .map(|entry| entry.name)
-            .collect();
-        let listed = map.iter().filter(|(_, file)| file.as_str() == Some(name)).map(|(tensor, _)| tensor);
-        for tensor in listed.clone() {
-            if !held.contains(tensor) {
-                return Err(bad(tensor, &format!("should be in {name}, which does not hold it")));
-            }
-        }
-        let listed: BTreeSet<&String> = listed.collect();
-        if let Some(extra) = held.iter().find(|tensor| !listed.contains(tensor)) {
-            return Err(bad(extra, &format!("is in {name}, where the index does not put it")));
-        }
-        shards.push(shard);
-    }
-    if shards.is_empty() {
-        return Err(bad("weight_map", "is empty"));
-    }
-    Ok(shards)
 }

@@ -1,34 +1,36 @@
-//! A model in one GGUF file.
+//! A model in a GGUF file, or in the parts of a split one.
 
 use super::{LoadOptions, Parts, deferred, recognise};
 use crate::chat::ChatTemplate;
 use crate::file::keys::Keys;
-use crate::file::{DataFile, Weights, gguf};
+use crate::file::{DataFile, Weights, gguf, split};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result, ends, families};
 use std::path::{Path, PathBuf};
 
-pub(super) fn load(path: PathBuf, options: &LoadOptions) -> Result<Parts> {
-    let file = DataFile::open(&path)?;
-    recognise::file(&file)?;
-    let header = gguf::read(&file)?;
-    let keys = Keys::from_gguf(&path, &header.metadata).with_policy(options.keys.clone());
+pub(super) fn load(path: &Path, options: &LoadOptions) -> Result<Parts> {
+    recognise::file(&DataFile::open(path)?)?;
+    let parts = split::read(path)?;
+    let (metadata, files) = (&parts.metadata, parts.paths());
+    // The metadata is in the first part, whichever was named.
+    let path = files.first().map_or(path, PathBuf::as_path);
+    let keys = Keys::from_gguf(path, metadata).with_policy(options.keys.clone());
     recognise::gguf(&keys)?;
     let format = families::for_gguf(&keys)?;
     let keys = keys.with_defaults(format.defaults());
-    let weights = Weights::from_gguf(file, &header)?.keeping(options.weights);
+    let weights = Weights::from_parts(parts.files)?.keeping(options.weights);
     let config = format.config(&keys, &weights)?;
     let vocab = config.vocab;
     // The two take about as long, and neither needs the other.
     let (decoder, tokenizer) =
-        rayon::join(|| format.load(config, &weights), || tokenizer(&path, &header.metadata, vocab));
+        rayon::join(|| format.load(config, &weights), || tokenizer(path, metadata, vocab));
     let decoder = decoder?;
-    options.weights.check(&weights, &path)?;
+    options.weights.check(&weights, path)?;
     let tokenizer = deferred(tokenizer);
     let known = tokenizer.as_ref().ok().and_then(Option::as_ref);
-    let ends = deferred(ends::of_gguf(&path, &header.metadata, known, vocab));
-    let chat_template = deferred(chat_template(&path, &header.metadata));
-    Ok(Parts { files: vec![path], decoder, tokenizer, chat_template, ends, report: keys.report() })
+    let ends = deferred(ends::of_gguf(path, metadata, known, vocab));
+    let chat_template = deferred(chat_template(path, metadata));
+    Ok(Parts { files, decoder, tokenizer, chat_template, ends, report: keys.report() })
 }
 
 /// The tokenizer, which must have as many tokens as the embedding has rows.

@@ -7,6 +7,7 @@ mod directory;
 mod gguf;
 mod options;
 mod recognise;
+mod weight_files;
 
 pub use options::LoadOptions;
 
@@ -39,7 +40,7 @@ pub(crate) fn deferred<T>(part: Result<T>) -> Deferred<T> {
 /// Loads the model that was found.
 pub(crate) fn load(located: Located, options: &LoadOptions) -> Result<Parts> {
     match located {
-        Located::Gguf(path) => gguf::load(path, options),
+        Located::Gguf(path) => gguf::load(&path, options),
         Located::Directory(path) => directory::load(&path, options),
     }
 }

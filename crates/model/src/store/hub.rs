@@ -19,16 +19,21 @@ pub(super) fn download(repository: &str) -> Result<Located> {
     let files = api.model(repository.to_owned());
     let config = files.get("config.json").map_err(|e| failed(e.to_string()))?;
     if files.get("model.safetensors").is_err() {
-        shards(&files).map_err(failed)?;
+        let of_safetensors = shards(&files, "model.safetensors.index.json");
+        // Older repositories have only what torch.save wrote.
+        if of_safetensors.is_err() && files.get("pytorch_model.bin").is_err() {
+            let of_torch = shards(&files, "pytorch_model.bin.index.json");
+            of_torch.or(of_safetensors).map_err(failed)?;
+        }
     }
     // A model without a tokenizer.json runs on token ids.
     let _ = files.get("tokenizer.json");
     Ok(Located::Directory(config.parent().unwrap_or(Path::new(".")).into()))
 }
 
-/// Fetches the shards that the index of the weights lists.
-fn shards(files: &ApiRepo) -> Result<(), String> {
-    let index = files.get("model.safetensors.index.json").map_err(|e| e.to_string())?;
+/// Fetches the shards that an index of weights lists.
+fn shards(files: &ApiRepo, index: &str) -> Result<(), String> {
+    let index = files.get(index).map_err(|e| e.to_string())?;
     let text = std::fs::read(index).map_err(|e| e.to_string())?;
     let index = crate::file::json::parse(&text).map_err(|e| e.to_string())?;
     let map = index

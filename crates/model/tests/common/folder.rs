@@ -90,18 +90,18 @@ pub fn config() -> Value {
 /// A folder that loads.
 pub fn write(folder: &Path, weights: &Safetensors) -> PathBuf {
     std::fs::create_dir_all(folder).unwrap();
-    std::fs::write(folder.join("config.json"), config().to_string()).unwrap();
-    std::fs::write(folder.join("model.safetensors"), weights.bytes()).unwrap();
+    super::overwrite(folder.join("config.json"), config().to_string());
+    super::overwrite(folder.join("model.safetensors"), weights.bytes());
     folder.into()
 }
 
 /// The same in two shards with an index.
 pub fn write_sharded(folder: &Path) -> Value {
     std::fs::create_dir_all(folder).unwrap();
-    std::fs::write(folder.join("config.json"), config().to_string()).unwrap();
+    super::overwrite(folder.join("config.json"), config().to_string());
     let mut map = serde_json::Map::new();
     for (shard, tensors) in [("a.safetensors", &TENSORS[..5]), ("b.safetensors", &TENSORS[5..])] {
-        std::fs::write(folder.join(shard), Safetensors::of(tensors).bytes()).unwrap();
+        super::overwrite(folder.join(shard), Safetensors::of(tensors).bytes());
         map.extend(tensors.iter().map(|(name, _)| ((*name).to_owned(), shard.into())));
     }
     let index = json!({"metadata": {"total_size": 0}, "weight_map": map});
@@ -110,5 +110,5 @@ pub fn write_sharded(folder: &Path) -> Value {
 }
 
 pub fn write_index(folder: &Path, text: &str) {
-    std::fs::write(folder.join("model.safetensors.index.json"), text).unwrap();
+    super::overwrite(folder.join("model.safetensors.index.json"), text);
 }

@@ -30,6 +30,13 @@ pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures").join(name)
 }
 
+/// Writes a file anew, as the next case of a table does. The old one is removed first: ext4 flushes a file to the disk that
+/// is truncated and written again, which takes 40 times as long.
+pub fn overwrite(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) {
+    let _ = std::fs::remove_file(&path);
+    std::fs::write(path, bytes).expect("a temporary folder takes it");
+}
+
 /// Loads a model all of which can be used: what is wrong with its tokenizer, its template or its end-of-text tokens counts
 /// as an error, although commands that do not need these would run.
 pub fn load(path: &Path) -> causalcone_model::Result<Model> {
