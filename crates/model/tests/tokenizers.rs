@@ -10,9 +10,9 @@
 
 mod common;
 
-use causalcone_model::Tokenizer;
 use causalcone_model::file::DataFile;
 use causalcone_model::file::gguf::{self, Value};
+use causalcone_model::Tokenizer;
 use common::fixture;
 use std::path::{Path, PathBuf};
 
@@ -25,19 +25,26 @@ struct Kind {
 }
 
 const SENTENCEPIECE: &[&str] = &["default"];
-const KINDS: [Kind; 11] = [
-    Kind { name: "gpt-2", pre: &["gpt-2"], bos: None, eos: "<|endoftext|>" },
+const KINDS: [Kind; 13] = [
+    Kind { name: "gpt-2", pre: &["gpt-2", "phi-2"], bos: None, eos: "<|endoftext|>" },
     Kind { name: "smollm", pre: &["smollm", "starcoder", "refact"], bos: None, eos: "<|im_end|>" },
     Kind { name: "pythia", pre: &["olmo"], bos: None, eos: "<|endoftext|>" },
-    Kind { name: "olmo-2", pre: &["dbrx"], bos: None, eos: "<|endoftext|>" },
+    Kind { name: "olmo-2", pre: &["dbrx", "smaug-bpe"], bos: None, eos: "<|endoftext|>" },
     Kind {
         name: "llama-3",
-        pre: &["llama-bpe", "llama3", "llama-v3"],
+        pre: &["llama-bpe", "llama3", "llama-v3", "falcon3"],
         bos: Some("<|begin_of_text|>"),
         eos: "<|end_of_text|>",
     },
-    Kind { name: "qwen-2", pre: &["qwen2"], bos: None, eos: "<|im_end|>" },
+    Kind { name: "qwen-2", pre: &["qwen2", "deepseek-r1-qwen"], bos: None, eos: "<|im_end|>" },
     Kind { name: "nemo", pre: &["tekken"], bos: Some("<s>"), eos: "</s>" },
+    Kind { name: "gpt-4o", pre: &["gpt-4o", "llama4"], bos: None, eos: "<|end|>" },
+    Kind {
+        name: "deepseek-coder",
+        pre: &["deepseek-coder"],
+        bos: Some("<｜begin▁of▁sentence｜>"),
+        eos: "<|EOT|>",
+    },
     Kind { name: "llama-2", pre: SENTENCEPIECE, bos: Some("<s>"), eos: "</s>" },
     Kind { name: "llama-2-unprefixed", pre: SENTENCEPIECE, bos: Some("<s>"), eos: "</s>" },
     Kind { name: "gemma", pre: SENTENCEPIECE, bos: Some("<bos>"), eos: "<eos>" },

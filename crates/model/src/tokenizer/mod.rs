@@ -8,7 +8,9 @@
 mod config;
 mod from_json;
 mod gguf;
+mod pieces;
 mod recipe;
+mod words;
 
 pub use recipe::{Added, Recipe, Spelling, Stage};
 

@@ -8,6 +8,7 @@ mod sentencepiece;
 
 use super::Tokenizer;
 use super::from_json::split_merge;
+use super::pieces::{self, Kind};
 use super::recipe::MAX_VOCABULARY;
 use crate::file::gguf::Value;
 use crate::{Error, Result};
@@ -149,7 +150,7 @@ impl<'a> Keys<'a> {
         };
         let known = tokens.iter().zip(kinds).map(|(token, kind)| {
             let kind = Kind::from_number(*kind).ok_or_else(|| {
-                self.bad(KINDS, format!("{kind} is no kind of token; they go from 1 to {}", KIND.len()))
+                self.bad(KINDS, format!("{kind} is no kind of token; they go from 1 to {}", Kind::COUNT))
             })?;
             Ok((token.as_str(), kind))
         });
@@ -158,15 +159,7 @@ impl<'a> Keys<'a> {
 
     /// Token to id, where no token may stand twice.
     fn vocabulary<'t>(&self, tokens: impl Iterator<Item = &'t str>) -> Result<HashMap<String, u32>> {
-        let mut vocabulary = HashMap::new();
-        for (id, token) in (0u32..).zip(tokens) {
-            if let Some(first) = vocabulary.get(token) {
-                let problem = format!("ids {first} and {id} are both {token:?}");
-                return Err(self.bad("ggml.tokens", problem));
-            }
-            vocabulary.insert(token.to_owned(), id);
-        }
-        Ok(vocabulary)
+        pieces::vocabulary(tokens).map_err(|problem| self.bad("ggml.tokens", problem))
     }
 
     /// The start-of-text token, the end-of-text token and whether the first is added: the file's
@@ -204,25 +197,4 @@ struct Ends {
     bos: Option<u32>,
     eos: Option<u32>,
     adds_bos: bool,
-}
-
-/// What kind of token it is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Normal,
-    Unknown,
-    Control,
-    UserDefined,
-    Unused,
-    Byte,
-}
-
-/// In the order of their numbers in `tokenizer.ggml.token_type`, from 1 on.
-const KIND: [Kind; 6] =
-    [Kind::Normal, Kind::Unknown, Kind::Control, Kind::UserDefined, Kind::Unused, Kind::Byte];
-
-impl Kind {
-    fn from_number(number: i64) -> Option<Self> {
-        KIND.get(usize::try_from(number).ok()?.checked_sub(1)?).copied()
-    }
 }
