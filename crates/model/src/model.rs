@@ -62,7 +62,10 @@ impl Model {
         let vocab = decoder.config().vocab;
         if let Some(tokenizer) = tokenizer.as_ref().filter(|t| t.len() > vocab) {
             let n = tokenizer.len();
-            let file = files.iter().find(|f| f.ends_with("tokenizer.json")).unwrap_or(&files[0]);
+            let of_tokenizer = |f: &&PathBuf| {
+                ["tokenizer.json", "tokenizer.model", "vocab.json"].iter().any(|n| f.ends_with(n))
+            };
+            let file = files.iter().find(of_tokenizer).unwrap_or(&files[0]);
             return Err(Error::file(
                 file,
                 "vocabulary",

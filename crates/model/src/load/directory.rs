@@ -4,7 +4,7 @@ use super::{Parts, inside, is_there};
 use crate::chat::ChatTemplate;
 use crate::file::keys::Keys;
 use crate::file::{DataFile, Precision, Weights, json};
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::TokenizerFiles;
 use crate::{Error, Result, ends, families};
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -18,20 +18,14 @@ pub(super) fn load(folder: &Path, precision: Precision) -> Result<Parts> {
     let shards = weight_files(folder)?;
     let weights = Weights::from_safetensors(&shards)?.keeping(precision);
     let config = format.config(&keys, &weights)?;
-    let tokenizer_path = folder.join("tokenizer.json");
-    let has_tokenizer = is_there(&tokenizer_path);
-    // How a text begins is in the second.
-    let tokenizer_files = [tokenizer_path.clone(), folder.join("tokenizer_config.json")];
-    let tokenizer_files: Vec<PathBuf> =
-        tokenizer_files.into_iter().filter(|file| has_tokenizer && is_there(file)).collect();
-    tokenizer_files.iter().try_for_each(|file| inside(folder, file))?;
+    let tokenizer_files = TokenizerFiles::find(folder)?;
     let (decoder, tokenizer) = rayon::join(
         || format.load(config, &weights),
-        || has_tokenizer.then(|| Tokenizer::from_json(&tokenizer_path)).transpose(),
+        || tokenizer_files.as_ref().map(TokenizerFiles::read).transpose(),
     );
     let mut files = vec![config_path];
     files.extend(shards);
-    files.extend(tokenizer_files);
+    files.extend(tokenizer_files.iter().flat_map(TokenizerFiles::paths).cloned());
     let decoder = decoder?;
     precision.check(&weights, folder)?;
     let (chat_template, of_chat) = chat_template(folder)?;

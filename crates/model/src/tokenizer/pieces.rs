@@ -110,6 +110,16 @@ pub(super) fn merges(
     Ok(cuts.into_iter().map(halves).collect())
 }
 
+/// A piece that is marked as unused and yet is two other pieces joined. SentencePiece would make it and take it apart again,
+/// which merges cannot do.
+pub(super) fn unused_but_made<'p>(
+    pieces: &'p [Piece<'_>],
+    vocab: &HashMap<String, u32>,
+) -> Result<Option<&'p str>, String> {
+    let cuts = cuts(pieces, vocab, |kind| kind == Kind::Unused)?;
+    Ok(cuts.first().and_then(|cut| pieces.get(cut.piece)).map(|piece| piece.text.as_ref()))
+}
+
 /// All ways to make the pieces of some kinds of two others, by id.
 fn cuts(
     pieces: &[Piece<'_>],
