@@ -596,8 +596,38 @@ fn no_part_of_a_text_is_left_out() {
     assert_eq!(encode(&tokenizer, "aa"), [0, 0]);
     let said = tokenizer.encode("ahi", 10).unwrap_err().to_string();
     assert!(said.contains("cannot handle \"ahi\": its vocabulary has no token for 'h'"), "{said}");
-    // The file names what it needs.
+    // A token that GPT-2's class has is special without being named.
+    write("vocab.json", r#"{"a": 0, "<|endoftext|>": 1}"#);
+    let tokenizer = of_folder(&folder).unwrap();
+    assert_eq!(encode(&tokenizer, "a<|endoftext|>a"), [0, 1, 0]);
+    assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.adds_bos()), (Some(1), Some(1), false));
+    // The error names the file that is missing.
     std::fs::remove_file(folder.path().join("merges.txt")).unwrap();
     let said = of_folder(&folder).unwrap_err().to_string();
     assert!(said.contains("merges.txt"), "{said}");
+}
+
+/// A whole model with either kind of tokenizer.
+#[test]
+fn a_model_has_its_tokenizer_from_either_format() {
+    let model = tempfile::tempdir().unwrap();
+    common::folder::write(model.path(), &common::folder::Safetensors::valid());
+    let write = |name: &str, text: &str| std::fs::write(model.path().join(name), text).unwrap();
+    write("vocab.json", r#"{"a": 0, "b": 1, "ab": 2}"#);
+    write("merges.txt", "#version: 0.2\na b\n");
+    write("tokenizer_config.json", r#"{"tokenizer_class": "GPT2Tokenizer"}"#);
+    let loaded = common::load(model.path()).unwrap();
+    assert_eq!(loaded.prompt("aab", None).unwrap(), [0, 2]);
+    let names = loaded.files().iter().map(|path| path.file_name().unwrap().to_str().unwrap());
+    let names: Vec<&str> = names.collect();
+    let all = ["config.json", "model.safetensors", "vocab.json", "merges.txt", "tokenizer_config.json"];
+    assert_eq!(names, all);
+    let before = loaded.sha256().unwrap().to_owned();
+    write("merges.txt", "#version: 0.2\n");
+    let other = common::load(model.path()).unwrap();
+    assert_eq!(other.prompt("aab", None).unwrap(), [0, 0, 1]);
+    assert_ne!(other.sha256().unwrap(), before);
+    write("tokenizer.model", "x");
+    let said = common::load(model.path()).unwrap_err().to_string();
+    assert!(said.contains("tokenizer.model: document: is broken"), "{said}");
 }

@@ -51,40 +51,33 @@ pub(super) struct Class {
 /// The roles in which it does.
 const REPLACING: [&str; 4] = ["bos_token", "eos_token", "unk_token", "pad_token"];
 
-pub(super) const LLAMA: Class = Class {
+pub(super) static LLAMA: Class = Class {
     name: "LlamaTokenizer",
     roles: &[("bos_token", "<s>"), ("eos_token", "</s>"), ("unk_token", "<unk>")],
     adds_bos: Some(true),
     replaces: Some(false),
 };
-pub(super) const GEMMA: Class = Class {
+pub(super) static GEMMA: Class = Class {
     name: "GemmaTokenizer",
     roles: &[("bos_token", "<bos>"), ("eos_token", "<eos>"), ("unk_token", "<unk>"), ("pad_token", "<pad>")],
     adds_bos: Some(true),
     replaces: Some(false),
 };
 const END: &str = "<|endoftext|>";
-pub(super) const GPT2: Class = Class {
-    name: "GPT2Tokenizer",
-    roles: &[("bos_token", END), ("eos_token", END), ("unk_token", END)],
-    adds_bos: Some(false),
-    replaces: Some(true),
-};
-pub(super) const QWEN2: Class = Class {
+const GPT2_ROLES: &[(&str, &str)] = &[("bos_token", END), ("eos_token", END), ("unk_token", END)];
+pub(super) static GPT2: Class =
+    Class { name: "GPT2Tokenizer", roles: GPT2_ROLES, adds_bos: Some(false), replaces: Some(true) };
+pub(super) static QWEN2: Class = Class {
     name: "Qwen2Tokenizer",
     roles: &[("eos_token", END), ("unk_token", END), ("pad_token", END)],
     adds_bos: None,
     replaces: Some(false),
 };
-pub(super) const NEOX: Class = Class {
-    name: "GPTNeoXTokenizer",
-    roles: &[("bos_token", END), ("eos_token", END), ("unk_token", END)],
-    adds_bos: Some(false),
-    replaces: None,
-};
-/// No class at all: nothing is taken for granted.
-pub(super) const NO_CLASS: Class =
-    Class { name: "no class", roles: &[], adds_bos: Some(false), replaces: None };
+pub(super) static NEOX: Class =
+    Class { name: "GPTNeoXTokenizer", roles: GPT2_ROLES, adds_bos: Some(false), replaces: None };
+/// Where no file names a class: GPT-2's tokens, as far as they are there.
+pub(super) static NO_CLASS: Class =
+    Class { name: "no class", roles: GPT2_ROLES, adds_bos: Some(false), replaces: None };
 
 impl Class {
     /// Whether a file's `tokenizer_class` means this class.
@@ -179,6 +172,7 @@ impl Beside {
         self.check_switches()?;
         let named = self.named()?;
         let mut tokens = Tokens::new(recipe);
+        let is_said = !std::ptr::eq(class, &NO_CLASS);
         for (object, id, mut token) in self.listed(&named)? {
             token.special |= named.has(&token.content);
             tokens.set(Some(id), token).map_err(|problem| object.bad("added tokens", problem))?;
@@ -191,7 +185,7 @@ impl Beside {
                 (Some(Some(Token { flags: Some(token), .. })), _) => (token.clone(), false),
                 (Some(Some(token)), _) => (plain(&token.text), true),
                 // Where the files are silent, a token of the class that the model has no row for is not there.
-                (None, Some(text)) if tokens.knows(text) || tokens.next_id() < self.rows() => {
+                (None, Some(text)) if tokens.knows(text) || is_said && tokens.next_id() < self.rows() => {
                     (plain(text), true)
                 }
                 _ => continue,

@@ -88,7 +88,8 @@ fn merges(path: &Path) -> Result<Vec<(String, String)>> {
     let text = std::str::from_utf8(&bytes).map_err(|e| Error::file(path, "text", e.to_string()))?;
     let lines = || {
         let lines = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).enumerate();
-        lines.filter(|(at, line)| !line.is_empty() && !(*at == 0 && line.starts_with("#version")))
+        let is_version = |at: usize, line: &str| at == 0 && line.starts_with("#version");
+        lines.filter(move |(at, line)| !(line.is_empty() || is_version(*at, line)))
     };
     let count = lines().count();
     if count > MAX_MERGES {

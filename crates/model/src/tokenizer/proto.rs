@@ -60,12 +60,12 @@ impl<'a> Proto<'a> {
                     proto.pieces.push(piece);
                 }
                 2 => {
-                    proto.trainer(field.message("trainer_spec")?).map_err(|e| format!("trainer_spec: {e}"))?
+                    let message = field.message("trainer_spec")?;
+                    proto.trainer(message).map_err(|e| format!("trainer_spec: {e}"))?;
                 }
                 3 => {
-                    proto
-                        .normalizer(field.message("normalizer_spec")?)
-                        .map_err(|e| format!("normalizer_spec: {e}"))?;
+                    let message = field.message("normalizer_spec")?;
+                    proto.normalizer(message).map_err(|e| format!("normalizer_spec: {e}"))?;
                 }
                 _ => {}
             }
