@@ -456,10 +456,12 @@ fn folders_without_a_tokenizer_json_give_hugging_faces_ids() {
         if !wrong.is_empty() {
             faults.push(format!("{name}, {} wrong:\n{}", wrong.len(), wrong.join("\n")));
         }
-        let found = json!([tokenizer.bos(), tokenizer.eos(), tokenizer.adds_bos(), tokenizer.len()]);
-        let said = json!([case["bos"], case["eos"], case["adds_bos"], case["tokens"]]);
+        let tokens = u32::try_from(tokenizer.len()).unwrap();
+        let special: Vec<u32> = (0..tokens).filter(|id| tokenizer.is_special(*id)).collect();
+        let found = json!([tokenizer.bos(), tokenizer.eos(), tokenizer.adds_bos(), tokens, special]);
+        let said = json!([case["bos"], case["eos"], case["adds_bos"], case["tokens"], case["special"]]);
         if found != said {
-            faults.push(format!("{name}: bos, eos, adds_bos and tokens are {found}, not {said}"));
+            faults.push(format!("{name}: bos, eos, adds_bos, tokens and special are {found}, not {said}"));
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
