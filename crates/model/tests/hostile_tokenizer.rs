@@ -794,6 +794,14 @@ fn sentencepiece_files() {
         "pieces: ids 264 and 265",
         &then(&piece_field(b"w", 0.0, 1).repeat(500_000)),
     );
+    let many =
+        (0..500_000).map(|id| piece_field(format!("t{id}").as_bytes(), 0.0, 1)).collect::<Vec<_>>().concat();
+    refused(
+        "the last of many twice",
+        "pieces: ids 499264 and 500264",
+        &[then(&many), piece_field(b"t499000", 0.0, 1)].concat(),
+    );
+    drop(many);
     // Settings.
     for (number, name) in [(1, "unigram"), (3, "word"), (4, "char"), (77, "77"), (u64::MAX, "-1")] {
         let problem = format!("SentencePiece model type \"{name}\" is not supported; supported: bpe");

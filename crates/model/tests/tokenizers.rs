@@ -261,6 +261,28 @@ fn merges_of_sentencepiece_may_be_given() {
     }
 }
 
+/// Keys of GGUF that name tokens for filling gaps, or templates, change no id; others that are not known are refused.
+#[test]
+fn keys_that_change_no_id_are_accepted() {
+    for (key, is_known) in [
+        ("tokenizer.ggml.fim_pre_token_id", true),
+        ("tokenizer.ggml.middle_token_id", true),
+        ("tokenizer.chat_template.tool_use", true),
+        ("tokenizer.ggml.precompiled_charsmap", false),
+        ("tokenizer.chat_templated", false),
+    ] {
+        let mut metadata = KINDS[0].metadata();
+        metadata.push((key.into(), Value::Unsigned(3, 4)));
+        match Tokenizer::from_gguf(Path::new("a.gguf"), &metadata) {
+            Ok(tokenizer) => {
+                assert!(is_known, "{key}");
+                assert!(differences(&tokenizer.unwrap(), &strings(), &ids(&KINDS[0])).is_empty(), "{key}");
+            }
+            Err(e) => assert!(!is_known && e.to_string().contains(key), "{key}: {e}"),
+        }
+    }
+}
+
 /// A tokenizer.json with a tokenizer_config.json beside it.
 fn configured(name: &str, config: &str) -> causalcone_model::Result<Tokenizer> {
     let folder = tempfile::tempdir().unwrap();

@@ -52,7 +52,7 @@ pub(super) struct Piece<'a> {
 
 /// Token to id, where no token may stand twice.
 pub(super) fn vocabulary<'t>(tokens: impl Iterator<Item = &'t str>) -> Result<HashMap<String, u32>, String> {
-    let mut vocabulary = HashMap::new();
+    let mut vocabulary = HashMap::with_capacity(tokens.size_hint().0);
     for (id, token) in (0u32..).zip(tokens) {
         if let Some(first) = vocabulary.get(token) {
             return Err(format!("ids {first} and {id} are both {token:?}"));

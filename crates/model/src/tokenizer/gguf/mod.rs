@@ -15,8 +15,9 @@ use crate::{Error, Result};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Keys that say nothing about how a text is split.
-const INERT: [&str; 11] = [
+/// Keys that say nothing about how a text is split: templates, and the ids of tokens for padding, for the ends of texts, and
+/// for filling gaps in code.
+const INERT: [&str; 21] = [
     "tokenizer.chat_template",
     "tokenizer.chat_templates",
     "tokenizer.ggml.padding_token_id",
@@ -27,8 +28,21 @@ const INERT: [&str; 11] = [
     "tokenizer.ggml.eom_token_id",
     "tokenizer.ggml.eog_token_ids",
     "tokenizer.ggml.add_sep_token",
+    "tokenizer.ggml.fim_pre_token_id",
+    "tokenizer.ggml.fim_suf_token_id",
+    "tokenizer.ggml.fim_mid_token_id",
+    "tokenizer.ggml.fim_pad_token_id",
+    "tokenizer.ggml.fim_rep_token_id",
+    "tokenizer.ggml.fim_sep_token_id",
+    "tokenizer.ggml.prefix_token_id",
+    "tokenizer.ggml.suffix_token_id",
+    "tokenizer.ggml.middle_token_id",
+    "tokenizer.ggml.token_type_count",
     "tokenizer.huggingface.json",
 ];
+
+/// How the keys of templates other than the default one begin; a name follows.
+const NAMED_TEMPLATE: &str = "tokenizer.chat_template.";
 
 impl Tokenizer {
     /// Builds the tokenizer a GGUF header describes; `None` where it describes none.
@@ -180,7 +194,8 @@ impl<'a> Keys<'a> {
     /// Refuses a key that may matter and that nobody took.
     fn refuse_others(&self) -> Result<()> {
         let full = self.left.keys().map(|key| format!("tokenizer.{key}"));
-        match full.into_iter().find(|key| !INERT.contains(&key.as_str())) {
+        let is_inert = |key: &str| INERT.contains(&key) || key.starts_with(NAMED_TEMPLATE);
+        match full.into_iter().find(|key| !is_inert(key)) {
             None => Ok(()),
             Some(key) => Err(Error::file(
                 self.path,
