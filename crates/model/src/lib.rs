@@ -42,7 +42,7 @@ pub use load::LoadOptions;
 pub use model::Model;
 pub use progress::{Progress, Report, Unit, silent};
 pub use site::{Layout, Site};
-pub use tokenizer::{Spelling, Tokenizer};
+pub use tokenizer::{Spelling, Tokenizer, TokenizerFiles};
 
 #[doc(no_inline)]
 pub use address::Positions::Last;

@@ -5,7 +5,7 @@ use crate::chat::ChatTemplate;
 use crate::families::Found;
 use crate::file::keys::Keys;
 use crate::file::DataFile;
-use crate::tokenizer::Tokenizer;
+use crate::tokenizer::{Tokenizer, TokenizerFiles};
 use crate::{Error, Result, ends, families};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -29,17 +29,13 @@ pub(super) fn load(folder: &Path, options: &LoadOptions) -> Result<Parts> {
     recognise::tensors(&weights, folder)?;
     let config = format.config(&text_keys, &weights)?;
     let vocab = config.vocab;
-    // How a text begins is in the second.
-    let tokenizer_files = TOKENIZER_FILES.map(|name| folder.join(name)).into_iter();
-    let tokenizer_files: Vec<PathBuf> =
-        tokenizer_files.filter(|file| has_tokenizer(folder) && is_there(file)).collect();
-    tokenizer_files.iter().try_for_each(|file| inside(folder, file))?;
-    let (decoder, tokenizer) = rayon::join(|| format.load(config, &weights), || tokenizer(folder, vocab));
+    let tokenizer_files = TokenizerFiles::find(folder)?;
+    let (decoder, tokenizer) = rayon::join(|| format.load(config, &weights), || tokenizer(tokenizer_files.as_ref(), vocab));
     let decoder = decoder?;
     options.weights.check(&weights, folder)?;
     let mut files = vec![config_path];
     files.extend(weight_files);
-    files.extend(tokenizer_files);
+    files.extend(tokenizer_files.iter().flat_map(TokenizerFiles::paths).cloned());
     let chat_template = chat_template(folder).map(|(template, own)| {
         files.extend(own);
         template
@@ -54,26 +50,15 @@ pub(super) fn load(folder: &Path, options: &LoadOptions) -> Result<Parts> {
     Ok(Parts { files, decoder, tokenizer, chat_template, ends, report: text_keys.report() })
 }
 
-const TOKENIZER_FILES: [&str; 2] = ["tokenizer.json", "tokenizer_config.json"];
-
-fn has_tokenizer(folder: &Path) -> bool {
-    is_there(&folder.join(TOKENIZER_FILES[0]))
-}
-
 /// The tokenizer, which must not have more tokens than the embedding has rows.
-fn tokenizer(folder: &Path, vocab: usize) -> Result<Option<Tokenizer>> {
-    if !has_tokenizer(folder) {
-        return Ok(None);
-    }
-    let [path, config] = TOKENIZER_FILES.map(|name| folder.join(name));
-    for file in [&path, &config].into_iter().filter(|file| is_there(file)) {
-        recognise::file(&DataFile::open(file)?)?;
-    }
-    let tokenizer = Tokenizer::from_json(&path)?;
-    if tokenizer.len() > vocab {
+fn tokenizer(files: Option<&TokenizerFiles>, vocab: usize) -> Result<Option<Tokenizer>> {
+    let Some(files) = files else { return Ok(None) };
+    files.paths().iter().try_for_each(|path| recognise::file(&DataFile::open(path)?))?;
+    let tokenizer = files.read()?;
+    if let (true, Some(path)) = (tokenizer.len() > vocab, files.paths().first()) {
         let n = tokenizer.len();
         let problem = format!("has {n} tokens, but the model's embedding only {vocab} rows");
-        return Err(Error::file(&path, "vocabulary", problem));
+        return Err(Error::file(path, "vocabulary", problem));
     }
     Ok(Some(tokenizer))
 }
