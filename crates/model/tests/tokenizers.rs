@@ -345,6 +345,20 @@ fn a_text_that_goes_on_has_no_space_of_its_own() {
     }
 }
 
+/// All spaces of a text inside another one stay, whether the tokenizer always puts one before a text or only where it has none.
+#[test]
+fn spaces_of_a_text_inside_another_stay() {
+    for legacy in [true, false] {
+        let config = json!({"tokenizer_class": "LlamaTokenizer", "legacy": legacy});
+        let tokenizer =
+            of_folder(&folder("llama-2", "llama", &json!({"tokenizer_config.json": config}))).unwrap();
+        for text in [" Rome", "  Rome", "    Rome  is", " a"] {
+            let ids = tokenizer.encode_inside(text, 100).unwrap();
+            assert_eq!(tokenizer.decode(&ids), text, "legacy: {legacy}");
+        }
+    }
+}
+
 #[test]
 fn the_configuration_says_how_a_text_begins() {
     // File, configuration, BOS, EOS, whether BOS is added.

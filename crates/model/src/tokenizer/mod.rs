@@ -191,10 +191,17 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_inside(&self, text: &str, most: usize) -> Result<Vec<u32>> {
-        match text.strip_prefix(' ') {
-            Some(rest) if self.adds_space()? => self.encode(rest, most),
-            _ => self.encode(text, most),
+        let rest = match text.strip_prefix(' ') {
+            Some(rest) if self.adds_space()? => rest,
+            _ => return self.encode(text, most),
+        };
+        let ids = self.encode(rest, most)?;
+        if self.decode(&ids) == text {
+            return Ok(ids);
         }
+        // Some put a space before a text only where it has none.
+        let whole = self.encode(text, most)?;
+        Ok(if self.decode(&whole) == text { whole } else { ids })
     }
 
     /// The ids of a text that goes on behind another one, without a space before it unless it begins with one: as
