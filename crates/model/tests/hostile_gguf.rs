@@ -138,7 +138,7 @@ fn magic_version_and_counts() {
     refuse(&[
         ("another magic", "magic: ", |f| f.magic = *b"GGML"),
         ("swapped magic", "magic: ", |f| f.magic = *b"FUGG"),
-        ("zip magic", "magic: ", |f| f.magic = *b"PK\x03\x04"),
+        ("zip magic", "this is an archive", |f| f.magic = *b"PK\x03\x04"),
         ("version 0", "version: 0", |f| f.version = 0),
         ("version 1", "version: 1", |f| f.version = 1),
         ("version 4", "version: 4", |f| f.version = 4),

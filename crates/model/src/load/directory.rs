@@ -3,8 +3,8 @@
 use super::{LoadOptions, Parts, deferred, inside, is_there, recognise, weight_files};
 use crate::chat::ChatTemplate;
 use crate::families::Found;
-use crate::file::keys::Keys;
 use crate::file::DataFile;
+use crate::file::keys::Keys;
 use crate::tokenizer::{Tokenizer, TokenizerFiles};
 use crate::{Error, Result, ends, families};
 use serde_json::Value;
@@ -30,7 +30,8 @@ pub(super) fn load(folder: &Path, options: &LoadOptions) -> Result<Parts> {
     let config = format.config(&text_keys, &weights)?;
     let vocab = config.vocab;
     let tokenizer_files = TokenizerFiles::find(folder)?;
-    let (decoder, tokenizer) = rayon::join(|| format.load(config, &weights), || tokenizer(tokenizer_files.as_ref(), vocab));
+    let (decoder, tokenizer) =
+        rayon::join(|| format.load(config, &weights), || tokenizer(tokenizer_files.as_ref(), vocab));
     let decoder = decoder?;
     options.weights.check(&weights, folder)?;
     let mut files = vec![config_path];
