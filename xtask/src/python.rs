@@ -7,6 +7,9 @@ use std::process::Command;
 /// Prints a Python's version if the package runs on it.
 const VERSION: &str = "import sys; sys.version_info >= (3, 10) and print('%d.%d' % sys.version_info[:2])";
 
+/// The wheel of the check is made of what the tests have compiled: the same profile, the same features of dependencies.
+const ENVIRONMENT: &[(&str, &str)] = &[("MATURIN_PEP517_ARGS", "--profile dev --features workspace-build")];
+
 /// Whether there is a Python to test with; says so if there is none.
 pub(crate) fn is_there() -> bool {
     let found = Command::new("python3").args(["-c", VERSION]).output();
@@ -39,7 +42,7 @@ pub(crate) fn steps(root: &Path) -> Result<Vec<Step>, String> {
     let tests = ["-m", "pytest", "-q", "-n", "2", "-rs", "bindings/python/tests"];
     let settings = ["-c", "bindings/python/pyproject.toml", "--rootdir", "."];
     let examples = [&["-m", "pytest", "-q", "--doctest-modules"], &settings[..], &["--pyargs", "causalcone"]];
-    let mut steps = vec![Step::new("python wheel", "python3", &build)];
+    let mut steps = vec![Step { env: ENVIRONMENT, ..Step::new("python wheel", "python3", &build) }];
     steps.extend(bare);
     steps.push(Step::new("python with NumPy alone", bare_python, &["bindings/python/tests/only_numpy.py"]));
     steps.extend(full);

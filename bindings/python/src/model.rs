@@ -14,8 +14,8 @@ use causalcone::generate::{Generation, Texts};
 use causalcone::plan::Place;
 use causalcone::train::{Fit, Score, Training};
 use causalcone::{
-    Collection, Cone, Executor, Experiment, ExperimentFile, Explanation, Memo, Precision, PreparedSweep,
-    Progress, Reference, Saved, Unit,
+    Collection, Cone, Executor, Experiment, ExperimentFile, Explanation, LoadOptions, Memo, Precision,
+    PreparedSweep, Progress, Reference, Saved, Unit,
 };
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -90,22 +90,27 @@ impl Written {
 impl Model {
     /// Loads a model.
     #[staticmethod]
-    #[pyo3(signature = (name, weights=None, keep=256 << 20, listener=None))]
+    #[pyo3(signature = (name, weights=None, keep=256 << 20, listener=None, options=None))]
     fn load(
         py: Python<'_>,
         name: &str,
         weights: Option<&str>,
         keep: usize,
         listener: Option<Py<PyAny>>,
+        options: Option<&str>,
     ) -> PyResult<Self> {
-        let precision = match weights {
+        let weights = match weights {
             None => Precision::default(),
             Some(weights) => serde_json::from_value(Value::String(weights.into()))
                 .map_err(|e| Failure::input(format!("weights: {e}"), None))?,
         };
+        let keys = options.map(serde_json::from_str).transpose();
+        let keys = keys.map_err(|e| Failure::input(format!("model_options: {e}"), None))?.unwrap_or_default();
+        let options = LoadOptions { weights, keys };
         refuse_forks()?;
         let watch = Watch::new(listener);
-        let model = watched(py, &watch, |report| Ok(causalcone::Model::load_as(name, precision, report)?))?;
+        let model =
+            watched(py, &watch, |report| Ok(causalcone::Model::load_with_options(name, &options, report)?))?;
         let (memo, constants) = (Mutex::new(Memo::new(keep)), Mutex::default());
         Ok(Self { loaded: RwLock::new(Some(Arc::new(Loaded { model, memo, constants }))) })
     }
@@ -131,6 +136,7 @@ impl Model {
             "mlp_width": config.mlp_width, "vocab": config.vocab, "context": config.context, "tied": config.tied,
             "parameters": config.parameters(), "logit_softcap": config.logit_softcap,
             "embedding_scale": config.embedding_scale, "gated": config.mlp.gated,
+            "keys": model.key_report(), "warning": model.key_report().warning(), "problems": model.problems(),
             "has_tokenizer": model.tokenizer().is_some(), "ends": model.ends().unwrap_or_default(),
             "sites": sites.map(causalcone::Site::name).collect::<Vec<_>>(),
             "bos": model.tokenizer().and_then(causalcone::Tokenizer::bos),

@@ -89,7 +89,8 @@ class Experiment:
             raise InputError(f"{path}: {error}") from None
         name = document.pop("model", None)
         weights = document.pop("weights", None)
-        experiment = cls(model if model is not None else Model(name or "smollm2", weights=weights))
+        options = document.pop("model_options", {})
+        experiment = cls(model if model is not None else Model(name or "smollm2", weights=weights, **options))
         experiment._document = {"runs": {}, "edit": []} | document
         experiment._beside(path.parent)
         return experiment

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -38,6 +39,10 @@ class Model:
     `keep` bounds the bytes of earlier experiments' rows that are kept for later ones: a loop over edits that have
     much in common then computes only what is new. 0 keeps nothing.
 
+    A configuration key that this version does not know, and whose name speaks of computation, is an error;
+    `ignore_keys` names those that you know to change nothing. Other unknown keys are a warning, or with `strict` an
+    error too. `keys` says what was concluded.
+
     Raises InputError when there is no such model, or one that could not be computed exactly.
     """
 
@@ -46,6 +51,8 @@ class Model:
         name: str = "smollm2",
         *,
         weights: str | None = None,
+        ignore_keys: Sequence[str] = (),
+        strict: bool = False,
         keep: int = KEEP,
         arrays: str = "numpy",
         progress: bool | None = None,
@@ -56,8 +63,12 @@ class Model:
             raise InputError(f"keep: {keep}, where a number of bytes fits", "0 keeps nothing")
         self.arrays = arrays
         with Progress(progress) as bar:
-            self._native = _native.Model.load(str(name), weights, keep, bar.listener)
+            ignored = [ignore_keys] if isinstance(ignore_keys, str) else list(ignore_keys)
+            options = json.dumps({"ignore_keys": ignored, "strict": strict})
+            self._native = _native.Model.load(str(name), weights, keep, bar.listener, options)
         self._info: dict[str, Any] = json.loads(self._native.info())
+        if self._info["warning"]:
+            warnings.warn(f"{name}: {self._info['warning']}", stacklevel=2)
 
     @classmethod
     def load(cls, name: str = "smollm2", **options: Any) -> Model:
@@ -92,6 +103,17 @@ class Model:
     def family(self) -> str:
         """The family: "gpt2", "llama" …"""
         return self._info["family"]
+
+    @property
+    def keys(self) -> dict[str, Any]:
+        """What was concluded about the keys of its configuration: those that are missing with the `defaulted` value
+        that stands in, those that were `ignored` as you asked, and those that are `unknown`."""
+        return dict(self._info["keys"])
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong with its tokenizer, chat template or end-of-text tokens. All that does not need them works."""
+        return list(self._info["problems"])
 
     @property
     def layers(self) -> int:
