@@ -1,5 +1,12 @@
-//! Development tasks. `cargo xtask test` is the project's whole check: formatting, lints, every
-//! test, the documentation, the tour on the real model with its numbers compared, and the Python package.
+//! Development tasks.
+//!
+//! `cargo xtask test` is the project's whole check: formatting, lints, every test, the documentation, the tour on the real
+//! model with its numbers compared, and the Python package. It prints how long each step takes. `cargo xtask long` runs
+//! what takes too long for it.
+//!
+//! The steps are chosen so that each dependency is compiled twice and no more: checked for the lints and the documentation,
+//! built for everything that runs. All steps therefore select the whole workspace, since cargo gives a dependency other
+//! features when it builds one package alone, and compiles it again.
 
 mod python;
 
@@ -38,29 +45,50 @@ fn cargo(name: &'static str, args: &str) -> Step {
     Step::new(name, "cargo", &args.split(' ').collect::<Vec<_>>())
 }
 
-fn steps() -> Vec<Step> {
-    vec![
-        cargo("format", "fmt --all --check"),
-        cargo("lints", "clippy --workspace --all-targets --locked -- --deny warnings"),
-        cargo("optional features", "check --package causalcone --features hub --locked"),
-        // The real model is fetched once, before many tests want it at the same time.
-        cargo("model", "run --locked --package causalcone -- models pull smollm2"),
-        cargo("tests", "test --workspace --all-targets --locked"),
-        cargo("doc tests", "test --workspace --doc --locked"),
-        Step {
-            env: &[("RUSTDOCFLAGS", "--deny warnings")],
-            ..cargo("documentation", "doc --workspace --no-deps --locked")
-        },
-        cargo("tour", "run --locked --package causalcone -- tour --check --force --out target/tour"),
-    ]
+/// The command, as the tests' build has left it beside this program.
+fn command(name: &'static str, args: &str) -> Result<Step, String> {
+    let here = std::env::current_exe().map_err(|e| format!("cannot find this program: {e}"))?;
+    let program = here.with_file_name(format!("causalcone{}", std::env::consts::EXE_SUFFIX));
+    Ok(Step::new(name, program, &args.split(' ').collect::<Vec<_>>()))
 }
 
-const USAGE: &str = "usage: cargo xtask test    check everything: format, lints, tests, docs, the tour";
+fn steps() -> Result<Vec<Step>, String> {
+    let mut steps = vec![
+        cargo("format", "fmt --all --check"),
+        // With the optional features, which are thereby compiled too; the tests are built without them.
+        cargo(
+            "lints",
+            "clippy --workspace --all-targets --features causalcone/hub --locked -- --deny warnings",
+        ),
+        Step {
+            env: &[("RUSTDOCFLAGS", "--deny warnings")],
+            ..cargo("documentation", "doc --workspace --no-deps --features causalcone/hub --locked")
+        },
+        cargo("build", "test --workspace --all-targets --locked --no-run"),
+        // The real model is fetched once, before many tests want it at the same time.
+        command("model", "models pull smollm2")?,
+        cargo("tests", "test --workspace --all-targets --locked"),
+        cargo("doc tests", "test --workspace --doc --locked"),
+        command("tour", "tour --check --force --out target/tour")?,
+    ];
+    if python::is_there() {
+        steps.extend(python::steps(&root())?);
+    }
+    Ok(steps)
+}
+
+const USAGE: &str =
+    "usage: cargo xtask test    check everything: format, lints, tests, docs, the tour, Python
+       cargo xtask long    run what takes too long for that: large models";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["test"] => test(),
+        ["test"] => steps().and_then(|steps| run(&steps)),
+        // Tests that are marked as ignored say why.
+        ["long"] => {
+            run(&[cargo("long tests", "test --workspace --all-targets --locked -- --ignored --nocapture")])
+        }
         _ => Err(USAGE.into()),
     };
     match outcome {
@@ -72,15 +100,20 @@ fn main() -> ExitCode {
     }
 }
 
-fn test() -> Result<(), String> {
+/// Runs steps until one fails, and prints how long each took.
+fn run(steps: &[Step]) -> Result<(), String> {
     let started = Instant::now();
-    let mut steps = steps();
-    if python::is_there() {
-        steps.extend(python::steps(&root())?);
-    }
-    steps.iter().try_for_each(Step::run)?;
-    println!("── all {} steps passed in {:.0} s", steps.len(), started.elapsed().as_secs_f64());
-    Ok(())
+    let mut times = Vec::new();
+    let outcome = steps.iter().try_for_each(|step| {
+        let started = Instant::now();
+        let outcome = step.run();
+        times.push((step.name, started.elapsed().as_secs_f64()));
+        outcome
+    });
+    println!("── seconds");
+    times.iter().for_each(|(name, seconds)| println!("{seconds:8.1}  {name}"));
+    let (passed, total) = (times.len(), started.elapsed().as_secs_f64());
+    outcome.inspect(|()| println!("── all {passed} steps passed in {total:.0} s"))
 }
 
 /// The workspace's folder, wherever the task is started.

@@ -131,7 +131,7 @@ impl Model {
             "mlp_width": config.mlp_width, "vocab": config.vocab, "context": config.context, "tied": config.tied,
             "parameters": config.parameters(), "logit_softcap": config.logit_softcap,
             "embedding_scale": config.embedding_scale, "gated": config.mlp.gated,
-            "has_tokenizer": model.tokenizer().is_some(), "ends": model.ends(),
+            "has_tokenizer": model.tokenizer().is_some(), "ends": model.ends().unwrap_or_default(),
             "sites": sites.map(causalcone::Site::name).collect::<Vec<_>>(),
             "bos": model.tokenizer().and_then(causalcone::Tokenizer::bos),
             "eos": model.tokenizer().and_then(causalcone::Tokenizer::eos),

@@ -28,7 +28,7 @@ use crate::generate::Generation;
 use crate::{Error, Result};
 use causalcone_model::chat::Message;
 use causalcone_model::file::{DataFile, json};
-use causalcone_model::{Precision, nearest};
+use causalcone_model::{KeyPolicy, Precision, nearest};
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -70,6 +70,9 @@ pub struct ExperimentFile {
     /// How its weights are kept: "full", "half" or "packed".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<Precision>,
+    /// How the configuration of its model is read: keys to ignore, and whether unknown ones are refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model_options: Option<KeyPolicy>,
     /// A data set, one example a line: prompts, positions and tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub examples: Option<String>,

@@ -56,9 +56,7 @@ impl Experiment<'_> {
     /// Where the tokens of a text stand in a run; they must stand there once.
     fn token_positions(&self, text: &str, which: Which, run: RunId) -> Result<Vec<usize>, ModelError> {
         let RunSpec { name, ids, .. } = &self.runs[run.0];
-        let Some(tokenizer) = self.model.tokenizer() else {
-            return Err(ModelError::NoTokenizer { given: text.into() });
-        };
+        let tokenizer = self.model.needs_tokenizer(text)?;
         let wanted = tokenizer.encode_inside(text, self.model.config().context)?;
         let starts: Vec<usize> = match wanted.len() {
             0 => Vec::new(),

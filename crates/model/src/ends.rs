@@ -20,7 +20,7 @@ pub(crate) fn of_gguf(
     vocab: usize,
 ) -> Result<Vec<u32>> {
     let mut ends: Vec<u32> = tokenizer.and_then(Tokenizer::eos).into_iter().collect();
-    for key in ["tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"] {
+    for key in ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"] {
         match metadata.iter().find(|(name, _)| name == key) {
             None => {}
             Some((_, gguf::Value::Unsigned(id, _))) => ends.push(inside(*id, vocab, path, key)?),

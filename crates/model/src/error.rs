@@ -48,6 +48,24 @@ pub enum Error {
         /// What would work.
         supported: String,
     },
+    /// A configuration has keys that this version does not know and that may change what the model computes.
+    #[error("{}: unknown configuration keys that may change the answers: {}", path.display(), first_few(keys))]
+    UnknownKeys {
+        /// The file.
+        path: PathBuf,
+        /// All of them, as `name = value`.
+        keys: Vec<String>,
+    },
+    /// A file or folder is something else than a model that can be loaded.
+    #[error("{}: this is {what}", path.display())]
+    Recognised {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it is.
+        what: String,
+        /// What to do.
+        hint: String,
+    },
     /// No model of that name was found.
     #[error("no model \"{given}\": {tried}")]
     ModelNotFound {
@@ -77,10 +95,20 @@ pub enum Error {
         pieces: Vec<String>,
     },
     /// Text was given to a model that came without a tokenizer.
-    #[error("this model has no tokenizer, so {given:?} cannot be turned into token ids")]
+    #[error("{}, so {given:?} cannot be turned into token ids", why.as_deref().unwrap_or("this model has no tokenizer"))]
     NoTokenizer {
         /// The text.
         given: String,
+        /// Why the tokenizer that is there cannot be used.
+        why: Option<String>,
+    },
+    /// A part of a model that only some commands need cannot be used.
+    #[error("{problem}")]
+    Part {
+        /// Which part, and what is wrong with it.
+        problem: String,
+        /// What to do.
+        hint: String,
     },
     /// The tokenizer failed on a text.
     #[error("the tokenizer cannot handle {given:?}: {problem}")]
@@ -128,12 +156,26 @@ impl Error {
     /// What the user could do about it, if there is something to say beyond the message.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::ModelNotFound { hint, .. } | Self::Fetch { hint, .. } => Some(hint.clone()),
+            Self::ModelNotFound { hint, .. } | Self::Fetch { hint, .. } | Self::Recognised { hint, .. } => {
+                Some(hint.clone())
+            }
+            Self::UnknownKeys { keys, .. } => {
+                let name = |key: &String| key.split(" = ").next().unwrap_or(key).to_owned();
+                let names: Vec<String> = keys.iter().map(name).collect();
+                let flags: Vec<String> = names.iter().map(|name| format!("--ignore-key {name}")).collect();
+                Some(format!(
+                    "if you know that they change nothing: {} (in an experiment file: model_options = {{ ignore_keys = {names:?} }})",
+                    flags.join(" ")
+                ))
+            }
+            Self::Part { hint, .. } => Some(hint.clone()),
             Self::Address { hint, .. } => hint.clone(),
             Self::NotOneToken { text, .. } if !text.starts_with(' ') => {
                 Some(format!("words inside a text usually start with a space: {:?}", format!(" {text}")))
             }
-            Self::NoTokenizer { .. } => Some("give token ids instead: ids = [1, 2, 3]".into()),
+            Self::NoTokenizer { .. } => {
+                Some("token ids work without one: ids = [1, 2, 3], or --ids 1,2,3".into())
+            }
             _ => None,
         }
     }
@@ -165,6 +207,14 @@ impl Error {
         }
     }
 
+    pub(crate) fn recognised(path: &Path, what: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Recognised {
+            path: path.into(),
+            what: printable(&what.into(), 600),
+            hint: printable(&hint.into(), 600),
+        }
+    }
+
     pub(crate) fn io(path: &Path, doing: &'static str, source: std::io::Error) -> Self {
         Self::Io { path: path.into(), doing, source }
     }
@@ -193,6 +243,13 @@ pub(crate) fn printable(text: &str, most: usize) -> String {
         }
     }
     out
+}
+
+/// The first few of some texts, with the number of the others.
+fn first_few(texts: &[String]) -> String {
+    const SHOWN: usize = 24;
+    let more = if texts.len() > SHOWN { format!(" and {} more", texts.len() - SHOWN) } else { String::new() };
+    format!("{}{more}", texts.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", "))
 }
 
 /// `"a", "b"`: the pieces of a text, quoted so that spaces show.

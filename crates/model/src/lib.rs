@@ -19,6 +19,7 @@
 
 mod address;
 pub mod chat;
+pub mod check;
 mod config;
 pub mod decoder;
 mod ends;
@@ -36,10 +37,12 @@ pub use address::{Indices, Positions, Target, Which};
 pub use config::{Bias, Config, Mlp, Norm, Positions as PositionScheme};
 pub use error::{Error, Result, nearest};
 pub use file::Precision;
+pub use file::keys::{Defaulted, KeyPolicy, KeyReport};
+pub use load::LoadOptions;
 pub use model::Model;
 pub use progress::{Progress, Report, Unit, silent};
 pub use site::{Layout, Site};
-pub use tokenizer::{Spelling, Tokenizer};
+pub use tokenizer::{Spelling, Tokenizer, TokenizerFiles};
 
 #[doc(no_inline)]
 pub use address::Positions::Last;

@@ -4,7 +4,8 @@ use crate::chat::{ChatTemplate, Message, Specials};
 use crate::config::Config;
 use crate::decoder::Decoder;
 use crate::file::Precision;
-use crate::load::{self, Parts};
+use crate::file::keys::KeyReport;
+use crate::load::{self, Deferred, LoadOptions, Parts};
 use crate::progress::{Report, silent};
 use crate::store;
 use crate::tokenizer::Tokenizer;
@@ -28,9 +29,10 @@ pub struct Model {
     name: String,
     files: Vec<PathBuf>,
     decoder: Decoder,
-    tokenizer: Option<Tokenizer>,
-    chat_template: Option<ChatTemplate>,
-    ends: Vec<u32>,
+    tokenizer: Deferred<Option<Tokenizer>>,
+    chat_template: Deferred<Option<ChatTemplate>>,
+    ends: Deferred<Vec<u32>>,
+    report: KeyReport,
     hash: OnceLock<String>,
 }
 
@@ -57,19 +59,27 @@ impl Model {
     /// # Errors
     /// As [`Model::load_with`]; when nothing of the model is stored so that it could be kept so.
     pub fn load_as(name: &str, precision: Precision, report: Report<'_>) -> Result<Self> {
-        let Parts { files, decoder, tokenizer, chat_template, ends } =
-            load::load(store::find(name, report)?, precision)?;
-        let vocab = decoder.config().vocab;
-        if let Some(tokenizer) = tokenizer.as_ref().filter(|t| t.len() > vocab) {
-            let n = tokenizer.len();
-            let file = files.iter().find(|f| f.ends_with("tokenizer.json")).unwrap_or(&files[0]);
-            return Err(Error::file(
-                file,
-                "vocabulary",
-                format!("has {n} tokens, but the model's embedding only {vocab} rows"),
-            ));
-        }
-        Ok(Self { name: name.into(), files, decoder, tokenizer, chat_template, ends, hash: OnceLock::new() })
+        let options = LoadOptions { weights: precision, ..LoadOptions::default() };
+        Self::load_with_options(name, &options, report)
+    }
+
+    /// [`Model::load_with`], as `options` say.
+    ///
+    /// # Errors
+    /// As [`Model::load_as`].
+    pub fn load_with_options(name: &str, options: &LoadOptions, report: Report<'_>) -> Result<Self> {
+        let Parts { files, decoder, tokenizer, chat_template, ends, report } =
+            load::load(store::find(name, report)?, options)?;
+        Ok(Self {
+            name: name.into(),
+            files,
+            decoder,
+            tokenizer,
+            chat_template,
+            ends,
+            report,
+            hash: OnceLock::new(),
+        })
     }
 
     /// The name it was loaded by.
@@ -92,14 +102,33 @@ impl Model {
         &self.decoder
     }
 
-    /// Its tokenizer; a directory without one still runs on token ids.
+    /// Its tokenizer. A model without one, or with one that cannot be used, still runs on token ids.
     pub fn tokenizer(&self) -> Option<&Tokenizer> {
-        self.tokenizer.as_ref()
+        self.tokenizer.as_ref().ok()?.as_ref()
+    }
+
+    /// Why its tokenizer, its chat template and its end-of-text tokens cannot be used, as far as they cannot: commands
+    /// that need them fail with these messages, all others work.
+    pub fn problems(&self) -> Vec<&str> {
+        let parts =
+            [self.tokenizer.as_ref().err(), self.chat_template.as_ref().err(), self.ends.as_ref().err()];
+        parts.into_iter().flatten().map(String::as_str).collect()
+    }
+
+    /// What was concluded about its configuration's keys: defaults that were taken, keys that were ignored.
+    pub fn key_report(&self) -> &KeyReport {
+        &self.report
     }
 
     /// The tokens that end a text it writes, as its files say: the end of a text, of a turn.
-    pub fn ends(&self) -> &[u32] {
-        &self.ends
+    ///
+    /// # Errors
+    /// When the files name a token that the model does not have.
+    pub fn ends(&self) -> Result<&[u32]> {
+        self.ends.as_deref().map_err(|problem| Error::Part {
+            problem: problem.clone(),
+            hint: "eos = false in [generate] goes on without looking for the end of a text".into(),
+        })
     }
 
     /// SHA-256 over its files: of the file itself if it is one, of the list of `name hash` lines
@@ -138,7 +167,7 @@ impl Model {
 
     /// How it writes conversations, where its files say so.
     pub fn chat_template(&self) -> Option<&ChatTemplate> {
-        self.chat_template.as_ref()
+        self.chat_template.as_ref().ok()?.as_ref()
     }
 
     /// The ids of a conversation as the model's own template writes it, up to where its turn begins if
@@ -148,9 +177,16 @@ impl Model {
     /// # Errors
     /// When there is no template or tokenizer, the template fails, or the text does not fit the context.
     pub fn chat(&self, messages: &[Message], generation_prompt: bool, bos: Option<bool>) -> Result<Vec<u32>> {
-        let Some(template) = &self.chat_template else {
-            let problem = "this model came without one: write the conversation out as a prompt".into();
-            return Err(Error::Template { line: None, problem });
+        let template = match &self.chat_template {
+            Ok(Some(template)) => template,
+            Ok(None) => {
+                let problem = "this model came without one: write the conversation out as a prompt".into();
+                return Err(Error::Template { line: None, problem });
+            }
+            Err(problem) => {
+                let hint = "write the conversation out as a prompt".into();
+                return Err(Error::Part { problem: problem.clone(), hint });
+            }
         };
         let tokenizer = self.needs_tokenizer("messages")?;
         let text = |id: Option<u32>| id.map(|id| tokenizer.token(id));
@@ -184,7 +220,7 @@ impl Model {
 
     /// The text of tokens in a row, or their decimal ids where there is no tokenizer.
     pub fn text(&self, ids: &[u32]) -> String {
-        match &self.tokenizer {
+        match self.tokenizer() {
             Some(tokenizer) => tokenizer.decode(ids),
             None => ids.iter().map(u32::to_string).collect::<Vec<_>>().join(" "),
         }
@@ -192,7 +228,7 @@ impl Model {
 
     /// The text of a token, or its decimal id where there is no tokenizer.
     pub fn token_text(&self, id: u32) -> String {
-        self.tokenizer.as_ref().map_or_else(|| id.to_string(), |tokenizer| tokenizer.token(id))
+        self.tokenizer().map_or_else(|| id.to_string(), |tokenizer| tokenizer.token(id))
     }
 
     /// The word embedding of a text that is one token, d numbers.
@@ -221,7 +257,14 @@ impl Model {
         Ok(self.decoder.token_embeddings(&[id])?.get(0)?)
     }
 
-    fn needs_tokenizer(&self, text: &str) -> Result<&Tokenizer> {
-        self.tokenizer.as_ref().ok_or_else(|| Error::NoTokenizer { given: text.chars().take(40).collect() })
+    /// The tokenizer, for something that cannot do without.
+    ///
+    /// # Errors
+    /// [`Error::NoTokenizer`] with what is wrong with it; `text` is what it is needed for.
+    pub fn needs_tokenizer(&self, text: &str) -> Result<&Tokenizer> {
+        self.tokenizer().ok_or_else(|| Error::NoTokenizer {
+            given: text.chars().take(40).collect(),
+            why: self.tokenizer.as_ref().err().cloned(),
+        })
     }
 }

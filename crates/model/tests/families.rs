@@ -5,7 +5,7 @@
 #[path = "common/oracle.rs"]
 mod oracle;
 
-use causalcone_model::{Error, Model, Precision, Site};
+use causalcone_model::{Error, Model, Precision, Site, decoder::Unedited};
 use oracle::{Cases, Record, distance, fixtures, load, with_config, with_key, with_tensor};
 use serde_json::{Value, json};
 
@@ -138,18 +138,51 @@ fn every_setting_matters_or_is_refused() {
         config.remove("partial_rotary_factor");
     });
     assert!(worst(&Model::load(folder.path().to_str().unwrap()).unwrap(), "neox").0 > 10.0);
-    // What is left out has a number in the class itself, and null has not.
+    // What would hardly be meant by leaving a key out.
     for (name, key) in [
         ("mistral", "sliding_window"),
         ("qwen2", "sliding_window"),
-        ("gemma2", "attn_logit_softcapping"),
-        ("gemma2", "final_logit_softcapping"),
+        ("qwen2", "num_key_value_heads"),
+        ("qwen3", "num_key_value_heads"),
+        ("gemma2", "num_key_value_heads"),
+        ("gemma2", "query_pre_attn_scalar"),
+        ("llama3", "hidden_size"),
+        ("llama3", "num_attention_heads"),
     ] {
         let folder = with_config(&format!("families/{name}"), |config| {
             config.remove(key);
         });
         let said = Model::load(folder.path().to_str().unwrap()).unwrap_err().to_string();
         assert!(said.contains(key) && said.contains("is missing"), "{name}: {said}");
+    }
+    // The classes have numbers of their own for these.
+    for (name, key, default) in [
+        ("gemma2", "attn_logit_softcapping", json!(50.0)),
+        ("gemma2", "final_logit_softcapping", json!(30.0)),
+        ("gemma3", "rope_local_base_freq", json!(10_000.0)),
+        ("neox", "rotary_emb_base", json!(10_000.0)),
+        ("mistral", "rope_theta", json!(10_000.0)),
+    ] {
+        let of = |written: Option<&Value>| {
+            let folder = with_config(&format!("families/{name}"), |config| {
+                // NeoX has two names for the base.
+                config
+                    .remove("rope_theta")
+                    .filter(|_| name != "neox")
+                    .map(|theta| config.insert("rope_theta".into(), theta));
+                config.remove(key);
+                config.extend(written.map(|value| (key.to_owned(), value.clone())));
+            });
+            let model = Model::load(folder.path().to_str().unwrap()).unwrap();
+            let defaulted =
+                model.key_report().defaulted.iter().any(|one| written.is_none() && one.value == default);
+            (
+                model.decoder().forward(&[1, 2, 3, 4], &mut Unedited).unwrap().to_vec2::<f32>().unwrap(),
+                defaulted,
+            )
+        };
+        let ((left_out, defaulted), (written, _)) = (of(None), of(Some(&default)));
+        assert!(left_out == written && defaulted, "{name}: {key}");
     }
     let llama3 = |key: &str, value: Value| {
         let mut scaling = json!({"rope_type": "llama3", "factor": 4.0, "low_freq_factor": 0.5, "high_freq_factor": 2.0,
@@ -188,8 +221,7 @@ fn every_setting_matters_or_is_refused() {
             "layer_types",
         ),
         ("qwen2", "use_sliding_window", json!(false), "layer_types"),
-        ("qwen3", "head_dim", json!(null), "odd"),
-        ("gemma", "hidden_act", json!("gelu"), "hidden_act"),
+        ("qwen3", "head_dim", json!(null), "[512, 20]"),
         ("gemma2", "query_pre_attn_scalar", json!(null), "query_pre_attn_scalar"),
         ("gemma2", "sliding_window", json!(null), "sliding_window"),
         ("gemma3", "use_bidirectional_attention", json!(true), "use_bidirectional_attention"),
@@ -222,13 +254,18 @@ fn keys_that_contradict_each_other_are_refused() {
     };
     let part = json!({"rope_type": "linear", "factor": 2.0, "partial_rotary_factor": 0.5});
     let whole = json!({"rope_type": "default", "partial_rotary_factor": 1.0});
-    let parameters = json!({"rope_type": "default", "rope_theta": 300.0});
+    let parameters = json!({"rope_type": "default", "rope_theta": 301.0});
     for (name, key, value, words) in [
-        ("neox", "rope_parameters", parameters, "stands beside"),
+        ("neox", "rope_parameters", parameters, "rope_parameters.rope_theta = 301"),
         ("llama3", "rope_scaling", part.clone(), "all of a head turns"),
         ("gemma3", "rope_scaling", part.clone(), "all of a head turns"),
         ("phi3", "rope_scaling", longrope(13), "12 is not 13"),
-        ("neox", "rope_scaling", part, "0.7 is not 0.5"),
+        (
+            "neox",
+            "rope_scaling",
+            part,
+            "rotary_pct is 0.7, but the file also has partial_rotary_factor = 0.5",
+        ),
         ("gemma", "hidden_act", json!("silu"), "another activation than hidden_act"),
     ] {
         let folder = with_config(&format!("families/{name}"), |config| {

@@ -464,9 +464,7 @@ fn configuration() {
             refused(&format!("{key} = {}", &value[..value.len().min(40)]), key, &config.to_string());
         }
     }
-    for key in
-        ["hidden_size", "num_key_value_heads", "rope_theta", "rms_norm_eps", "vocab_size", "model_type"]
-    {
+    for key in ["hidden_size", "num_attention_heads", "num_hidden_layers", "model_type"] {
         let mut config = config();
         config.as_object_mut().unwrap().shift_remove(key);
         refused(&format!("no {key}"), &format!("{key}: is missing"), &config.to_string());
@@ -480,7 +478,7 @@ fn configuration() {
     other["vocab_size"] = 7.into();
     refused("one token more", "model.embed_tokens.weight: has shape [6, 4]", &other.to_string());
     let text = config().to_string();
-    refused("empty", "document: ", "");
+    refused("empty", "this is an empty file", "");
     refused("no object", "document: is not a JSON object", "[]");
     refused("BOM", "document: ", &format!("\u{feff}{text}"));
     refused("torn", "document: ", &text[..text.len() / 2]);

@@ -1,5 +1,4 @@
-//! tokenizer.json files that lie, and texts made to hurt. Every file is the fixture's own with one
-//! thing changed.
+//! Tokenizer files that lie, and texts made to hurt. Every file is one that loads with one thing changed.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -16,6 +15,7 @@ use causalcone_model::{Model, Tokenizer};
 use common::{Random, Verdict, fixture, load};
 use serde_json::{Value, json};
 use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
 /// A name, part of the message, and what is changed.
@@ -654,6 +654,431 @@ fn pieces_of(pieces: &Pieces) -> Vec<(String, Metadata)> {
     Pieces { tokens, scores, kinds: pieces.kinds.clone(), others: Vec::new() }.metadata()
 }
 
+/// A number as protobuf writes it: 7 bits a byte, the lowest first.
+fn varint(mut number: u64) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    loop {
+        let part = u8::try_from(number & 0x7F).unwrap();
+        number >>= 7;
+        if number == 0 {
+            bytes.push(part);
+            return bytes;
+        }
+        bytes.push(part | 0x80);
+    }
+}
+
+/// A field whose value is a number.
+fn number_field(number: u64, value: u64) -> Vec<u8> {
+    [varint(number << 3), varint(value)].concat()
+}
+
+/// A field whose value is a text or a message.
+fn bytes_field(number: u64, value: &[u8]) -> Vec<u8> {
+    [varint(number << 3 | 2), varint(value.len() as u64), value.to_vec()].concat()
+}
+
+fn piece_field(text: &[u8], score: f32, kind: u64) -> Vec<u8> {
+    let score = [varint(2 << 3 | 5), score.to_le_bytes().to_vec()].concat();
+    bytes_field(1, &[bytes_field(1, text), score, number_field(3, kind)].concat())
+}
+
+/// A tokenizer.model that loads: BPE, all bytes, a space before each text.
+fn model() -> Vec<u8> {
+    [pieces_fields(), trainer_field(2, 1), normalizer_field(&[(3, 1), (4, 0), (5, 1)])].concat()
+}
+
+fn pieces_fields() -> Vec<u8> {
+    let Pieces { tokens, scores, kinds, .. } = Pieces::valid();
+    let pieces = tokens.iter().zip(scores).zip(kinds);
+    let fields = pieces.map(|((text, score), kind)| {
+        piece_field(text.as_bytes(), score as f32, u64::try_from(kind).unwrap())
+    });
+    fields.collect::<Vec<_>>().concat()
+}
+
+fn trainer_field(model_type: u64, byte_fallback: u64) -> Vec<u8> {
+    bytes_field(2, &[number_field(3, model_type), number_field(35, byte_fallback)].concat())
+}
+
+fn normalizer_field(flags: &[(u64, u64)]) -> Vec<u8> {
+    let flags = flags.iter().map(|(number, flag)| number_field(*number, *flag)).collect::<Vec<_>>().concat();
+    bytes_field(3, &[bytes_field(1, b"identity"), flags].concat())
+}
+
+/// A folder of a Llama with one file more.
+fn llama_with(name: &str, bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("config.json"), r#"{"model_type": "llama", "vocab_size": 264}"#)
+        .unwrap();
+    let path = folder.path().join(name);
+    std::fs::write(&path, bytes).unwrap();
+    (folder, path)
+}
+
+/// tokenizer.model, as bytes.
+#[test]
+fn sentencepiece_files() {
+    let (folder, path) = llama_with("tokenizer.model", &model());
+    let mut verdict = Verdict::new();
+    let read = || Tokenizer::from_sentencepiece(&path);
+    let tokenizer = verdict.accepted("valid", 5000, read).unwrap();
+    assert_eq!(tokenizer.encode("ab", 10).unwrap(), [263]);
+    assert_eq!(tokenizer.encode("b\n", 10).unwrap(), [259, 261, 13]);
+    assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.adds_bos()), (Some(1), Some(2), true));
+    let mut refused = |name: &str, field: &str, bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        verdict.refused(name, bytes.len() as u64, field, read);
+    };
+    let broken =
+        |problem: &str| format!("tokenizer.model: document: is broken, or no SentencePiece model: {problem}");
+    let then = |more: &[u8]| [&model(), more].concat();
+    refused("empty", &broken("it has no pieces"), b"");
+    refused("one byte", &broken("byte 1: it ends within a field"), b"x");
+    refused("a text", &broken("byte "), b"version https://git-lfs.github.com/spec/v1\n");
+    refused("zeros", &broken("byte 0: 0 is not a field's number"), &[0; 64]);
+    refused("a zip archive", &broken("byte "), b"PK\x03\x04aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa");
+    refused("JSON", &broken("byte "), b"{\"model\": {}}");
+    refused("tiktoken", "vocabulary format \"tiktoken\" is not supported", b"IQ== 0\nIg== 1\n");
+    // Lengths and numbers.
+    for length in [u64::MAX, 1 << 63, 1 << 32, 1 << 31, 1] {
+        let bytes = [varint(1 << 3 | 2), varint(length)].concat();
+        let problem = format!("byte 0: field 1 is {length} bytes long, and 0 are left");
+        refused("a long field", &broken(&problem), &bytes);
+    }
+    let nested = bytes_field(1, &[varint(1 << 3 | 2), varint(1 << 40)].concat());
+    refused("a piece longer than its message", &broken("piece 0: byte 2: field 1 is 1099511627776"), &nested);
+    refused("a number of 11 bytes", &broken("byte "), &then(&[&[0x78][..], &[0x80; 10], &[1]].concat()));
+    refused("a number past 64 bits", &broken("byte "), &then(&[&[0x78][..], &[0xFF; 9], &[2]].concat()));
+    refused("a number without end", &broken("byte "), &[0xFF; 1 << 20]);
+    for wire in [3, 4, 6, 7] {
+        let problem = format!("field 9 has the unknown wire type {wire}");
+        refused("a wire type", &problem, &then(&varint(9 << 3 | wire)));
+    }
+    refused("field 0", "0 is not a field's number", &then(&number_field(0, 1)));
+    refused("field 2^29", "536870912 is not a field's number", &then(&number_field(1 << 29, 1)));
+    refused("pieces as a number", "pieces is not written as bytes", &then(&number_field(1, 1)));
+    refused(
+        "a type as text",
+        "type is not written as a varint",
+        &then(&bytes_field(1, &bytes_field(3, b"1"))),
+    );
+    refused(
+        "a score as a number",
+        "score is not written as 4 bytes",
+        &then(&bytes_field(1, &number_field(2, 1))),
+    );
+    // Pieces.
+    let piece = |text: &[u8], score: f32, kind: u64| then(&piece_field(text, score, kind));
+    refused("a score of NaN", "piece 264: its score is NaN", &piece(b"ba", f32::NAN, 1));
+    refused("a score of inf", "piece 264: its score is inf", &piece(b"ba", f32::INFINITY, 1));
+    refused("no text", "piece 264: it has no text", &piece(b"", 0.0, 1));
+    refused("no UTF-8", "piece is not UTF-8", &piece(b"\xff", 0.0, 1));
+    for kind in [0, 7, u64::MAX, 1 << 63] {
+        refused("a kind", "piece 264: type ", &piece(b"ba", 0.0, kind));
+    }
+    refused("a piece twice", "pieces: ids 260 and 264 are both \"a\"", &piece(b"a", 0.0, 1));
+    refused("<0xZZ> as a byte", "pieces: \"<0xZZ>\" is a byte by its type", &piece(b"<0xZZ>", 0.0, 6));
+    refused("no bytes by the trainer", "pieces: byte_fallback is false", &then(&trainer_field(2, 0)));
+    refused("two unknown pieces", "pieces: not exactly one is the unknown", &piece(b"<unk2>", 0.0, 2));
+    let known = [piece_field(b"a", 0.0, 1), trainer_field(2, 0), normalizer_field(&[(4, 0)])].concat();
+    refused("no unknown piece", "pieces: not exactly one is the unknown", &known);
+    refused("an unused piece of two", "pieces: \"ba\" is marked as unused", &piece(b"ba", 0.0, 5));
+    refused("a piece of a megabyte", "pieces: they are too long", &piece(&[b'x'; 1 << 20], 0.0, 1));
+    refused("a piece of two kilobytes", "is longer than", &piece(&[b'x'; 2000], 0.0, 1));
+    let runs = (2..550).map(|n| piece_field(&vec![b'a'; n], 0.0, 1)).collect::<Vec<_>>().concat();
+    refused("merges in far too many ways", "pieces: they can be made of each other", &then(&runs));
+    let empty = piece_field(b"w", 0.0, 1).repeat(1_000_000);
+    refused("a million pieces", &broken("it has more than 524288 pieces"), &empty);
+    refused(
+        "half a million times the same",
+        "pieces: ids 264 and 265",
+        &then(&piece_field(b"w", 0.0, 1).repeat(500_000)),
+    );
+    let many =
+        (0..500_000).map(|id| piece_field(format!("t{id}").as_bytes(), 0.0, 1)).collect::<Vec<_>>().concat();
+    refused(
+        "the last of many twice",
+        "pieces: ids 499264 and 500264",
+        &[then(&many), piece_field(b"t499000", 0.0, 1)].concat(),
+    );
+    drop(many);
+    // Settings.
+    for (number, name) in [(1, "unigram"), (3, "word"), (4, "char"), (77, "77"), (u64::MAX, "-1")] {
+        let problem = format!("SentencePiece model type \"{name}\" is not supported; supported: bpe");
+        refused(name, &problem, &then(&trainer_field(number, 1)));
+    }
+    refused("without settings", "SentencePiece model type \"unigram\"", &pieces_fields());
+    let map = bytes_field(3, &[bytes_field(1, b"nmt_nfkc"), bytes_field(2, b"AAAA")].concat());
+    refused("a map of characters", "SentencePiece normalizer \"nmt_nfkc\" is not supported", &then(&map));
+    refused("spaces removed", "\"remove_extra_whitespaces = true\"", &then(&normalizer_field(&[(4, 1)])));
+    refused("spaces as they are", "\"escape_whitespaces = false\"", &then(&normalizer_field(&[(5, 0)])));
+    let suffix = bytes_field(2, &number_field(24, 1));
+    refused("spaces after words", "\"treat_whitespace_as_suffix = true\"", &then(&suffix));
+    // A message that is skipped may hold anything.
+    let mut deep = Vec::new();
+    for _ in 0..1000 {
+        deep = bytes_field(9, &deep);
+    }
+    for (name, more) in [
+        ("nested 1000 deep where nobody looks", deep),
+        ("an extension", bytes_field(200, &[0xFF; 100])),
+        ("a test of the file", bytes_field(4, b"\xff\xff")),
+        ("8 bytes", [varint(9 << 3 | 1), vec![7; 8]].concat()),
+        ("settings twice", trainer_field(2, 1)),
+        ("an unused piece of one character", piece_field("é".as_bytes(), 0.0, 5)),
+    ] {
+        std::fs::write(&path, then(&more)).unwrap();
+        verdict.accepted(name, 10_000, read);
+    }
+    verdict.check();
+    drop(folder);
+}
+
+/// A file cut off anywhere is an error that names it.
+#[test]
+fn a_sentencepiece_file_cut_off_anywhere() {
+    let bytes = model();
+    let (_folder, path) = llama_with("tokenizer.model", &bytes);
+    let file = File::options().write(true).open(&path).unwrap();
+    let mut verdict = Verdict::new();
+    for length in (0..bytes.len() as u64).rev() {
+        file.set_len(length).unwrap();
+        verdict.refused(&format!("{length} bytes"), 5000, "tokenizer.model: ", || {
+            Tokenizer::from_sentencepiece(&path)
+        });
+    }
+    verdict.check();
+    // Larger than any real one.
+    File::options().write(true).open(&path).unwrap().set_len((16 << 20) + 1).unwrap();
+    let mut verdict = Verdict::new();
+    verdict.refused("17 MB", 0, "tokenizer.model: size: ", || Tokenizer::from_sentencepiece(&path));
+    verdict.check();
+}
+
+/// The small files beside a tokenizer.model.
+#[test]
+fn files_beside_a_vocabulary() {
+    let (folder, path) = llama_with("tokenizer.model", &model());
+    let mut verdict = Verdict::new();
+    let read = || Tokenizer::from_sentencepiece(&path);
+    let mut refused = |name: &str, field: &str, text: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        let shown: String = text.chars().take(60).collect();
+        verdict.refused(&shown, text.len() as u64, &format!("{name}: {field}"), read);
+        std::fs::remove_file(&file).unwrap();
+    };
+    for name in ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"] {
+        refused(name, "document: ", "");
+        refused(name, "document: is not an object", "[]");
+        refused(name, "document: ", "{\"a\": ");
+        refused(name, "document: duplicate key", r#"{"a": 0, "a": 1}"#);
+        refused(name, "document: recursion limit", &"[".repeat(100_000));
+        refused(name, "document: more than", &format!("{{\"x\":[0{}]}}", ",0".repeat(2_000_000)));
+    }
+    let config = "tokenizer_config.json";
+    refused(config, "tokenizer_class: is neither", r#"{"tokenizer_class": 7}"#);
+    for key in ["add_bos_token", "add_prefix_space", "legacy", "add_eos_token", "split_special_tokens"] {
+        refused(config, &format!("{key}: \"x\" is not true or false"), &format!("{{\"{key}\": \"x\"}}"));
+    }
+    for key in ["bos_token", "pad_token", "mask_token"] {
+        for wrong in ["7", "true", "[\"a\"]", "{}", "{\"content\": 7}"] {
+            refused(config, &format!("{key}: "), &format!("{{\"{key}\": {wrong}}}"));
+        }
+        refused(
+            config,
+            &format!("{key}: lstrip: 1"),
+            &format!(r#"{{"{key}": {{"content": "a", "lstrip": 1}}}}"#),
+        );
+        refused(config, &format!("{key}: a token is empty"), &format!(r#"{{"{key}": ""}}"#));
+    }
+    refused(config, "additional_special_tokens: is not a list", r#"{"additional_special_tokens": "x"}"#);
+    refused(config, "added_tokens_decoder: is not an object", r#"{"added_tokens_decoder": [1]}"#);
+    for (id, problem) in [
+        ("x", "x: is not an id"),
+        ("-1", "-1: is not an id"),
+        ("4294967296", "4294967296: is not an id"),
+        ("1.5", "1.5: is not an id"),
+    ] {
+        let text = format!(r#"{{"added_tokens_decoder": {{"{id}": {{"content": "<x>"}}}}}}"#);
+        refused(config, &format!("added_tokens_decoder: {problem}"), &text);
+    }
+    refused(
+        config,
+        "added_tokens_decoder: 264: is not a token",
+        r#"{"added_tokens_decoder": {"264": "<x>"}}"#,
+    );
+    refused(
+        config,
+        "added_tokens_decoder: 0264: is given twice",
+        r#"{"added_tokens_decoder": {"264": {"content": "<x>"}, "0264": {"content": "<y>"}}}"#,
+    );
+    refused(
+        config,
+        "added tokens: \"a\" has id 264 here and 260",
+        r#"{"added_tokens_decoder": {"264": {"content": "a"}}}"#,
+    );
+    let added = "added_tokens.json";
+    refused(added, "<x>: -1 is not an id", r#"{"<x>": -1}"#);
+    refused(added, "<x>: 4294967296 is not an id", r#"{"<x>": 4294967296}"#);
+    refused(added, "<y>: has id 264, and so has \"<x>\"", r#"{"<x>": 264, "<y>": 264}"#);
+    refused(added, "added tokens: a token is empty", r#"{"": 264}"#);
+    let many: Vec<String> = (264..70_000).map(|id| format!("\"<{id}>\":{id}")).collect();
+    refused(added, "tokens: 69736 are more than 65536", &format!("{{{}}}", many.join(",")));
+    // What the vocabulary itself has to say to them.
+    let model = |name: &str, text: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        let said = read().map(|_| ()).map_err(|e| e.to_string());
+        std::fs::remove_file(&file).unwrap();
+        said
+    };
+    for (name, text, words) in [
+        (added, r#"{"<x>": 300}"#, "id 300 leaves smaller ones without a token"),
+        (added, r#"{"<x>": 4294967295}"#, "id 4294967295"),
+        (added, r#"{"<x>": 70}"#, "id 70 is given to both"),
+        (added, r#"{"a": 261}"#, "\"a\" has id 261 here and 260 in the vocabulary"),
+    ] {
+        let said = model(name, text).unwrap_err();
+        assert!(said.contains(words), "{text}: {said}");
+    }
+    assert_eq!(model(added, r#"{"<x>": 265, "<y>": 264}"#), Ok(()));
+    std::fs::write(folder.path().join(config), "{}").unwrap();
+    File::options().write(true).open(folder.path().join(config)).unwrap().set_len((8 << 20) + 1).unwrap();
+    verdict.refused("9 MB", 0, "tokenizer_config.json: size: ", read);
+    std::fs::remove_file(folder.path().join(config)).unwrap();
+    std::fs::create_dir(folder.path().join(config)).unwrap();
+    verdict.refused("a folder", 0, "tokenizer_config.json: type: ", read);
+    std::fs::remove_dir(folder.path().join(config)).unwrap();
+    for name in ["tokenizer.model", "special_tokens_map.json"] {
+        let elsewhere = Folder::new();
+        let link = folder.path().join(name);
+        let _ = std::fs::remove_file(&link);
+        std::os::unix::fs::symlink(elsewhere.write(b"{}"), &link).unwrap();
+        let field = format!("{name}: path: leads out of its folder");
+        verdict.refused(name, 0, &field, || Tokenizer::from_directory(folder.path()));
+        std::fs::remove_file(&link).unwrap();
+        std::fs::write(folder.path().join("tokenizer.model"), b"x").unwrap();
+    }
+    verdict.check();
+}
+
+/// vocab.json and merges.txt.
+#[test]
+fn vocabularies_with_merges_beside_them() {
+    let (folder, path) = llama_with("vocab.json", b"");
+    let merges = folder.path().join("merges.txt");
+    let mut verdict = Verdict::new();
+    let read = || Tokenizer::from_vocab_and_merges(&path);
+    let (tokens, pairs) = (r#"{"a": 0, "b": 1, "ab": 2, "Ġ": 3, "Ġab": 4}"#, "#version: 0.2\na b\nĠ ab\n");
+    for (name, pairs) in [
+        ("valid", pairs.to_owned()),
+        ("no last line end", pairs.trim_end().to_owned()),
+        ("lines that end as in Windows", pairs.replace('\n', "\r\n")),
+        ("no version", pairs.replacen("#version: 0.2\n", "", 1)),
+        ("empty lines", pairs.replace('\n', "\n\n")),
+    ] {
+        std::fs::write(&path, tokens).unwrap();
+        std::fs::write(&merges, pairs).unwrap();
+        let tokenizer = verdict.accepted(name, 100, read).unwrap();
+        assert_eq!(tokenizer.encode("ab ab", 10).unwrap(), [2, 4], "{name}");
+    }
+    let mut refused = |name: &str, field: &str, tokens: &[u8], pairs: &[u8]| {
+        std::fs::write(&path, tokens).unwrap();
+        std::fs::write(&merges, pairs).unwrap();
+        verdict.refused(name, (tokens.len() + pairs.len()) as u64, field, read);
+    };
+    let mut vocabulary = |name: &str, field: &str, tokens: &str| {
+        refused(name, &format!("vocab.json: {field}"), tokens.as_bytes(), b"#version: 0.2\n");
+    };
+    vocabulary("empty", "document: ", "");
+    vocabulary("torn", "document: ", r#"{"a": 0, "b"#);
+    vocabulary("BOM", "document: ", "\u{feff}{\"a\": 0}");
+    vocabulary("a list", "document: ", "[\"a\"]");
+    vocabulary("no tokens", "tokenizer: model.vocab: 0 entries", "{}");
+    vocabulary("a token twice", "document: token \"a\" is given twice", r#"{"a": 0, "a": 1}"#);
+    vocabulary("a gap", "tokenizer: model.vocab: id 2 leaves", r#"{"a": 0, "b": 2}"#);
+    vocabulary("an id twice", "tokenizer: model.vocab: id 0 is given to both", r#"{"a": 0, "b": 0}"#);
+    vocabulary("a negative id", "document: invalid value", r#"{"a": -1}"#);
+    vocabulary("id 2^32", "document: invalid value", r#"{"a": 4294967296}"#);
+    vocabulary("id 2^32-1", "tokenizer: model.vocab: id 4294967295", r#"{"a": 4294967295}"#);
+    vocabulary("id 1.5", "document: invalid type", r#"{"a": 1.5}"#);
+    vocabulary("id as a text", "document: invalid type", r#"{"a": "0"}"#);
+    vocabulary("nested 10^5 deep", "document: ", &"{\"a\":".repeat(100_000));
+    vocabulary(
+        "a token of a megabyte",
+        "tokenizer: model.vocab: the token",
+        &format!("{{\"{}\": 0}}", "x".repeat(1 << 20)),
+    );
+    let many: String = (0..600_000).map(|id| format!("\"t{id}\":{id},")).collect();
+    vocabulary("600 000 tokens", "document: a vocabulary of more than", &format!("{{{many}\"a\":600000}}"));
+    drop(many);
+    let mut lines = |name: &str, field: &str, pairs: &[u8]| refused(name, field, tokens.as_bytes(), pairs);
+    lines("no UTF-8", "merges.txt: text: ", b"#version: 0.2\n\xff b\n");
+    lines("one token", "merges.txt: line 2: \"ab\" is not two tokens", b"#version: 0.2\nab\n");
+    lines("three tokens", "merges.txt: line 1: \"a b ab\" is not two tokens", b"a b ab\n");
+    lines("two spaces", "merges.txt: line 1: ", b"a  b\n");
+    lines("a space at the end", "merges.txt: line 1: ", b"a b \n");
+    lines("absent tokens", "vocab.json: tokenizer: model.merges: \"q\" + \"a\" needs \"q\"", b"q a\n");
+    lines("a merge into an absent token", "needs \"ba\"", b"b a\n");
+    lines("a merge twice", "is given twice", b"a b\na b\n");
+    lines(
+        "1.2 million merges",
+        "merges.txt: merges: 1200000 are more than 1048576",
+        &b"a b\n".repeat(1_200_000),
+    );
+    lines("400 000 times the same merge", "is given twice", &b"a b\n".repeat(400_000));
+    lines(
+        "a million merges of signs",
+        "class: no file says how texts are split, and there are too many",
+        &b". .\n".repeat(1_000_000),
+    );
+    lines("a line of ten megabytes", "merges.txt: line 1: ", &vec![b'a'; 10 << 20]);
+    lines("zeros", "merges.txt: line 1: ", &[0; 1000]);
+    std::fs::write(&path, tokens).unwrap();
+    File::options().write(true).open(&merges).unwrap().set_len((16 << 20) + 1).unwrap();
+    verdict.refused("17 MB of merges", 0, "merges.txt: size: ", read);
+    std::fs::remove_file(&merges).unwrap();
+    verdict.refused("no merges", 0, "merges.txt", read);
+    File::options().write(true).open(&path).unwrap().set_len((16 << 20) + 1).unwrap();
+    verdict.refused("17 MB of tokens", 0, "vocab.json: size: ", read);
+    verdict.check();
+}
+
+/// Any byte of a tokenizer.model may be anything.
+#[test]
+fn random_bytes_of_a_sentencepiece_file() {
+    let bytes = model();
+    let (_folder, path) = llama_with("tokenizer.model", &bytes);
+    let file = File::options().write(true).open(&path).unwrap();
+    let mut random = Random(0x5EED_4321);
+    let mut verdict = Verdict::new();
+    let mut loaded = 0;
+    for round in 0..1500 {
+        let mut changed = bytes.clone();
+        for _ in 0..=random.below(3) {
+            // The settings at the end matter as much as the pieces.
+            let start = if round % 2 == 0 { bytes.len() - 120 } else { 0 };
+            let at = start + random.below(bytes.len() - start);
+            changed[at] = match random.below(2) {
+                0 => changed[at] ^ (1 << random.below(8)),
+                _ => u8::try_from(random.below(256)).unwrap(),
+            };
+        }
+        // In place, since writing a file anew takes milliseconds.
+        file.write_all_at(&changed, 0).unwrap();
+        let read = || Tokenizer::from_sentencepiece(&path);
+        if let Some(tokenizer) = verdict.survived(&format!("round {round}"), bytes.len() as u64, read) {
+            loaded += 1;
+            let _ = verdict.survived("a text", 1000, || tokenizer.encode("ab <s> b\u{301}\n", 100));
+        }
+    }
+    println!("{loaded} of 1500 loaded");
+    assert!((1..1400).contains(&loaded), "{loaded} loaded");
+    verdict.check();
+}
+
 /// As many pieces as Gemma has, each of which can be made in several ways.
 #[test]
 fn a_vocabulary_as_large_as_the_largest() {
@@ -836,6 +1261,8 @@ fn random_bytes() {
     let folder = Folder::new();
     let bytes = valid().to_string().into_bytes();
     let model = bytes.windows(8).position(|w| w == b"\"model\":").unwrap();
+    let path = folder.write(&bytes);
+    let file = File::options().write(true).open(&path).unwrap();
     let mut random = Random(0x7070_1234);
     let mut verdict = Verdict::new();
     let mut loaded = 0;
@@ -850,7 +1277,8 @@ fn random_bytes() {
                 _ => u8::try_from(random.below(256)).unwrap(),
             };
         }
-        let path = folder.write(&changed);
+        // In place, since writing a file anew takes milliseconds.
+        file.write_all_at(&changed, 0).unwrap();
         let name = format!("round {round}");
         if let Some(tokenizer) = verdict.survived(&name, bytes.len() as u64, || Tokenizer::from_json(&path)) {
             loaded += 1;

@@ -10,11 +10,13 @@
 
 mod common;
 
-use causalcone_model::Tokenizer;
 use causalcone_model::file::DataFile;
 use causalcone_model::file::gguf::{self, Value};
+use causalcone_model::{Tokenizer, TokenizerFiles};
 use common::fixture;
+use serde_json::{Value as Json, json};
 use std::path::{Path, PathBuf};
+use tempfile::TempDir;
 
 /// A type, the values of `tokenizer.ggml.pre` that mean it, and its BOS if texts begin with one.
 struct Kind {
@@ -25,19 +27,26 @@ struct Kind {
 }
 
 const SENTENCEPIECE: &[&str] = &["default"];
-const KINDS: [Kind; 11] = [
-    Kind { name: "gpt-2", pre: &["gpt-2"], bos: None, eos: "<|endoftext|>" },
+const KINDS: [Kind; 13] = [
+    Kind { name: "gpt-2", pre: &["gpt-2", "phi-2"], bos: None, eos: "<|endoftext|>" },
     Kind { name: "smollm", pre: &["smollm", "starcoder", "refact"], bos: None, eos: "<|im_end|>" },
     Kind { name: "pythia", pre: &["olmo"], bos: None, eos: "<|endoftext|>" },
-    Kind { name: "olmo-2", pre: &["dbrx"], bos: None, eos: "<|endoftext|>" },
+    Kind { name: "olmo-2", pre: &["dbrx", "smaug-bpe"], bos: None, eos: "<|endoftext|>" },
     Kind {
         name: "llama-3",
-        pre: &["llama-bpe", "llama3", "llama-v3"],
+        pre: &["llama-bpe", "llama3", "llama-v3", "falcon3"],
         bos: Some("<|begin_of_text|>"),
         eos: "<|end_of_text|>",
     },
-    Kind { name: "qwen-2", pre: &["qwen2"], bos: None, eos: "<|im_end|>" },
+    Kind { name: "qwen-2", pre: &["qwen2", "deepseek-r1-qwen"], bos: None, eos: "<|im_end|>" },
     Kind { name: "nemo", pre: &["tekken"], bos: Some("<s>"), eos: "</s>" },
+    Kind { name: "gpt-4o", pre: &["gpt-4o", "llama4"], bos: None, eos: "<|end|>" },
+    Kind {
+        name: "deepseek-coder",
+        pre: &["deepseek-coder"],
+        bos: Some("<｜begin▁of▁sentence｜>"),
+        eos: "<|EOT|>",
+    },
     Kind { name: "llama-2", pre: SENTENCEPIECE, bos: Some("<s>"), eos: "</s>" },
     Kind { name: "llama-2-unprefixed", pre: SENTENCEPIECE, bos: Some("<s>"), eos: "</s>" },
     Kind { name: "gemma", pre: SENTENCEPIECE, bos: Some("<bos>"), eos: "<eos>" },
@@ -252,6 +261,28 @@ fn merges_of_sentencepiece_may_be_given() {
     }
 }
 
+/// Keys of GGUF that name tokens for filling gaps, or templates, change no id; others that are not known are refused.
+#[test]
+fn keys_that_change_no_id_are_accepted() {
+    for (key, is_known) in [
+        ("tokenizer.ggml.fim_pre_token_id", true),
+        ("tokenizer.ggml.middle_token_id", true),
+        ("tokenizer.chat_template.tool_use", true),
+        ("tokenizer.ggml.precompiled_charsmap", false),
+        ("tokenizer.chat_templated", false),
+    ] {
+        let mut metadata = KINDS[0].metadata();
+        metadata.push((key.into(), Value::Unsigned(3, 4)));
+        match Tokenizer::from_gguf(Path::new("a.gguf"), &metadata) {
+            Ok(tokenizer) => {
+                assert!(is_known, "{key}");
+                assert!(differences(&tokenizer.unwrap(), &strings(), &ids(&KINDS[0])).is_empty(), "{key}");
+            }
+            Err(e) => assert!(!is_known && e.to_string().contains(key), "{key}: {e}"),
+        }
+    }
+}
+
 /// A tokenizer.json with a tokenizer_config.json beside it.
 fn configured(name: &str, config: &str) -> causalcone_model::Result<Tokenizer> {
     let folder = tempfile::tempdir().unwrap();
@@ -310,6 +341,20 @@ fn a_text_that_goes_on_has_no_space_of_its_own() {
             let prefixes =
                 encode(&tokenizer, "a").first().is_some_and(|id| tokenizer.token(*id).starts_with(' '));
             assert_eq!(begun > 4, prefixes, "{}", kind.name);
+        }
+    }
+}
+
+/// All spaces of a text inside another one stay, whether the tokenizer always puts one before a text or only where it has none.
+#[test]
+fn spaces_of_a_text_inside_another_stay() {
+    for legacy in [true, false] {
+        let config = json!({"tokenizer_class": "LlamaTokenizer", "legacy": legacy});
+        let tokenizer =
+            of_folder(&folder("llama-2", "llama", &json!({"tokenizer_config.json": config}))).unwrap();
+        for text in [" Rome", "  Rome", "    Rome  is", " a"] {
+            let ids = tokenizer.encode_inside(text, 100).unwrap();
+            assert_eq!(tokenizer.decode(&ids), text, "legacy: {legacy}");
         }
     }
 }
@@ -390,4 +435,237 @@ fn the_configuration_says_how_a_text_begins() {
         assert_eq!(text(tokenizer.eos()).as_deref(), eos, "{name} {config}");
         assert_eq!(tokenizer.adds_bos(), adds_bos, "{name} {config}");
     }
+}
+
+/// A folder without a tokenizer.json: a tokenizer.model, or the vocab.json and merges.txt of one of the kinds, with the files
+/// beside them.
+fn folder(vocabulary: &str, model_type: &str, files: &Json) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+    write("config.json", json!({"model_type": model_type, "vocab_size": 2000}).to_string());
+    // The two are trained alike.
+    let model = file(&format!("{}.model", if vocabulary == "phi-3" { "llama-2" } else { vocabulary }));
+    if model.exists() {
+        std::fs::copy(model, folder.path().join("tokenizer.model")).unwrap();
+    } else {
+        let json = std::fs::read(file(&format!("{vocabulary}.json"))).unwrap();
+        let json: Json = serde_json::from_slice(&json).unwrap();
+        write("vocab.json", json["model"]["vocab"].to_string());
+        let merges: Vec<(String, String)> = serde_json::from_value(json["model"]["merges"].clone()).unwrap();
+        let lines = merges.iter().map(|(left, right)| format!("{left} {right}\n"));
+        write("merges.txt", format!("#version: 0.2\n{}", lines.collect::<String>()));
+    }
+    for (name, content) in files.as_object().unwrap() {
+        write(name, content.to_string());
+    }
+    folder
+}
+
+fn of_folder(folder: &TempDir) -> causalcone_model::Result<Tokenizer> {
+    Tokenizer::from_directory(folder.path()).map(|found| found.unwrap().0)
+}
+
+/// tokenizer.model, and vocab.json with merges.txt, give the ids that transformers gives for the same folder.
+#[test]
+fn folders_without_a_tokenizer_json_give_hugging_faces_ids() {
+    let cases: Vec<Json> = serde_json::from_slice(&std::fs::read(file("folders.json")).unwrap()).unwrap();
+    assert!(cases.len() >= 19, "{} cases", cases.len());
+    let strings = strings();
+    let mut faults = Vec::new();
+    for case in &cases {
+        let text = |key: &str| case[key].as_str().unwrap();
+        let name = text("name");
+        let folder = folder(text("vocabulary"), text("model_type"), &case["files"]);
+        let tokenizer = match of_folder(&folder) {
+            Ok(tokenizer) => tokenizer,
+            Err(e) => {
+                faults.push(format!("{name}: {e}"));
+                continue;
+            }
+        };
+        let kind = KINDS.iter().find(|kind| kind.name == text("ids")).unwrap();
+        let mut expected = ids(kind);
+        for (place, ids) in case["changed"].as_object().unwrap() {
+            expected[place.parse::<usize>().unwrap()] = serde_json::from_value(ids.clone()).unwrap();
+        }
+        let wrong = differences(&tokenizer, &strings, &expected);
+        if !wrong.is_empty() {
+            faults.push(format!("{name}, {} wrong:\n{}", wrong.len(), wrong.join("\n")));
+        }
+        let tokens = u32::try_from(tokenizer.len()).unwrap();
+        let special: Vec<u32> = (0..tokens).filter(|id| tokenizer.is_special(*id)).collect();
+        let found = json!([tokenizer.bos(), tokenizer.eos(), tokenizer.adds_bos(), tokens, special]);
+        let said = json!([case["bos"], case["eos"], case["adds_bos"], case["tokens"], case["special"]]);
+        if found != said {
+            faults.push(format!("{name}: bos, eos, adds_bos, tokens and special are {found}, not {said}"));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// tokenizer.json comes first, then tokenizer.model, then vocab.json; and each brings its own files.
+#[test]
+fn one_of_several_tokenizers_is_taken() {
+    let found = |folder: &TempDir| {
+        let files = TokenizerFiles::find(folder.path()).unwrap()?;
+        let names = files.paths().iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned());
+        Some(names.collect::<Vec<_>>())
+    };
+    let files = json!({"tokenizer_config.json": {}, "special_tokens_map.json": {}, "added_tokens.json": {}});
+    let both = folder("llama-2", "llama", &files);
+    assert_eq!(
+        found(&both).unwrap(),
+        ["tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"]
+    );
+    std::fs::write(both.path().join("vocab.json"), "{}").unwrap();
+    assert_eq!(found(&both).unwrap()[0], "tokenizer.model");
+    std::fs::copy(file("llama-2.json"), both.path().join("tokenizer.json")).unwrap();
+    assert_eq!(found(&both).unwrap(), ["tokenizer.json", "tokenizer_config.json"]);
+    let pair = folder("gpt-2", "gpt2", &json!({}));
+    assert_eq!(found(&pair).unwrap(), ["vocab.json", "merges.txt"]);
+    assert!(TokenizerFiles::find(tempfile::tempdir().unwrap().path()).unwrap().is_none());
+}
+
+/// What transformers, SentencePiece or the files themselves say in two ways, or not at all, is an error that names it.
+#[test]
+fn what_cannot_be_decided_is_refused() {
+    let config = |text: Json| json!({"tokenizer_config.json": text});
+    let cases: Vec<(&str, &str, Json, &str)> = vec![
+        // SentencePiece.
+        ("llama-2", "qwen2", json!({}), "class: no file says which class reads it: tokenizer_class in"),
+        (
+            "llama-2",
+            "llama",
+            config(json!({"tokenizer_class": "T5Tokenizer"})),
+            "\"T5Tokenizer\" is not supported",
+        ),
+        (
+            "llama-2",
+            "gemma",
+            json!({}),
+            "add_dummy_prefix: is true, but transformers' GemmaTokenizer takes false",
+        ),
+        (
+            "llama-2-unprefixed",
+            "llama",
+            json!({}),
+            "add_dummy_prefix: is false, but transformers' LlamaTokenizer",
+        ),
+        ("llama-2", "llama", config(json!({"add_eos_token": true})), "add_eos_token: only a token before"),
+        ("llama-2", "llama", config(json!({"split_special_tokens": true})), "split_special_tokens: true"),
+        ("llama-2", "llama", config(json!({"sp_model_kwargs": {"alpha": 0.1}})), "sp_model_kwargs: settings"),
+        ("llama-2", "llama", config(json!({"bos_token": null})), "add_bos_token: is true, but"),
+        ("llama-2", "llama", config(json!({"legacy": 1})), "legacy: 1 is not true or false"),
+        // vocab.json and merges.txt.
+        ("llama-3", "llama", json!({}), "class: no file says how texts are split, and the token "),
+        (
+            "gpt-2",
+            "gpt2",
+            config(json!({"tokenizer_class": "BartTokenizer"})),
+            "\"BartTokenizer\" is not supported",
+        ),
+        (
+            "qwen-2",
+            "qwen2",
+            config(json!({"add_prefix_space": true})),
+            "add_prefix_space: true is not supported for Qwen2",
+        ),
+        (
+            "qwen-2",
+            "qwen2",
+            config(json!({"add_bos_token": true})),
+            "add_bos_token: true is not supported for Qwen2",
+        ),
+    ];
+    for (vocabulary, model_type, files, words) in cases {
+        let said = of_folder(&folder(vocabulary, model_type, &files)).unwrap_err().to_string();
+        assert!(said.contains(words), "{vocabulary} {files}: {said}");
+    }
+}
+
+/// Without a class, GPT-2's split is taken where the merges could come of it: digits that are merged with nothing do not tell.
+#[test]
+fn merges_tell_whether_they_come_of_gpt_2s_split() {
+    for name in ["gpt-2", "smollm", "pythia"] {
+        // Those that make a wrong split show are of no split at all.
+        let folder = folder(name, "llama", &json!({}));
+        let path = folder.path().join("merges.txt");
+        let merges = std::fs::read_to_string(&path).unwrap();
+        let within = |line: &&str| {
+            let text = Spelled(line).text();
+            text.is_some_and(|text| text.trim_start_matches(' ').chars().all(char::is_alphabetic))
+        };
+        let kept: Vec<&str> = merges.lines().filter(|line| line.starts_with('#') || within(line)).collect();
+        std::fs::write(&path, kept.join("\n")).unwrap();
+        let tokenizer = of_folder(&folder).unwrap();
+        assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.adds_bos()), (None, None, false));
+        assert_eq!(tokenizer.decode(&encode(&tokenizer, " Rome is 12")), " Rome is 12");
+        std::fs::write(&path, format!("{}\n. a", kept.join("\n"))).unwrap();
+        let mut vocab: Json =
+            serde_json::from_slice(&std::fs::read(folder.path().join("vocab.json")).unwrap()).unwrap();
+        let next = vocab.as_object().unwrap().len();
+        vocab.as_object_mut().unwrap().insert(".a".into(), next.into());
+        std::fs::write(folder.path().join("vocab.json"), vocab.to_string()).unwrap();
+        let said = of_folder(&folder).unwrap_err().to_string();
+        assert!(said.contains("the token \".a\" does not come of GPT-2's split"), "{said}");
+    }
+}
+
+/// A line of merges.txt.
+struct Spelled<'a>(&'a str);
+
+impl Spelled<'_> {
+    /// The text it makes, if that is ASCII.
+    fn text(&self) -> Option<String> {
+        let joined = self.0.replace(' ', "").replace('Ġ', " ");
+        joined.is_ascii().then_some(joined)
+    }
+}
+
+/// A text that the vocabulary cannot spell is an error, where the library would leave a part of it out.
+#[test]
+fn no_part_of_a_text_is_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("config.json", r#"{"model_type": "llama", "vocab_size": 53}"#);
+    write("vocab.json", r#"{"a": 0}"#);
+    write("merges.txt", "#version: 0.2\n");
+    let tokenizer = of_folder(&folder).unwrap();
+    assert_eq!(encode(&tokenizer, "aa"), [0, 0]);
+    let said = tokenizer.encode("ahi", 10).unwrap_err().to_string();
+    assert!(said.contains("cannot handle \"ahi\": its vocabulary has no token for 'h'"), "{said}");
+    // A token that GPT-2's class has is special without being named.
+    write("vocab.json", r#"{"a": 0, "<|endoftext|>": 1}"#);
+    let tokenizer = of_folder(&folder).unwrap();
+    assert_eq!(encode(&tokenizer, "a<|endoftext|>a"), [0, 1, 0]);
+    assert_eq!((tokenizer.bos(), tokenizer.eos(), tokenizer.adds_bos()), (Some(1), Some(1), false));
+    // The error names the file that is missing.
+    std::fs::remove_file(folder.path().join("merges.txt")).unwrap();
+    let said = of_folder(&folder).unwrap_err().to_string();
+    assert!(said.contains("merges.txt"), "{said}");
+}
+
+/// A whole model with either kind of tokenizer.
+#[test]
+fn a_model_has_its_tokenizer_from_either_format() {
+    let model = tempfile::tempdir().unwrap();
+    common::folder::write(model.path(), &common::folder::Safetensors::valid());
+    let write = |name: &str, text: &str| std::fs::write(model.path().join(name), text).unwrap();
+    write("vocab.json", r#"{"a": 0, "b": 1, "ab": 2}"#);
+    write("merges.txt", "#version: 0.2\na b\n");
+    write("tokenizer_config.json", r#"{"tokenizer_class": "GPT2Tokenizer"}"#);
+    let loaded = common::load(model.path()).unwrap();
+    assert_eq!(loaded.prompt("aab", None).unwrap(), [0, 2]);
+    let names = loaded.files().iter().map(|path| path.file_name().unwrap().to_str().unwrap());
+    let names: Vec<&str> = names.collect();
+    let all = ["config.json", "model.safetensors", "vocab.json", "merges.txt", "tokenizer_config.json"];
+    assert_eq!(names, all);
+    let before = loaded.sha256().unwrap().to_owned();
+    write("merges.txt", "#version: 0.2\n");
+    let other = common::load(model.path()).unwrap();
+    assert_eq!(other.prompt("aab", None).unwrap(), [0, 0, 1]);
+    assert_ne!(other.sha256().unwrap(), before);
+    write("tokenizer.model", "x");
+    let said = common::load(model.path()).unwrap_err().to_string();
+    assert!(said.contains("tokenizer.model: document: is broken"), "{said}");
 }

@@ -21,10 +21,13 @@ pub enum Activation {
 
 impl Activation {
     /// The names model configurations use.
-    pub const NAMES: [(&'static str, Self); 6] = [
+    pub const NAMES: [(&'static str, Self); 9] = [
         ("gelu_new", Self::GeluTanh),
         ("gelu_pytorch_tanh", Self::GeluTanh),
+        ("gelu_fast", Self::GeluTanh),
+        ("gelu_accurate", Self::GeluTanh),
         ("gelu", Self::GeluErf),
+        ("gelu_python", Self::GeluErf),
         ("silu", Self::Silu),
         ("swish", Self::Silu),
         ("relu", Self::Relu),

@@ -1,10 +1,10 @@
 //! `models`: what there is, fetching it, describing it.
 
-use super::ModelsAction;
 use super::failure::Failure;
 use super::terminal::Terminal;
+use super::{ModelsAction, model_check};
 use crate::store::{self, Origin};
-use crate::{Config, Site};
+use crate::{Config, KeyReport, Site};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -14,6 +14,7 @@ pub(super) fn models(action: ModelsAction, terminal: &mut Terminal) -> Result<()
         ModelsAction::List => list(terminal),
         ModelsAction::Pull { name, accept_terms } => pull(&name, accept_terms, terminal),
         ModelsAction::Info { model } => info(&model, terminal),
+        ModelsAction::Check { model, against } => model_check::check(&model, against.as_deref(), terminal),
     }
 }
 
@@ -100,6 +101,9 @@ fn info(name: &str, terminal: &mut Terminal) -> Result<(), Failure> {
     });
     field("tokenizer", tokenizer.unwrap_or_default());
     field("chat_template", model.chat_template().is_some().into());
+    let ends =
+        model.ends().unwrap_or_default().iter().map(|id| json!({"id": id, "token": model.token_text(*id)}));
+    field("eos_ids", ends.collect());
     field("sha256", model.sha256()?.into());
     field("files", model.files().iter().map(|file| file.to_string_lossy().into_owned()).collect());
     if let Some(windows) = windows(config) {
@@ -110,7 +114,23 @@ fn info(name: &str, terminal: &mut Terminal) -> Result<(), Failure> {
         (site.name().to_owned(), shape.into())
     });
     field("sites", Value::Object(sites.collect()));
+    field("keys", keys(model.key_report()));
+    field("problems", model.problems().into());
     terminal.result(&fields, |fields| fields.iter().map(|(key, value)| line(0, key, value)).collect())
+}
+
+/// What was concluded about the keys of a model's configuration.
+pub(super) fn keys(report: &KeyReport) -> Value {
+    let defaulted = report.defaulted.iter().map(|one| {
+        let said = json!({"value": one.value, "source": one.source});
+        (one.key.clone(), said)
+    });
+    json!({
+        "defaulted": defaulted.collect::<Map<_, _>>(),
+        "ignored": report.ignored,
+        "unknown": report.unknown,
+        "notes": report.notes,
+    })
 }
 
 /// Which layers see only so many keys, in words.
@@ -132,6 +152,7 @@ fn line(indent: usize, key: &str, value: &Value) -> String {
             let lines = object.iter().map(|(key, value)| line(indent + 2, key, value));
             format!("{name}\n{}", lines.collect::<String>())
         }
+        Value::Array(items) if items.is_empty() => format!("{name:<28} none\n"),
         Value::Array(items) => items.iter().map(|item| line(indent, key, item)).collect(),
         Value::String(text) => format!("{name:<28} {text}\n"),
         Value::Null => format!("{name:<28} none\n"),

@@ -7,7 +7,7 @@ use super::options::Verify;
 use super::terminal::Terminal;
 use super::{Loaded, SweepArgs};
 use crate::{
-    Agreement, Cone, Error, Explanation, Model, PreparedSweep, Refused, SweepResult, Verification,
+    Agreement, Cone, Error, Explanation, KeyReport, Model, PreparedSweep, Refused, SweepResult, Verification,
     cone::Work, heat_map, means_table, table,
 };
 use causalcone_engine::file::{EditRefFile, EditsFile, RunFile, TokenFile};
@@ -66,11 +66,19 @@ pub(super) struct ModelRecord<'a> {
     name: &'a str,
     family: &'a str,
     sha256: &'a str,
+    /// Defaults that were taken, keys that were ignored.
+    #[serde(skip_serializing_if = "KeyReport::is_empty")]
+    keys: &'a KeyReport,
 }
 
 impl<'a> ModelRecord<'a> {
     pub(super) fn of(model: &'a Model) -> Result<Self, Failure> {
-        Ok(Self { name: model.name(), family: model.config().family, sha256: model.sha256()? })
+        Ok(Self {
+            name: model.name(),
+            family: model.config().family,
+            sha256: model.sha256()?,
+            keys: model.key_report(),
+        })
     }
 }
 

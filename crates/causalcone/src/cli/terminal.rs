@@ -1,7 +1,7 @@
 //! What the user sees: results on stdout, messages and progress bars on stderr.
 
 use super::failure::Failure;
-use crate::{Model, Precision, Progress, Unit};
+use crate::{KeyPolicy, LoadOptions, Model, Progress, Unit};
 use causalcone_report::terminal::{Colour, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -20,12 +20,14 @@ static LISTENING: AtomicBool = AtomicBool::new(false);
 /// The user's end of the command.
 pub(super) struct Terminal {
     json: bool,
+    /// What the command line says about keys of models' configurations.
+    keys: KeyPolicy,
     bar: Mutex<Option<ProgressBar>>,
 }
 
 impl Terminal {
-    pub(super) fn new(json: bool) -> Self {
-        Self { json, bar: Mutex::default() }
+    pub(super) fn new(json: bool, keys: KeyPolicy) -> Self {
+        Self { json, keys, bar: Mutex::default() }
     }
 
     /// Makes Ctrl-C (and SIGTERM) end long work cleanly; a second one ends it at once.
@@ -48,14 +50,22 @@ impl Terminal {
 
     /// Loads a model, showing how a download goes.
     pub(super) fn load(&self, name: &str) -> Result<Model, Failure> {
-        self.load_as(name, Precision::Full)
+        self.load_with(name, LoadOptions::default())
     }
 
-    /// The same, its weights kept as a file asks.
-    pub(super) fn load_as(&self, name: &str, precision: Precision) -> Result<Model, Failure> {
-        let model = Model::load_as(name, precision, &|progress| self.progress(progress));
+    /// The same as a file asks, and the command line. Warns of unknown keys, also where stderr is no terminal: a log
+    /// should have it.
+    pub(super) fn load_with(&self, name: &str, mut options: LoadOptions) -> Result<Model, Failure> {
+        options.keys.ignore_keys.extend(self.keys.ignore_keys.iter().cloned());
+        options.keys.strict |= self.keys.strict;
+        let model = Model::load_with_options(name, &options, &|progress| self.progress(progress));
         self.clear();
-        Ok(model?)
+        let model = model?;
+        if let Some(warning) = model.key_report().warning() {
+            let _ = writeln!(std::io::stderr(), "warning: {name}: {warning}");
+        }
+        model.key_report().notes.iter().for_each(|note| self.note(&format!("{name}: {note}")));
+        Ok(model)
     }
 
     /// Shows where long work stands; says whether to go on.

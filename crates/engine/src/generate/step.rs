@@ -70,7 +70,7 @@ impl<'g, 'm> Live<'g, 'm> {
     /// Takes in the token that comes next.
     pub(super) fn push(&mut self, id: u32, logprob: f64, options: &Generation) {
         let model = self.growing.experiment().model;
-        let is_eos = options.eos && model.ends().contains(&id);
+        let is_eos = options.eos && model.ends().is_ok_and(|ends| ends.contains(&id));
         self.ids.push(id);
         self.logprobs.push(logprob);
         let said = self.ids.len() - usize::from(is_eos);

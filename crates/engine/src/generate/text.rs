@@ -15,10 +15,13 @@ pub(super) fn check(options: &Generation, model: &Model) -> Result<()> {
             "a stop text is empty, which would end every text before it begins",
         ));
     }
-    match (&options.stop[..], model.tokenizer()) {
-        ([first, ..], None) => Err(causalcone_model::Error::NoTokenizer { given: first.clone() }.into()),
-        _ => Ok(()),
+    if let Some(first) = options.stop.first() {
+        model.needs_tokenizer(first)?;
     }
+    if options.eos {
+        model.ends()?;
+    }
+    Ok(())
 }
 
 /// The text of a run's new tokens.

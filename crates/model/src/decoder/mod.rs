@@ -54,6 +54,18 @@ pub trait Tap {
     fn at(&mut self, site: Site, layer: Option<usize>, x: Tensor) -> Result<Tensor, Self::Error>;
 }
 
+/// The [`Tap`] that leaves every activation as it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Unedited;
+
+impl Tap for Unedited {
+    type Error = Error;
+
+    fn at(&mut self, _: Site, _: Option<usize>, x: Tensor) -> Result<Tensor, Error> {
+        Ok(x)
+    }
+}
+
 /// What the rows of a pass see.
 pub trait Attention<T: Tap> {
     /// The heads' weighted values side by side, rows × H·D, of queries (rows × H·D), keys and values (rows × K·D) as

@@ -12,12 +12,13 @@ use rayon::prelude::*;
 /// is never looked up.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Names {
-    /// Before all names but the unembedding's; some files leave it off.
-    pub(super) prefix: &'static str,
+    /// Before all names but the unembedding's, one of these; some files leave it off.
+    pub(super) prefixes: &'static [&'static str],
     pub(super) token_embedding: &'static str,
     pub(super) position_embedding: &'static str,
     pub(super) final_norm: &'static str,
-    pub(super) unembedding: &'static str,
+    /// The whole name of the unembedding, in one of these spellings.
+    pub(super) unembeddings: &'static [&'static str],
     pub(super) block: &'static str,
     pub(super) attention_norm: &'static str,
     pub(super) attention_after: &'static str,
@@ -35,8 +36,10 @@ pub(super) struct Names {
     pub(super) pairs: bool,
     /// What is added to the weight of a norm.
     pub(super) norm_offset: f64,
-    /// Tensors that carry no weight: masks, and frequencies that follow from the configuration.
-    pub(super) buffers: &'static [&'static str],
+    /// How the names of masks end, which old checkpoints carry along.
+    pub(super) masks: &'static [&'static str],
+    /// How the names of tensors begin that belong to something else than the language model.
+    pub(super) aside: &'static [&'static str],
 }
 
 /// How the projections to queries, keys and values are stored.
@@ -76,8 +79,7 @@ struct Parts<'a> {
 
 /// Builds the decoder, having taken or ignored every tensor.
 pub(super) fn assemble(config: Config, weights: &Weights, names: &Names) -> Result<Decoder> {
-    let is_bare = weights.contains(&format!("{}.weight", names.token_embedding));
-    let parts = Parts { config: &config, weights, names, prefix: if is_bare { "" } else { names.prefix } };
+    let parts = Parts { config: &config, weights, names, prefix: prefix(weights, names) };
     let (token_embedding, unembedding) = parts.embeddings()?;
     let position_embedding = match config.rotaries() {
         [] => Some(
@@ -87,9 +89,31 @@ pub(super) fn assemble(config: Config, weights: &Weights, names: &Names) -> Resu
     };
     let blocks = (0..config.layers).into_par_iter().map(|layer| parts.block(layer)).collect::<Result<_>>()?;
     let final_norm = parts.norm(names.final_norm, config.width)?;
-    weights.finish(|name| names.buffers.iter().any(|buffer| name.ends_with(buffer)))?;
+    weights.finish(|name| cannot_matter(name, names))?;
     let ropes = config.rotaries().iter().map(rope).collect();
     Ok(Decoder { token_embedding, position_embedding, ropes, blocks, final_norm, unembedding, config })
+}
+
+/// What a file puts before the names of tensors. Every file has the output projection of the first block's attention.
+fn prefix(weights: &Weights, names: &Names) -> &'static str {
+    let anchor = |prefix: &str| format!("{prefix}{}.0.{}.weight", names.block, names.attention_output);
+    let first = names.prefixes.first().copied().unwrap_or_default();
+    names
+        .prefixes
+        .iter()
+        .copied()
+        .chain([""])
+        .find(|prefix| weights.contains(&anchor(prefix)))
+        .unwrap_or(first)
+}
+
+/// Whether a tensor cannot touch the answers of the language model: tables that follow from the configuration, masks, the
+/// heads of other tasks, other towers.
+fn cannot_matter(name: &str, names: &Names) -> bool {
+    const TABLES: [&str; 3] = [".rotary_emb.inv_freq", ".rotary_emb.cos_cached", ".rotary_emb.sin_cached"];
+    const HEADS: [&str; 3] = ["v_head.", "score.weight", "classifier."];
+    TABLES.iter().chain(names.masks).any(|end| name.ends_with(end))
+        || HEADS.iter().chain(names.aside).any(|start| name.starts_with(start))
 }
 
 impl Parts<'_> {
@@ -215,14 +239,26 @@ impl Parts<'_> {
     fn embeddings(&self) -> Result<(Option<Linear>, Linear)> {
         let Self { config, weights, names, .. } = self;
         let shape = [config.vocab, config.width];
-        let output = names.unembedding;
+        let is_there = |name: &str| weights.contains(name);
+        let first = names.unembeddings.first().copied().unwrap_or_default();
+        let output = names.unembeddings.iter().copied().find(|name| is_there(name)).unwrap_or(first);
         let token = format!("{}{}.weight", self.prefix, names.token_embedding);
         let matrix = |name| Matrix { weight: weights.take_matrix(name, &shape)?, bias: None }.linear();
-        let embedding = matrix(&token)?;
         if !config.tied {
-            return Ok((Some(embedding), matrix(output)?));
+            return Ok((Some(matrix(&token)?), matrix(output)?));
         }
-        if weights.contains(output) {
+        // One tensor serves as both, and either name may be the one that is stored.
+        let embedding = match (is_there(&token), is_there(output)) {
+            (false, true) => matrix(output)?,
+            (false, false) => {
+                return Err(weights.bad(
+                    &token,
+                    &format!("the tensor is missing, and so is {output}, which is tied to it"),
+                ));
+            }
+            (true, _) => matrix(&token)?,
+        };
+        if is_there(&token) && is_there(output) {
             // Some files hold the tied tensor twice. A second one that differs contradicts the file's own
             // configuration, and either choice could be wrong.
             let (first, second) = (weights.take(&token, &shape)?, weights.take(output, &shape)?);

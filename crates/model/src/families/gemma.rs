@@ -5,12 +5,34 @@
 //! has windows on five layers of six, and turns these by another base. GGUF files hold 1 + w.
 
 use super::assemble::Names;
-use super::{Family, Format, gguf, hugging_face, llama};
+use super::{Family, Format, defaults, gguf, hugging_face, llama, rope};
 use crate::Result;
 use crate::config::{Bias, Config, Kind, Norms, Positions, QueryKeyNorm, Rotary, Scaling};
 use crate::file::Weights;
 use crate::file::keys::Keys;
 use causalcone_ops::Activation;
+
+/// Gemma 3 with a vision tower, whose text model is loaded. Versions of transformers name its tensors in two ways.
+pub(super) const MULTIMODAL: Family = Family {
+    name: "gemma3",
+    architectures: &["Gemma3ForConditionalGeneration"],
+    hugging_face: Format {
+        defaults: defaults::GEMMA3,
+        config: multimodal,
+        names: Names {
+            prefixes: &["language_model.model.", "model.language_model."],
+            unembeddings: &["lm_head.weight", "language_model.lm_head.weight"],
+            aside: &[
+                "vision_tower.",
+                "model.vision_tower.",
+                "multi_modal_projector.",
+                "model.multi_modal_projector.",
+            ],
+            ..AROUND
+        },
+    },
+    gguf: None,
+};
 
 const NAMES: Names = Names { norm_offset: 1.0, ..llama::NAMES };
 
@@ -25,42 +47,40 @@ const AROUND: Names = Names {
 pub(super) const GEMMA: Family = Family {
     name: "gemma",
     architectures: &["GemmaForCausalLM"],
-    hugging_face: Format { config: gemma, names: NAMES },
-    gguf: Some(("gemma", Format { config: gemma_gguf, names: gguf::NAMES })),
+    hugging_face: Format { defaults: defaults::GEMMA, config: gemma, names: NAMES },
+    gguf: Some(("gemma", Format { defaults: defaults::GGUF_GEMMA, config: gemma_gguf, names: gguf::NAMES })),
 };
 
 pub(super) const GEMMA2: Family = Family {
     name: "gemma2",
     architectures: &["Gemma2ForCausalLM"],
-    hugging_face: Format { config: gemma2, names: AROUND },
-    gguf: Some(("gemma2", Format { config: gemma2_gguf, names: gguf::NAMES })),
+    hugging_face: Format { defaults: defaults::GEMMA2, config: gemma2, names: AROUND },
+    gguf: Some((
+        "gemma2",
+        Format { defaults: defaults::GGUF_GEMMA2, config: gemma2_gguf, names: gguf::NAMES },
+    )),
 };
 
 pub(super) const GEMMA3: Family = Family {
     name: "gemma3_text",
     architectures: &["Gemma3ForCausalLM"],
-    hugging_face: Format { config: gemma3, names: AROUND },
-    gguf: Some(("gemma3", Format { config: gemma3_gguf, names: gguf::NAMES })),
+    hugging_face: Format { defaults: defaults::GEMMA3, config: gemma3, names: AROUND },
+    gguf: Some((
+        "gemma3",
+        Format { defaults: defaults::GGUF_GEMMA3, config: gemma3_gguf, names: gguf::NAMES },
+    )),
 };
-
-/// The base of the frequencies where files give none, and that of Gemma 3's windowed layers where they do not.
-const BASE: f64 = 10_000.0;
-
-const INERT: &[&str] = &["attention_dropout", "cache_implementation", "_sliding_window_pattern"];
 
 fn gemma(keys: &Keys, _: &Weights) -> Result<Config> {
     let mut config = common(keys, GEMMA.name)?;
     config.mlp.activation = match keys.get("hidden_activation") {
-        // The older key, of which files say "gelu" that were trained with the approximation; versions of
-        // transformers differ in what they make of them.
+        // Files with the older key alone say "gelu" and were trained with its approximation by tanh, which transformers
+        // takes for them. Any other activation is what it says.
         None => {
-            let activation = hugging_face::activation(keys, "hidden_act")?;
-            if activation == Activation::GeluErf {
-                let problem =
-                    "\"gelu\" may mean gelu_pytorch_tanh in a Gemma: say which in hidden_activation";
-                return Err(keys.bad("hidden_act", problem));
+            match keys.get("hidden_act").map(|_| hugging_face::activation(keys, "hidden_act")).transpose()? {
+                None | Some(Activation::GeluErf) => Activation::GeluTanh,
+                Some(other) => other,
             }
-            activation
         }
         Some(_) => {
             let activation = hugging_face::activation(keys, "hidden_activation")?;
@@ -77,22 +97,19 @@ fn gemma(keys: &Keys, _: &Weights) -> Result<Config> {
             activation
         }
     };
-    config.positions = Positions::Rotary(vec![hugging_face::rotary(keys, config.head_dim)?]);
-    hugging_face::finish(keys, config, INERT)
+    config.positions = Positions::Rotary(vec![rope::rotary(keys, config.head_dim)?]);
+    hugging_face::finish(keys, config)
 }
 
 fn gemma2(keys: &Keys, _: &Weights) -> Result<Config> {
     let mut config = newer(keys, GEMMA2.name)?;
-    config.positions = Positions::Rotary(vec![hugging_face::rotary(keys, config.head_dim)?]);
-    for cap in ["attn_logit_softcapping", "final_logit_softcapping"] {
-        keys.must_say(cap)?;
-    }
+    config.positions = Positions::Rotary(vec![rope::rotary(keys, config.head_dim)?]);
     let window = keys.size("sliding_window")?;
     // Its name in the first files.
     keys.must_be("sliding_window_size", window)?;
     let windows = hugging_face::windows(keys, config.layers, Some(window), is_even)?;
     config.kinds = hugging_face::kinds(windows);
-    hugging_face::finish(keys, config, INERT)
+    hugging_face::finish(keys, config)
 }
 
 /// Gemma 2's windowed layers.
@@ -104,31 +121,15 @@ fn gemma3(keys: &Keys, _: &Weights) -> Result<Config> {
     let mut config = newer(keys, GEMMA3.name)?;
     config.query_key_norm = Some(QueryKeyNorm::Heads);
     let width = config.head_dim;
-    let (global, local) = match keys.object("rope_parameters")? {
-        None => (
-            hugging_face::rotary(keys, width)?,
-            hugging_face::rotary_of(keys, "rope_local_base_freq", None, width)?,
-        ),
-        // Newer files say it by kind of layer.
-        Some(parameters) => {
-            let of = |kind: &str| {
-                let own = parameters.object(kind)?;
-                let own =
-                    own.ok_or_else(|| parameters.bad(kind, "is missing; nothing is assumed in its place"))?;
-                hugging_face::from_parameters(keys, &own, width)
-            };
-            let both = (of("full_attention")?, of("sliding_attention")?);
-            parameters.finish(&[])?;
-            both
-        }
-    };
+    let (global, local) = rope::by_kind_of_layer(keys, width)?;
     config.positions = Positions::Rotary(vec![global, local]);
     let window = keys.size("sliding_window")?;
-    let pattern = match keys.optional_size("sliding_window_pattern")? {
-        Some(pattern) => pattern,
-        None if keys.get("layer_types").is_some() => 1,
-        None => keys.size("_sliding_window_pattern")?,
-    };
+    // Some versions write it as a private key.
+    let pattern =
+        match keys.is_written("sliding_window_pattern") || !keys.is_written("_sliding_window_pattern") {
+            true => keys.size("sliding_window_pattern")?,
+            false => keys.size("_sliding_window_pattern")?,
+        };
     config.kinds = alternating(hugging_face::windows(keys, config.layers, Some(window), |layer| {
         !(layer + 1).is_multiple_of(pattern)
     })?);
@@ -137,7 +138,14 @@ fn gemma3(keys: &Keys, _: &Weights) -> Result<Config> {
         let problem = "caps scores, which transformers leaves as they are in this family";
         return Err(keys.bad("attn_logit_softcapping", problem));
     }
-    hugging_face::finish(keys, config, INERT)
+    hugging_face::finish(keys, config)
+}
+
+fn multimodal(keys: &Keys, weights: &Weights) -> Result<Config> {
+    if keys.get("model_type").is_some_and(|kind| kind != GEMMA3.name) {
+        return Err(keys.bad("model_type", format!("is not {:?}", GEMMA3.name)));
+    }
+    gemma3(keys, weights)
 }
 
 /// Layers of which those with a window turn in the second way.
@@ -163,8 +171,8 @@ fn common(keys: &Keys, family: &'static str) -> Result<Config> {
     let mut config = hugging_face::like_llama(keys, family)?;
     config.norm = hugging_face::rms(keys)?;
     config.embedding_scale = (config.width as f64).sqrt();
-    config.tied = keys.flag("tie_word_embeddings")?.unwrap_or(true);
-    let bias = keys.flag("attention_bias")?.unwrap_or(false);
+    config.tied = keys.flag("tie_word_embeddings")?;
+    let bias = keys.flag("attention_bias")?;
     config.bias = Bias { query_key_value: bias, attention_output: bias, mlp: false };
     Ok(config)
 }
@@ -172,14 +180,14 @@ fn common(keys: &Keys, family: &'static str) -> Result<Config> {
 fn gemma_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
     let header = gguf::Header::new(keys, weights, "gemma");
     let mut config = common_gguf(&header, GEMMA.name)?;
-    config.positions = Positions::Rotary(vec![header.rotary(config.head_dim, Some(BASE))?]);
+    config.positions = Positions::Rotary(vec![header.rotary(config.head_dim)?]);
     header.finish(config)
 }
 
 fn gemma2_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
     let header = gguf::Header::new(keys, weights, "gemma2");
     let mut config = newer_gguf(&header, GEMMA2.name, 46)?;
-    config.positions = Positions::Rotary(vec![header.rotary(config.head_dim, Some(BASE))?]);
+    config.positions = Positions::Rotary(vec![header.rotary(config.head_dim)?]);
     config.score.softcap = Some(keys.positive(&header.key("attn_logit_softcapping"))?);
     config.logit_softcap = Some(keys.positive(&header.key("final_logit_softcapping"))?);
     let window = header.size("attention.sliding_window")?;
@@ -191,14 +199,13 @@ fn gemma3_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
     let header = gguf::Header::new(keys, weights, "gemma3");
     let mut config = newer_gguf(&header, GEMMA3.name, 62)?;
     config.query_key_norm = Some(QueryKeyNorm::Heads);
-    let global = header.rotary(config.head_dim, None)?;
-    let theta = header.optional_positive("rope.freq_base_swa")?.unwrap_or(BASE);
+    let global = header.rotary(config.head_dim)?;
+    let theta = keys.positive(&header.key("rope.freq_base_swa"))?;
     let local = Rotary { theta, scaling: Scaling::None, ..global };
     config.positions = Positions::Rotary(vec![global, local]);
     config.logit_softcap = header.optional_positive("final_logit_softcapping")?;
     let window = header.size("attention.sliding_window")?;
-    // The architecture's own, where a file does not say it.
-    let pattern = header.optional_size("attention.sliding_window_pattern")?.unwrap_or(6);
+    let pattern = header.size("attention.sliding_window_pattern")?;
     config.kinds =
         alternating(each(config.layers, |layer| (!(layer + 1).is_multiple_of(pattern)).then_some(window)));
     header.finish(config)

@@ -10,11 +10,11 @@ use causalcone_ops::Activation;
 
 /// What llama.cpp calls a tensor, whatever the architecture.
 pub(super) const NAMES: Names = Names {
-    prefix: "",
+    prefixes: &[],
     token_embedding: "token_embd",
     position_embedding: "position_embd",
     final_norm: "output_norm",
-    unembedding: UNEMBEDDING,
+    unembeddings: &[UNEMBEDDING],
     block: "blk",
     attention_norm: "attn_norm",
     attention_after: "post_attention_norm",
@@ -29,7 +29,8 @@ pub(super) const NAMES: Names = Names {
     transposed: false,
     pairs: false,
     norm_offset: 0.0,
-    buffers: &[],
+    masks: &[],
+    aside: &[],
 };
 
 const UNEMBEDDING: &str = "output.weight";
@@ -125,15 +126,9 @@ impl<'a> Header<'a> {
         self.keys.positive(&self.key("attention.layer_norm_epsilon"))
     }
 
-    /// How the first `width` numbers of a head turn; `theta` is the base the architecture itself defines for files
-    /// that give none.
-    pub(super) fn rotary(&self, width: usize, theta: Option<f64>) -> Result<Rotary> {
-        let base = self.key("rope.freq_base");
-        let theta = match (self.keys.optional_positive(&base)?, theta) {
-            (Some(given), _) => given,
-            (None, Some(own)) => own,
-            (None, None) => self.keys.positive(&base)?,
-        };
+    /// How the first `width` numbers of a head turn.
+    pub(super) fn rotary(&self, width: usize) -> Result<Rotary> {
+        let theta = self.keys.positive(&self.key("rope.freq_base"))?;
         self.keys.must_be(&self.key("rope.dimension_count"), width)?;
         let scaling = self.key("rope.scaling.type");
         let kind = if self.keys.get(&scaling).is_some() { self.keys.text(&scaling)? } else { "none" };
@@ -165,10 +160,10 @@ impl<'a> Header<'a> {
         Ok(Some(factors.into_iter().map(f64::from).collect()))
     }
 
-    /// The last checks: every key read or ignored, sizes that fit each other.
+    /// The last checks: every key of the architecture accounted for, sizes that fit each other. Keys of other
+    /// namespaces say where a file comes from; the tokenizer's are checked where the tokenizer is built.
     pub(super) fn finish(&self, config: Config) -> Result<Config> {
-        // The tokenizer's keys are checked where the tokenizer is built.
-        self.keys.finish(&["general.*", "tokenizer.*", "quantize.imatrix.*"])?;
+        self.keys.finish_below(&self.key(""))?;
         let key = |key: &str| self.key(key);
         let sizes = Sizes {
             layers: &key("block_count"),

@@ -2,7 +2,7 @@
 //! "Conv1D").
 
 use super::assemble::{Into, Names, Projections};
-use super::{Family, Format, Sizes, even_head, gguf, hugging_face};
+use super::{Family, Format, Sizes, defaults, even_head, gguf, hugging_face};
 use crate::Result;
 use crate::config::{Bias, Config, Mlp, Norm, Norms, Positions, Score};
 use crate::file::Weights;
@@ -12,10 +12,11 @@ use causalcone_ops::Activation;
 pub(super) const GPT2: Family = Family {
     name: "gpt2",
     architectures: &["GPT2LMHeadModel"],
-    hugging_face: Format { config, names: NAMES },
+    hugging_face: Format { defaults: defaults::GPT2, config, names: NAMES },
     gguf: Some((
         "gpt2",
         Format {
+            defaults: defaults::GGUF_GPT2,
             config: gguf_config,
             names: Names {
                 projections: Projections::Stacked("attn_qkv"),
@@ -30,11 +31,11 @@ const SIZES: Sizes<'_> = Sizes { layers: "n_layer", heads: "n_head", kv_heads: "
 
 const NAMES: Names = Names {
     // save_pretrained writes the prefix; the original checkpoint has none.
-    prefix: "transformer.",
+    prefixes: &["transformer."],
     token_embedding: "wte",
     position_embedding: "wpe",
     final_norm: "ln_f",
-    unembedding: "lm_head.weight",
+    unembeddings: &["lm_head.weight"],
     block: "h",
     attention_norm: "ln_1",
     attention_after: "",
@@ -49,14 +50,15 @@ const NAMES: Names = Names {
     transposed: true,
     pairs: false,
     norm_offset: 0.0,
-    // Old checkpoints carry their causal mask along.
-    buffers: &[".attn.bias", ".attn.masked_bias"],
+    masks: &[".attn.bias", ".attn.masked_bias"],
+    aside: &[],
 };
 
 fn config(keys: &Keys, _: &Weights) -> Result<Config> {
-    let (layers, width, heads) = (keys.size("n_layer")?, keys.size("n_embd")?, keys.size("n_head")?);
+    let layers = size(keys, "n_layer", "num_hidden_layers")?;
+    let (width, heads) = (size(keys, "n_embd", "hidden_size")?, size(keys, "n_head", "num_attention_heads")?);
     let head_dim = even_head(keys, "n_head", width, heads)?;
-    let by_width = keys.flag("scale_attn_weights")?.unwrap_or(true);
+    let by_width = keys.flag("scale_attn_weights")?;
     let config = Config {
         family: GPT2.name,
         layers,
@@ -67,7 +69,7 @@ fn config(keys: &Keys, _: &Weights) -> Result<Config> {
         // The format itself defines a missing or null n_inner as four times the width.
         mlp_width: keys.optional_size("n_inner")?.unwrap_or(4 * width),
         vocab: keys.size("vocab_size")?,
-        context: keys.size("n_positions")?,
+        context: size(keys, "n_positions", "max_position_embeddings")?,
         kinds: Vec::new(),
         norm: Norm::Layer { eps: keys.positive("layer_norm_epsilon")? },
         norms: Norms::Before,
@@ -78,19 +80,29 @@ fn config(keys: &Keys, _: &Weights) -> Result<Config> {
         parallel: false,
         score: Score {
             scale: if by_width { (head_dim as f64).powf(-0.5) } else { 1.0 },
-            by_layer: keys.flag("scale_attn_by_inverse_layer_idx")?.unwrap_or(false),
+            by_layer: keys.flag("scale_attn_by_inverse_layer_idx")?,
             softcap: None,
         },
         embedding_scale: 1.0,
         logit_softcap: None,
-        tied: keys.flag("tie_word_embeddings")?.unwrap_or(true),
+        tied: keys.flag("tie_word_embeddings")?,
         bias: Bias::everywhere(true),
     };
     keys.must_be("add_cross_attention", false)?;
     keys.must_be("pruned_heads", serde_json::json!({}))?;
-    // Dropout does nothing when a model is run, and the summary head is another task's.
-    let inert = &["attn_pdrop", "embd_pdrop", "resid_pdrop", "summary_*", "n_ctx", "reorder_and_upcast_attn"];
-    hugging_face::finish_with(keys, config, inert, &SIZES)
+    hugging_face::finish_with(keys, config, &SIZES)
+}
+
+/// A size under its own name, or the other one that transformers' class maps to it. A file may have both, if they agree.
+fn size(keys: &Keys, name: &str, alias: &str) -> Result<usize> {
+    match (keys.is_written(name), keys.is_written(alias)) {
+        (false, true) => keys.size(alias),
+        (true, true) if keys.size(name)? != keys.size(alias)? => {
+            let (own, other) = (keys.size(name)?, keys.size(alias)?);
+            Err(keys.bad(alias, format!("is {other}, but {name}, another name of the same, is {own}")))
+        }
+        _ => keys.size(name),
+    }
 }
 
 fn gguf_config(keys: &Keys, weights: &Weights) -> Result<Config> {

@@ -4,7 +4,7 @@
 //! files hold the rows of the query and key projections in another order, undone at load.
 
 use super::assemble::{Into, Names, Projections};
-use super::{Family, Format, gguf, hugging_face};
+use super::{Family, Format, defaults, gguf, hugging_face, rope};
 use crate::Result;
 use crate::config::{Bias, Config, Positions};
 use crate::file::Weights;
@@ -12,25 +12,33 @@ use crate::file::keys::Keys;
 
 pub(super) const LLAMA: Family = Family {
     name: "llama",
-    architectures: &["LlamaForCausalLM"],
-    hugging_face: Format { config, names: NAMES },
-    gguf: Some(("llama", Format { config: gguf_config, names: Names { pairs: true, ..gguf::NAMES } })),
+    // The second is how the first conversions of Llama 1 spell it.
+    architectures: &["LlamaForCausalLM", "LLaMAForCausalLM"],
+    hugging_face: Format { defaults: defaults::LLAMA, config, names: NAMES },
+    gguf: Some((
+        "llama",
+        Format {
+            defaults: defaults::GGUF_LLAMA,
+            config: gguf_config,
+            names: Names { pairs: true, ..gguf::NAMES },
+        },
+    )),
 };
 
 /// In GGUF files a Mistral is a llama.
 pub(super) const MISTRAL: Family = Family {
     name: "mistral",
     architectures: &["MistralForCausalLM"],
-    hugging_face: Format { config: mistral_config, names: NAMES },
+    hugging_face: Format { defaults: defaults::MISTRAL, config: mistral_config, names: NAMES },
     gguf: None,
 };
 
 pub(super) const NAMES: Names = Names {
-    prefix: "model.",
+    prefixes: &["model."],
     token_embedding: "embed_tokens",
     position_embedding: "",
     final_norm: "norm",
-    unembedding: "lm_head.weight",
+    unembeddings: &["lm_head.weight"],
     block: "layers",
     attention_norm: "input_layernorm",
     attention_after: "",
@@ -49,40 +57,39 @@ pub(super) const NAMES: Names = Names {
     transposed: false,
     pairs: false,
     norm_offset: 0.0,
-    // Old checkpoints carry the rotation's frequencies along; they follow from rope_theta.
-    buffers: &[".rotary_emb.inv_freq"],
+    masks: &[],
+    aside: &[],
 };
 
 fn config(keys: &Keys, _: &Weights) -> Result<Config> {
     let mut config = hugging_face::like_llama(keys, LLAMA.name)?;
     config.mlp.activation = hugging_face::activation(keys, "hidden_act")?;
     config.norm = hugging_face::rms(keys)?;
-    config.positions = Positions::Rotary(vec![hugging_face::rotary(keys, config.head_dim)?]);
-    config.tied = keys.flag("tie_word_embeddings")?.unwrap_or(false);
-    let attention = keys.flag("attention_bias")?.unwrap_or(false);
-    let mlp = keys.flag("mlp_bias")?.unwrap_or(false);
+    config.positions = Positions::Rotary(vec![rope::rotary(keys, config.head_dim)?]);
+    config.tied = keys.flag("tie_word_embeddings")?;
+    let attention = keys.flag("attention_bias")?;
+    let mlp = keys.flag("mlp_bias")?;
     config.bias = Bias { query_key_value: attention, attention_output: attention, mlp };
     keys.must_be("rope_interleaved", false)?;
-    let inert = &["attention_dropout", "is_llama_config", "pretraining_tp", "pruned_heads"];
-    hugging_face::finish(keys, config, inert)
+    hugging_face::finish(keys, config)
 }
 
 fn mistral_config(keys: &Keys, _: &Weights) -> Result<Config> {
     let mut config = hugging_face::like_llama(keys, MISTRAL.name)?;
     config.mlp.activation = hugging_face::activation(keys, "hidden_act")?;
     config.norm = hugging_face::rms(keys)?;
-    config.positions = Positions::Rotary(vec![hugging_face::rotary(keys, config.head_dim)?]);
-    config.tied = keys.flag("tie_word_embeddings")?.unwrap_or(false);
+    config.positions = Positions::Rotary(vec![rope::rotary(keys, config.head_dim)?]);
+    config.tied = keys.flag("tie_word_embeddings")?;
     keys.must_say("sliding_window")?;
     let window = keys.optional_size("sliding_window")?;
     config.kinds = hugging_face::kinds(hugging_face::windows(keys, config.layers, window, |_| true)?);
-    hugging_face::finish(keys, config, &["attention_dropout"])
+    hugging_face::finish(keys, config)
 }
 
 fn gguf_config(keys: &Keys, weights: &Weights) -> Result<Config> {
     let header = gguf::Header::new(keys, weights, "llama");
     let mut config = header.like_llama(LLAMA.name)?;
     config.norm = header.rms()?;
-    config.positions = Positions::Rotary(vec![header.rotary(config.head_dim, None)?]);
+    config.positions = Positions::Rotary(vec![header.rotary(config.head_dim)?]);
     header.finish(config)
 }

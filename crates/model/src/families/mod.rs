@@ -5,6 +5,7 @@
 //! `gguf`, and `assemble` makes a decoder of any of them. docs/add-a-model.md goes through one.
 
 mod assemble;
+mod defaults;
 mod gemma;
 mod gguf;
 mod gpt2;
@@ -14,11 +15,12 @@ mod neox;
 mod olmo;
 mod phi3;
 mod qwen;
+mod rope;
 
 use crate::config::{Config, Kind};
 use crate::decoder::Decoder;
 use crate::file::Weights;
-use crate::file::keys::Keys;
+use crate::file::keys::{Defaults, Keys};
 use crate::{Error, Result};
 use assemble::{Names, assemble};
 
@@ -27,10 +29,17 @@ pub(crate) struct Format {
     /// Reads a configuration, having read or ignored every key of it. Some formats leave to the tensors what could
     /// stand there: that there are biases, how many tokens there are.
     config: fn(&Keys, &Weights) -> Result<Config>,
+    /// What stands in for keys that a file leaves out.
+    defaults: Defaults,
     names: Names,
 }
 
 impl Format {
+    /// What stands in for keys that a file leaves out.
+    pub(crate) fn defaults(&self) -> Defaults {
+        self.defaults
+    }
+
     /// The configuration.
     pub(crate) fn config(&self, keys: &Keys, weights: &Weights) -> Result<Config> {
         (self.config)(keys, weights)
@@ -73,19 +82,48 @@ pub(crate) fn names() -> String {
     FAMILIES.map(|family| family.name).join(", ")
 }
 
-/// The format that fits a config.json.
-pub(crate) fn for_hugging_face(keys: &Keys) -> Result<&'static Format> {
-    let unsupported = |what, given: &str, supported| Error::unsupported(keys.path(), what, given, supported);
+/// What a config.json describes: how to read it, and the keys of its language model.
+pub(crate) struct Found {
+    pub(crate) format: &'static Format,
+    pub(crate) keys: Keys,
+}
+
+/// The format that fits a config.json; `quantised` is the method by which the weights are quantised, for the error
+/// about an architecture that is not supported.
+pub(crate) fn for_hugging_face(keys: &Keys, quantised: Option<&str>) -> Result<Found> {
+    let also =
+        quantised.map_or_else(String::new, |method| format!(" (and its weights are quantised: {method})"));
+    let unsupported = |given: &str, supported| {
+        Error::unsupported(keys.path(), "architecture", &format!("{given}{also}"), supported)
+    };
     let name = keys.text("model_type")?;
-    let family = FAMILIES.iter().find(|family| family.name == name);
-    let family = family.ok_or_else(|| unsupported("architecture", name, names()))?;
-    if let Some(list) = keys.get("architectures") {
-        let known = |a: &serde_json::Value| a.as_str().is_some_and(|a| family.architectures.contains(&a));
-        if !list.as_array().is_some_and(|list| list.iter().all(known)) {
-            return Err(unsupported("architecture", &list.to_string(), family.architectures.join(", ")));
-        }
+    let list = || keys.get("architectures").map_or_else(String::new, |list| format!(", {list}"));
+    if name == gemma::MULTIMODAL.name {
+        return multimodal(keys, &gemma::MULTIMODAL);
     }
-    Ok(&family.hugging_face)
+    let family = FAMILIES.iter().find(|family| family.name == name);
+    let family = family.ok_or_else(|| unsupported(&format!("{name}{}", list()), names()))?;
+    has_architecture(keys, family).map_err(|list| unsupported(&list, family.architectures.join(", ")))?;
+    Ok(Found { format: &family.hugging_face, keys: keys.clone() })
+}
+
+/// The language model of a folder that also has towers for images. Its keys are in `text_config`.
+fn multimodal(keys: &Keys, family: &'static Family) -> Result<Found> {
+    let unsupported =
+        |given: &str, supported| Error::unsupported(keys.path(), "architecture", given, supported);
+    has_architecture(keys, family).map_err(|list| unsupported(&list, family.architectures.join(", ")))?;
+    let text = keys.object("text_config")?.ok_or_else(|| keys.missing("text_config"))?;
+    keys.note("the folder holds a multimodal model: only its language model is loaded");
+    Ok(Found { format: &family.hugging_face, keys: text })
+}
+
+/// Checks that every architecture a config.json names is one of the family's; gives back the list otherwise.
+fn has_architecture(keys: &Keys, family: &Family) -> Result<(), String> {
+    let known = |a: &serde_json::Value| a.as_str().is_some_and(|a| family.architectures.contains(&a));
+    match keys.get("architectures") {
+        Some(list) if !list.as_array().is_some_and(|list| list.iter().all(known)) => Err(list.to_string()),
+        _ => Ok(()),
+    }
 }
 
 /// The format that fits a GGUF header.

@@ -2,7 +2,7 @@
 //! query, key and value head by head.
 
 use super::assemble::{Into, Names, Projections};
-use super::{Family, Format, even_head, gguf, hugging_face};
+use super::{Family, Format, defaults, even_head, gguf, hugging_face, rope};
 use crate::Result;
 use crate::config::{Bias, Config, Mlp, Norm, Norms, Positions, Score};
 use crate::file::Weights;
@@ -12,10 +12,11 @@ use causalcone_ops::Activation;
 pub(super) const NEOX: Family = Family {
     name: "gpt_neox",
     architectures: &["GPTNeoXForCausalLM"],
-    hugging_face: Format { config, names: NAMES },
+    hugging_face: Format { defaults: defaults::NEOX, config, names: NAMES },
     gguf: Some((
         "gptneox",
         Format {
+            defaults: defaults::GGUF_NEOX,
             config: gguf_config,
             names: Names {
                 projections: Projections::Stacked("attn_qkv"),
@@ -27,11 +28,11 @@ pub(super) const NEOX: Family = Family {
 };
 
 const NAMES: Names = Names {
-    prefix: "gpt_neox.",
+    prefixes: &["gpt_neox."],
     token_embedding: "embed_in",
     position_embedding: "",
     final_norm: "final_layer_norm",
-    unembedding: "embed_out.weight",
+    unembeddings: &["embed_out.weight"],
     block: "layers",
     attention_norm: "input_layernorm",
     attention_after: "",
@@ -46,29 +47,17 @@ const NAMES: Names = Names {
     transposed: false,
     pairs: false,
     norm_offset: 0.0,
-    // Old checkpoints carry masks and frequencies along.
-    buffers: &[".attention.bias", ".attention.masked_bias", ".rotary_emb.inv_freq"],
+    masks: &[".attention.bias", ".attention.masked_bias"],
+    aside: &[],
 };
 
 fn config(keys: &Keys, _: &Weights) -> Result<Config> {
     let (width, heads) = (keys.size("hidden_size")?, keys.size("num_attention_heads")?);
     let head_dim = even_head(keys, "num_attention_heads", width, heads)?;
     // Older files have names of their own for the share of a head that turns, and the base; newer ones have both.
-    let turning = hugging_face::turning(keys, &["rotary_pct", "partial_rotary_factor"], None, head_dim)?;
-    let rotary = match (keys.optional_positive("rotary_emb_base")?, keys.optional_positive("rope_theta")?) {
-        (Some(old), Some(new)) if old != new => {
-            return Err(keys.bad("rope_theta", format!("{new} is not {old}, which is rotary_emb_base")));
-        }
-        (Some(_), _) if keys.get("rope_parameters").is_some() => {
-            let problem = "stands beside rotary_emb_base, which it replaces";
-            return Err(keys.bad("rope_parameters", problem));
-        }
-        (Some(_), _) => {
-            hugging_face::rotary_of(keys, "rotary_emb_base", keys.object("rope_scaling")?, turning)?
-        }
-        _ => hugging_face::rotary_of_part(keys, turning)?,
-    };
-    let attention = keys.flag("attention_bias")?.unwrap_or(true);
+    let turning = rope::turning(keys, &["rotary_pct", "partial_rotary_factor"], head_dim)?;
+    let rotary = rope::rotary_of_part(keys, &["rope_theta", "rotary_emb_base"], turning)?;
+    let attention = keys.flag("attention_bias")?;
     let config = Config {
         family: NEOX.name,
         layers: keys.size("num_hidden_layers")?,
@@ -86,15 +75,14 @@ fn config(keys: &Keys, _: &Weights) -> Result<Config> {
         clip: None,
         positions: Positions::Rotary(vec![rotary]),
         mlp: Mlp { activation: hugging_face::activation(keys, "hidden_act")?, gated: false },
-        parallel: keys.flag("use_parallel_residual")?.unwrap_or(true),
+        parallel: keys.flag("use_parallel_residual")?,
         score: Score { scale: (head_dim as f64).powf(-0.5), by_layer: false, softcap: None },
         embedding_scale: 1.0,
         logit_softcap: None,
-        tied: keys.flag("tie_word_embeddings")?.unwrap_or(false),
+        tied: keys.flag("tie_word_embeddings")?,
         bias: Bias { query_key_value: attention, attention_output: attention, mlp: true },
     };
-    let inert = &["attention_dropout", "hidden_dropout", "classifier_dropout"];
-    hugging_face::finish(keys, config, inert)
+    hugging_face::finish(keys, config)
 }
 
 fn gguf_config(keys: &Keys, weights: &Weights) -> Result<Config> {
@@ -108,11 +96,9 @@ fn gguf_config(keys: &Keys, weights: &Weights) -> Result<Config> {
         let problem = format!("{turning} is more than the {} of a head", config.head_dim);
         return Err(keys.bad(&header.key("rope.dimension_count"), problem));
     }
-    config.positions = Positions::Rotary(vec![header.rotary(turning, Some(10_000.0))?]);
+    config.positions = Positions::Rotary(vec![header.rotary(turning)?]);
     config.bias = Bias::everywhere(true);
     let parallel = header.key("use_parallel_residual");
-    config.parallel = keys
-        .flag(&parallel)?
-        .ok_or_else(|| keys.bad(&parallel, "is missing; nothing is assumed in its place"))?;
+    config.parallel = keys.flag(&parallel)?;
     header.finish(config)
 }

@@ -2,7 +2,7 @@
 //! after attention and MLP.
 
 use super::assemble::Names;
-use super::{Family, Format, gguf, hugging_face, llama};
+use super::{Family, Format, defaults, gguf, hugging_face, llama, rope};
 use crate::Result;
 use crate::config::{Bias, Config, Norm, Norms, Positions, QueryKeyNorm};
 use crate::file::Weights;
@@ -11,14 +11,22 @@ use crate::file::keys::Keys;
 pub(super) const OLMO: Family = Family {
     name: "olmo",
     architectures: &["OlmoForCausalLM"],
-    hugging_face: Format { config: olmo, names: llama::NAMES },
-    gguf: Some(("olmo", Format { config: olmo_gguf, names: Names { pairs: true, ..gguf::NAMES } })),
+    hugging_face: Format { defaults: defaults::OLMO, config: olmo, names: llama::NAMES },
+    gguf: Some((
+        "olmo",
+        Format {
+            defaults: defaults::GGUF_OLMO,
+            config: olmo_gguf,
+            names: Names { pairs: true, ..gguf::NAMES },
+        },
+    )),
 };
 
 pub(super) const OLMO2: Family = Family {
     name: "olmo2",
     architectures: &["Olmo2ForCausalLM"],
     hugging_face: Format {
+        defaults: defaults::OLMO2,
         config: olmo2,
         names: Names {
             attention_after: "post_attention_layernorm",
@@ -26,7 +34,7 @@ pub(super) const OLMO2: Family = Family {
             ..llama::NAMES
         },
     },
-    gguf: Some(("olmo2", Format { config: olmo2_gguf, names: gguf::NAMES })),
+    gguf: Some(("olmo2", Format { defaults: defaults::GGUF_OLMO2, config: olmo2_gguf, names: gguf::NAMES })),
 };
 
 /// What OLMo 1 adds to the variance; its configuration has no key for it.
@@ -36,7 +44,7 @@ fn olmo(keys: &Keys, _: &Weights) -> Result<Config> {
     let mut config = common(keys, OLMO.name)?;
     config.norm = Norm::Plain { eps: EPS };
     config.clip = keys.optional_positive("clip_qkv")?;
-    hugging_face::finish(keys, config, &["attention_dropout"])
+    hugging_face::finish(keys, config)
 }
 
 fn olmo2(keys: &Keys, _: &Weights) -> Result<Config> {
@@ -44,15 +52,15 @@ fn olmo2(keys: &Keys, _: &Weights) -> Result<Config> {
     config.norm = hugging_face::rms(keys)?;
     config.norms = Norms::After;
     config.query_key_norm = Some(QueryKeyNorm::Whole);
-    hugging_face::finish(keys, config, &["attention_dropout"])
+    hugging_face::finish(keys, config)
 }
 
 fn common(keys: &Keys, family: &'static str) -> Result<Config> {
     let mut config = hugging_face::like_llama(keys, family)?;
     config.mlp.activation = hugging_face::activation(keys, "hidden_act")?;
-    config.positions = Positions::Rotary(vec![hugging_face::rotary(keys, config.head_dim)?]);
-    config.tied = keys.flag("tie_word_embeddings")?.unwrap_or(false);
-    let bias = keys.flag("attention_bias")?.unwrap_or(false);
+    config.positions = Positions::Rotary(vec![rope::rotary(keys, config.head_dim)?]);
+    config.tied = keys.flag("tie_word_embeddings")?;
+    let bias = keys.flag("attention_bias")?;
     config.bias = Bias { query_key_value: bias, attention_output: bias, mlp: false };
     Ok(config)
 }
@@ -62,7 +70,7 @@ fn olmo_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
     let mut config = header.like_llama(OLMO.name)?;
     config.norm = Norm::Plain { eps: header.eps()? };
     config.clip = header.optional_positive("attention.clamp_kqv")?;
-    config.positions = Positions::Rotary(vec![header.rotary(config.head_dim, None)?]);
+    config.positions = Positions::Rotary(vec![header.rotary(config.head_dim)?]);
     header.finish(config)
 }
 
@@ -72,6 +80,6 @@ fn olmo2_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
     config.norm = header.rms()?;
     config.norms = Norms::After;
     config.query_key_norm = Some(QueryKeyNorm::Whole);
-    config.positions = Positions::Rotary(vec![header.rotary(config.head_dim, None)?]);
+    config.positions = Positions::Rotary(vec![header.rotary(config.head_dim)?]);
     header.finish(config)
 }

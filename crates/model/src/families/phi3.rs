@@ -1,7 +1,7 @@
 //! Phi-3: fused projections, a window, and two sets of angles, one for prompts longer than it was first trained on.
 
 use super::assemble::{Into, Names, Projections};
-use super::{Family, Format, gguf, hugging_face, llama};
+use super::{Family, Format, defaults, gguf, hugging_face, llama, rope};
 use crate::Result;
 use crate::config::{Config, Kind, Positions, Rotary, Scaling};
 use crate::file::Weights;
@@ -11,6 +11,7 @@ pub(super) const PHI3: Family = Family {
     name: "phi3",
     architectures: &["Phi3ForCausalLM"],
     hugging_face: Format {
+        defaults: defaults::PHI3,
         config,
         names: Names {
             projections: Projections::Stacked("self_attn.qkv_proj"),
@@ -21,6 +22,7 @@ pub(super) const PHI3: Family = Family {
     gguf: Some((
         "phi3",
         Format {
+            defaults: defaults::GGUF_PHI3,
             config: gguf_config,
             names: Names {
                 projections: Projections::Stacked("attn_qkv"),
@@ -35,12 +37,9 @@ fn config(keys: &Keys, _: &Weights) -> Result<Config> {
     let mut config = hugging_face::like_llama(keys, PHI3.name)?;
     config.mlp.activation = hugging_face::activation(keys, "hidden_act")?;
     config.norm = hugging_face::rms(keys)?;
-    config.tied = keys.flag("tie_word_embeddings")?.unwrap_or(false);
-    // The class itself defines a missing share as all of a head.
-    let turning = hugging_face::turning(keys, &["partial_rotary_factor"], Some(1.0), config.head_dim)?;
-    config.positions = Positions::Rotary(vec![hugging_face::rotary_of_part(keys, turning)?]);
-    // Of no use but to longrope.
-    keys.get("original_max_position_embeddings");
+    config.tied = keys.flag("tie_word_embeddings")?;
+    let turning = rope::turning(keys, &["partial_rotary_factor"], config.head_dim)?;
+    config.positions = Positions::Rotary(vec![rope::rotary_of_part(keys, &["rope_theta"], turning)?]);
     let window = keys.optional_size("sliding_window")?;
     config.kinds = hugging_face::kinds(hugging_face::windows(keys, config.layers, window, |_| true)?);
     for biased in ["attention_bias", "lm_head_bias", "mlp_bias"] {
@@ -49,7 +48,7 @@ fn config(keys: &Keys, _: &Weights) -> Result<Config> {
     for factor in ["full_attn_mod", "interpolate_factor"] {
         keys.must_be(factor, 1)?;
     }
-    hugging_face::finish(keys, config, &["attention_dropout", "auto_map", "embd_pdrop", "resid_pdrop"])
+    hugging_face::finish(keys, config)
 }
 
 fn gguf_config(keys: &Keys, weights: &Weights) -> Result<Config> {
@@ -61,7 +60,7 @@ fn gguf_config(keys: &Keys, weights: &Weights) -> Result<Config> {
         let problem = format!("{turning} is more than the {} of a head", config.head_dim);
         return Err(keys.bad(&header.key("rope.dimension_count"), problem));
     }
-    let rotary = header.rotary(turning, None)?;
+    let rotary = header.rotary(turning)?;
     let original = header.optional_size("rope.scaling.original_context_length")?;
     // Of no use but to longrope, which needs it.
     header.optional_positive("rope.scaling.attn_factor")?;

@@ -3,7 +3,7 @@
 //! Both may have windows on their upper layers; GGUF files do not say so, and the models published as such have none.
 
 use super::llama::NAMES;
-use super::{Family, Format, gguf, hugging_face};
+use super::{Family, Format, defaults, gguf, hugging_face, rope};
 use crate::Result;
 use crate::config::{Bias, Config, Positions, QueryKeyNorm};
 use crate::file::Weights;
@@ -12,40 +12,40 @@ use crate::file::keys::Keys;
 pub(super) const QWEN2: Family = Family {
     name: "qwen2",
     architectures: &["Qwen2ForCausalLM"],
-    hugging_face: Format { config: qwen2, names: NAMES },
-    gguf: Some(("qwen2", Format { config: qwen2_gguf, names: gguf::NAMES })),
+    hugging_face: Format { defaults: defaults::QWEN2, config: qwen2, names: NAMES },
+    gguf: Some(("qwen2", Format { defaults: defaults::GGUF_QWEN2, config: qwen2_gguf, names: gguf::NAMES })),
 };
 
 pub(super) const QWEN3: Family = Family {
     name: "qwen3",
     architectures: &["Qwen3ForCausalLM"],
-    hugging_face: Format { config: qwen3, names: NAMES },
-    gguf: Some(("qwen3", Format { config: qwen3_gguf, names: gguf::NAMES })),
+    hugging_face: Format { defaults: defaults::QWEN3, config: qwen3, names: NAMES },
+    gguf: Some(("qwen3", Format { defaults: defaults::GGUF_QWEN3, config: qwen3_gguf, names: gguf::NAMES })),
 };
 
 fn qwen2(keys: &Keys, _: &Weights) -> Result<Config> {
     let mut config = common(keys, QWEN2.name)?;
     config.bias = Bias { query_key_value: true, ..Bias::default() };
-    hugging_face::finish(keys, config, &["attention_dropout"])
+    hugging_face::finish(keys, config)
 }
 
 fn qwen3(keys: &Keys, _: &Weights) -> Result<Config> {
     let mut config = common(keys, QWEN3.name)?;
-    let bias = keys.flag("attention_bias")?.unwrap_or(false);
+    let bias = keys.flag("attention_bias")?;
     config.bias = Bias { query_key_value: bias, attention_output: bias, mlp: false };
     config.query_key_norm = Some(QueryKeyNorm::Heads);
-    hugging_face::finish(keys, config, &["attention_dropout"])
+    hugging_face::finish(keys, config)
 }
 
 fn common(keys: &Keys, family: &'static str) -> Result<Config> {
     let mut config = hugging_face::like_llama(keys, family)?;
     config.mlp.activation = hugging_face::activation(keys, "hidden_act")?;
     config.norm = hugging_face::rms(keys)?;
-    config.positions = Positions::Rotary(vec![hugging_face::rotary(keys, config.head_dim)?]);
-    config.tied = keys.flag("tie_word_embeddings")?.unwrap_or(false);
+    config.positions = Positions::Rotary(vec![rope::rotary(keys, config.head_dim)?]);
+    config.tied = keys.flag("tie_word_embeddings")?;
     // Positions of three kinds, of which only vision has more than one.
     keys.must_be("use_mrope", false)?;
-    let is_on = keys.flag("use_sliding_window")?.unwrap_or(false);
+    let is_on = keys.flag("use_sliding_window")?;
     if is_on {
         keys.must_say("sliding_window")?;
     }
@@ -57,7 +57,7 @@ fn common(keys: &Keys, family: &'static str) -> Result<Config> {
     });
     let full = full.transpose()?;
     if window.is_some() && full.is_none() && keys.get("layer_types").is_none() {
-        return Err(keys.bad("max_window_layers", "is missing; nothing is assumed in its place"));
+        return Err(keys.missing("max_window_layers"));
     }
     let windows =
         hugging_face::windows(keys, config.layers, window, |layer| full.is_some_and(|full| layer >= full));
@@ -80,6 +80,6 @@ fn qwen3_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
 
 fn common_gguf(header: &gguf::Header<'_>, family: &'static str) -> Result<Config> {
     let config = header.like_llama(family)?;
-    let positions = Positions::Rotary(vec![header.rotary(config.head_dim, None)?]);
+    let positions = Positions::Rotary(vec![header.rotary(config.head_dim)?]);
     Ok(Config { norm: header.rms()?, positions, ..config })
 }

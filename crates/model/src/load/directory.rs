@@ -1,44 +1,66 @@
-//! A model in a folder, in Hugging Face's layout: config.json, weights, tokenizer.json.
+//! A model in a folder, in Hugging Face's layout: config.json, weights, a tokenizer.
 
-use super::{Parts, inside, is_there, weight_files};
+use super::{LoadOptions, Parts, deferred, inside, is_there, recognise, weight_files};
 use crate::chat::ChatTemplate;
+use crate::families::Found;
 use crate::file::keys::Keys;
-use crate::file::{DataFile, Precision};
-use crate::tokenizer::Tokenizer;
+use crate::file::DataFile;
+use crate::tokenizer::{Tokenizer, TokenizerFiles};
 use crate::{Error, Result, ends, families};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-pub(super) fn load(folder: &Path, precision: Precision) -> Result<Parts> {
+pub(super) fn load(folder: &Path, options: &LoadOptions) -> Result<Parts> {
+    recognise::folder(folder)?;
     let config_path = folder.join("config.json");
     inside(folder, &config_path)?;
-    let keys = Keys::from_json(&config_path, &DataFile::open(&config_path)?.read_all(4 << 20)?)?;
-    let format = families::for_hugging_face(&keys)?;
+    let config_file = DataFile::open(&config_path)?;
+    recognise::file(&config_file)?;
+    let keys =
+        Keys::from_json(&config_path, &config_file.read_all(4 << 20)?)?.with_policy(options.keys.clone());
+    let quantised = recognise::quantised(&keys, folder);
+    let Found { format, keys: text_keys } = families::for_hugging_face(&keys, quantised.as_deref())?;
+    if let Some(method) = quantised {
+        return Err(recognise::quantised_error(folder, &method));
+    }
+    let text_keys = text_keys.with_defaults(format.defaults());
     let (weights, weight_files) = weight_files::read(folder)?;
-    let weights = weights.keeping(precision);
-    let config = format.config(&keys, &weights)?;
-    let tokenizer_path = folder.join("tokenizer.json");
-    let has_tokenizer = is_there(&tokenizer_path);
-    // How a text begins is in the second.
-    let tokenizer_files = [tokenizer_path.clone(), folder.join("tokenizer_config.json")];
-    let tokenizer_files: Vec<PathBuf> =
-        tokenizer_files.into_iter().filter(|file| has_tokenizer && is_there(file)).collect();
-    tokenizer_files.iter().try_for_each(|file| inside(folder, file))?;
-    let (decoder, tokenizer) = rayon::join(
-        || format.load(config, &weights),
-        || has_tokenizer.then(|| Tokenizer::from_json(&tokenizer_path)).transpose(),
-    );
+    let weights = weights.keeping(options.weights);
+    recognise::tensors(&weights, folder)?;
+    let config = format.config(&text_keys, &weights)?;
+    let vocab = config.vocab;
+    let tokenizer_files = TokenizerFiles::find(folder)?;
+    let (decoder, tokenizer) = rayon::join(|| format.load(config, &weights), || tokenizer(tokenizer_files.as_ref(), vocab));
+    let decoder = decoder?;
+    options.weights.check(&weights, folder)?;
     let mut files = vec![config_path];
     files.extend(weight_files);
-    files.extend(tokenizer_files);
-    let decoder = decoder?;
-    precision.check(&weights, folder)?;
-    let (chat_template, of_chat) = chat_template(folder)?;
-    files.extend(of_chat);
-    let tokenizer = tokenizer?;
-    let (ends, of_ends) = ends::of_directory(folder, &keys, tokenizer.as_ref(), decoder.config().vocab)?;
-    files.extend(of_ends);
-    Ok(Parts { files, decoder, tokenizer, chat_template, ends })
+    files.extend(tokenizer_files.iter().flat_map(TokenizerFiles::paths).cloned());
+    let chat_template = chat_template(folder).map(|(template, own)| {
+        files.extend(own);
+        template
+    });
+    let tokenizer = deferred(tokenizer);
+    let known = tokenizer.as_ref().ok().and_then(Option::as_ref);
+    let ends = ends::of_directory(folder, &keys, known, vocab).map(|(ends, own)| {
+        files.extend(own);
+        ends
+    });
+    let (chat_template, ends) = (deferred(chat_template), deferred(ends));
+    Ok(Parts { files, decoder, tokenizer, chat_template, ends, report: text_keys.report() })
+}
+
+/// The tokenizer, which must not have more tokens than the embedding has rows.
+fn tokenizer(files: Option<&TokenizerFiles>, vocab: usize) -> Result<Option<Tokenizer>> {
+    let Some(files) = files else { return Ok(None) };
+    files.paths().iter().try_for_each(|path| recognise::file(&DataFile::open(path)?))?;
+    let tokenizer = files.read()?;
+    if let (true, Some(path)) = (tokenizer.len() > vocab, files.paths().first()) {
+        let n = tokenizer.len();
+        let problem = format!("has {n} tokens, but the model's embedding only {vocab} rows");
+        return Err(Error::file(path, "vocabulary", problem));
+    }
+    Ok(Some(tokenizer))
 }
 
 /// The template of a directory, and the file that is its own: chat_template.jinja, else what tokenizer_config.json says.

@@ -1,39 +1,52 @@
 //! A model in a GGUF file, or in the parts of a split one.
 
-use super::Parts;
+use super::{LoadOptions, Parts, deferred, recognise};
 use crate::chat::ChatTemplate;
 use crate::file::keys::Keys;
-use crate::file::{Precision, Weights, gguf, split};
+use crate::file::{DataFile, Weights, gguf, split};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result, ends, families};
 use std::path::{Path, PathBuf};
 
-pub(super) fn load(path: &Path, precision: Precision) -> Result<Parts> {
+pub(super) fn load(path: &Path, options: &LoadOptions) -> Result<Parts> {
+    recognise::file(&DataFile::open(path)?)?;
     let parts = split::read(path)?;
     let (metadata, files) = (&parts.metadata, parts.paths());
     // The metadata is in the first part, whichever was named.
     let path = files.first().map_or(path, PathBuf::as_path);
-    let keys = Keys::from_gguf(path, metadata);
+    let keys = Keys::from_gguf(path, metadata).with_policy(options.keys.clone());
+    recognise::gguf(&keys)?;
     let format = families::for_gguf(&keys)?;
-    let weights = Weights::from_parts(parts.files)?.keeping(precision);
+    let keys = keys.with_defaults(format.defaults());
+    let weights = Weights::from_parts(parts.files)?.keeping(options.weights);
     let config = format.config(&keys, &weights)?;
     let vocab = config.vocab;
     // The two take about as long, and neither needs the other.
     let (decoder, tokenizer) =
-        rayon::join(|| format.load(config, &weights), || Tokenizer::from_gguf(path, metadata));
-    let tokenizer = tokenizer?;
-    if let Some(tokenizer) = tokenizer.as_ref().filter(|t| t.len() != vocab) {
-        let problem = format!("{} tokens, where the embedding has {vocab} rows", tokenizer.len());
+        rayon::join(|| format.load(config, &weights), || tokenizer(path, metadata, vocab));
+    let decoder = decoder?;
+    options.weights.check(&weights, path)?;
+    let tokenizer = deferred(tokenizer);
+    let known = tokenizer.as_ref().ok().and_then(Option::as_ref);
+    let ends = deferred(ends::of_gguf(path, metadata, known, vocab));
+    let chat_template = deferred(chat_template(path, metadata));
+    Ok(Parts { files, decoder, tokenizer, chat_template, ends, report: keys.report() })
+}
+
+/// The tokenizer, which must have as many tokens as the embedding has rows.
+fn tokenizer(path: &Path, metadata: &[(String, gguf::Value)], vocab: usize) -> Result<Option<Tokenizer>> {
+    let tokenizer = Tokenizer::from_gguf(path, metadata)?;
+    if let Some(tokenizer) = tokenizer.as_ref().filter(|tokenizer| tokenizer.len() != vocab) {
+        let problem = format!("{} tokens, but the embedding has {vocab} rows", tokenizer.len());
         return Err(Error::file(path, "tokenizer.ggml.tokens", problem));
     }
-    let decoder = decoder?;
-    precision.check(&weights, path)?;
-    let chat_template = metadata.iter().find(|(key, _)| key == "tokenizer.chat_template");
-    let chat_template = match chat_template {
-        Some((_, gguf::Value::Text(source))) => Some(ChatTemplate::new(source.as_str())?),
-        Some(_) => return Err(Error::file(path, "tokenizer.chat_template", "is not a text")),
-        None => None,
-    };
-    let ends = ends::of_gguf(path, metadata, tokenizer.as_ref(), vocab)?;
-    Ok(Parts { files, decoder, tokenizer, chat_template, ends })
+    Ok(tokenizer)
+}
+
+fn chat_template(path: &Path, metadata: &[(String, gguf::Value)]) -> Result<Option<ChatTemplate>> {
+    match metadata.iter().find(|(key, _)| key == "tokenizer.chat_template") {
+        Some((_, gguf::Value::Text(source))) => ChatTemplate::new(source.as_str()).map(Some),
+        Some(_) => Err(Error::file(path, "tokenizer.chat_template", "is not a text")),
+        None => Ok(None),
+    }
 }

@@ -5,11 +5,15 @@
 
 mod directory;
 mod gguf;
+mod options;
+mod recognise;
 mod weight_files;
+
+pub use options::LoadOptions;
 
 use crate::chat::ChatTemplate;
 use crate::decoder::Decoder;
-use crate::file::Precision;
+use crate::file::keys::KeyReport;
 use crate::store::Located;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
@@ -19,16 +23,25 @@ use std::path::{Path, PathBuf};
 pub(crate) struct Parts {
     pub(crate) files: Vec<PathBuf>,
     pub(crate) decoder: Decoder,
-    pub(crate) tokenizer: Option<Tokenizer>,
-    pub(crate) chat_template: Option<ChatTemplate>,
-    pub(crate) ends: Vec<u32>,
+    pub(crate) tokenizer: Deferred<Option<Tokenizer>>,
+    pub(crate) chat_template: Deferred<Option<ChatTemplate>>,
+    pub(crate) ends: Deferred<Vec<u32>>,
+    pub(crate) report: KeyReport,
+}
+
+/// A part that only some commands need, or what is wrong with it: those commands say so, and all others work.
+pub(crate) type Deferred<T> = Result<T, String>;
+
+/// Keeps what is wrong with a part for the commands that need it.
+pub(crate) fn deferred<T>(part: Result<T>) -> Deferred<T> {
+    part.map_err(|error| error.to_string())
 }
 
 /// Loads the model that was found.
-pub(crate) fn load(located: Located, precision: Precision) -> Result<Parts> {
+pub(crate) fn load(located: Located, options: &LoadOptions) -> Result<Parts> {
     match located {
-        Located::Gguf(path) => gguf::load(&path, precision),
-        Located::Directory(path) => directory::load(&path, precision),
+        Located::Gguf(path) => gguf::load(&path, options),
+        Located::Directory(path) => directory::load(&path, options),
     }
 }
 

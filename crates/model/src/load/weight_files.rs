@@ -1,6 +1,6 @@
 //! The weight files of a model directory: which of them are read, and that an index and its shards agree.
 
-use super::{inside, is_there};
+use super::{inside, is_there, recognise};
 use crate::file::{DataFile, Entry, Weights, json, safetensors, torch};
 use crate::{Error, Result};
 use serde_json::{Map, Value};
@@ -35,6 +35,7 @@ pub(super) fn read(folder: &Path) -> Result<(Weights, Vec<PathBuf>)> {
         let files = if is_there(&whole) {
             inside(folder, &whole)?;
             let file = DataFile::open(&whole)?;
+            recognise::file(&file)?;
             let entries = entries(&file)?;
             vec![(file, entries)]
         } else if is_there(&index) {
@@ -57,6 +58,7 @@ fn shards(
     entries: fn(&DataFile) -> Result<Vec<Entry>>,
 ) -> Result<Vec<(DataFile, Vec<Entry>)>> {
     inside(folder, index_path)?;
+    recognise::file(&DataFile::open(index_path)?)?;
     let bad = |field: &str, problem: &str| Error::file(index_path, field, problem);
     let index = json::parse(&DataFile::open(index_path)?.read_all(32 << 20)?);
     let index = index.map_err(|e| bad("document", &e.to_string()))?;
@@ -82,6 +84,7 @@ fn shards(
         }
         inside(folder, &shard)?;
         let file = DataFile::open(&shard)?;
+        recognise::file(&file)?;
         let entries = entries(&file)?;
         let held: BTreeSet<&String> = entries.iter().map(|entry| &entry.name).collect();
         let listed = map.iter().filter(|(_, file)| file.as_str() == Some(name)).map(|(tensor, _)| tensor);

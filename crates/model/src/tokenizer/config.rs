@@ -172,7 +172,10 @@ fn id_of(recipe: &Recipe, token: &str) -> Option<u32> {
 }
 
 /// A text, or a token described in an object: `None` where nothing is said, `Some(None)` for null.
-fn text_at<'a>(file: &'a Map<String, Value>, key: &str) -> Result<Option<Option<&'a str>>, String> {
+pub(super) fn text_at<'a>(
+    file: &'a Map<String, Value>,
+    key: &str,
+) -> Result<Option<Option<&'a str>>, String> {
     match file.get(key) {
         None => Ok(None),
         Some(Value::Null) => Ok(Some(None)),

@@ -138,7 +138,7 @@ impl<'de, T: Deserialize<'de>, F: FnMut(T)> Visitor<'de> for Entries<F, T> {
 }
 
 /// A vocabulary in which no token stands twice.
-struct Vocabulary(HashMap<String, u32>);
+pub(super) struct Vocabulary(pub(super) HashMap<String, u32>);
 
 impl<'de> Deserialize<'de> for Vocabulary {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

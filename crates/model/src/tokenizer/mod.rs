@@ -5,11 +5,19 @@
 //! padding that a file asks for are never applied. The start-of-text token (BOS) is explicit:
 //! [`Tokenizer::encode`] never adds one, [`Tokenizer::prompt`] adds at most one.
 
+mod beside;
 mod config;
+mod directory;
 mod from_json;
+mod from_model;
+mod from_vocab;
 mod gguf;
+mod pieces;
+mod proto;
 mod recipe;
+mod words;
 
+pub use directory::TokenizerFiles;
 pub use recipe::{Added, Recipe, Spelling, Stage};
 
 use crate::{Error, Result};
@@ -40,6 +48,8 @@ pub struct Tokenizer {
     stages: Vec<Stage>,
     /// By id: the bytes of every token, and whether it is special.
     tokens: Vec<(Vec<u8>, bool)>,
+    /// The bytes that no token spells, where the library would leave them out of a text.
+    missing: Vec<u8>,
     bos: Option<u32>,
     eos: Option<u32>,
     adds_bos: bool,
@@ -57,10 +67,11 @@ impl Tokenizer {
         if stages.iter().all(|stage| stage.pattern.is_none()) {
             stages.clear();
         }
+        let missing = recipe.missing_bytes();
         let (spelling, bos, eos, adds_bos) = (recipe.spelling, recipe.bos, recipe.eos, recipe.adds_bos);
         let inner = guarded(|| recipe.build())?;
         let longest = tokens.iter().map(|(bytes, _)| bytes.len()).max().unwrap_or(1).max(1);
-        Ok(Self { inner, spelling, stages, tokens, bos, eos, adds_bos, longest })
+        Ok(Self { inner, spelling, stages, tokens, missing, bos, eos, adds_bos, longest })
     }
 
     /// Number of tokens, added ones included.
@@ -104,9 +115,44 @@ impl Tokenizer {
         let failed = |problem: String| Error::Tokenize { given: text.chars().take(40).collect(), problem };
         let encoding = guarded(|| {
             self.try_patterns(text)?;
-            self.inner.encode_fast(text, false).map_err(|e| e.to_string())
+            let encoding = self.inner.encode_fast(text, false).map_err(|e| e.to_string())?;
+            self.check_complete(text, encoding.get_ids())?;
+            Ok(encoding)
         });
         Ok(encoding.map_err(failed)?.get_ids().to_vec())
+    }
+
+    /// Refuses a text of which the ids leave something out, since the vocabulary has no token for it.
+    fn check_complete(&self, text: &str, ids: &[u32]) -> Result<(), String> {
+        if self.missing.is_empty() {
+            return Ok(());
+        }
+        let added = self.inner.get_added_vocabulary();
+        let split = added.extract_and_normalize(self.inner.get_normalizer(), text);
+        let (mut expected, mut lacks) = (Vec::new(), None);
+        for (piece, _, tokens) in split.get_splits(OffsetReferential::Normalized, OffsetType::None) {
+            match tokens {
+                Some(tokens) => expected.extend(tokens.iter().flat_map(|token| self.bytes(token.id))),
+                None => {
+                    expected.extend(piece.bytes());
+                    let lacked = |c: &char| c.to_string().bytes().any(|byte| self.missing.contains(&byte));
+                    lacks = lacks.or_else(|| piece.chars().find(lacked));
+                }
+            }
+        }
+        let found: Vec<u8> = ids.iter().flat_map(|id| self.bytes(*id)).copied().collect();
+        match lacks {
+            // A whole word may be a token of which no single byte is one, and a space may have been put before the text.
+            Some(c) if found != expected && found.strip_prefix(b" ") != Some(&expected[..]) => {
+                Err(format!("its vocabulary has no token for {c:?}"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The bytes of a token; none for an id that the tokenizer does not know.
+    fn bytes(&self, id: u32) -> &[u8] {
+        self.tokens.get(id as usize).map_or(&[], |(bytes, _)| bytes)
     }
 
     /// Splits a text as the library is about to, and runs each pattern on just what it will see.
@@ -145,10 +191,17 @@ impl Tokenizer {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode_inside(&self, text: &str, most: usize) -> Result<Vec<u32>> {
-        match text.strip_prefix(' ') {
-            Some(rest) if self.adds_space()? => self.encode(rest, most),
-            _ => self.encode(text, most),
+        let rest = match text.strip_prefix(' ') {
+            Some(rest) if self.adds_space()? => rest,
+            _ => return self.encode(text, most),
+        };
+        let ids = self.encode(rest, most)?;
+        if self.decode(&ids) == text {
+            return Ok(ids);
         }
+        // Some put a space before a text only where it has none.
+        let whole = self.encode(text, most)?;
+        Ok(if self.decode(&whole) == text { whole } else { ids })
     }
 
     /// The ids of a text that goes on behind another one, without a space before it unless it begins with one: as

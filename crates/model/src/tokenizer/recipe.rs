@@ -142,6 +142,24 @@ impl Recipe {
         Err(format!("model.merges: {:?} + {:?} is given twice", name(twice[0].0), name(twice[0].1)))
     }
 
+    /// The bytes that no token of a byte-level vocabulary spells. Without an unknown token, the library leaves them out of a
+    /// text without a word.
+    pub(super) fn missing_bytes(&self) -> Vec<u8> {
+        if self.spelling != Spelling::ByteLevel || self.flags.unknown.is_some() {
+            return Vec::new();
+        }
+        let mut there = [false; 256];
+        for token in self.vocab.keys() {
+            let mut chars = token.chars();
+            if let (Some(only), None) = (chars.next(), chars.next())
+                && let Some(byte) = byte_of(only)
+            {
+                there[usize::from(byte)] = true;
+            }
+        }
+        (0..=255).filter(|byte| !there[usize::from(*byte)]).collect()
+    }
+
     /// The bytes of every token by id: each id below the number of tokens exactly once.
     fn tokens(&self) -> Result<Vec<(Vec<u8>, bool)>, String> {
         // Text, whether it is added, whether it is special.
@@ -266,7 +284,7 @@ pub struct Stage {
 
 impl Spelling {
     /// The bytes a vocabulary entry stands for.
-    fn bytes(self, text: &str) -> Vec<u8> {
+    pub(super) fn bytes(self, text: &str) -> Vec<u8> {
         match self {
             Self::ByteLevel => {
                 text.chars().map(byte_of).collect::<Option<_>>().unwrap_or_else(|| text.as_bytes().to_vec())

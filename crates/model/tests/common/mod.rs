@@ -4,7 +4,7 @@
 pub mod folder;
 pub mod gguf;
 
-use causalcone_model::Model;
+use causalcone_model::{Error, Model};
 use peak_alloc::PeakAlloc;
 use std::fmt::Display;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -37,8 +37,14 @@ pub fn overwrite(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) {
     std::fs::write(path, bytes).expect("a temporary folder takes it");
 }
 
+/// Loads a model all of which can be used: what is wrong with its tokenizer, its template or its end-of-text tokens counts
+/// as an error, although commands that do not need these would run.
 pub fn load(path: &Path) -> causalcone_model::Result<Model> {
-    Model::load(path.to_str().expect("a temporary folder with a plain name"))
+    let model = Model::load(path.to_str().expect("a temporary folder with a plain name"))?;
+    match model.problems().first() {
+        Some(problem) => Err(Error::Part { problem: (*problem).to_owned(), hint: String::new() }),
+        None => Ok(model),
+    }
 }
 
 /// What happened while something was tried.

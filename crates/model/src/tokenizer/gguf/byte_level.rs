@@ -7,6 +7,9 @@
 use super::{Ends, Keys, Kind};
 use crate::Result;
 use crate::tokenizer::recipe::Flags;
+use crate::tokenizer::words::{
+    BY_CASE, BY_CASE_WITH_CONTRACTIONS, DEEPSEEK_CODER, ONE_DIGIT, THREE_DIGITS, Words,
+};
 use crate::tokenizer::{Added, Recipe, Spelling};
 use serde_json::{Value, json};
 use tokenizers::AddedToken;
@@ -25,28 +28,17 @@ struct Split {
     adds_bos: bool,
 }
 
-/// The steps that make words of a text.
-enum Words {
-    /// GPT-2's.
-    Gpt2,
-    /// Each digit by itself, then GPT-2's.
-    DigitsThenGpt2,
-    /// By a pattern of their own.
-    Pattern(&'static str),
-}
-
-/// Letters with one character before them, digits in threes, and lines kept apart.
-const THREE_DIGITS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// The same, each digit by itself.
-const ONE_DIGIT: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-/// A word ends where capitals begin, and no contraction is one.
-const BY_CASE: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
 /// Every name that is known. Another one is refused: with the wrong split a model goes on, on other
 /// ids than it was trained on.
-const SPLITS: [Split; 7] = [
-    // GPT-2.
-    Split { names: &["gpt-2"], composes: false, words: Words::Gpt2, whole_words: false, adds_bos: false },
+const SPLITS: [Split; 9] = [
+    // GPT-2, and Phi-1.5 and Phi-2, which use its vocabulary.
+    Split {
+        names: &["gpt-2", "phi-2"],
+        composes: false,
+        words: Words::Gpt2,
+        whole_words: false,
+        adds_bos: false,
+    },
     // SmolLM, StarCoder.
     Split {
         names: &["smollm", "starcoder", "refact"],
@@ -57,25 +49,25 @@ const SPLITS: [Split; 7] = [
     },
     // GPT-NeoX, Pythia, OLMo.
     Split { names: &["olmo"], composes: true, words: Words::Gpt2, whole_words: false, adds_bos: false },
-    // OLMo 2, DBRX.
+    // OLMo 2, Phi-4, DBRX; Smaug was made of Llama 3 before that had `ignore_merges`.
     Split {
-        names: &["dbrx"],
+        names: &["dbrx", "smaug-bpe"],
         composes: false,
         words: Words::Pattern(THREE_DIGITS),
         whole_words: false,
         adds_bos: false,
     },
-    // Llama 3.
+    // Llama 3, Falcon 3.
     Split {
-        names: &["llama-bpe", "llama3", "llama-v3"],
+        names: &["llama-bpe", "llama3", "llama-v3", "falcon3"],
         composes: false,
         words: Words::Pattern(THREE_DIGITS),
         whole_words: true,
         adds_bos: true,
     },
-    // Qwen 1.5, 2, 2.5 and 3.
+    // Qwen 1.5, 2, 2.5 and 3, and the Qwen models distilled from DeepSeek R1, which only have other special tokens.
     Split {
-        names: &["qwen2"],
+        names: &["qwen2", "deepseek-r1-qwen"],
         composes: true,
         words: Words::Pattern(ONE_DIGIT),
         whole_words: false,
@@ -88,6 +80,22 @@ const SPLITS: [Split; 7] = [
         words: Words::Pattern(BY_CASE),
         whole_words: true,
         adds_bos: true,
+    },
+    // Phi-4 mini, GPT-4o and gpt-oss, Llama 4.
+    Split {
+        names: &["gpt-4o", "llama4"],
+        composes: false,
+        words: Words::Pattern(BY_CASE_WITH_CONTRACTIONS),
+        whole_words: false,
+        adds_bos: false,
+    },
+    // DeepSeek Coder.
+    Split {
+        names: &["deepseek-coder"],
+        composes: false,
+        words: Words::PatternsThenDigits(&DEEPSEEK_CODER),
+        whole_words: false,
+        adds_bos: false,
     },
 ];
 
@@ -122,28 +130,10 @@ pub(super) fn recipe(keys: &mut Keys<'_>) -> Result<Recipe> {
         merges,
         added: added.collect(),
         normalizer: if split.composes { json!({"type": "NFC"}) } else { Value::Null },
-        pre_tokenizer: split.words.pre_tokenizer(),
+        pre_tokenizer: split.words.pre_tokenizer(false),
         flags: Flags { ignore_merges: split.whole_words, ..Flags::default() },
         bos: ends.bos,
         eos: ends.eos,
         adds_bos: ends.adds_bos,
     })
-}
-
-impl Words {
-    /// As tokenizer.json writes it.
-    fn pre_tokenizer(&self) -> Value {
-        let byte_level = |use_regex: bool| json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": use_regex});
-        let then = |first, last| json!({"type": "Sequence", "pretokenizers": [first, last]});
-        match self {
-            Self::Gpt2 => byte_level(true),
-            Self::DigitsThenGpt2 => {
-                then(json!({"type": "Digits", "individual_digits": true}), byte_level(true))
-            }
-            Self::Pattern(pattern) => then(
-                json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false}),
-                byte_level(false),
-            ),
-        }
-    }
 }

@@ -8,14 +8,16 @@ mod sentencepiece;
 
 use super::Tokenizer;
 use super::from_json::split_merge;
+use super::pieces::{self, Kind};
 use super::recipe::MAX_VOCABULARY;
 use crate::file::gguf::Value;
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::path::Path;
 
-/// Keys that say nothing about how a text is split.
-const INERT: [&str; 11] = [
+/// Keys that say nothing about how a text is split: templates, and the ids of tokens for padding, for the ends of texts, and
+/// for filling gaps in code.
+const INERT: [&str; 21] = [
     "tokenizer.chat_template",
     "tokenizer.chat_templates",
     "tokenizer.ggml.padding_token_id",
@@ -26,8 +28,21 @@ const INERT: [&str; 11] = [
     "tokenizer.ggml.eom_token_id",
     "tokenizer.ggml.eog_token_ids",
     "tokenizer.ggml.add_sep_token",
+    "tokenizer.ggml.fim_pre_token_id",
+    "tokenizer.ggml.fim_suf_token_id",
+    "tokenizer.ggml.fim_mid_token_id",
+    "tokenizer.ggml.fim_pad_token_id",
+    "tokenizer.ggml.fim_rep_token_id",
+    "tokenizer.ggml.fim_sep_token_id",
+    "tokenizer.ggml.prefix_token_id",
+    "tokenizer.ggml.suffix_token_id",
+    "tokenizer.ggml.middle_token_id",
+    "tokenizer.ggml.token_type_count",
     "tokenizer.huggingface.json",
 ];
+
+/// How the keys of templates other than the default one begin; a name follows.
+const NAMED_TEMPLATE: &str = "tokenizer.chat_template.";
 
 impl Tokenizer {
     /// Builds the tokenizer a GGUF header describes; `None` where it describes none.
@@ -149,7 +164,7 @@ impl<'a> Keys<'a> {
         };
         let known = tokens.iter().zip(kinds).map(|(token, kind)| {
             let kind = Kind::from_number(*kind).ok_or_else(|| {
-                self.bad(KINDS, format!("{kind} is no kind of token; they go from 1 to {}", KIND.len()))
+                self.bad(KINDS, format!("{kind} is no kind of token; they go from 1 to {}", Kind::COUNT))
             })?;
             Ok((token.as_str(), kind))
         });
@@ -158,15 +173,7 @@ impl<'a> Keys<'a> {
 
     /// Token to id, where no token may stand twice.
     fn vocabulary<'t>(&self, tokens: impl Iterator<Item = &'t str>) -> Result<HashMap<String, u32>> {
-        let mut vocabulary = HashMap::new();
-        for (id, token) in (0u32..).zip(tokens) {
-            if let Some(first) = vocabulary.get(token) {
-                let problem = format!("ids {first} and {id} are both {token:?}");
-                return Err(self.bad("ggml.tokens", problem));
-            }
-            vocabulary.insert(token.to_owned(), id);
-        }
-        Ok(vocabulary)
+        pieces::vocabulary(tokens).map_err(|problem| self.bad("ggml.tokens", problem))
     }
 
     /// The start-of-text token, the end-of-text token and whether the first is added: the file's
@@ -187,7 +194,8 @@ impl<'a> Keys<'a> {
     /// Refuses a key that may matter and that nobody took.
     fn refuse_others(&self) -> Result<()> {
         let full = self.left.keys().map(|key| format!("tokenizer.{key}"));
-        match full.into_iter().find(|key| !INERT.contains(&key.as_str())) {
+        let is_inert = |key: &str| INERT.contains(&key) || key.starts_with(NAMED_TEMPLATE);
+        match full.into_iter().find(|key| !is_inert(key)) {
             None => Ok(()),
             Some(key) => Err(Error::file(
                 self.path,
@@ -204,25 +212,4 @@ struct Ends {
     bos: Option<u32>,
     eos: Option<u32>,
     adds_bos: bool,
-}
-
-/// What kind of token it is.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Normal,
-    Unknown,
-    Control,
-    UserDefined,
-    Unused,
-    Byte,
-}
-
-/// In the order of their numbers in `tokenizer.ggml.token_type`, from 1 on.
-const KIND: [Kind; 6] =
-    [Kind::Normal, Kind::Unknown, Kind::Control, Kind::UserDefined, Kind::Unused, Kind::Byte];
-
-impl Kind {
-    fn from_number(number: i64) -> Option<Self> {
-        KIND.get(usize::try_from(number).ok()?.checked_sub(1)?).copied()
-    }
 }

@@ -1,0 +1,174 @@
+//! `models check`: whether a model loads and computes what it should.
+
+use super::failure::Failure;
+use super::models::keys;
+use super::terminal::Terminal;
+use crate::check::{TextScore, Verdict};
+use crate::{Experiment, Model, check};
+use serde::Serialize;
+use serde_json::Value;
+use std::fmt::Write;
+use std::path::Path;
+
+/// Two implementations in f32 and f64 agree so far: absolutely and relative to the logit.
+const TOLERANCE: f64 = 1e-4;
+/// A file of logits has a few lines; one with a whole vocabulary may have some megabytes.
+const MOST_BYTES: u64 = 16 << 20;
+
+#[derive(Serialize)]
+struct Checked<'a> {
+    model: &'a str,
+    family: &'a str,
+    keys: Value,
+    problems: Vec<&'a str>,
+    /// Absent where the model has no tokenizer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<Text>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    against: Option<Comparison>,
+}
+
+#[derive(Serialize)]
+struct Text {
+    scores: Vec<TextScore>,
+    verdict: Verdict,
+}
+
+/// Logits beside those of another implementation.
+#[derive(Serialize)]
+struct Comparison {
+    logits: usize,
+    /// The largest difference, as a part of what is tolerated.
+    worst: f64,
+    worst_id: u32,
+    expected: f64,
+    computed: f64,
+    agrees: bool,
+}
+
+/// `causalcone models check`.
+pub(super) fn check(name: &str, against: Option<&Path>, terminal: &mut Terminal) -> Result<(), Failure> {
+    // The file's mistakes are found before a model is loaded for it.
+    let golden = against.map(Golden::read).transpose()?;
+    let model = terminal.load(name)?;
+    let text = match model.tokenizer() {
+        Some(_) => {
+            let (scores, verdict) = check::check(&model)?;
+            Some(Text { scores, verdict })
+        }
+        None => None,
+    };
+    let against = golden.map(|golden| golden.compare(&model)).transpose()?;
+    let checked = Checked {
+        model: name,
+        family: model.config().family,
+        keys: keys(model.key_report()),
+        problems: model.problems(),
+        text,
+        against,
+    };
+    terminal.result(&checked, rendered)?;
+    match &checked {
+        Checked { against: Some(Comparison { agrees: false, .. }), .. } => {
+            Err(Failure::run("the logits differ from those of the file"))
+        }
+        Checked { text: Some(Text { verdict: Verdict::Broken, .. }), .. } => {
+            Err(Failure::run(Verdict::Broken.sentence()))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn rendered(checked: &Checked<'_>) -> String {
+    let mut out = format!("{} loads: family {}\n", checked.model, checked.family);
+    let mut line = |text: std::fmt::Arguments<'_>| {
+        let _ = writeln!(out, "{text}");
+    };
+    for (key, said) in checked.keys["defaulted"].as_object().into_iter().flatten() {
+        let source = said["source"].as_str().unwrap_or_default();
+        line(format_args!("missing key    {key} = {} ({source})", said["value"]));
+    }
+    for (what, list) in [("ignored key", "ignored"), ("unknown key", "unknown"), ("note", "notes")] {
+        for one in checked.keys[list].as_array().into_iter().flatten() {
+            line(format_args!("{what:<14} {}", one.as_str().unwrap_or_default()));
+        }
+    }
+    for problem in &checked.problems {
+        line(format_args!("problem        {problem}"));
+    }
+    match &checked.text {
+        None => line(format_args!("text           not scored: there is no tokenizer")),
+        Some(text) => {
+            for score in &text.scores {
+                let TextScore { text, tokens, bits_per_byte, .. } = score;
+                line(format_args!("{text:<14} {bits_per_byte:.3} bits per byte over {tokens} tokens"));
+            }
+            line(format_args!("verdict        {}", text.verdict.sentence()));
+        }
+    }
+    if let Some(Comparison { logits, worst, worst_id, expected, computed, agrees }) = &checked.against {
+        let verdict = if *agrees { "agree" } else { "DIFFER" };
+        line(format_args!(
+            "logits         {logits} {verdict}; the largest difference is {worst:.3} of what is tolerated"
+        ));
+        line(format_args!("               (id {worst_id}: expected {expected}, computed {computed})"));
+    }
+    out
+}
+
+/// Logits by another implementation, for one or several prompts.
+struct Golden(Vec<(Vec<u32>, Vec<(u32, f64)>)>);
+
+impl Golden {
+    fn read(path: &Path) -> Result<Self, Failure> {
+        let bad = |problem: &str| {
+            let failure = Failure::input(format!("{}: {problem}", path.display()));
+            failure.hint("it should be {\"ids\": [5, 17, 3], \"top\": [[6, 11.05], [35, 10.42]]}: token ids, and logits after the last")
+        };
+        let cannot = |e: std::io::Error| Failure::input(format!("cannot read {}: {e}", path.display()));
+        let metadata = std::fs::metadata(path).map_err(cannot)?;
+        if !metadata.is_file() || metadata.len() > MOST_BYTES {
+            return Err(bad(&format!("is not a file of at most {MOST_BYTES} bytes")));
+        }
+        let text = std::fs::read(path).map_err(cannot)?;
+        let document: Value = serde_json::from_slice(&text).map_err(|e| bad(&e.to_string()))?;
+        // A second, shorter prompt may be in the same document.
+        let prompts =
+            std::iter::once(&document).chain(document.get("short").filter(|short| short.is_object()));
+        let read = |prompt: &Value| -> Option<(Vec<u32>, Vec<(u32, f64)>)> {
+            let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+            let ids = prompt.get("ids")?.as_array()?.iter().map(id).collect::<Option<Vec<_>>>()?;
+            let pair = |entry: &Value| match entry {
+                Value::Array(pair) => Some((id(pair.first()?)?, pair.get(1)?.as_f64()?)),
+                record => Some((id(record.get("id")?)?, record.get("logit")?.as_f64()?)),
+            };
+            let top = prompt.get("top")?.as_array()?.iter().map(pair).collect::<Option<Vec<_>>>()?;
+            (!ids.is_empty() && !top.is_empty()).then_some((ids, top))
+        };
+        let prompts: Option<Vec<_>> = prompts.map(read).collect();
+        prompts.map(Self).ok_or_else(|| bad("has no \"ids\" and \"top\" logits in the expected form"))
+    }
+
+    fn compare(self, model: &Model) -> Result<Comparison, Failure> {
+        let mut found =
+            Comparison { logits: 0, worst: 0.0, worst_id: 0, expected: 0.0, computed: 0.0, agrees: true };
+        for (ids, top) in self.0 {
+            let mut experiment = Experiment::new(model);
+            let run = experiment.run_ids("base", ids)?;
+            let tokens: Vec<u32> = top.iter().map(|(id, _)| *id).collect();
+            experiment.tokens(tokens.clone())?;
+            let outcome = experiment.execute()?;
+            let records = outcome.original(run).distribution.records(model, &tokens);
+            for (record, (id, expected)) in records.iter().zip(top) {
+                let computed = record.logit.unwrap_or(f64::NAN);
+                let worst = (computed - expected).abs() / (TOLERANCE + TOLERANCE * expected.abs());
+                found.logits += 1;
+                if found.logits == 1 || !(worst <= found.worst) {
+                    found = Comparison { worst, worst_id: id, expected, computed, ..found };
+                }
+            }
+        }
+        found.agrees = found.worst <= 1.0;
+        Ok(found)
+    }
+}
