@@ -92,6 +92,14 @@ fn what_torch_saved_is_the_same_model() {
         assert_eq!(logits(&model), expected, "{name}");
         assert_eq!(names(&model), ["config.json", "pytorch_model.bin"]);
     }
+    // One bit of a number: the archive has a checksum of it.
+    let folder = folder("tiny-gpt2");
+    let mut bytes = std::fs::read(weight_file("tiny-gpt2.bin")).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    std::fs::write(folder.path().join("pytorch_model.bin"), bytes).unwrap();
+    let error = model(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("is not what its checksum says"), "{error}");
 }
 
 #[test]

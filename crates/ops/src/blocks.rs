@@ -2,7 +2,7 @@
 //!
 //! All these types are the same thing written in another way: a block has groups of 16 or 32 numbers, and a number is
 //! `scale · code + minimum` of its group, where the code is a small integer. In the types with a fixed table of 16 values
-//! (IQ4_NL, IQ4_XS, MXFP4) the code is the table's entry. The formulas are those of ggml's `dequantize_row_*`. The tests
+//! (IQ4_NL, IQ4_XS, MXFP4) the table's entry takes the code's place. The formulas are those of ggml's `dequantize_row_*`. The tests
 //! compare the numbers with candle's and gguf-py's.
 
 use candle_core::quantized::GgmlDType;
@@ -64,6 +64,8 @@ struct Form {
     is_short: bool,
     /// Whether groups have minima.
     has_minima: bool,
+    /// What codes from 0 to 15 stand for, where it is not themselves.
+    values: Option<&'static [i8; 16]>,
     open: fn(&[u8], &mut Opened),
 }
 
@@ -97,6 +99,7 @@ macro_rules! form {
             group: $group,
             is_short: $is_short,
             has_minima: $has_minima,
+            values: None,
             open: $open,
         }
     };
@@ -194,27 +197,33 @@ static FORMS: [Form; 15] = [
         to.scales[..8].fill(d);
         to.codes.iter_mut().zip(&bytes[4..]).for_each(|(code, byte)| *code = signed(*byte));
     }),
-    form!(20, "IQ4_NL", None, 32 / 18, 32, false, false, |bytes, to| {
-        nibbles(&bytes[2..], &mut to.codes);
-        looked_up(&NONLINEAR, &mut to.codes[..32]);
-        to.scales[0] = half(bytes, 0);
-    }),
-    form!(23, "IQ4_XS", None, 256 / 136, 32, false, false, |bytes, to| {
-        let (d, high, low, codes) = (half(bytes, 0), &bytes[2..4], &bytes[4..8], &bytes[8..]);
-        for group in 0..8 {
-            // Six bits of each scale: four of them in a nibble of `low`, two in `high`.
-            let four = low[group / 2] >> (4 * (group % 2)) & 15;
-            let two = high[group / 4] >> (2 * (group % 4)) & 3;
-            to.scales[group] = d * (f32::from(four | two << 4) - 32.0);
-            nibbles(&codes[16 * group..], &mut to.codes[32 * group..]);
-        }
-        looked_up(&NONLINEAR, &mut to.codes);
-    }),
-    form!(39, "MXFP4", None, 32 / 17, 32, false, false, |bytes, to| {
-        to.scales[0] = half_of_e8m0(bytes[0]);
-        nibbles(&bytes[1..], &mut to.codes);
-        looked_up(&E2M1_DOUBLED, &mut to.codes[..32]);
-    }),
+    Form {
+        values: Some(&NONLINEAR),
+        ..form!(20, "IQ4_NL", None, 32 / 18, 32, true, false, |bytes, to| {
+            nibbles(&bytes[2..], &mut to.codes);
+            to.scales[0] = half(bytes, 0);
+        })
+    },
+    Form {
+        values: Some(&NONLINEAR),
+        ..form!(23, "IQ4_XS", None, 256 / 136, 32, true, false, |bytes, to| {
+            let (d, high, low, codes) = (half(bytes, 0), &bytes[2..4], &bytes[4..8], &bytes[8..]);
+            for group in 0..8 {
+                // Six bits of each scale: four of them in a nibble of `low`, two in `high`.
+                let four = low[group / 2] >> (4 * (group % 2)) & 15;
+                let two = high[group / 4] >> (2 * (group % 4)) & 3;
+                to.scales[group] = d * (f32::from(four | two << 4) - 32.0);
+                nibbles(&codes[16 * group..], &mut to.codes[32 * group..]);
+            }
+        })
+    },
+    Form {
+        values: Some(&E2M1_DOUBLED),
+        ..form!(39, "MXFP4", None, 32 / 17, 32, true, false, |bytes, to| {
+            to.scales[0] = half_of_e8m0(bytes[0]);
+            nibbles(&bytes[1..], &mut to.codes);
+        })
+    },
 ];
 
 impl Blocks {
@@ -260,6 +269,11 @@ impl Blocks {
         self.0.has_minima
     }
 
+    /// What codes from 0 to 15 stand for, where it is not themselves.
+    pub(crate) fn values(self) -> Option<&'static [i8; 16]> {
+        self.0.values
+    }
+
     pub(crate) fn open(self, bytes: &[u8], to: &mut Opened) {
         (self.0.open)(bytes, to);
     }
@@ -276,6 +290,11 @@ impl Blocks {
         let mut opened = Opened::new();
         for (block, out) in bytes.chunks_exact(self.bytes()).zip(out.chunks_exact_mut(self.numbers())) {
             self.open(block, &mut opened);
+            if let Some(values) = self.values() {
+                for code in &mut opened.codes[..self.numbers()] {
+                    *code = values[usize::from(code.cast_unsigned() & 15)];
+                }
+            }
             let parts = opened.codes.chunks_exact(self.group()).zip(opened.scales.iter().zip(opened.minima));
             for (out, (codes, (scale, least))) in out.chunks_exact_mut(self.group()).zip(parts) {
                 if self.has_minima() {
@@ -308,13 +327,6 @@ fn half(bytes: &[u8], at: usize) -> f32 {
 
 fn signed(byte: u8) -> i8 {
     i8::from_le_bytes([byte])
-}
-
-/// Replaces codes of four bits by a table's values.
-fn looked_up(table: &[i8; 16], codes: &mut [i8]) {
-    for code in codes {
-        *code = table[usize::from(code.cast_unsigned() & 15)];
-    }
 }
 
 /// Half of 2^(e − 127): the scale of codes that are doubled, a denormal number for e of 0 and 1. 255 is NaN by the format's
@@ -507,5 +519,8 @@ mod tests {
             }
             assert!(Blocks(form).not_finite(&bytes).is_some(), "{:?}", form.name);
         }
+        // NaN whatever the codes are, where ggml would have 0.
+        let bytes = [&[255][..], &[0; 16]].concat();
+        assert!(Blocks::from_ggml(39).unwrap().not_finite(&bytes).is_some_and(f32::is_nan));
     }
 }

@@ -27,8 +27,21 @@ pub(crate) struct Packed {
     width: usize,
     /// Rows of a group.
     group: usize,
+    /// The numbers that codes of four bits stand for.
+    values: Row<f32>,
     groups: Groups,
 }
+
+/// Codes are signed bytes.
+const SIGNED: u8 = 0;
+/// Codes of four bits are numbers from 0 to 15.
+const SHORT: u8 = 1;
+/// Codes of four bits are places in a table.
+const TABLE: u8 = 2;
+
+/// What codes of four bits stand for where there is no table.
+const NUMBERS: Row<f32> =
+    [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0];
 
 /// A group of a panel's rows: C rows of codes, with M rows of minima. One after the other, so that a product reads one
 /// stream; where a line of the cache starts, so that no vector takes two.
@@ -40,11 +53,13 @@ struct Group<const C: usize, const M: usize> {
     codes: [Row<u8>; C],
 }
 
-/// Panel, group. Short codes are 0 … 15, two rows to a byte, the first in its low half; others are signed.
+/// Panel, group. Short codes are 0 … 15, two rows to a byte, the first in its low half, so are those of a table; others are
+/// signed.
 #[derive(Debug)]
 enum Groups {
     Short32(Vec<Group<16, 1>>),
     Short16(Vec<Group<8, 1>>),
+    Table32(Vec<Group<16, 0>>),
     Signed32(Vec<Group<32, 0>>),
     Signed32Least(Vec<Group<32, 1>>),
     Signed16(Vec<Group<16, 0>>),
@@ -54,18 +69,20 @@ impl Packed {
     /// Lays out `width` rows of blocks, each the `inner` numbers of a column; none where there is no layout for them.
     pub(crate) fn new(bytes: &[u8], blocks: Blocks, inner: usize, width: usize) -> Option<Self> {
         let of = (bytes, blocks, inner, width);
+        let values = blocks.values().map(|values| values.map(f32::from));
         let groups = match (blocks.is_short(), blocks.group(), blocks.has_minima()) {
-            (true, 32, true) => Groups::Short32(laid_out(of)),
-            (true, 16, true) => Groups::Short16(laid_out(of)),
+            (true, 32, true) if values.is_none() => Groups::Short32(laid_out(of)),
+            (true, 16, true) if values.is_none() => Groups::Short16(laid_out(of)),
+            (true, 32, false) => Groups::Table32(laid_out(of)),
             (false, 32, false) => Groups::Signed32(laid_out(of)),
             (false, 32, true) => Groups::Signed32Least(laid_out(of)),
             (false, 16, false) => Groups::Signed16(laid_out(of)),
             _ => return None,
         };
-        Some(Self { inner, width, group: blocks.group(), groups })
+        Some(Self { inner, width, group: blocks.group(), values: values.unwrap_or(NUMBERS), groups })
     }
 
-    fn column_of<const C: usize, const M: usize, const SHORT: bool>(
+    fn column_of<const C: usize, const M: usize, const KIND: u8>(
         &self,
         groups: &[Group<C, M>],
         j: usize,
@@ -79,12 +96,12 @@ impl Packed {
                 None => code * scales[j],
             };
             for row in codes {
-                let [first, second] = match SHORT {
-                    true => [row[j] & 15, row[j] >> 4].map(f32::from),
-                    false => [f32::from(row[j].cast_signed()), 0.0],
+                let [first, second] = match KIND {
+                    SIGNED => [f32::from(row[j].cast_signed()), 0.0],
+                    _ => [row[j] & 15, row[j] >> 4].map(|code| self.values[usize::from(code)]),
                 };
                 column.push(of_group(first));
-                if SHORT {
+                if KIND != SIGNED {
                     column.push(of_group(second));
                 }
             }
@@ -131,11 +148,12 @@ impl Product for Packed {
 
     fn column(&self, j: usize) -> Vec<f32> {
         match &self.groups {
-            Groups::Short32(groups) => self.column_of::<_, _, true>(groups, j),
-            Groups::Short16(groups) => self.column_of::<_, _, true>(groups, j),
-            Groups::Signed32(groups) => self.column_of::<_, _, false>(groups, j),
-            Groups::Signed32Least(groups) => self.column_of::<_, _, false>(groups, j),
-            Groups::Signed16(groups) => self.column_of::<_, _, false>(groups, j),
+            Groups::Short32(groups) => self.column_of::<_, _, SHORT>(groups, j),
+            Groups::Short16(groups) => self.column_of::<_, _, SHORT>(groups, j),
+            Groups::Table32(groups) => self.column_of::<_, _, TABLE>(groups, j),
+            Groups::Signed32(groups) => self.column_of::<_, _, SIGNED>(groups, j),
+            Groups::Signed32Least(groups) => self.column_of::<_, _, SIGNED>(groups, j),
+            Groups::Signed16(groups) => self.column_of::<_, _, SIGNED>(groups, j),
         }
     }
 
@@ -209,6 +227,8 @@ impl WithSimd for Part<'_> {
 trait Widen<S: Simd>: Copy {
     /// Two rows of codes of four bits.
     fn short<const V: usize>(self, simd: S, codes: &Row<u8>) -> [[S::f32s; V]; 2];
+    /// Two rows of codes of four bits that stand for the values of a table.
+    fn table<const V: usize>(self, simd: S, codes: &Row<u8>, values: &Row<f32>) -> [[S::f32s; V]; 2];
     /// A row of signed codes.
     fn signed<const V: usize>(self, simd: S, codes: &Row<u8>) -> [S::f32s; V];
 }
@@ -236,6 +256,14 @@ impl<S: Simd> Widen<S> for Plain {
     }
 
     #[inline(always)]
+    fn table<const V: usize>(self, _: S, codes: &Row<u8>, values: &Row<f32>) -> [[S::f32s; V]; 2] {
+        [
+            loaded::<S, V>(&codes.map(|code| values[usize::from(code & 15)])),
+            loaded::<S, V>(&codes.map(|code| values[usize::from(code >> 4)])),
+        ]
+    }
+
+    #[inline(always)]
     fn signed<const V: usize>(self, _: S, codes: &Row<u8>) -> [S::f32s; V] {
         loaded::<S, V>(&codes.map(|code| f32::from(code.cast_signed())))
     }
@@ -243,21 +271,27 @@ impl<S: Simd> Widen<S> for Plain {
 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
-    use super::{Row, Widen};
+    use super::{NUMBERS, Row, Widen};
     use pulp::x86::{V3, V4};
     use pulp::{Simd, cast};
     use std::arch::x86_64::{__m128i, __m256, __m512};
 
-    /// The number that every code of four bits stands for.
-    const NUMBERS: [f32; 16] =
-        [0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 13.0, 14.0, 15.0];
-
     impl Widen<V4> for V4 {
         #[inline(always)]
-        fn short<const V: usize>(self, _: V4, codes: &Row<u8>) -> [[<V4 as Simd>::f32s; V]; 2] {
+        fn short<const V: usize>(self, simd: V4, codes: &Row<u8>) -> [[<V4 as Simd>::f32s; V]; 2] {
+            self.table(simd, codes, &NUMBERS)
+        }
+
+        #[inline(always)]
+        fn table<const V: usize>(
+            self,
+            _: V4,
+            codes: &Row<u8>,
+            values: &Row<f32>,
+        ) -> [[<V4 as Simd>::f32s; V]; 2] {
             let avx = self.avx512f;
             // A permutation looks at the low four bits of an index alone.
-            let numbers: __m512 = cast(NUMBERS);
+            let numbers: __m512 = cast(*values);
             let low = avx._mm512_cvtepu8_epi32(cast::<_, __m128i>(*codes));
             let high = avx._mm512_srli_epi32::<4>(low);
             let first = cast(avx._mm512_permutexvar_ps(low, numbers));
@@ -286,6 +320,31 @@ mod x86 {
                 let high = avx2._mm256_srli_epi32::<4>(wide);
                 *first = cast::<__m256, _>(avx._mm256_cvtepi32_ps(low));
                 *second = cast::<__m256, _>(avx._mm256_cvtepi32_ps(high));
+            }
+            rows
+        }
+
+        #[inline(always)]
+        fn table<const V: usize>(
+            self,
+            _: V3,
+            codes: &Row<u8>,
+            values: &Row<f32>,
+        ) -> [[<V3 as Simd>::f32s; V]; 2] {
+            let (avx, avx2) = (self.avx, self.avx2);
+            let [low, high]: [__m256; 2] = cast(*values);
+            // A permutation looks at the low three bits of an index, and a blend at the sign: the fourth bit there.
+            let value = |index| {
+                let both = [low, high].map(|half| avx2._mm256_permutevar8x32_ps(half, index));
+                let fourth = avx._mm256_castsi256_ps(avx2._mm256_slli_epi32::<28>(index));
+                cast::<__m256, <V3 as Simd>::f32s>(avx._mm256_blendv_ps(both[0], both[1], fourth))
+            };
+            let mut rows = [[cast::<[f32; 8], <V3 as Simd>::f32s>([0.0; 8]); V]; 2];
+            let [first, second] = &mut rows;
+            for (v, (first, second)) in first.iter_mut().zip(second).enumerate() {
+                let wide = avx2._mm256_cvtepu8_epi32(half(codes, v));
+                *first = value(wide);
+                *second = value(avx2._mm256_srli_epi32::<4>(wide));
             }
             rows
         }
@@ -324,16 +383,17 @@ impl Part<'_> {
     #[inline(always)]
     fn by_vectors<S: Simd, W: Widen<S>, const V: usize>(self, simd: S, widen: W) {
         match &self.weight.groups {
-            Groups::Short32(groups) => self.by_groups::<S, W, V, 16, 1, true>(simd, widen, groups),
-            Groups::Short16(groups) => self.by_groups::<S, W, V, 8, 1, true>(simd, widen, groups),
-            Groups::Signed32(groups) => self.by_groups::<S, W, V, 32, 0, false>(simd, widen, groups),
-            Groups::Signed32Least(groups) => self.by_groups::<S, W, V, 32, 1, false>(simd, widen, groups),
-            Groups::Signed16(groups) => self.by_groups::<S, W, V, 16, 0, false>(simd, widen, groups),
+            Groups::Short32(groups) => self.by_groups::<S, W, V, 16, 1, SHORT>(simd, widen, groups),
+            Groups::Short16(groups) => self.by_groups::<S, W, V, 8, 1, SHORT>(simd, widen, groups),
+            Groups::Table32(groups) => self.by_groups::<S, W, V, 16, 0, TABLE>(simd, widen, groups),
+            Groups::Signed32(groups) => self.by_groups::<S, W, V, 32, 0, SIGNED>(simd, widen, groups),
+            Groups::Signed32Least(groups) => self.by_groups::<S, W, V, 32, 1, SIGNED>(simd, widen, groups),
+            Groups::Signed16(groups) => self.by_groups::<S, W, V, 16, 0, SIGNED>(simd, widen, groups),
         }
     }
 
     #[inline(always)]
-    fn by_groups<S: Simd, W: Widen<S>, const V: usize, const C: usize, const M: usize, const SHORT: bool>(
+    fn by_groups<S: Simd, W: Widen<S>, const V: usize, const C: usize, const M: usize, const KIND: u8>(
         mut self,
         simd: S,
         widen: W,
@@ -351,7 +411,7 @@ impl Part<'_> {
                 let at = At { panel, strip, sums, groups };
                 macro_rules! rows {
                     ($p:literal, $r:expr) => {
-                        self.rows::<S, W, V, $p, { $r }, C, M, SHORT>(simd, widen, at, out)
+                        self.rows::<S, W, V, $p, { $r }, C, M, KIND>(simd, widen, at, out)
                     };
                 }
                 panel += match (out.len(), panels - panel) {
@@ -381,7 +441,7 @@ impl Part<'_> {
         const R: usize,
         const C: usize,
         const M: usize,
-        const SHORT: bool,
+        const KIND: u8,
     >(
         &self,
         simd: S,
@@ -389,7 +449,7 @@ impl Part<'_> {
         At { panel, strip, sums, groups }: At<'_, C, M>,
         out: &mut [&mut [f32]],
     ) -> usize {
-        let count = sums.len();
+        let (count, values) = (sums.len(), self.weight.values);
         let mut tile = [[[simd.splat_f32s(0.0); V]; P]; R];
         let mut panels: [&[Group<C, M>]; P] = [&[]; P];
         for (p, panels) in panels.iter_mut().enumerate() {
@@ -403,8 +463,11 @@ impl Part<'_> {
             }
             for i in 0..C {
                 for (p, group) in here.iter().enumerate() {
-                    if SHORT {
-                        let rows = widen.short::<V>(simd, &group.codes[i]);
+                    if KIND != SIGNED {
+                        let rows = match KIND {
+                            TABLE => widen.table::<V>(simd, &group.codes[i], &values),
+                            _ => widen.short::<V>(simd, &group.codes[i]),
+                        };
                         for (row, x) in rows.iter().zip(&x[2 * i..2 * i + 2]) {
                             add::<S, V, P, R>(simd, &mut part, p, x, row);
                         }
@@ -474,9 +537,9 @@ fn add<S: Simd, const V: usize, const P: usize, const R: usize>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blocks::random_blocks;
     use crate::product::products;
     use crate::testing::{noise, numbers};
-    use candle_core::quantized::{GgmlDType, QTensor};
 
     /// A weight whose parts are computed in a certain way.
     struct Through<'p> {
@@ -503,17 +566,19 @@ mod tests {
         }
     }
 
-    /// Codes of four bits and of eight, with minima and without, by every instruction set there is: the best is what
-    /// [`run`] takes, and others would go untested here.
+    /// Codes of four bits, of a table and of eight, with minima and without, by every instruction set there is: the best
+    /// is what [`run`] takes, and others would go untested here.
     #[test]
     fn every_instruction_set_gives_the_same_products() {
         let (rows, inner, width) = (9, 512, 83);
-        let x = numbers(&noise((rows, inner), 3));
         let bias = numbers(&noise(width, 4));
-        for dtype in [GgmlDType::Q4_0, GgmlDType::Q4_1, GgmlDType::Q8_0, GgmlDType::Q5_1, GgmlDType::Q6K] {
-            let full = QTensor::quantize(&noise((width, inner), 1), dtype).unwrap();
-            let packed =
-                Packed::new(&full.data().unwrap(), Blocks::of(dtype).unwrap(), inner, width).unwrap();
+        for name in ["Q4_0", "Q4_1", "Q8_0", "Q5_1", "Q6_K", "Q2_K", "IQ4_NL", "IQ4_XS", "MXFP4"] {
+            let blocks = Blocks::all().find(|blocks| blocks.name() == name).unwrap();
+            let bytes = random_blocks(blocks, width * inner / blocks.numbers());
+            let packed = Packed::new(&bytes, blocks, inner, width).unwrap();
+            // Weights are large, so x is small.
+            let largest = blocks.widen(&bytes).iter().fold(0f32, |most, x| most.max(x.abs()));
+            let x: Vec<f32> = numbers(&noise((rows, inner), 3)).iter().map(|x| x / largest).collect();
             type Way = fn(Part<'_>);
             let mut ways: Vec<(&str, Way)> = vec![
                 ("best", |part| run(part)),
@@ -551,7 +616,7 @@ mod tests {
                     for (name, ours) in &ways {
                         let ours = f64::from(ours[r * width + j]);
                         // 512 products of numbers below 1.
-                        assert!((ours - right).abs() < 2e-5, "{dtype:?} by {name}: {ours} is not {right}");
+                        assert!((ours - right).abs() < 2e-5, "{blocks:?} by {name}: {ours} is not {right}");
                     }
                 }
             }

@@ -2,8 +2,8 @@
 //! believed.
 //!
 //! An archive says everything twice: before each member's data, and in a directory at its end. Here both
-//! must say the same, members must lie one after another from the first byte to the directory, and every
-//! checksum must be right. What other programs allow besides (comments, gaps, encryption, links, folders)
+//! must say the same, members must lie one after another from the first byte to the directory, and the
+//! checksum of everything that is read must be right. What other programs allow besides (comments, gaps, encryption, links, folders)
 //! no file of tensors has, and is refused.
 
 use super::DataFile;
@@ -73,7 +73,7 @@ const SIZES_AFTER: u16 = 1 << 3;
 /// That, how hard it was compressed, and UTF-8 names.
 const KNOWN_FLAGS: u16 = SIZES_AFTER | 0b110 | 1 << 11;
 
-/// Reads and checks the directory of an archive, and the checksums of what is not compressed.
+/// Reads and checks the directory of an archive. Checksums are not checked here ([`check_sums`], [`Member::read`]).
 ///
 /// # Errors
 /// When anything is malformed, or the two accounts of a member differ.
@@ -118,15 +118,21 @@ pub fn members(file: &DataFile) -> Result<Vec<Member>> {
     if unpacked.fold(0, u64::saturating_add) > most {
         return Err(bad("archive", format!("its compressed members unpack to more than {most} bytes")));
     }
-    let members: Vec<Member> = listed.into_iter().map(|one| one.member).collect();
+    Ok(listed.into_iter().map(|one| one.member).collect())
+}
+
+/// Checks the members that are not compressed against their checksums: reads the whole archive.
+///
+/// # Errors
+/// When one is damaged, or cannot be read.
+pub fn check_sums(file: &DataFile, members: &[Member]) -> Result<()> {
     // A model's members have gigabytes, and all cores read them; few bytes are not worth waking a thread.
     let is_stored = |member: &&Member| !member.is_compressed;
     if file.len() > ALL_CORES {
-        members.par_iter().filter(is_stored).try_for_each(|member| check_sum(file, member))?;
+        members.par_iter().filter(is_stored).try_for_each(|member| check_sum(file, member))
     } else {
-        members.iter().filter(is_stored).try_for_each(|member| check_sum(file, member))?;
+        members.iter().filter(is_stored).try_for_each(|member| check_sum(file, member))
     }
-    Ok(members)
 }
 
 /// Where the directory starts, how long it is and how many members it has.
@@ -344,15 +350,18 @@ fn check_sum(file: &DataFile, member: &Member) -> Result<()> {
     if hasher.finalize() == member.crc {
         return Ok(());
     }
-    Err(Error::file(file.path(), &member.name, "is not what its checksum says: the file is damaged"))
+    Err(damaged(file, member))
+}
+
+fn damaged(file: &DataFile, member: &Member) -> Error {
+    Error::file(file.path(), &member.name, "is not what its checksum says: the file is damaged")
 }
 
 impl Member {
-    /// Reads it whole, if it has no more than `most` bytes; checks it if it is compressed (what is not,
-    /// has been checked).
+    /// Reads it whole, if it has no more than `most` bytes, and checks it.
     ///
     /// # Errors
-    /// When it is larger, cannot be read, or does not unpack to what it is said to.
+    /// When it is larger, damaged, cannot be read, or does not unpack to what it is said to.
     pub fn read(&self, file: &DataFile, most: u64) -> Result<Vec<u8>> {
         let bad = |problem: String| Error::file(file.path(), &self.name, problem);
         if self.size > most || self.stored > most {
@@ -364,7 +373,7 @@ impl Member {
         let mut bytes = vec![0; usize::try_from(self.stored).unwrap_or(usize::MAX)];
         file.read_at(&mut bytes, self.offset)?;
         if !self.is_compressed {
-            return Ok(bytes);
+            return if crc32fast::hash(&bytes) == self.crc { Ok(bytes) } else { Err(damaged(file, self)) };
         }
         let mut unpacked = Vec::with_capacity(usize::try_from(self.size).unwrap_or(0));
         let mut decoder = flate2::read::DeflateDecoder::new(bytes.as_slice()).take(self.size + 1);

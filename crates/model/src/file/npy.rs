@@ -26,6 +26,7 @@ pub fn entry(file: &DataFile, name: &str) -> Result<Entry> {
 /// When the archive or a header in it is malformed.
 pub fn of_archive(file: DataFile) -> Result<Vec<(DataFile, Vec<Entry>)>> {
     let members = archive::members(&file)?;
+    archive::check_sums(&file, &members)?;
     if members.is_empty() {
         return Err(Error::file(file.path(), "archive", "holds nothing"));
     }

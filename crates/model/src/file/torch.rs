@@ -16,17 +16,13 @@ const MAX_PICKLE: u64 = 4 << 20;
 /// Beside the pickle and the numbers: versions, and what tells one saved file from another.
 const OTHERS: [&str; 4] = ["version", ".format_version", ".storage_alignment", ".data/serialization_id"];
 
-/// The tensors of a file.
+/// The tensors of a file. Their numbers are not read, nor are their checksums checked ([`check_sums`]).
 ///
 /// # Errors
 /// When it is neither such an archive nor such pickles, or holds anything but a dictionary of tensors.
 pub fn entries(file: &DataFile) -> Result<Vec<Entry>> {
     let bad = |field: &str, problem: String| Error::file(file.path(), field, problem);
-    let mut start = [0; 1];
-    if !file.is_empty() {
-        file.read_at(&mut start, 0)?;
-    }
-    if start == [0x80] {
+    if is_pickle(file)? {
         return legacy(file);
     }
     let members = archive::members(file)?;
@@ -75,6 +71,23 @@ pub fn entries(file: &DataFile) -> Result<Vec<Entry>> {
         placed(name, tensor, data).map_err(|problem| bad(name, problem))
     };
     tensors.iter().map(entry).collect()
+}
+
+/// Checks the numbers of a file against its checksums: reads all of it. The format before version 1.6 has none.
+///
+/// # Errors
+/// When the file is damaged.
+pub fn check_sums(file: &DataFile) -> Result<()> {
+    if is_pickle(file)? { Ok(()) } else { archive::check_sums(file, &archive::members(file)?) }
+}
+
+/// Whether a file starts as a pickle does, and not as an archive.
+fn is_pickle(file: &DataFile) -> Result<bool> {
+    let mut start = [0; 1];
+    if !file.is_empty() {
+        file.read_at(&mut start, 0)?;
+    }
+    Ok(start == [0x80])
 }
 
 /// The tensors of a file in the format before version 1.6: pickles, then each storage's count in eight bytes and its numbers.

@@ -227,6 +227,7 @@ impl Weights {
     pub fn from_torch(path: &Path) -> Result<Self> {
         let file = DataFile::open(path)?;
         let entries = torch::entries(&file)?;
+        torch::check_sums(&file)?;
         Self::from_parts(vec![(file, entries)])
     }
 

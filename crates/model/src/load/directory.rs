@@ -24,8 +24,9 @@ pub(super) fn load(folder: &Path, options: &LoadOptions) -> Result<Parts> {
         return Err(recognise::quantised_error(folder, &method));
     }
     let text_keys = text_keys.with_defaults(format.defaults());
-    let (weights, weight_files) = weight_files::read(folder)?;
-    let weights = weights.keeping(options.weights);
+    let weight_files = weight_files::read(folder)?;
+    weight_files.check_sums()?;
+    let weights = weight_files.weights.keeping(options.weights);
     recognise::tensors(&weights, folder)?;
     let config = format.config(&text_keys, &weights)?;
     let vocab = config.vocab;
@@ -35,7 +36,7 @@ pub(super) fn load(folder: &Path, options: &LoadOptions) -> Result<Parts> {
     let decoder = decoder?;
     options.weights.check(&weights, folder)?;
     let mut files = vec![config_path];
-    files.extend(weight_files);
+    files.extend(weight_files.paths);
     files.extend(tokenizer_files.iter().flat_map(TokenizerFiles::paths).cloned());
     let chat_template = chat_template(folder).map(|(template, own)| {
         files.extend(own);

@@ -15,21 +15,52 @@ struct Form {
     index: &'static str,
     /// Reads the header of a file.
     entries: fn(&DataFile) -> Result<Vec<Entry>>,
+    /// Checks the checksums of a file, where the format has them; this reads the whole file.
+    check_sums: fn(&DataFile) -> Result<()>,
 }
 
 /// The first of these files that is there is read: safetensors, since they need no check of a pickle, then what torch.save
 /// wrote.
 const FORMS: [Form; 2] = [
-    Form { whole: "model.safetensors", index: "model.safetensors.index.json", entries: safetensors::entries },
-    Form { whole: "pytorch_model.bin", index: "pytorch_model.bin.index.json", entries: torch::entries },
+    Form {
+        whole: "model.safetensors",
+        index: "model.safetensors.index.json",
+        entries: safetensors::entries,
+        check_sums: |_| Ok(()),
+    },
+    Form {
+        whole: "pytorch_model.bin",
+        index: "pytorch_model.bin.index.json",
+        entries: torch::entries,
+        check_sums: torch::check_sums,
+    },
 ];
 
-/// Reads the headers of a directory's weight files; gives the tensors, and the paths of the files.
+/// The weight files of a directory, of which the headers were read.
+pub(super) struct WeightFiles {
+    /// Their tensors.
+    pub(super) weights: Weights,
+    /// Their paths, in order.
+    pub(super) paths: Vec<PathBuf>,
+    check_sums: fn(&DataFile) -> Result<()>,
+}
+
+impl WeightFiles {
+    /// Checks the files' checksums, where the format has them; this reads whole files.
+    ///
+    /// # Errors
+    /// When a file is damaged.
+    pub(super) fn check_sums(&self) -> Result<()> {
+        self.paths.iter().try_for_each(|path| (self.check_sums)(&DataFile::open(path)?))
+    }
+}
+
+/// Reads the headers of a directory's weight files.
 ///
 /// # Errors
 /// When there are no weights, a file is malformed or leads out of the folder, or an index and its shards disagree.
-pub(super) fn read(folder: &Path) -> Result<(Weights, Vec<PathBuf>)> {
-    for Form { whole, index, entries } in FORMS {
+pub(super) fn read(folder: &Path) -> Result<WeightFiles> {
+    for Form { whole, index, entries, check_sums } in FORMS {
         let whole = folder.join(whole);
         let index = folder.join(index);
         let files = if is_there(&whole) {
@@ -44,7 +75,7 @@ pub(super) fn read(folder: &Path) -> Result<(Weights, Vec<PathBuf>)> {
             continue;
         };
         let paths = files.iter().map(|(file, _)| file.path().into()).collect();
-        return Ok((Weights::from_parts(files)?, paths));
+        return Ok(WeightFiles { weights: Weights::from_parts(files)?, paths, check_sums });
     }
     let [first, second] = &FORMS;
     let problem = format!("is missing, and so are {}, {} and {}", first.index, second.whole, second.index);
