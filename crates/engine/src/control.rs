@@ -75,9 +75,11 @@ impl ControlVector {
         match text(ARCHITECTURE)?.as_deref() {
             Some(CONTROL_VECTOR) => {}
             other => {
-                let problem = format!(
-                    "is of architecture {other:?}, where \"{CONTROL_VECTOR}\" makes a control vector"
-                );
+                let found = match other {
+                    Some(name) => format!("is of architecture {name:?}"),
+                    None => "names no architecture".into(),
+                };
+                let problem = format!("{found}; a control vector is of architecture {CONTROL_VECTOR:?}");
                 return Err(refuse(problem, Some("a model is given as model = … or --model")));
             }
         }

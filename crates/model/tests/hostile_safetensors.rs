@@ -73,8 +73,11 @@ fn header_length() {
     for length in 0..8 {
         common::overwrite(&file, vec![1; length]);
         let name = format!("{length} bytes");
-        verdict
-            .refused(&name, 8, &format!("header length: the file has only {length}"), || load(folder.path()));
+        let said = match length {
+            0 => "this is an empty file".to_owned(),
+            _ => format!("header length: the file has only {length}"),
+        };
+        verdict.refused(&name, 8, &said, || load(folder.path()));
     }
     // A header of 8 MB and one byte in a file that has it.
     common::overwrite(&file, ((8u64 << 20) + 1).to_le_bytes());
@@ -357,7 +360,7 @@ fn index() {
     refused("the map a list", "weight_map: ", r#"{"weight_map": []}"#);
     refused("an empty map", "weight_map: is empty", r#"{"weight_map": {}}"#);
     refused("no JSON", "document: ", "weights");
-    refused("an empty file", "document: ", "");
+    refused("an empty file", "this is an empty file", "");
     refused(
         "a key twice",
         "document: duplicate key \"model.norm.weight\"",
@@ -507,7 +510,7 @@ fn paths() {
     refused("a NUL", "no model \"a\\u{0}b\"", Path::new("a\0b"));
     refused("a name of a megabyte", "no model \"xxxx", Path::new(&"x".repeat(1 << 20)));
     refused("a climbing name", "no model \"../..x/y\"", Path::new("../..x/y"));
-    refused("a folder", "config.json: is missing", folder.path());
+    refused("a folder", "without config.json", folder.path());
     common::overwrite(at("config.json"), config().to_string());
     refused("a folder without weights", "model.safetensors: file: is missing", folder.path());
     common::overwrite(at("pytorch_model.bin"), b"\x80\x02.");
@@ -581,7 +584,11 @@ fn truncated_at_every_byte() {
     for length in 0..bytes.len() {
         common::overwrite(path.join("model.safetensors"), &bytes[..length]);
         let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) + 8;
-        let field = if (length as u64) < header { "header length: " } else { "data: the tensors take" };
+        let field = match length as u64 {
+            0 => "this is an empty file",
+            length if length < header => "header length: ",
+            _ => "the file is truncated",
+        };
         verdict.refused(&format!("{length} bytes"), length as u64, field, || load(&path));
     }
     verdict.check();

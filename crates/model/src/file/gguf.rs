@@ -146,7 +146,8 @@ fn tensor_info(reader: &mut Reader<'_>, alignment: u64) -> Result<Entry> {
         return Err(reader.bad(&name, format!("offset {offset} is not a multiple of {alignment}")));
     }
     if offset.checked_add(bytes).is_none_or(|end| end > reader.file.len()) {
-        return Err(reader.bad(&name, format!("its {bytes} bytes at {offset} pass the end of the file")));
+        return Err(reader
+            .bad(&name, format!("its {bytes} bytes at {offset} pass the end of the file: it is truncated")));
     }
     // GGUF lists the fastest dimension first.
     let shape = dims.iter().rev().map(|&d| usize::try_from(d)).collect::<Result<_, _>>();
@@ -176,7 +177,10 @@ fn place(reader: &Reader<'_>, tensors: &mut [Entry], alignment: u64) -> Result<(
         }
         let sum = start.checked_add(tensor.offset).and_then(|at| Some((at, at.checked_add(tensor.bytes)?)));
         let Some((at, stop)) = sum.filter(|(_, stop)| *stop <= end_of_file) else {
-            let problem = format!("its {} bytes at {} pass the end of the file", tensor.bytes, tensor.offset);
+            let problem = format!(
+                "its {} bytes at {} pass the end of the file: it is truncated",
+                tensor.bytes, tensor.offset
+            );
             return Err(reader.bad(&tensor.name, problem));
         };
         next = pad(tensor.offset + tensor.bytes).unwrap_or(u64::MAX);

@@ -55,7 +55,8 @@ pub fn entries(file: &DataFile) -> Result<Vec<Entry>> {
     }
     if file.len() - start != next {
         let held = file.len() - start;
-        return Err(bad("data", format!("the tensors take {next} bytes, the file holds {held}")));
+        let cut = if held < next { ": the file is truncated, download it again" } else { "" };
+        return Err(bad("data", format!("the tensors take {next} bytes, the file holds {held}{cut}")));
     }
     let entry = |d: Declared| Entry {
         name: d.name,

@@ -131,17 +131,10 @@ fn from_hub(repository: &str) -> Result<Located> {
 
 fn at_path(path: &Path) -> Result<Located> {
     if path.is_dir() {
-        if path.join("config.json").exists() {
-            return Ok(Located::Directory(path.into()));
-        }
-        return Err(Error::file(
-            path,
-            "config.json",
-            "is missing: a model directory holds config.json and model.safetensors",
-        ));
+        return Ok(Located::Directory(path.into()));
     }
     match path.extension().and_then(|e| e.to_str()) {
-        Some("safetensors" | "json") => {
+        Some("safetensors" | "json" | "bin" | "pt" | "pth") => {
             Err(Error::file(path, "type", "is part of a model directory: give the directory itself"))
         }
         _ => Ok(Located::Gguf(path.into())),
