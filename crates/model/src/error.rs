@@ -116,6 +116,14 @@ pub enum Error {
         /// A likely intention.
         hint: Option<String>,
     },
+    /// Weights that do not fit in the memory that is free, or a size of memory that is none.
+    #[error("{problem}")]
+    Memory {
+        /// What was needed and what is free.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
     /// The caller's progress callback asked to stop.
     #[error("interrupted")]
     Cancelled,
@@ -128,7 +136,9 @@ impl Error {
     /// What the user could do about it, if there is something to say beyond the message.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::ModelNotFound { hint, .. } | Self::Fetch { hint, .. } => Some(hint.clone()),
+            Self::ModelNotFound { hint, .. } | Self::Fetch { hint, .. } | Self::Memory { hint, .. } => {
+                Some(hint.clone())
+            }
             Self::Address { hint, .. } => hint.clone(),
             Self::NotOneToken { text, .. } if !text.starts_with(' ') => {
                 Some(format!("words inside a text usually start with a space: {:?}", format!(" {text}")))

@@ -32,20 +32,22 @@ class Model:
     """A loaded language model, shared freely between experiments and threads.
 
     `name` is an alias ("smollm2" is fetched once), a Hugging Face directory, a .gguf file, or owner/name in the
-    Hugging Face cache. `weights` is "full" (float32), "half" or "packed" (as the file has them). `arrays` says what
+    Hugging Face cache. `weights` is "full" (float32), "half" or "packed" (as the file has them), or "auto": full where
+    that fits in the memory that is free, else packed for quantised files and half for 16-bit ones. `arrays` says what
     arrays come back as: "numpy", or "torch" (tensors over the same memory).
 
     `keep` bounds the bytes of earlier experiments' rows that are kept for later ones: a loop over edits that have
     much in common then computes only what is new. 0 keeps nothing.
 
-    Raises InputError when there is no such model, or one that could not be computed exactly.
+    Raises InputError when there is no such model, or one that could not be computed exactly, or whose weights do not fit
+    in memory.
     """
 
     def __init__(
         self,
         name: str = "smollm2",
         *,
-        weights: str | None = None,
+        weights: str | None = "auto",
         keep: int = KEEP,
         arrays: str = "numpy",
         progress: bool | None = None,
@@ -92,6 +94,17 @@ class Model:
     def family(self) -> str:
         """The family: "gpt2", "llama" …"""
         return self._info["family"]
+
+    @property
+    def weights(self) -> str:
+        """How the weights are kept: "full", "half" or "packed"."""
+        return self._info["weights"]
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """Bytes that the weights take as "full", "half" and "packed" (None where the file has nothing to keep so), the
+        form that was "chosen", and what was "free" when the model was opened."""
+        return dict(self._info["memory"])
 
     @property
     def layers(self) -> int:

@@ -7,7 +7,7 @@ use super::options::Verify;
 use super::terminal::Terminal;
 use super::{Loaded, SweepArgs};
 use crate::{
-    Agreement, Cone, Error, Explanation, Model, PreparedSweep, Refused, SweepResult, Verification,
+    Agreement, Cone, Error, Explanation, Model, Precision, PreparedSweep, Refused, SweepResult, Verification,
     cone::Work, heat_map, means_table, table,
 };
 use causalcone_engine::file::{EditRefFile, EditsFile, RunFile, TokenFile};
@@ -66,11 +66,14 @@ pub(super) struct ModelRecord<'a> {
     name: &'a str,
     family: &'a str,
     sha256: &'a str,
+    /// How the weights were kept.
+    weights: Option<Precision>,
 }
 
 impl<'a> ModelRecord<'a> {
     pub(super) fn of(model: &'a Model) -> Result<Self, Failure> {
-        Ok(Self { name: model.name(), family: model.config().family, sha256: model.sha256()? })
+        let weights = model.footprint().chosen;
+        Ok(Self { name: model.name(), family: model.config().family, sha256: model.sha256()?, weights })
     }
 }
 
@@ -86,11 +89,11 @@ pub(super) struct Swept {
 pub(super) fn command(args: &SweepArgs, terminal: &mut Terminal) -> Result<(), Failure> {
     let folder = Folder::claim(&args.out, args.again, Results::Sweep)?;
     let started = Instant::now();
-    let loaded = Loaded::new(&args.file.file, args.file.model.as_deref(), terminal)?;
+    let loaded = Loaded::new(&args.file, terminal)?;
     let load = started.elapsed().as_secs_f64();
     let again =
         format!("causalcone sweep {} --out {} --resume", args.file.file.display(), args.out.display());
-    let how = How { format: args.format, executor: args.memory.executor(), verify: args.verify };
+    let how = How { format: args.format, executor: args.memory.executor(&loaded.model), verify: args.verify };
     let swept = sweep(&loaded, &folder, how, load, &again, terminal)?;
     let drawn = causalcone_report::terminal::render(&swept.map, &terminal.style()).unwrap_or_default();
     terminal.result(&swept.summary, |summary| {

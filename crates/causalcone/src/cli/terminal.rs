@@ -46,14 +46,23 @@ impl Terminal {
         self.json
     }
 
-    /// Loads a model, showing how a download goes.
-    pub(super) fn load(&self, name: &str) -> Result<Model, Failure> {
-        self.load_as(name, Precision::Full)
+    /// Loads a model, showing how a download goes, and says so where its weights do not fit in memory as f32.
+    pub(super) fn load(&self, name: &str, weights: Option<Precision>) -> Result<Model, Failure> {
+        let asked = weights.unwrap_or_default();
+        let model = Model::load_as(name, asked, &|progress| self.progress(progress));
+        self.clear();
+        let model = model?;
+        let footprint = model.footprint();
+        if asked == Precision::Auto && footprint.chosen != Some(Precision::Full) {
+            self.note(&format!("memory: {footprint}"));
+        }
+        Ok(model)
     }
 
-    /// The same, its weights kept as a file asks.
-    pub(super) fn load_as(&self, name: &str, precision: Precision) -> Result<Model, Failure> {
-        let model = Model::load_as(name, precision, &|progress| self.progress(progress));
+    /// Opens a model without reading its weights, showing how a download goes.
+    pub(super) fn open(&self, name: &str, weights: Option<Precision>) -> Result<Model, Failure> {
+        let asked = weights.unwrap_or_default();
+        let model = Model::open(name, asked, &|progress| self.progress(progress));
         self.clear();
         Ok(model?)
     }

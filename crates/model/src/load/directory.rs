@@ -1,6 +1,6 @@
 //! A model in a folder, in Hugging Face's layout: config.json, safetensors, tokenizer.json.
 
-use super::{Parts, inside, is_there};
+use super::{LazyDecoder, Parts, beside, inside, is_there};
 use crate::chat::ChatTemplate;
 use crate::file::keys::Keys;
 use crate::file::{DataFile, Precision, Weights, json};
@@ -10,13 +10,13 @@ use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-pub(super) fn load(folder: &Path, precision: Precision) -> Result<Parts> {
+pub(super) fn load(folder: &Path, precision: Precision, now: bool) -> Result<Parts> {
     let config_path = folder.join("config.json");
     inside(folder, &config_path)?;
     let keys = Keys::from_json(&config_path, &DataFile::open(&config_path)?.read_all(4 << 20)?)?;
     let format = families::for_hugging_face(&keys)?;
     let shards = weight_files(folder)?;
-    let weights = Weights::from_safetensors(&shards)?.keeping(precision);
+    let weights = Weights::from_safetensors(&shards)?;
     let config = format.config(&keys, &weights)?;
     let tokenizer_path = folder.join("tokenizer.json");
     let has_tokenizer = is_there(&tokenizer_path);
@@ -25,15 +25,13 @@ pub(super) fn load(folder: &Path, precision: Precision) -> Result<Parts> {
     let tokenizer_files: Vec<PathBuf> =
         tokenizer_files.into_iter().filter(|file| has_tokenizer && is_there(file)).collect();
     tokenizer_files.iter().try_for_each(|file| inside(folder, file))?;
-    let (decoder, tokenizer) = rayon::join(
-        || format.load(config, &weights),
-        || has_tokenizer.then(|| Tokenizer::from_json(&tokenizer_path)).transpose(),
-    );
+    let decoder = LazyDecoder::new(folder, format, config, weights, precision)?;
+    let (loaded, tokenizer) =
+        beside(&decoder, now, || has_tokenizer.then(|| Tokenizer::from_json(&tokenizer_path)).transpose());
     let mut files = vec![config_path];
     files.extend(shards);
     files.extend(tokenizer_files);
-    let decoder = decoder?;
-    precision.check(&weights, folder)?;
+    loaded?;
     let (chat_template, of_chat) = chat_template(folder)?;
     files.extend(of_chat);
     let tokenizer = tokenizer?;

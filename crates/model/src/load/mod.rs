@@ -5,9 +5,13 @@
 
 mod directory;
 mod gguf;
+mod lazy;
+mod size;
+
+pub(crate) use lazy::{LazyDecoder, Outline};
+pub use size::Footprint;
 
 use crate::chat::ChatTemplate;
-use crate::decoder::Decoder;
 use crate::file::Precision;
 use crate::store::Located;
 use crate::tokenizer::Tokenizer;
@@ -17,18 +21,27 @@ use std::path::{Path, PathBuf};
 /// What a model is made of.
 pub(crate) struct Parts {
     pub(crate) files: Vec<PathBuf>,
-    pub(crate) decoder: Decoder,
+    pub(crate) decoder: LazyDecoder,
     pub(crate) tokenizer: Option<Tokenizer>,
     pub(crate) chat_template: Option<ChatTemplate>,
     pub(crate) ends: Vec<u32>,
 }
 
-/// Loads the model that was found.
-pub(crate) fn load(located: Located, precision: Precision) -> Result<Parts> {
+/// Opens the model that was found, and reads its weights if `now` says so.
+pub(crate) fn load(located: Located, precision: Precision, now: bool) -> Result<Parts> {
     match located {
-        Located::Gguf(path) => gguf::load(path, precision),
-        Located::Directory(path) => directory::load(&path, precision),
+        Located::Gguf(path) => gguf::load(path, precision, now),
+        Located::Directory(path) => directory::load(&path, precision, now),
     }
+}
+
+/// Reads the weights of a decoder if `now` says so, and meanwhile what else takes time: the tokenizer.
+pub(crate) fn beside<T: Send>(
+    decoder: &LazyDecoder,
+    now: bool,
+    other: impl FnOnce() -> Result<T> + Send,
+) -> (Result<()>, Result<T>) {
+    rayon::join(|| if now { decoder.get().map(|_| ()) } else { Ok(()) }, other)
 }
 
 /// Whether there is something of that name, be it a link that leads nowhere.
