@@ -137,6 +137,7 @@ impl Model {
             "parameters": config.parameters(), "logit_softcap": config.logit_softcap,
             "embedding_scale": config.embedding_scale, "gated": config.mlp.gated,
             "keys": model.key_report(), "warning": model.key_report().warning(), "problems": model.problems(),
+            "weights": model.footprint().chosen, "memory": model.footprint(),
             "has_tokenizer": model.tokenizer().is_some(), "ends": model.ends().unwrap_or_default(),
             "sites": sites.map(causalcone::Site::name).collect::<Vec<_>>(),
             "bos": model.tokenizer().and_then(causalcone::Tokenizer::bos),
@@ -198,8 +199,8 @@ impl Model {
     fn embeddings(&self, py: Python<'_>, ids: Vec<u32>) -> PyResult<Py<PyAny>> {
         let loaded = self.get()?;
         let rows = py.detach(|| -> Result<_> {
-            ids.iter().try_for_each(|id| loaded.model.decoder().check(&[*id]))?;
-            Ok(loaded.model.decoder().token_embeddings(&ids)?)
+            ids.iter().try_for_each(|id| loaded.model.check(&[*id]))?;
+            Ok(loaded.model.decoder()?.token_embeddings(&ids)?)
         })?;
         Ok(to_array(py, &rows)?.into_any().unbind())
     }
@@ -213,7 +214,7 @@ impl Model {
             let message = format!("unembed: rows of shape {:?}, where n × {width} fits", rows.dims());
             return Err(Failure::input(message, None).into());
         }
-        let logits = py.detach(|| loaded.model.decoder().unembed(&rows)).map_err(Failure::from)?;
+        let logits = py.detach(|| loaded.model.decoder()?.unembed(&rows)).map_err(Failure::from)?;
         Ok(to_array(py, &logits)?.into_any().unbind())
     }
 

@@ -39,7 +39,7 @@ fn check(name: &str) {
     for Case { prompt, bos, ids, top } in all.remove(name).unwrap() {
         let say = format!("{name}, bos = {bos}: {:?}", prompt.chars().take(30).collect::<String>());
         assert_eq!(model.prompt(&prompt, Some(bos)).unwrap(), ids, "{say}");
-        let logits = model.decoder().forward(&ids, &mut Nobody).unwrap();
+        let logits = model.decoder().unwrap().forward(&ids, &mut Nobody).unwrap();
         let answer = causalcone::Distribution::new(logits.get(ids.len() - 1).unwrap().to_vec1().unwrap());
         let best = answer.top_ids(10);
         for (place, (id, prob)) in top.iter().enumerate() {

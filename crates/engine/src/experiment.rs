@@ -173,10 +173,7 @@ impl<'m> Experiment<'m> {
     /// # Errors
     /// When there are none or too many, or one is outside the vocabulary; when the name is taken.
     pub fn run_ids(&mut self, name: &str, ids: Vec<u32>) -> Result<RunId> {
-        self.model
-            .decoder()
-            .check(&ids)
-            .map_err(|source| Error::Part { part: format!("run \"{name}\""), source })?;
+        self.model.check(&ids).map_err(|source| Error::Part { part: format!("run \"{name}\""), source })?;
         self.add_run(RunSpec { name: name.into(), ids: ids.into(), bos: None })
     }
 
@@ -301,10 +298,7 @@ impl<'m> Experiment<'m> {
     /// When one is outside the vocabulary or given twice.
     pub fn tokens(&mut self, ids: Vec<u32>) -> Result<()> {
         for id in &ids {
-            self.model
-                .decoder()
-                .check(&[*id])
-                .map_err(|source| Error::Part { part: "read".into(), source })?;
+            self.model.check(&[*id]).map_err(|source| Error::Part { part: "read".into(), source })?;
         }
         let mut seen = HashSet::new();
         if let Some(id) = ids.iter().find(|id| !seen.insert(**id)) {
@@ -340,7 +334,7 @@ impl<'m> Experiment<'m> {
     pub fn answers(&mut self, answers: Vec<Vec<u32>>) -> Result<()> {
         let mut seen = HashSet::new();
         for ids in &answers {
-            let checked = ids.iter().try_for_each(|id| self.model.decoder().check(&[*id]));
+            let checked = ids.iter().try_for_each(|id| self.model.check(&[*id]));
             checked.map_err(|source| Error::Part { part: "answers".into(), source })?;
             if ids.is_empty() {
                 return Err(Error::part("answers", "one is empty: it has no token"));

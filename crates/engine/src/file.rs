@@ -67,7 +67,7 @@ pub struct ExperimentFile {
     /// Alias, directory, file or owner/name of the model.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// How its weights are kept: "full", "half" or "packed".
+    /// How its weights are kept: "auto", "full", "half" or "packed".
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights: Option<Precision>,
     /// How the configuration of its model is read: keys to ignore, and whether unknown ones are refused.

@@ -227,7 +227,7 @@ impl<'m> Experiment<'m> {
                 self.model.chat(messages, true, run.bos).within(part)?
             }
         };
-        self.model.decoder().check(&ids).within(part)?;
+        self.model.check(&ids).within(part)?;
         Ok(RunSpec { ids: ids.into(), ..run.clone() })
     }
 

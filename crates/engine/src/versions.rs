@@ -97,7 +97,7 @@ impl<'a> Compiler<'a> {
             return Ok(*continued);
         }
         let run = continued(&plan.runs[made], more);
-        let checked = self.experiment.model.decoder().check(&run.ids);
+        let checked = self.experiment.model.check(&run.ids);
         checked
             .map_err(|source| Error::Part { part: format!("run \"{}\" with an answer", run.name), source })?;
         plan.runs.push(run);

@@ -231,7 +231,7 @@ fn reading_is_not_writing() {
     for name in all_models() {
         let model = model(&name);
         let mut onlooker = Onlooker(Activations::new());
-        let logits = model.decoder().forward(&IDS, &mut onlooker).unwrap();
+        let logits = model.decoder().unwrap().forward(&IDS, &mut onlooker).unwrap();
         let collected = everything(model, &runs(&json!([])), "base");
         assert!(collected == onlooker.0);
         assert_eq!(collected[&Moment::of(Site::Logits, None)], rows(&logits));

@@ -1,6 +1,7 @@
 //! What one decoder needs to know about a model: sizes, and the choices families make.
 
 use crate::site::Site;
+use crate::{Error, Result};
 use causalcone_ops::Activation;
 
 /// The shape of a decoder. Read from config.json or a GGUF header by its family; nothing that
@@ -240,6 +241,24 @@ impl Config {
             }
             _ => None,
         }
+    }
+
+    /// Checks that a prompt can run: not empty, no longer than the context, ids in the vocabulary.
+    ///
+    /// # Errors
+    /// [`Error::Prompt`], saying what would fit.
+    pub fn check(&self, ids: &[u32]) -> Result<()> {
+        let problem = if ids.is_empty() {
+            "the prompt is empty: a run needs at least one token".into()
+        } else if ids.len() > self.context {
+            let (n, most) = (ids.len(), self.context);
+            format!("the prompt has {n} tokens, and this model's context holds {most}")
+        } else if let Some(id) = ids.iter().find(|id| **id as usize >= self.vocab) {
+            format!("token id {id} is outside the vocabulary: ids go from 0 to {}", self.vocab - 1)
+        } else {
+            return Ok(());
+        };
+        Err(Error::Prompt { problem })
     }
 
     /// Number of weights, learned positions included, a tied unembedding counted once.

@@ -144,6 +144,14 @@ pub enum Error {
         /// A likely intention.
         hint: Option<String>,
     },
+    /// Weights that do not fit in the memory that is free, or a size of memory that is none.
+    #[error("{problem}")]
+    Memory {
+        /// What was needed and what is free.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
     /// The caller's progress callback asked to stop.
     #[error("interrupted")]
     Cancelled,
@@ -156,9 +164,10 @@ impl Error {
     /// What the user could do about it, if there is something to say beyond the message.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::ModelNotFound { hint, .. } | Self::Fetch { hint, .. } | Self::Recognised { hint, .. } => {
-                Some(hint.clone())
-            }
+            Self::ModelNotFound { hint, .. }
+            | Self::Fetch { hint, .. }
+            | Self::Memory { hint, .. }
+            | Self::Recognised { hint, .. } => Some(hint.clone()),
             Self::UnknownKeys { keys, .. } => {
                 let name = |key: &String| key.split(" = ").next().unwrap_or(key).to_owned();
                 let names: Vec<String> = keys.iter().map(name).collect();

@@ -5,17 +5,18 @@ use crate::config::Config;
 use crate::decoder::Decoder;
 use crate::file::Precision;
 use crate::file::keys::KeyReport;
-use crate::load::{self, Deferred, LoadOptions, Parts};
+use crate::load::{self, Deferred, Footprint, LazyDecoder, LoadOptions, Parts};
+use crate::memory;
 use crate::progress::{Report, silent};
 use crate::store;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-/// A loaded language model.
+/// A language model: its shape, its tokenizer, and its weights, which are read when they are first needed.
 ///
 /// ```
 /// use causalcone_model::Model;
@@ -28,7 +29,7 @@ use std::sync::OnceLock;
 pub struct Model {
     name: String,
     files: Vec<PathBuf>,
-    decoder: Decoder,
+    decoder: LazyDecoder,
     tokenizer: Deferred<Option<Tokenizer>>,
     chat_template: Deferred<Option<ChatTemplate>>,
     ends: Deferred<Vec<u32>>,
@@ -38,10 +39,10 @@ pub struct Model {
 
 impl Model {
     /// Loads a model: a path, an alias (`smollm2`, fetched if need be), or `owner/name` from the
-    /// Hugging Face cache. Weights are widened to f32.
+    /// Hugging Face cache. Weights are kept as [`Precision::Auto`] says.
     ///
     /// # Errors
-    /// When it cannot be found, fetched, read, or computed exactly.
+    /// When it cannot be found, fetched, read, or computed exactly; when its weights do not fit in memory.
     pub fn load(name: &str) -> Result<Self> {
         Self::load_with(name, &silent)
     }
@@ -51,7 +52,7 @@ impl Model {
     /// # Errors
     /// As [`Model::load`]; [`Error::Cancelled`] if `report` says so.
     pub fn load_with(name: &str, report: Report<'_>) -> Result<Self> {
-        Self::load_as(name, Precision::Full, report)
+        Self::load_as(name, Precision::Auto, report)
     }
 
     /// [`Model::load_with`], keeping weights as `precision` says.
@@ -68,18 +69,44 @@ impl Model {
     /// # Errors
     /// As [`Model::load_as`].
     pub fn load_with_options(name: &str, options: &LoadOptions, report: Report<'_>) -> Result<Self> {
+        Self::of(name, options, report, true)
+    }
+
+    /// [`Model::load_as`], reading no weights yet: the first call that needs them does ([`Model::decoder`]). All that the
+    /// headers of the files show is checked now; what only values show, such as NaN, is not.
+    ///
+    /// ```
+    /// use causalcone_model::{Model, Precision, silent};
+    /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-gpt2");
+    /// let model = Model::open(path, Precision::Auto, &silent)?;
+    /// assert!(!model.is_loaded() && model.footprint().full > 0);
+    /// model.decoder()?;
+    /// assert!(model.is_loaded());
+    /// # Ok::<(), causalcone_model::Error>(())
+    /// ```
+    ///
+    /// Other threads wait while one reads the weights, and the reading itself runs on rayon's threads: call
+    /// [`Model::decoder`] once before tasks of rayon use the model side by side.
+    ///
+    /// # Errors
+    /// As [`Model::load_as`]. Weights that do not fit in memory are no error yet.
+    pub fn open(name: &str, precision: Precision, report: Report<'_>) -> Result<Self> {
+        Self::open_with_options(name, &LoadOptions { weights: precision, ..LoadOptions::default() }, report)
+    }
+
+    /// [`Model::open`], as `options` say.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn open_with_options(name: &str, options: &LoadOptions, report: Report<'_>) -> Result<Self> {
+        Self::of(name, options, report, false)
+    }
+
+    fn of(name: &str, options: &LoadOptions, report: Report<'_>, now: bool) -> Result<Self> {
         let Parts { files, decoder, tokenizer, chat_template, ends, report } =
-            load::load(store::find(name, report)?, options)?;
-        Ok(Self {
-            name: name.into(),
-            files,
-            decoder,
-            tokenizer,
-            chat_template,
-            ends,
-            report,
-            hash: OnceLock::new(),
-        })
+            load::load(store::find(name, report)?, options, now)?;
+        let (name, hash) = (name.into(), OnceLock::new());
+        Ok(Self { name, files, decoder, tokenizer, chat_template, ends, report, hash })
     }
 
     /// The name it was loaded by.
@@ -97,9 +124,47 @@ impl Model {
         self.decoder.config()
     }
 
-    /// Its weights, ready to run.
-    pub fn decoder(&self) -> &Decoder {
-        &self.decoder
+    /// Its weights, ready to run. The first call reads them, unless the model was [loaded](Model::load_as) at once.
+    ///
+    /// # Errors
+    /// When they do not fit in memory, cannot be read, or hold values that no weights have.
+    pub fn decoder(&self) -> Result<&Decoder> {
+        self.decoder.get()
+    }
+
+    /// Whether its weights have been read.
+    pub fn is_loaded(&self) -> bool {
+        self.decoder.is_loaded()
+    }
+
+    /// The memory that its weights take, and how they are kept.
+    pub fn footprint(&self) -> &Footprint {
+        self.decoder.footprint()
+    }
+
+    /// Half of the memory that is free once its weights are read, in bytes: what a computation may take unless it is told
+    /// otherwise. `None` where the system does not say.
+    ///
+    /// # Errors
+    /// As [`memory::free`].
+    pub fn half_of_free_memory(&self) -> Result<Option<u64>> {
+        // What the environment says is free is free before anything is read.
+        let is_counted = self.is_loaded() && memory::given()?.is_none();
+        let weights = if is_counted { 0 } else { self.footprint().bytes(Precision::Auto).unwrap_or(0) };
+        Ok(memory::free()?.map(|free| free.saturating_sub(weights) / 2))
+    }
+
+    /// Where it is computed.
+    pub fn device(&self) -> &Device {
+        &Device::Cpu
+    }
+
+    /// Checks that a prompt can run: not empty, no longer than the context, ids in the vocabulary.
+    ///
+    /// # Errors
+    /// [`Error::Prompt`], saying what would fit.
+    pub fn check(&self, ids: &[u32]) -> Result<()> {
+        self.config().check(ids)
     }
 
     /// Its tokenizer. A model without one, or with one that cannot be used, still runs on token ids.
@@ -140,19 +205,44 @@ impl Model {
         if let Some(hash) = self.hash.get() {
             return Ok(hash);
         }
-        let hash = match self.files.as_slice() {
-            [file] => store::cached_sha256(file)?,
-            files => {
-                let mut lines = BTreeMap::new();
-                for file in files {
-                    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                    lines.insert(name, store::cached_sha256(file)?);
-                }
+        let hashes: Vec<String> =
+            self.files.iter().map(|file| store::cached_sha256(file)).collect::<Result<_>>()?;
+        Ok(self.hash.get_or_init(|| self.hash_of(&hashes)))
+    }
+
+    /// [`Model::sha256`] where that takes no long reading: its files have at most `most` bytes together, or their hashes
+    /// are remembered from before. `None` elsewhere.
+    ///
+    /// # Errors
+    /// As [`Model::sha256`].
+    pub fn sha256_within(&self, most: u64) -> Result<Option<&str>> {
+        if let Some(hash) = self.hash.get() {
+            return Ok(Some(hash));
+        }
+        let known: Option<Vec<String>> =
+            self.files.iter().map(|file| store::known_sha256(file)).collect::<Result<_>>()?;
+        if let Some(hashes) = known {
+            return Ok(Some(self.hash.get_or_init(|| self.hash_of(&hashes))));
+        }
+        let size = |file: &PathBuf| {
+            file.metadata().map(|metadata| metadata.len()).map_err(|source| Error::io(file, "open", source))
+        };
+        let sizes: Vec<u64> = self.files.iter().map(size).collect::<Result<_>>()?;
+        if sizes.into_iter().fold(0, u64::saturating_add) > most { Ok(None) } else { self.sha256().map(Some) }
+    }
+
+    /// The hash of its files, given that of each.
+    fn hash_of(&self, hashes: &[String]) -> String {
+        match hashes {
+            [hash] => hash.clone(),
+            hashes => {
+                let name =
+                    |file: &PathBuf| file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                let lines: BTreeMap<String, &String> = self.files.iter().map(name).zip(hashes).collect();
                 let list: String = lines.iter().map(|(name, hash)| format!("{name} {hash}\n")).collect();
                 store::sha256_of(list)
             }
-        };
-        Ok(self.hash.get_or_init(|| hash))
+        }
     }
 
     /// The ids of a prompt; `bos` as in [`Tokenizer::prompt`].
@@ -161,7 +251,7 @@ impl Model {
     /// When there is no tokenizer, the text cannot be split, or it does not fit the context.
     pub fn prompt(&self, text: &str, bos: Option<bool>) -> Result<Vec<u32>> {
         let ids = self.needs_tokenizer(text)?.prompt(text, bos, self.config().context)?;
-        self.decoder.check(&ids)?;
+        self.check(&ids)?;
         Ok(ids)
     }
 
@@ -197,7 +287,7 @@ impl Model {
         if bos == Some(false) && ids.first().is_some_and(|first| Some(*first) == tokenizer.bos()) {
             ids.remove(0);
         }
-        self.decoder.check(&ids)?;
+        self.check(&ids)?;
         Ok(ids)
     }
 
@@ -253,8 +343,8 @@ impl Model {
     /// # Errors
     /// When the id is outside the vocabulary.
     pub fn embedding_of(&self, id: u32) -> Result<Tensor> {
-        self.decoder.check(&[id])?;
-        Ok(self.decoder.token_embeddings(&[id])?.get(0)?)
+        self.check(&[id])?;
+        self.decoder.token_embedding(id)
     }
 
     /// The tokenizer, for something that cannot do without.

@@ -26,7 +26,7 @@ fn wrong(model: &Model, expected: &Value) -> Option<String> {
     let prompts = std::iter::once(expected).chain(expected.get("short"));
     prompts.filter(|prompt| prompt["top"].is_array()).find_map(|prompt| {
         let ids: Vec<u32> = serde_json::from_value(prompt["ids"].clone()).unwrap();
-        let logits = model.decoder().forward(&ids, &mut Unedited).unwrap();
+        let logits = model.decoder().unwrap().forward(&ids, &mut Unedited).unwrap();
         let last: Vec<f32> = logits.get(ids.len() - 1).unwrap().to_vec1().unwrap();
         let top: Vec<(usize, f64)> = serde_json::from_value(prompt["top"].clone()).unwrap();
         let off =

@@ -64,7 +64,7 @@ fn a_prefix_gives_the_same_rows() {
         let model = load(&format!("families/{name}"));
         let all = cases();
         let ids = all[&name].values().max_by_key(|ids| ids.len()).unwrap();
-        let run = |ids: &[u32]| model.decoder().forward(ids, &mut Record::default()).unwrap();
+        let run = |ids: &[u32]| model.decoder().unwrap().forward(ids, &mut Record::default()).unwrap();
         for whole in [Some(ids.len()), model.config().longest_original()].into_iter().flatten() {
             let first =
                 model.config().longest_original().filter(|most| *most < whole).map_or(1, |most| most + 1);
@@ -130,7 +130,8 @@ fn every_setting_matters_or_is_refused() {
     // One that changes which sites there are.
     let folder = with_key("families/neox", "use_parallel_residual", json!(false));
     let model = Model::load(folder.path().to_str().unwrap()).unwrap();
-    let logits = model.decoder().forward(&cases()["neox"]["length_12"], &mut Record::default()).unwrap();
+    let logits =
+        model.decoder().unwrap().forward(&cases()["neox"]["length_12"], &mut Record::default()).unwrap();
     assert!(distance(&logits, &oracle::expected("families/neox")["length_12/logits"]) > 10.0);
     // A share of a head that two keys have.
     let folder = with_config("families/neox", |config| {
@@ -177,7 +178,13 @@ fn every_setting_matters_or_is_refused() {
             let defaulted =
                 model.key_report().defaulted.iter().any(|one| written.is_none() && one.value == default);
             (
-                model.decoder().forward(&[1, 2, 3, 4], &mut Unedited).unwrap().to_vec2::<f32>().unwrap(),
+                model
+                    .decoder()
+                    .unwrap()
+                    .forward(&[1, 2, 3, 4], &mut Unedited)
+                    .unwrap()
+                    .to_vec2::<f32>()
+                    .unwrap(),
                 defaulted,
             )
         };
@@ -376,8 +383,11 @@ fn half_is_the_same_model_in_half_the_memory() {
         let name_of = folder.path().to_str().unwrap();
         let logits = |precision| {
             let model = Model::load_as(name_of, precision, &causalcone_model::silent).unwrap();
-            let logits =
-                model.decoder().forward(&cases()[&name]["length_5"], &mut Record::default()).unwrap();
+            let logits = model
+                .decoder()
+                .unwrap()
+                .forward(&cases()[&name]["length_5"], &mut Record::default())
+                .unwrap();
             logits.to_vec2::<f32>().unwrap()
         };
         assert_eq!(logits(Precision::Half), logits(Precision::Full), "{name}");

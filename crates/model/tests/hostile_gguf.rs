@@ -67,7 +67,7 @@ impl Tap for Nothing {
 }
 
 fn logits(model: &Model) -> Vec<f32> {
-    let logits = model.decoder().forward(&[0, 1, 2], &mut Nothing).unwrap();
+    let logits = model.decoder().unwrap().forward(&[0, 1, 2], &mut Nothing).unwrap();
     logits.flatten_all().unwrap().to_vec1().unwrap()
 }
 
@@ -775,7 +775,7 @@ fn random_bytes() {
         if let Some(model) = model {
             loaded += 1;
             let _ = verdict.survived(&format!("round {round}, running"), bytes.len() as u64, || {
-                model.decoder().forward(&[0], &mut Nothing)
+                model.decoder().unwrap().forward(&[0], &mut Nothing)
             });
         }
     }

@@ -40,9 +40,9 @@ fn a_prefix_gives_the_same_rows() {
     for (name, cases) in cases() {
         let model = load(&name);
         let ids = cases.values().max_by_key(|ids| ids.len()).unwrap();
-        let whole = model.decoder().forward(ids, &mut Record::default()).unwrap();
+        let whole = model.decoder().unwrap().forward(ids, &mut Record::default()).unwrap();
         for n in 1..=ids.len() {
-            let part = model.decoder().forward(&ids[..n], &mut Record::default()).unwrap();
+            let part = model.decoder().unwrap().forward(&ids[..n], &mut Record::default()).unwrap();
             assert!(distance(&part, &whole.narrow(0, 0, n).unwrap()) <= 1.0, "{name}, first {n}");
         }
     }
@@ -240,7 +240,7 @@ fn forgetting_the_attention_scale_or_rope_is_seen() {
         let off = |what: Forgotten| {
             let record = Record::default();
             let mut tap = Forgets { record, query_and_key: Vec::new(), what, model };
-            let logits = model.decoder().forward(ids, &mut tap).unwrap();
+            let logits = model.decoder().unwrap().forward(ids, &mut tap).unwrap();
             distance(&logits, &expected["length_5/logits"])
         };
         assert!(off(Forgotten::Nothing) <= 1.0);

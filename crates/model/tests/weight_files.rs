@@ -23,7 +23,7 @@ fn weight_file(name: &str) -> PathBuf {
 }
 
 fn logits(model: &Model) -> Vec<f32> {
-    let logits = model.decoder().forward(&IDS, &mut Record::default()).unwrap();
+    let logits = model.decoder().unwrap().forward(&IDS, &mut Record::default()).unwrap();
     logits.flatten_all().unwrap().to_vec1().unwrap()
 }
 
@@ -177,7 +177,7 @@ fn a_merged_file_is_a_whole_one() {
     let load = |file: &Gguf| {
         std::fs::write(&path, file.bytes()).unwrap();
         let model = model(&path).unwrap();
-        let logits = model.decoder().forward(&[0, 1, 2], &mut Record::default()).unwrap();
+        let logits = model.decoder().unwrap().forward(&[0, 1, 2], &mut Record::default()).unwrap();
         logits.flatten_all().unwrap().to_vec1::<f32>().unwrap()
     };
     let expected = load(&Gguf::valid());
@@ -262,7 +262,7 @@ fn types_with_a_table_of_values_give_the_model_of_their_numbers() {
     let run = |file: &Gguf, precision: Precision| {
         std::fs::write(&path, file.bytes()).unwrap();
         let model = Model::load_as(path.to_str().unwrap(), precision, &silent).unwrap();
-        let logits = model.decoder().forward(&[0, 3, 11, 7, 7, 1], &mut Record::default()).unwrap();
+        let logits = model.decoder().unwrap().forward(&[0, 3, 11, 7, 7, 1], &mut Record::default()).unwrap();
         logits.flatten_all().unwrap().to_vec1::<f32>().unwrap()
     };
     for kinds in [&[20][..], &[23], &[39], &[39, 20, 23]] {

@@ -4,7 +4,7 @@ use crate::blocks::Blocks;
 use crate::kernel::{Held, floats, is_fast, is_trained};
 use crate::packed::Packed;
 use crate::panels::Panels;
-use crate::product::{self, Product};
+use crate::product::{self, PANEL, Product};
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, bail};
 use std::sync::{Arc, OnceLock};
 
@@ -150,6 +150,19 @@ impl Linear {
         all(maps.map(|_| made.next().unwrap_or_else(|| bail!("a product is missing"))))
     }
 
+    /// Bytes that the weight takes in memory, its transpose for gradients and the bias not counted:
+    /// [`full_bytes`](crate::full_bytes), [`half_bytes`](crate::half_bytes) or [`packed_bytes`](crate::packed_bytes).
+    pub fn bytes(&self) -> usize {
+        match &self.weight {
+            Weight::Frozen(weight) => match &weight.store {
+                Store::Full(panels) => panels.bytes(),
+                Store::Half(rows) => rows.elem_count() * rows.dtype().size_in_bytes(),
+                Store::Packed(packed) => packed.bytes(),
+            },
+            Weight::Plain(weight) => weight.elem_count() * weight.dtype().size_in_bytes(),
+        }
+    }
+
     /// Whether its weight never trains.
     pub(crate) fn is_frozen(&self) -> bool {
         !matches!(self.weight, Weight::Plain(_))
@@ -262,10 +275,11 @@ impl Frozen {
     fn times(&self, x: &[f32], bias: Option<&[f32]>) -> Result<Vec<f32>> {
         let (inner, _) = self.shape()?;
         let times = |product: &dyn Product| product::products(&[(product, bias)], x, inner).remove(0);
-        Ok(match self.product() {
-            Some(product) => times(product),
-            None => times(&self.wide()?),
-        })
+        match (&self.store, self.product()) {
+            (_, Some(product)) => Ok(times(product)),
+            (Store::Half(rows), None) => times_half(rows, x, bias, WIDENED),
+            _ => Ok(times(&self.wide()?)),
+        }
     }
 
     fn slopes(&self, grad: &Tensor) -> Result<Tensor> {
@@ -293,6 +307,33 @@ impl Frozen {
             }
         }
     }
+}
+
+/// Numbers of a weight in 16 bits that are widened at a time. An unembedding as a whole would take gigabytes.
+const WIDENED: usize = 1 << 24;
+
+/// x·W + b of a weight in 16 bits (out × in), widened some columns at a time: the sums are the same as those of the
+/// whole, since no sum depends on the columns around it.
+fn times_half(rows: &Tensor, x: &[f32], bias: Option<&[f32]>, at_once: usize) -> Result<Vec<f32>> {
+    let (width, inner) = rows.dims2()?;
+    let columns = (at_once / inner.max(1)).max(1).next_multiple_of(PANEL);
+    let widened = |first: usize, count: usize| {
+        let panels = panels(&rows.narrow(0, first, count)?.to_dtype(DType::F32)?.t()?)?;
+        let bias = bias.map(|bias| &bias[first..first + count]);
+        Ok(product::products(&[(&panels, bias)], x, inner).remove(0))
+    };
+    if columns >= width {
+        return widened(0, width);
+    }
+    let mut out = vec![0.0; x.len() / inner * width];
+    for first in (0..width).step_by(columns) {
+        let count = columns.min(width - first);
+        let part: Vec<f32> = widened(first, count)?;
+        for (out, part) in out.chunks_exact_mut(width).zip(part.chunks_exact(count)) {
+            out[first..first + count].copy_from_slice(part);
+        }
+    }
+    Ok(out)
 }
 
 /// All of several, or the first error.
@@ -538,6 +579,42 @@ mod tests {
             };
             assert_eq!(outcome(&half), outcome(&full));
             assert!(half.forward(&noise((3, 4), 1)).is_err() && half.columns(&[17]).is_err());
+        }
+    }
+
+    #[test]
+    fn columns_that_are_widened_apart_give_the_same_sums() {
+        let (inner, width) = (40, 101);
+        let rows = noise((width, inner), 1).to_dtype(DType::BF16).unwrap();
+        let bias = numbers(&noise(width, 2));
+        // Many panels side by side, one panel at a time, and a last part that is no whole panel.
+        for count in [1, 9, 13] {
+            let x = numbers(&noise((count, inner), 3));
+            let whole = times_half(&rows, &x, Some(&bias), usize::MAX / 2).unwrap();
+            for at_once in [1, 16 * inner, 48 * inner] {
+                assert_eq!(times_half(&rows, &x, Some(&bias), at_once).unwrap(), whole, "{at_once}");
+            }
+        }
+    }
+
+    #[test]
+    fn bytes_are_known_before_there_is_a_weight() {
+        for (inner, width) in [(256, 1), (512, 16), (768, 83)] {
+            let full = Linear::new(noise((inner, width), 1), None).unwrap();
+            // Panels begin where a line of the cache does, which takes up to 64 bytes.
+            let over = full.bytes() as u64 - crate::full_bytes(inner, width);
+            assert!(over <= 64, "{inner} × {width}: {over}");
+            let half = Linear::new(noise((inner, width), 1).to_dtype(DType::F16).unwrap(), None).unwrap();
+            assert_eq!(half.bytes() as u64, crate::half_bytes(inner, width));
+            use GgmlDType::*;
+            for dtype in [Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2K, Q3K, Q4K, Q5K, Q6K, Q8K] {
+                let blocks = Blocks::of(dtype).unwrap();
+                let bytes = inner / blocks.numbers() * blocks.bytes();
+                let rows = Tensor::zeros((width, bytes), DType::U8, &Device::Cpu).unwrap();
+                let packed = Linear::packed(&rows, blocks, None).unwrap();
+                let predicted = crate::packed_bytes(inner, width, blocks).unwrap();
+                assert_eq!(packed.bytes() as u64, predicted, "{dtype:?}, {inner} × {width}");
+            }
         }
     }
 

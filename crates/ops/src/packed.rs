@@ -82,6 +82,31 @@ impl Packed {
         Some(Self { inner, width, group: blocks.group(), values: values.unwrap_or(NUMBERS), groups })
     }
 
+    /// Bytes of a group of rows of a panel; `None` where [`new`](Self::new) has no layout.
+    pub(crate) fn bytes_of_group(blocks: Blocks) -> Option<usize> {
+        Some(match (blocks.is_short(), blocks.group(), blocks.has_minima()) {
+            (true, 32, true) if blocks.values().is_none() => size_of::<Group<16, 1>>(),
+            (true, 16, true) if blocks.values().is_none() => size_of::<Group<8, 1>>(),
+            (true, 32, false) => size_of::<Group<16, 0>>(),
+            (false, 32, false) => size_of::<Group<32, 0>>(),
+            (false, 32, true) => size_of::<Group<32, 1>>(),
+            (false, 16, false) => size_of::<Group<16, 0>>(),
+            _ => return None,
+        })
+    }
+
+    /// Bytes that it holds.
+    pub(crate) fn bytes(&self) -> usize {
+        match &self.groups {
+            Groups::Short32(groups) => size_of_val(groups.as_slice()),
+            Groups::Short16(groups) => size_of_val(groups.as_slice()),
+            Groups::Table32(groups) => size_of_val(groups.as_slice()),
+            Groups::Signed32(groups) => size_of_val(groups.as_slice()),
+            Groups::Signed32Least(groups) => size_of_val(groups.as_slice()),
+            Groups::Signed16(groups) => size_of_val(groups.as_slice()),
+        }
+    }
+
     fn column_of<const C: usize, const M: usize, const KIND: u8>(
         &self,
         groups: &[Group<C, M>],

@@ -103,6 +103,11 @@ impl Panels {
         Self { inner, width, numbers: panels }
     }
 
+    /// Bytes that it holds, up to where its numbers start.
+    pub(crate) fn bytes(&self) -> usize {
+        size_of_val(&*self.numbers)
+    }
+
     fn index(&self, i: usize, j: usize) -> usize {
         (j / PANEL * self.inner + i) * PANEL + j % PANEL
     }

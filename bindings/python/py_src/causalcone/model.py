@@ -33,7 +33,8 @@ class Model:
     """A loaded language model, shared freely between experiments and threads.
 
     `name` is an alias ("smollm2" is fetched once), a Hugging Face directory, a .gguf file, or owner/name in the
-    Hugging Face cache. `weights` is "full" (float32), "half" or "packed" (as the file has them). `arrays` says what
+    Hugging Face cache. `weights` is "full" (float32), "half" or "packed" (as the file has them), or "auto": full where
+    that fits in the memory that is free, else packed for quantised files and half for 16-bit ones. `arrays` says what
     arrays come back as: "numpy", or "torch" (tensors over the same memory).
 
     `keep` bounds the bytes of earlier experiments' rows that are kept for later ones: a loop over edits that have
@@ -43,14 +44,15 @@ class Model:
     `ignore_keys` names those that you know to change nothing. Other unknown keys are a warning, or with `strict` an
     error too. `keys` says what was concluded.
 
-    Raises InputError when there is no such model, or one that could not be computed exactly.
+    Raises InputError when there is no such model, or one that could not be computed exactly, or whose weights do not fit
+    in memory.
     """
 
     def __init__(
         self,
         name: str = "smollm2",
         *,
-        weights: str | None = None,
+        weights: str | None = "auto",
         ignore_keys: Sequence[str] = (),
         strict: bool = False,
         keep: int = KEEP,
@@ -114,6 +116,17 @@ class Model:
     def problems(self) -> list[str]:
         """What is wrong with its tokenizer, chat template or end-of-text tokens. All that does not need them works."""
         return list(self._info["problems"])
+
+    @property
+    def weights(self) -> str:
+        """How the weights are kept: "full", "half" or "packed"."""
+        return self._info["weights"]
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        """Bytes that the weights take as "full", "half" and "packed" (None where the file has nothing to keep so), the
+        form that was "chosen", and what was "free" when the model was opened."""
+        return dict(self._info["memory"])
 
     @property
     def layers(self) -> int:

@@ -4,7 +4,7 @@ use super::failure::Failure;
 use super::terminal::Terminal;
 use super::{FileArgs, Loaded, TopArgs};
 use crate::chat::Message;
-use crate::{Experiment, Metric, Record, Refused, Top, visible};
+use crate::{Experiment, Metric, Precision, Record, Refused, Top, visible};
 use candle_core::{DType, Tensor};
 use serde::Serialize;
 use serde_json::Value;
@@ -12,13 +12,15 @@ use serde_json::Value;
 #[derive(Serialize)]
 struct TopResult {
     model: String,
+    /// How the weights are kept.
+    weights: Option<Precision>,
     ids: Vec<u32>,
     top: Top,
 }
 
 /// `causalcone top`.
 pub(super) fn top(args: &TopArgs, terminal: &mut Terminal) -> Result<(), Failure> {
-    let model = terminal.load(&args.model)?;
+    let model = terminal.load(&args.model, args.weights.given())?;
     let ids = match (&args.ids, &args.prompt) {
         (Some(ids), _) => ids.clone(),
         (None, Some(question)) if args.chat => model.chat(&[Message::user(question)], true, args.bos)?,
@@ -27,7 +29,9 @@ pub(super) fn top(args: &TopArgs, terminal: &mut Terminal) -> Result<(), Failure
     let mut experiment = Experiment::new(&model);
     let run = experiment.run_ids("base", ids.clone())?;
     let top = experiment.execute()?.original(run).top(args.n);
-    terminal.result(&TopResult { model: args.model.clone(), ids, top }, |result| result.top.to_string())
+    let weights = model.footprint().chosen;
+    let result = TopResult { model: args.model.clone(), weights, ids, top };
+    terminal.result(&result, |result| result.top.to_string())
 }
 
 /// The answer of one run, as `run --json` has it.
@@ -43,6 +47,8 @@ pub(super) struct Answers {
 #[derive(Serialize)]
 struct RunResult {
     model: String,
+    /// How the weights are kept.
+    weights: Option<Precision>,
     #[serde(flatten)]
     answered: Answered,
 }
@@ -60,6 +66,8 @@ pub(super) struct Answered {
 #[derive(Serialize)]
 struct ExamplesResult {
     model: String,
+    /// How the weights are kept.
+    weights: Option<Precision>,
     examples: Vec<ExampleResult>,
     errors: Vec<Refused>,
 }
@@ -97,11 +105,11 @@ struct CollectedJson {
 
 /// `causalcone run`.
 pub(super) fn run(args: &FileArgs, terminal: &mut Terminal) -> Result<(), Failure> {
-    let loaded = Loaded::new(&args.file, args.model.as_deref(), terminal)?;
+    let loaded = Loaded::new(args, terminal)?;
     let (experiment, left_out) = loaded.single(terminal)?;
-    let model = loaded.model.name().to_owned();
+    let (model, weights) = (loaded.model.name().to_owned(), loaded.model.footprint().chosen);
     let Some(errors) = left_out.errors() else {
-        let result = RunResult { model, answered: answer(&experiment)? };
+        let result = RunResult { model, weights, answered: answer(&experiment)? };
         return terminal.result(&result, |result| human(&result.answered));
     };
     let mut examples = Vec::new();
@@ -110,7 +118,8 @@ pub(super) fn run(args: &FileArgs, terminal: &mut Terminal) -> Result<(), Failur
         let example = one.example().unwrap_or_default();
         examples.push(ExampleResult { example, answered: answer(&one)? });
     }
-    terminal.result(&ExamplesResult { model, examples, errors }, |result| table_of(&result.examples))?;
+    terminal
+        .result(&ExamplesResult { model, weights, examples, errors }, |result| table_of(&result.examples))?;
     left_out.into_result()
 }
 

@@ -54,8 +54,8 @@ pub(super) fn data(args: &DataArgs, terminal: &mut Terminal) -> Result<(), Failu
     };
     // Before a model is loaded for it.
     file.causal_model()?;
-    let model = terminal.load(name)?;
-    let drawn = file.draw(&model, &args.memory.executor(), &|progress| terminal.progress(progress));
+    let model = terminal.load(name, args.weights.given())?;
+    let drawn = file.draw(&model, &args.memory.executor(&model), &|progress| terminal.progress(progress));
     terminal.clear();
     let DataSet { examples, held_out, settings, asked, right } = drawn.map_err(|e| match e {
         Error::Interrupted => Failure::run("interrupted; nothing was written"),

@@ -4,7 +4,7 @@ use super::failure::Failure;
 use super::terminal::Terminal;
 use super::{Again, Loaded};
 use crate::store::{self, sha256_of};
-use crate::{ExperimentFile, Journal, Refused, Values};
+use crate::{ExperimentFile, Journal, Precision, Refused, Values};
 use causalcone_report::atomic::write_whole;
 use causalcone_report::{Format, picture};
 use serde::{Deserialize, Serialize};
@@ -94,17 +94,22 @@ pub(super) struct Identity {
     pub(super) version: String,
     /// Seed of the first edit that is noise.
     pub(super) seed: Option<u64>,
+    /// How the weights are kept: packed ones give numbers that differ in the last digits.
+    pub(super) weights: Option<Precision>,
 }
 
 impl Identity {
     /// The first field in which the two differ, with both contents.
     fn difference(&self, other: &Self) -> Option<String> {
         let seed = |seed: Option<u64>| seed.map_or_else(|| "none".into(), |seed| seed.to_string());
+        let weights =
+            |weights: Option<Precision>| weights.map_or_else(|| "none".into(), |form| form.to_string());
         let fields = [
             ("file", self.file.clone(), other.file.clone()),
             ("model", self.model.clone(), other.model.clone()),
             ("version", self.version.clone(), other.version.clone()),
             ("seed", seed(self.seed), seed(other.seed)),
+            ("weights", weights(self.weights), weights(other.weights)),
         ];
         let differs = fields.into_iter().find(|(_, ours, theirs)| ours != theirs);
         differs.map(|(name, ours, theirs)| format!("{name} differs: {theirs} there, {ours} now"))
@@ -116,16 +121,17 @@ impl Identity {
     }
 
     fn hash(&self) -> String {
-        let text = format!("{}\n{}\n{}\n{:?}", self.file, self.model, self.version, self.seed);
+        let Self { file, model, version, seed, weights } = self;
+        let text = format!("{file}\n{model}\n{version}\n{seed:?}\n{weights:?}");
         sha256_of(text)
     }
 }
 
 impl Loaded {
     /// What this work is, for a later --resume to compare. The model counts by its hash, whatever it was
-    /// called.
+    /// called, and its weights by how they are kept, whoever asked for it.
     pub(super) fn identity(&self) -> Result<Identity, Failure> {
-        let file = ExperimentFile { model: None, ..self.file.clone() };
+        let file = ExperimentFile { model: None, weights: None, ..self.file.clone() };
         let mut content = serde_json::to_string(&file).map_err(|e| Failure::run(e.to_string()))?;
         for path in file.data_files() {
             content += &store::cached_sha256(&path)?;
@@ -139,6 +145,7 @@ impl Loaded {
                 .iter()
                 .find(|edit| edit.op.name() == Some("noise"))
                 .map(|edit| edit.seed.unwrap_or(0)),
+            weights: self.model.footprint().chosen,
         })
     }
 }
@@ -236,7 +243,13 @@ impl Folder {
             })?;
             if let Some(difference) = identity.difference(&earlier) {
                 let message = format!("cannot resume {}: {difference}", self.path.display());
-                return Err(Failure::input(message).hint("--force starts over, or give another --out"));
+                let hint = match earlier.weights {
+                    Some(form) if difference.starts_with("weights ") => {
+                        format!("--weights {form} resumes it")
+                    }
+                    _ => "--force starts over, or give another --out".into(),
+                };
+                return Err(Failure::input(message).hint(hint));
             }
         } else {
             write_whole(&identity_path, |w| Ok(serde_json::to_writer_pretty(w, identity)?))?;

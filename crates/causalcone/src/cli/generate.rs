@@ -112,7 +112,7 @@ pub(super) fn generate(args: &GenerateArgs, terminal: &mut Terminal) -> Result<(
             .hint("add --out DIR"));
     }
     let started = Instant::now();
-    let loaded = Loaded::new(&args.file.file, args.file.model.as_deref(), terminal)?;
+    let loaded = Loaded::new(&args.file, terminal)?;
     let load = started.elapsed().as_secs_f64();
     let options = options(args, &loaded)?;
     let (experiment, left_out) = loaded.growing(terminal)?;

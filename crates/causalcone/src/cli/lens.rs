@@ -4,7 +4,7 @@ use super::failure::Failure;
 use super::folder::{Folder, Results};
 use super::sweep::ModelRecord;
 use super::terminal::Terminal;
-use super::{Again, LensArgs, Loaded};
+use super::{Again, FileArgs, LensArgs, Loaded};
 use crate::lens::{Part, View};
 use crate::{ExperimentFile, Lens, Model, Progress, Refused, Unit, visible};
 use causalcone_engine::file::{ReadFile, RunFile, TokenFile};
@@ -60,11 +60,17 @@ pub(super) fn lens(args: &LensArgs, terminal: &mut Terminal) -> Result<(), Failu
     let again = Again { resume: false, force: args.force };
     let folder = Folder::claim(&args.out, again, Results::Lens)?;
     let loaded = match (&args.file, &args.prompt) {
-        (Some(file), _) => Loaded::new(file, args.model.as_deref(), terminal)?,
-        (None, prompt) => Loaded::of(prompted(args, prompt.clone().unwrap_or_default()), None, terminal)?,
+        (Some(file), _) => {
+            let (file, model) = (file.clone(), args.model.clone());
+            Loaded::new(&FileArgs { file, model, weights: args.weights }, terminal)?
+        }
+        (None, prompt) => {
+            let file = prompted(args, prompt.clone().unwrap_or_default());
+            Loaded::of(file, None, args.weights, |name, options| terminal.load_with(name, options))?
+        }
     };
     let (experiment, left_out) = loaded.single(terminal)?;
-    let executor = args.memory.executor();
+    let executor = args.memory.executor(&loaded.model);
     let mut lenses: Vec<(Option<usize>, Lens)> = Vec::new();
     let total = experiment.example_count().unwrap_or(1) as u64;
     for (done, one) in experiment.by_example().enumerate() {

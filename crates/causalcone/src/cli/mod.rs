@@ -23,13 +23,14 @@ mod texts;
 mod tour;
 mod train;
 
-use crate::{ExperimentFile, Explanation, KeyPolicy, LoadOptions, Model};
+use crate::{ExperimentFile, Explanation, Footprint, KeyPolicy, LoadOptions, Model};
 use causalcone_report::Format;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use failure::Failure;
-use options::{Memory, Size, Verify};
-use std::path::{Path, PathBuf};
+use options::{Memory, Size, Verify, Weights};
+use serde::Serialize;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use terminal::Terminal;
 
@@ -182,6 +183,8 @@ struct TourArgs {
     /// Alias, Hugging Face directory, .gguf file or owner/name
     #[arg(short, long, default_value = DEFAULT_MODEL)]
     model: String,
+    #[command(flatten)]
+    weights: Weights,
     /// Folder for experiment files, tables and heat maps
     #[arg(long, value_name = "DIR", default_value = "causalcone-tour")]
     out: PathBuf,
@@ -214,6 +217,8 @@ struct TopArgs {
     /// Alias, Hugging Face directory, .gguf file or owner/name
     #[arg(short, long, default_value = DEFAULT_MODEL)]
     model: String,
+    #[command(flatten)]
+    weights: Weights,
     /// How many tokens
     #[arg(short, default_value_t = 10)]
     n: usize,
@@ -232,6 +237,8 @@ struct FileArgs {
     /// Another model than the file names
     #[arg(short, long)]
     model: Option<String>,
+    #[command(flatten)]
+    weights: Weights,
 }
 
 #[derive(Debug, Args)]
@@ -314,6 +321,8 @@ struct DataArgs {
     /// Another language model than the file names
     #[arg(short, long)]
     model: Option<String>,
+    #[command(flatten)]
+    weights: Weights,
     /// File for the examples
     #[arg(long, value_name = "FILE")]
     out: PathBuf,
@@ -341,6 +350,8 @@ struct LensArgs {
     /// Another model than the file names; with --prompt smollm2 if left out
     #[arg(short, long)]
     model: Option<String>,
+    #[command(flatten)]
+    weights: Weights,
     /// Folder for the results
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -392,6 +403,8 @@ struct InfoArgs {
     /// The model to test it on [default: the one it was saved with]
     #[arg(short, long)]
     model: Option<String>,
+    #[command(flatten)]
+    weights: Weights,
     /// Only describe it
     #[arg(long)]
     no_test: bool,
@@ -411,10 +424,20 @@ enum ModelsAction {
         #[arg(long)]
         accept_terms: bool,
     },
-    /// Describe a model: family, shape, tokenizer, hash, what its files leave out
+    /// Describe a model: family, shape, tokenizer, memory, hash, what its files leave out
+    ///
+    /// Reads the headers of its files and no weights. `memory` has the bytes that the weights take in each form, the
+    /// form that would be chosen, and the bytes that are free. `keys` has the configuration keys that are missing, with the
+    /// defaults that stand in, and those that were ignored or are unknown. `sha256` is null where the files are larger than
+    /// 1 GiB and their hash is not remembered from before: --hash computes it.
     Info {
         /// Alias, Hugging Face directory, .gguf file or owner/name
         model: String,
+        #[command(flatten)]
+        weights: Weights,
+        /// Compute the SHA-256 of files larger than 1 GiB too, which reads them whole
+        #[arg(long)]
+        hash: bool,
     },
     /// Check that a model loads and computes what it should
     ///
@@ -429,6 +452,8 @@ enum ModelsAction {
     Check {
         /// Alias, Hugging Face directory, .gguf file or owner/name
         model: String,
+        #[command(flatten)]
+        weights: Weights,
         /// Logits by another implementation, as JSON: {"ids": [...], "top": [[id, logit], ...]}
         ///
         /// A document of `causalcone top --json` is accepted too.
@@ -505,19 +530,37 @@ struct Loaded {
 
 impl Loaded {
     /// Reads the file first, so that its mistakes are told before a model is fetched for it.
-    fn new(path: &Path, model: Option<&str>, terminal: &Terminal) -> Result<Self, Failure> {
-        let file = ExperimentFile::load(path)?;
+    fn new(args: &FileArgs, terminal: &Terminal) -> Result<Self, Failure> {
+        Self::with(args, |name, options| terminal.load_with(name, options))
+    }
+
+    /// The same, its weights not read until something is computed with them.
+    fn open(args: &FileArgs, terminal: &Terminal) -> Result<Self, Failure> {
+        Self::with(args, |name, options| terminal.open_with(name, options))
+    }
+
+    fn with(
+        args: &FileArgs,
+        load: impl FnOnce(&str, LoadOptions) -> Result<Model, Failure>,
+    ) -> Result<Self, Failure> {
+        let (file, model) = (ExperimentFile::load(&args.file)?, args.model.as_deref());
         if model.is_none() && file.model.is_none() {
             return Err(Failure::input(format!(
                 "{}: names no model: add model = \"smollm2\" or give -m",
-                path.display()
+                args.file.display()
             )));
         }
-        Self::of(file, model, terminal)
+        Self::of(file, model, args.weights, load)
     }
 
     /// Of a file as it was read.
-    fn of(mut file: ExperimentFile, model: Option<&str>, terminal: &Terminal) -> Result<Self, Failure> {
+    fn of(
+        mut file: ExperimentFile,
+        model: Option<&str>,
+        weights: Weights,
+        load: impl FnOnce(&str, LoadOptions) -> Result<Model, Failure>,
+    ) -> Result<Self, Failure> {
+        file.weights = weights.given().or(file.weights);
         if let Some(model) = model {
             file.model = Some(model.to_owned());
         }
@@ -529,17 +572,28 @@ impl Loaded {
             weights: file.weights.unwrap_or_default(),
             keys: file.model_options.clone().unwrap_or_default(),
         };
-        let model = terminal.load_with(&name, options)?;
+        let model = load(&name, options)?;
         Ok(Self { file, model })
     }
 }
 
 fn explain(args: &ExplainArgs, terminal: &mut Terminal) -> Result<(), Failure> {
-    let loaded = Loaded::new(&args.file.file, args.file.model.as_deref(), terminal)?;
+    let loaded = Loaded::open(&args.file, terminal)?;
     let (experiment, left_out) = loaded.experiment(terminal)?;
-    let explanation = Explanation::new(&experiment, &args.memory.executor())?;
-    terminal.result(&explanation, |explanation| format!("{explanation}\n"))?;
+    let explanation = Explanation::new(&experiment, &args.memory.executor(&loaded.model))?;
+    let explained = Explained { explanation, memory: loaded.model.footprint() };
+    terminal.result(&explained, |Explained { explanation, memory }| {
+        format!("{explanation}\nmemory         {memory}\n")
+    })?;
     left_out.into_result()
+}
+
+/// What `explain` prints.
+#[derive(Serialize)]
+struct Explained<'a> {
+    #[serde(flatten)]
+    explanation: Explanation,
+    memory: &'a Footprint,
 }
 
 #[cfg(test)]

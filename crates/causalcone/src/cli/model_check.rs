@@ -2,6 +2,7 @@
 
 use super::failure::Failure;
 use super::models::keys;
+use super::options::Weights;
 use super::terminal::Terminal;
 use crate::check::{TextScore, Verdict};
 use crate::{Experiment, Model, check};
@@ -47,10 +48,15 @@ struct Comparison {
 }
 
 /// `causalcone models check`.
-pub(super) fn check(name: &str, against: Option<&Path>, terminal: &mut Terminal) -> Result<(), Failure> {
+pub(super) fn check(
+    name: &str,
+    weights: Weights,
+    against: Option<&Path>,
+    terminal: &mut Terminal,
+) -> Result<(), Failure> {
     // The file's mistakes are found before a model is loaded for it.
     let golden = against.map(Golden::read).transpose()?;
-    let model = terminal.load(name)?;
+    let model = terminal.load(name, weights.given())?;
     let text = match model.tokenizer() {
         Some(_) => {
             let (scores, verdict) = check::check(&model)?;

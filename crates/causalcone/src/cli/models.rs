@@ -1,6 +1,7 @@
 //! `models`: what there is, fetching it, describing it.
 
 use super::failure::Failure;
+use super::options::Weights;
 use super::terminal::Terminal;
 use super::{ModelsAction, model_check};
 use crate::store::{self, Origin};
@@ -13,8 +14,10 @@ pub(super) fn models(action: ModelsAction, terminal: &mut Terminal) -> Result<()
     match action {
         ModelsAction::List => list(terminal),
         ModelsAction::Pull { name, accept_terms } => pull(&name, accept_terms, terminal),
-        ModelsAction::Info { model } => info(&model, terminal),
-        ModelsAction::Check { model, against } => model_check::check(&model, against.as_deref(), terminal),
+        ModelsAction::Info { model, weights, hash } => info(&model, weights, hash, terminal),
+        ModelsAction::Check { model, weights, against } => {
+            model_check::check(&model, weights, against.as_deref(), terminal)
+        }
     }
 }
 
@@ -73,8 +76,11 @@ fn pull(name: &str, accept_terms: bool, terminal: &mut Terminal) -> Result<(), F
         .result(&json!({"name": known.alias, "path": path}), |_| format!("{} is at {path}\n", known.alias))
 }
 
-fn info(name: &str, terminal: &mut Terminal) -> Result<(), Failure> {
-    let model = terminal.load(name)?;
+/// Files of at most so many bytes are hashed to describe a model.
+const HASHED: u64 = 1 << 30;
+
+fn info(name: &str, weights: Weights, hash: bool, terminal: &mut Terminal) -> Result<(), Failure> {
+    let model = terminal.open(name, weights.given())?;
     let config = model.config();
     let mut fields = Map::new();
     let mut field = |key: &str, value: Value| fields.insert(key.into(), value);
@@ -104,7 +110,10 @@ fn info(name: &str, terminal: &mut Terminal) -> Result<(), Failure> {
     let ends =
         model.ends().unwrap_or_default().iter().map(|id| json!({"id": id, "token": model.token_text(*id)}));
     field("eos_ids", ends.collect());
-    field("sha256", model.sha256()?.into());
+    let memory = model.footprint();
+    field("memory", serde_json::to_value(memory).map_err(|e| Failure::run(e.to_string()))?);
+    let sha256 = model.sha256_within(if hash { u64::MAX } else { HASHED })?;
+    field("sha256", sha256.into());
     field("files", model.files().iter().map(|file| file.to_string_lossy().into_owned()).collect());
     if let Some(windows) = windows(config) {
         field("windows", windows.into());
@@ -116,7 +125,14 @@ fn info(name: &str, terminal: &mut Terminal) -> Result<(), Failure> {
     field("sites", Value::Object(sites.collect()));
     field("keys", keys(model.key_report()));
     field("problems", model.problems().into());
-    terminal.result(&fields, |fields| fields.iter().map(|(key, value)| line(0, key, value)).collect())
+    let shown = |key: &str, value: &Value| match (key, value) {
+        ("memory", _) => line(0, key, &memory.to_string().into()),
+        ("sha256", Value::Null) => {
+            line(0, key, &"not computed, since the files are large: add --hash".into())
+        }
+        _ => line(0, key, value),
+    };
+    terminal.result(&fields, |fields| fields.iter().map(|(key, value)| shown(key, value)).collect())
 }
 
 /// What was concluded about the keys of a model's configuration.

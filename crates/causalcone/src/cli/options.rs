@@ -1,8 +1,29 @@
 //! Options that are more than a text: sizes of memory, samples to verify.
 
-use crate::Cone;
+use crate::{Cone, Model, Precision, memory};
 use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::str::FromStr;
+
+/// How the weights of a model are kept.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct Weights {
+    /// How weights are kept in memory; goes before the experiment file's own [default: auto]
+    #[arg(long, value_name = "FORM", value_parser = forms())]
+    weights: Option<Precision>,
+}
+
+impl Weights {
+    /// What was asked for on the command line.
+    pub(super) fn given(self) -> Option<Precision> {
+        self.weights
+    }
+}
+
+/// The ways of keeping weights, by name.
+fn forms() -> impl TypedValueParser<Value = Precision> {
+    PossibleValuesParser::new(Precision::ALL.map(Precision::name)).try_map(|name| name.parse::<Precision>())
+}
 
 /// How much memory a computation may take.
 #[derive(Debug, Clone, Copy, Args)]
@@ -13,9 +34,13 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// The executor that keeps to it.
-    pub(super) fn executor(self) -> Cone {
-        self.memory.map_or_else(Cone::default, |size| Cone { memory: Some(size.0) })
+    /// The executor that keeps to it, given a model whose weights may not have been read yet.
+    pub(super) fn executor(self, model: &Model) -> Cone {
+        // Weights that do not fit leave nothing to compute in: `explain` then says what would be done with enough.
+        let fits = model.footprint().chosen.is_some();
+        // A size in the environment that cannot be read was reported when the model was opened.
+        let half = || if fits { model.half_of_free_memory().ok().flatten() } else { None };
+        Cone { memory: self.memory.map(Size::bytes).or_else(half) }
     }
 }
 
@@ -30,32 +55,11 @@ impl Size {
     }
 }
 
-const UNITS: [(&str, u64); 8] = [
-    ("KIB", 1 << 10),
-    ("MIB", 1 << 20),
-    ("GIB", 1 << 30),
-    ("TIB", 1 << 40),
-    ("KB", 1_000),
-    ("MB", 1_000_000),
-    ("GB", 1_000_000_000),
-    ("TB", 1_000_000_000_000),
-];
-
 impl FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let upper = text.trim().to_ascii_uppercase();
-        let unit = UNITS.iter().find_map(|(name, bytes)| Some((upper.strip_suffix(name)?, *bytes)));
-        let (number, bytes) = unit.unwrap_or((upper.strip_suffix('B').unwrap_or(&upper), 1));
-        let number: f64 =
-            number.trim().parse().map_err(|_| "a size is a number and a unit, such as 500MB or 4GiB")?;
-        let size = number * bytes as f64;
-        if !(size >= 1.0 && size < u64::MAX as f64) {
-            return Err("is no size that memory has".into());
-        }
-        #[expect(clippy::cast_sign_loss, reason = "it was just found to be at least 1")]
-        Ok(Self(size as u64))
+        memory::parse_size(text).map(Self)
     }
 }
 
@@ -93,23 +97,6 @@ impl FromStr for Verify {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn sizes_are_read_as_people_write_them() {
-        for (text, bytes) in [
-            ("4GB", 4_000_000_000),
-            ("4gib", 4 << 30),
-            ("1.5 MB", 1_500_000),
-            ("512", 512),
-            ("512B", 512),
-            ("2KiB", 2048),
-        ] {
-            assert_eq!(text.parse(), Ok(Size(bytes)), "{text}");
-        }
-        for text in ["", "GB", "-1GB", "0", "nanGB", "infGB", "4 GBs", "1e30GB", "four"] {
-            assert!(text.parse::<Size>().is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn a_sample_has_cells() {

@@ -28,7 +28,7 @@ pub(super) fn save(args: &SaveArgs, terminal: &mut Terminal) -> Result<(), Failu
             Failure::input(message).hint("--force replaces a saved intervention, or give another --out")
         );
     }
-    let loaded = Loaded::new(&args.file.file, args.file.model.as_deref(), terminal)?;
+    let loaded = Loaded::new(&args.file, terminal)?;
     let (experiment, left_out) = loaded.single(terminal)?;
     if args.out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
         let vector = ControlVector::of(&experiment)?;
@@ -83,7 +83,7 @@ pub(super) fn info(args: &InfoArgs, terminal: &mut Terminal) -> Result<(), Failu
         let result = InfoResult { folder: &args.folder, description: &saved.description, tested: None };
         return terminal.result(&result, |result| described(result.description) + "self-test      not run\n");
     }
-    let model = terminal.load(&name).map_err(|failure| {
+    let model = terminal.load(&name, args.weights.given()).map_err(|failure| {
         failure.hint("-m names the model it is for, and --no-test only describes the folder")
     })?;
     let tested = saved.test(&model, &Cone::default())?;

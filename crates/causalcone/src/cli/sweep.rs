@@ -7,8 +7,8 @@ use super::options::Verify;
 use super::terminal::Terminal;
 use super::{Loaded, SweepArgs};
 use crate::{
-    Agreement, Cone, Error, Explanation, KeyReport, Model, PreparedSweep, Refused, SweepResult, Verification,
-    cone::Work, heat_map, means_table, table,
+    Agreement, Cone, Error, Explanation, KeyReport, Model, Precision, PreparedSweep, Refused, SweepResult,
+    Verification, cone::Work, heat_map, means_table, table,
 };
 use causalcone_engine::file::{EditRefFile, EditsFile, RunFile, TokenFile};
 use causalcone_report::{Format, HeatMap, text};
@@ -66,6 +66,8 @@ pub(super) struct ModelRecord<'a> {
     name: &'a str,
     family: &'a str,
     sha256: &'a str,
+    /// How the weights were kept.
+    weights: Option<Precision>,
     /// Defaults that were taken, keys that were ignored.
     #[serde(skip_serializing_if = "KeyReport::is_empty")]
     keys: &'a KeyReport,
@@ -77,6 +79,7 @@ impl<'a> ModelRecord<'a> {
             name: model.name(),
             family: model.config().family,
             sha256: model.sha256()?,
+            weights: model.footprint().chosen,
             keys: model.key_report(),
         })
     }
@@ -94,11 +97,11 @@ pub(super) struct Swept {
 pub(super) fn command(args: &SweepArgs, terminal: &mut Terminal) -> Result<(), Failure> {
     let folder = Folder::claim(&args.out, args.again, Results::Sweep)?;
     let started = Instant::now();
-    let loaded = Loaded::new(&args.file.file, args.file.model.as_deref(), terminal)?;
+    let loaded = Loaded::new(&args.file, terminal)?;
     let load = started.elapsed().as_secs_f64();
     let again =
         format!("causalcone sweep {} --out {} --resume", args.file.file.display(), args.out.display());
-    let how = How { format: args.format, executor: args.memory.executor(), verify: args.verify };
+    let how = How { format: args.format, executor: args.memory.executor(&loaded.model), verify: args.verify };
     let swept = sweep(&loaded, &folder, how, load, &again, terminal)?;
     let drawn = causalcone_report::terminal::render(&swept.map, &terminal.style()).unwrap_or_default();
     terminal.result(&swept.summary, |summary| {

@@ -1,7 +1,7 @@
 //! What the user sees: results on stdout, messages and progress bars on stderr.
 
 use super::failure::Failure;
-use crate::{KeyPolicy, LoadOptions, Model, Progress, Unit};
+use crate::{KeyPolicy, LoadOptions, Model, ModelError, Precision, Progress, Report, Unit};
 use causalcone_report::terminal::{Colour, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -48,17 +48,42 @@ impl Terminal {
         self.json
     }
 
-    /// Loads a model, showing how a download goes.
-    pub(super) fn load(&self, name: &str) -> Result<Model, Failure> {
-        self.load_with(name, LoadOptions::default())
+    /// Loads a model, showing how a download goes, and says so where its weights do not fit in memory as f32.
+    pub(super) fn load(&self, name: &str, weights: Option<Precision>) -> Result<Model, Failure> {
+        self.load_with(name, LoadOptions { weights: weights.unwrap_or_default(), ..LoadOptions::default() })
     }
 
-    /// The same as a file asks, and the command line. Warns of unknown keys, also where stderr is no terminal: a log
-    /// should have it.
-    pub(super) fn load_with(&self, name: &str, mut options: LoadOptions) -> Result<Model, Failure> {
+    /// The same as a file asks, and the command line.
+    pub(super) fn load_with(&self, name: &str, options: LoadOptions) -> Result<Model, Failure> {
+        let asked = options.weights;
+        let model = self.found(name, options, Model::load_with_options)?;
+        let footprint = model.footprint();
+        if asked == Precision::Auto && footprint.chosen != Some(Precision::Full) {
+            self.note(&format!("memory: {footprint}"));
+        }
+        Ok(model)
+    }
+
+    /// Opens a model without reading its weights, showing how a download goes.
+    pub(super) fn open(&self, name: &str, weights: Option<Precision>) -> Result<Model, Failure> {
+        self.open_with(name, LoadOptions { weights: weights.unwrap_or_default(), ..LoadOptions::default() })
+    }
+
+    /// The same as a file asks, and the command line.
+    pub(super) fn open_with(&self, name: &str, options: LoadOptions) -> Result<Model, Failure> {
+        self.found(name, options, Model::open_with_options)
+    }
+
+    /// Loads or opens a model. Warns of unknown keys, also where stderr is no terminal: a log should have it.
+    fn found(
+        &self,
+        name: &str,
+        mut options: LoadOptions,
+        read: fn(&str, &LoadOptions, Report<'_>) -> Result<Model, ModelError>,
+    ) -> Result<Model, Failure> {
         options.keys.ignore_keys.extend(self.keys.ignore_keys.iter().cloned());
         options.keys.strict |= self.keys.strict;
-        let model = Model::load_with_options(name, &options, &|progress| self.progress(progress));
+        let model = read(name, &options, &|progress| self.progress(progress));
         self.clear();
         let model = model?;
         if let Some(warning) = model.key_report().warning() {

@@ -32,7 +32,7 @@ struct Record<'a> {
 /// `causalcone generate FILE --out DIR`.
 pub(super) fn texts(args: &GenerateArgs, out: &Path, terminal: &mut Terminal) -> Result<(), Failure> {
     let folder = Folder::claim(out, args.again, Results::Texts)?;
-    let loaded = Loaded::new(&args.file.file, args.file.model.as_deref(), terminal)?;
+    let loaded = Loaded::new(&args.file, terminal)?;
     let options = options(args, &loaded)?;
     let (experiment, left_out) = loaded.growing(terminal)?;
     let examples = experiment.example_count().unwrap_or(1);

@@ -72,7 +72,7 @@ pub(super) fn tour(args: &TourArgs, terminal: &mut Terminal) -> Result<(), Failu
     let folders = claim(args)?;
     let published = if args.check { Some(Published::for_model(&args.model)?) } else { None };
     let started = Instant::now();
-    let model = terminal.load(&args.model)?;
+    let model = terminal.load(&args.model, args.weights.given())?;
     let load_seconds = started.elapsed().as_secs_f64();
     let config = model.config();
     let (layers, width, millions) = (config.layers, config.width, config.parameters() as f64 / 1e6);

@@ -39,7 +39,7 @@ impl Probes {
                 Layout::Heads { heads, width } => vec![rows, heads * width],
                 Layout::Attention { heads } => vec![heads, rows, rows],
             };
-            let zero = Var::zeros(shape, DType::F32, model.decoder().device())?;
+            let zero = Var::zeros(shape, DType::F32, model.device())?;
             let rows = zero.as_tensor().clone();
             let value = Some(Taken::Constant(Constant { rows, row: None, head: None }));
             plan.runs[key.0].edits.push(Arc::new(Edit { op: op.clone(), scale: 1.0, place, value }));

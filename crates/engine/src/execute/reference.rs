@@ -102,7 +102,7 @@ fn forward(
     }
     let mut pass = Pass { model, run, edits, wanted, kept, tensors: HashMap::new() };
     // What can only be found while running is told with the run it was found in.
-    model.decoder().forward(&plan.runs[run].ids, &mut pass).map_err(|e| match e {
+    model.decoder()?.forward(&plan.runs[run].ids, &mut pass).map_err(|e| match e {
         Error::Model(source) if source.is_bad_input() => {
             Error::Part { part: format!("run \"{}\"", plan.runs[run].name), source }
         }

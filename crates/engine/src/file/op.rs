@@ -181,7 +181,7 @@ impl ExperimentFile {
         parameters: &ParametersFile,
         part: &str,
     ) -> Result<Op> {
-        let device = experiment.model().decoder().device();
+        let device = experiment.model().device();
         match parameters {
             ParametersFile::Fit(fit) => self.fitted_parameters(experiment.model(), fit, kind, at, part),
             ParametersFile::Random(random) => {

@@ -61,7 +61,7 @@ impl ExperimentFile {
         part: &str,
     ) -> Result<Value> {
         let model = experiment.model();
-        let device = model.decoder().device();
+        let device = model.device();
         let fitted = value.mean.as_ref().or(value.pca.as_ref());
         let kinds = [
             value.run.is_some(),
@@ -155,6 +155,8 @@ impl ExperimentFile {
         at.positions = value.positions.clone().unwrap_or(at.positions);
         let runs: Vec<&str> = [Some(run), value.minus.as_deref()].into_iter().flatten().collect();
         let collecting = self.collecting(experiment.model(), file, &runs, &at, part)?;
+        // Its rows are computed now, in what memory the weights leave.
+        experiment.model().decoder()?;
         let executor = Cone::default();
         let found: Result<fit::ByLayer<Tensor>> = match (&value.pca, runs.len()) {
             (None, _) => fit::means(&collecting, &executor).and_then(|means| {
@@ -171,9 +173,8 @@ impl ExperimentFile {
             (Some(_), _) => fit::contrast(&collecting, &executor),
         };
         let found = found.map_err(|error| fitting(file, part, &error))?;
-        let on_device = |(layer, tensor): (_, Tensor)| {
-            Ok((layer, tensor.to_device(experiment.model().decoder().device())?))
-        };
+        let on_device =
+            |(layer, tensor): (_, Tensor)| Ok((layer, tensor.to_device(experiment.model().device())?));
         let mut found: fit::ByLayer<Tensor> = found.into_iter().map(on_device).collect::<Result<_>>()?;
         Ok(match found.remove(&None) {
             Some(outside) => Value::Tensor(outside),
@@ -202,6 +203,8 @@ impl ExperimentFile {
         let mut at = at.clone();
         at.positions = fit.positions.clone().unwrap_or(Positions::Indices(Indices::All));
         let collecting = self.collecting(model, &fit.examples, &[&fit.pca], &at, part)?;
+        // Rows are computed now, in what memory the weights leave.
+        model.decoder()?;
         let found = fit::components(&collecting, &Cone::default(), fit.rank, fit.standardise);
         let found = found.map_err(|error| fitting(&fit.examples, part, &error))?.swap_remove(0);
         let count = found.len();
@@ -397,7 +400,7 @@ impl TokenFile {
     /// The id it means.
     pub(crate) fn id(&self, model: &Model, part: &str) -> Result<u32> {
         let id = match self {
-            Self::Id(id) => model.decoder().check(&[*id]).map(|()| *id),
+            Self::Id(id) => model.check(&[*id]).map(|()| *id),
             Self::Text(text) => model.token_id(text),
         };
         id.map_err(|source| Error::Part { part: part.into(), source })

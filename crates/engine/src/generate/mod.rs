@@ -182,7 +182,7 @@ impl Experiment<'_> {
     /// When there is no such edit, or an id is outside the vocabulary.
     pub fn until(&mut self, edit: EditId, tokens: Vec<u32>) -> Result<()> {
         for id in &tokens {
-            let checked = self.model.decoder().check(&[*id]);
+            let checked = self.model.check(&[*id]);
             checked.map_err(|source| Error::Part { part: "until".into(), source })?;
         }
         self.spec(edit)?.until = tokens;

@@ -177,7 +177,7 @@ impl<'m> Stepper<'m> {
         }
         let standing = pass.positions.iter().map(|&position| Standing { position, length: position + 1 });
         let mut cached = Cached { stepper: self, standing: standing.collect(), starts };
-        let decoder = cached.stepper.model.decoder();
+        let decoder = cached.stepper.model.decoder()?;
         let x = decoder.embed(&ids, &pass.positions)?;
         // Products of a few rows are short. On a thread that shares their work there is one less to wake for each of them.
         let logits = rayon::scope(|_| decoder.walk(x, &mut cached, &mut pass))?;
@@ -251,7 +251,8 @@ impl Attention<Pass<'_>> for Cached<'_, '_> {
     fn mix(&mut self, layer: usize, projected: [&Tensor; 3], pass: &mut Pass<'_>) -> Result<Tensor> {
         let [query, key, value] = projected;
         let (model, config) = (self.stepper.model, self.stepper.model.config());
-        let (decoder, block) = (model.decoder(), &model.decoder().blocks()[layer]);
+        let decoder = model.decoder()?;
+        let block = &decoder.blocks()[layer];
         let rotation = decoder.rotation(layer, &self.standing)?;
         let query = block.seen_query(query, config, rotation.as_ref())?;
         let key = block.seen_key(key, config, rotation.as_ref())?.contiguous()?;
@@ -354,8 +355,9 @@ pub(super) fn prefill(
         let row = next()?.to_vec1::<f32>()?;
         let length = lives[of[0]].growing.prompt().len() + lives[of[0]].ids.len();
         let standing: Vec<Standing> = (0..length).map(|position| Standing { position, length }).collect();
-        for (layer, block) in model.decoder().blocks().iter().enumerate() {
-            let rotation = model.decoder().rotation(layer, &standing)?;
+        let decoder = model.decoder()?;
+        for (layer, block) in decoder.blocks().iter().enumerate() {
+            let rotation = decoder.rotation(layer, &standing)?;
             let key = block.seen_key(&next()?, config, rotation.as_ref())?.contiguous()?;
             let value = block.seen_value(&next()?, config)?.contiguous()?;
             for index in of {

@@ -89,7 +89,7 @@ impl Experiment<'_> {
         tokens: &[u32],
         edited: impl Fn(Site, Option<usize>) -> bool,
     ) -> Result<Vec<Contribution>> {
-        let (decoder, config) = (self.model.decoder(), self.model.config());
+        let (decoder, config) = (self.model.decoder()?, self.model.config());
         let mut parts: Vec<Part> = vec![Part::Embedding];
         let mut rows: Vec<Tensor> = vec![stream.last(Site::Embedding, None)?];
         let mut before = rows[0].clone();

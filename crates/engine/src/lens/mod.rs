@@ -140,7 +140,7 @@ impl Experiment<'_> {
     }
 
     fn depths(&self, stream: &Stream, tokens: &[u32], top: usize) -> Result<Vec<Depth>> {
-        let decoder = self.model.decoder();
+        let decoder = self.model.decoder()?;
         let layers = (0..self.model.config().layers).map(|layer| (Site::BlockOutput, Some(layer)));
         let mut depths = Vec::new();
         for (site, layer) in [(Site::Embedding, None)].into_iter().chain(layers) {

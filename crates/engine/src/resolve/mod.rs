@@ -259,7 +259,7 @@ impl Experiment<'_> {
             None if edit.op.kind == OpKind::Skip => self.expand_input(&mut expanded, &part)?,
             None => {}
             Some(Value::Number(x)) => {
-                let x = Tensor::new(*x as f32, self.model.decoder().device())?;
+                let x = Tensor::new(*x as f32, self.model.device())?;
                 self.expand_constant(&mut expanded, &x, &part)?;
             }
             Some(Value::Tensor(tensor)) => self.expand_constant(&mut expanded, tensor, &part)?,

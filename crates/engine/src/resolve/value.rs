@@ -33,7 +33,7 @@ impl Experiment<'_> {
         };
         let dims = edit.dims.as_ref().map_or_else(|| all(width), |dims| dims.to_vec());
         let example = self.origin.as_ref().map_or(0, |origin| origin.number);
-        let device = self.model.decoder().device().clone();
+        let device = self.model.device().clone();
         let noise = Noise::new(seed, example, edit.positions.clone(), dims, heads, device);
         edit.value = ExpandedValue::Noise(noise);
         Ok(())

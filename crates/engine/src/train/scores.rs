@@ -62,7 +62,7 @@ pub(super) fn losses(
         Objective::CrossEntropy => {
             let labels: Vec<u32> = examples.iter().map(label).collect::<Result<_>>()?;
             let (losses, logits) = match session.normed(cells, bound)? {
-                Some(normed) => training.model().decoder().cross_entropy(&normed, &labels)?,
+                Some(normed) => training.model().decoder()?.cross_entropy(&normed, &labels)?,
                 None => {
                     let logits = session.logits(cells, bound)?;
                     (cross_entropy(&logits, &labels)?, logits)

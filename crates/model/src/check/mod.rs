@@ -99,7 +99,7 @@ fn score(model: &Model, name: &'static str, text: &str) -> Result<TextScore> {
         let problem = format!("the model's context of {} leaves no token to score", model.config().context);
         return Err(Error::Prompt { problem });
     }
-    let logits = model.decoder().forward(&ids, &mut Unedited)?.i(..labels.len())?;
+    let logits = model.decoder()?.forward(&ids, &mut Unedited)?.i(..labels.len())?;
     let losses = causalcone_ops::cross_entropy(&logits, labels)?;
     let nats: f64 = losses.to_dtype(DType::F64)?.sum_all()?.to_scalar()?;
     let bits_per_byte = nats / std::f64::consts::LN_2 / bytes as f64;

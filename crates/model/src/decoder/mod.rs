@@ -19,7 +19,7 @@
 //!
 //! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-llama");
 //! let model = Model::load(path)?;
-//! let logits = model.decoder().forward(&[1, 2, 3], &mut Silence)?;
+//! let logits = model.decoder()?.forward(&[1, 2, 3], &mut Silence)?;
 //! assert_eq!(logits.dims(), [3, model.config().vocab]);
 //! # Ok::<(), causalcone_model::Error>(())
 //! ```
@@ -211,17 +211,7 @@ impl Decoder {
     /// # Errors
     /// [`Error::Prompt`], saying what would fit.
     pub fn check(&self, ids: &[u32]) -> Result<()> {
-        let problem = if ids.is_empty() {
-            "the prompt is empty: a run needs at least one token".into()
-        } else if ids.len() > self.config.context {
-            let (n, most) = (ids.len(), self.config.context);
-            format!("the prompt has {n} tokens, and this model's context holds {most}")
-        } else if let Some(id) = ids.iter().find(|id| **id as usize >= self.config.vocab) {
-            format!("token id {id} is outside the vocabulary: ids go from 0 to {}", self.config.vocab - 1)
-        } else {
-            return Ok(());
-        };
-        Err(Error::Prompt { problem })
+        self.config.check(ids)
     }
 
     /// The rows that enter layer 0, one for each id at its position.

@@ -3,10 +3,12 @@
 use crate::Result;
 use crate::config::{Config, Norm, QueryKeyNorm};
 use crate::decoder::{Block, Decoder, Gate, NormWeights, rope};
-use crate::file::{Stored, Weights};
-use candle_core::{DType, Tensor};
+use crate::file::{Precision, Stored, Weights};
+use crate::load::Outline;
+use candle_core::{DType, Device, Tensor};
 use causalcone_ops::Linear;
 use rayon::prelude::*;
+use std::sync::{Mutex, PoisonError};
 
 /// What a format calls the tensors of a family. A block's follow its prefix and number; what a family does not have
 /// is never looked up.
@@ -75,11 +77,44 @@ struct Parts<'a> {
     weights: &'a Weights,
     names: &'a Names,
     prefix: &'static str,
+    reading: Reading<'a>,
 }
 
-/// Builds the decoder, having taken or ignored every tensor.
-pub(super) fn assemble(config: Config, weights: &Weights, names: &Names) -> Result<Decoder> {
-    let parts = Parts { config: &config, weights, names, prefix: prefix(weights, names) };
+/// What is done with tensors.
+enum Reading<'a> {
+    /// They are read, and their matrices kept with that precision.
+    Values(Precision),
+    /// They are checked and counted; none is read. What is made of them has the right number of rows and no values.
+    Headers(&'a Mutex<Outline>),
+}
+
+/// Builds the decoder, having taken or ignored every tensor. `at_once` bounds how many blocks are assembled at a time, and
+/// so how many copies of tensors there are beside the weights.
+pub(super) fn assemble(
+    config: Config,
+    weights: &Weights,
+    names: &Names,
+    precision: Precision,
+    at_once: usize,
+) -> Result<Decoder> {
+    build(config, weights, names, Reading::Values(precision), at_once)
+}
+
+/// Makes all the checks of [`assemble`] that need no values, and counts what the tensors take.
+pub(super) fn outline(config: &Config, weights: &Weights, names: &Names) -> Result<Outline> {
+    let outline = Mutex::default();
+    build(config.clone(), weights, names, Reading::Headers(&outline), 1)?;
+    Ok(outline.into_inner().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn build(
+    config: Config,
+    weights: &Weights,
+    names: &Names,
+    reading: Reading<'_>,
+    at_once: usize,
+) -> Result<Decoder> {
+    let parts = Parts { config: &config, weights, names, prefix: prefix(weights, names), reading };
     let (token_embedding, unembedding) = parts.embeddings()?;
     let position_embedding = match config.rotaries() {
         [] => Some(
@@ -87,7 +122,12 @@ pub(super) fn assemble(config: Config, weights: &Weights, names: &Names) -> Resu
         ),
         _ => None,
     };
-    let blocks = (0..config.layers).into_par_iter().map(|layer| parts.block(layer)).collect::<Result<_>>()?;
+    let mut blocks = Vec::new();
+    for first in (0..config.layers).step_by(at_once.max(1)) {
+        let some = first..config.layers.min(first.saturating_add(at_once.max(1)));
+        let some: Vec<Block> = some.into_par_iter().map(|layer| parts.block(layer)).collect::<Result<_>>()?;
+        blocks.extend(some);
+    }
     let final_norm = parts.norm(names.final_norm, config.width)?;
     weights.finish(|name| cannot_matter(name, names))?;
     let ropes = config.rotaries().iter().map(rope).collect();
@@ -118,7 +158,44 @@ fn cannot_matter(name: &str, names: &Names) -> bool {
 
 impl Parts<'_> {
     fn take(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        self.weights.take(&format!("{}{name}", self.prefix), shape)
+        let name = format!("{}{name}", self.prefix);
+        match self.reading {
+            Reading::Values(_) => self.weights.take(&name, shape),
+            Reading::Headers(outline) => {
+                self.weights.declare(&name, shape)?;
+                outline.lock().unwrap_or_else(PoisonError::into_inner).tally.vector(shape);
+                Ok(Tensor::zeros(1, DType::F32, &Device::Cpu)?.broadcast_as(shape)?)
+            }
+        }
+    }
+
+    /// A matrix that is stored in that shape and maps `input` numbers to `output`.
+    fn stored(&self, name: &str, shape: [usize; 2], (input, output): (usize, usize)) -> Result<Stored> {
+        match self.reading {
+            Reading::Values(precision) => self.weights.take_matrix(name, &shape, precision),
+            Reading::Headers(outline) => {
+                let entry = self.weights.declare(name, &shape)?;
+                let in_block = name != self.embedding() && name != self.unembedding();
+                let mut outline = outline.lock().unwrap_or_else(PoisonError::into_inner);
+                outline.tally.matrix(entry, (input, output), in_block);
+                // As many rows as it has outputs, since these are split and ordered; one number in each.
+                let rows = Tensor::zeros((output, 1), DType::F32, &Device::Cpu)?;
+                let rows = if in_block && self.names.transposed { rows.t()? } else { rows };
+                Ok(Stored { rows, blocks: None })
+            }
+        }
+    }
+
+    /// The name of the unembedding: the spelling that the file has.
+    fn unembedding(&self) -> &'static str {
+        let known = self.names.unembeddings;
+        let found = known.iter().copied().find(|name| self.weights.contains(name));
+        found.or(known.first().copied()).unwrap_or_default()
+    }
+
+    /// The name of the token embedding.
+    fn embedding(&self) -> String {
+        format!("{}{}.weight", self.prefix, self.names.token_embedding)
     }
 
     fn norm(&self, name: &str, width: usize) -> Result<NormWeights> {
@@ -141,7 +218,7 @@ impl Parts<'_> {
     fn matrix(&self, name: &str, input: usize, output: usize, biased: bool) -> Result<Matrix> {
         let shape = if self.names.transposed { [input, output] } else { [output, input] };
         let name_of_weight = format!("{}{name}.weight", self.prefix);
-        let mut weight = self.weights.take_matrix(&name_of_weight, &shape)?;
+        let mut weight = self.stored(&name_of_weight, shape, (input, output))?;
         if self.names.transposed {
             if weight.blocks.is_some() {
                 return Err(self.weights.bad(&name_of_weight, "is quantised, and stored in × out"));
@@ -237,32 +314,34 @@ impl Parts<'_> {
 
     /// The token embedding, where it is not the unembedding, and the unembedding.
     fn embeddings(&self) -> Result<(Option<Linear>, Linear)> {
-        let Self { config, weights, names, .. } = self;
+        let Self { config, weights, .. } = self;
         let shape = [config.vocab, config.width];
         let is_there = |name: &str| weights.contains(name);
-        let first = names.unembeddings.first().copied().unwrap_or_default();
-        let output = names.unembeddings.iter().copied().find(|name| is_there(name)).unwrap_or(first);
-        let token = format!("{}{}.weight", self.prefix, names.token_embedding);
-        let matrix = |name| Matrix { weight: weights.take_matrix(name, &shape)?, bias: None }.linear();
+        let (token, output) = (self.embedding(), self.unembedding());
+        let matrix = |name: &str| {
+            let weight = self.stored(name, shape, (config.width, config.vocab))?;
+            Matrix { weight, bias: None }.linear()
+        };
+        // One tensor may serve as both, and either name may be the one that is stored.
+        let read_from = if config.tied && !is_there(&token) && is_there(output) { output } else { &token };
+        if let Reading::Headers(outline) = self.reading {
+            outline.lock().unwrap_or_else(PoisonError::into_inner).embedding = read_from.to_owned();
+        }
         if !config.tied {
             return Ok((Some(matrix(&token)?), matrix(output)?));
         }
-        // One tensor serves as both, and either name may be the one that is stored.
-        let embedding = match (is_there(&token), is_there(output)) {
-            (false, true) => matrix(output)?,
-            (false, false) => {
-                return Err(weights.bad(
-                    &token,
-                    &format!("the tensor is missing, and so is {output}, which is tied to it"),
-                ));
-            }
-            (true, _) => matrix(&token)?,
-        };
+        if !is_there(read_from) {
+            let problem = format!("the tensor is missing, and so is {output}, which is tied to it");
+            return Err(weights.bad(&token, &problem));
+        }
+        let embedding = matrix(read_from)?;
         if is_there(&token) && is_there(output) {
             // Some files hold the tied tensor twice. A second one that differs contradicts the file's own
             // configuration, and either choice could be wrong.
-            let (first, second) = (weights.take(&token, &shape)?, weights.take(output, &shape)?);
-            if (second - first)?.abs()?.max_all()?.to_scalar::<f32>()? != 0.0 {
+            weights.declare(output, &shape)?;
+            if matches!(self.reading, Reading::Values(_))
+                && !weights.are_equal([token.as_str(), output], &shape)?
+            {
                 return Err(weights
                     .bad(output, "differs from the embedding, but the configuration says the two are tied"));
             }

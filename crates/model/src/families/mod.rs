@@ -19,12 +19,14 @@ mod rope;
 
 use crate::config::{Config, Kind};
 use crate::decoder::Decoder;
-use crate::file::Weights;
 use crate::file::keys::{Defaults, Keys};
+use crate::file::{Precision, Weights};
+use crate::load::Outline;
 use crate::{Error, Result};
-use assemble::{Names, assemble};
+use assemble::{Names, assemble, outline};
 
 /// One format a family's files come in.
+#[derive(Debug)]
 pub(crate) struct Format {
     /// Reads a configuration, having read or ignored every key of it. Some formats leave to the tensors what could
     /// stand there: that there are biases, how many tokens there are.
@@ -45,9 +47,21 @@ impl Format {
         (self.config)(keys, weights)
     }
 
-    /// The decoder, having taken or ignored every tensor.
-    pub(crate) fn load(&self, config: Config, weights: &Weights) -> Result<Decoder> {
-        assemble(config, weights, &self.names)
+    /// What the headers say of the tensors, every one of which was checked and is needed or ignored. Reads no values.
+    pub(crate) fn outline(&self, config: &Config, weights: &Weights) -> Result<Outline> {
+        outline(config, weights, &self.names)
+    }
+
+    /// The decoder, having taken or ignored every tensor, with matrices kept as `precision` says and at most `at_once`
+    /// blocks assembled at a time.
+    pub(crate) fn load(
+        &self,
+        config: Config,
+        weights: &Weights,
+        precision: Precision,
+        at_once: usize,
+    ) -> Result<Decoder> {
+        assemble(config, weights, &self.names, precision, at_once)
     }
 }
 

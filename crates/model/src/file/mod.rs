@@ -18,8 +18,8 @@ pub(crate) mod torch;
 mod weights;
 
 pub use precision::Precision;
-pub(crate) use weights::Stored;
 pub use weights::{Encoding, Entry, Order, Weights};
+pub(crate) use weights::{Form, Stored};
 
 use crate::{Error, Result};
 use std::fs::File;

@@ -1,16 +1,27 @@
 //! How weights are kept in memory: widened, or as they are stored.
 
-use super::Weights;
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::path::Path;
+use std::str::FromStr;
 
 /// How weights are kept in memory.
+///
+/// ```
+/// use causalcone_model::Precision;
+/// assert_eq!("packed".parse(), Ok(Precision::Packed));
+/// assert_eq!(Precision::default(), Precision::Auto);
+/// assert!("quarter".parse::<Precision>().is_err());
+/// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// As f32.
+    /// `Full` where that fits in the memory that is free; else `Packed` for a model with quantised matrices, and `Half`
+    /// for one whose matrices are stored in 16 bits.
     #[default]
+    Auto,
+    /// As f32.
     Full,
     /// Matrices that are stored in 16 bits stay so, and are widened layer by layer: the same numbers, in half the memory
     /// and somewhat more time. All others are f32.
@@ -21,11 +32,24 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// Says so where nothing could be kept as asked.
-    pub(crate) fn check(self, weights: &Weights, path: &Path) -> Result<()> {
+    /// All of them, in the order in which they are documented.
+    pub const ALL: [Self; 4] = [Self::Auto, Self::Full, Self::Half, Self::Packed];
+
+    /// Its name in experiment files: `"auto"`, `"full"`, `"half"` or `"packed"`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Full => "full",
+            Self::Half => "half",
+            Self::Packed => "packed",
+        }
+    }
+
+    /// Refuses a model of which nothing could be kept as asked.
+    pub(crate) fn check(self, keeps_something: bool, path: &Path) -> Result<()> {
         let problem = match self {
-            _ if weights.kept() > 0 => return Ok(()),
-            Self::Full => return Ok(()),
+            _ if keeps_something => return Ok(()),
+            Self::Auto | Self::Full => return Ok(()),
             Self::Half => {
                 "\"half\" keeps matrices that are stored in 16 bits, and this model has none: others would lose digits"
             }
@@ -35,5 +59,20 @@ impl Precision {
             }
         };
         Err(Error::file(path, "weights", problem))
+    }
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Precision {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.into_iter().find(|precision| precision.name() == text);
+        found.ok_or_else(|| format!("{text:?} is not one of {}", Self::ALL.map(Self::name).join(", ")))
     }
 }

@@ -6,8 +6,8 @@ use candle_core::{DType, Device, Tensor};
 use causalcone_ops::Blocks;
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// How numbers are stored in a file.
@@ -156,8 +156,31 @@ pub struct Weights {
     files: Vec<DataFile>,
     entries: HashMap<String, (usize, Entry)>,
     taken: Mutex<HashSet<String>>,
-    precision: Precision,
-    kept: AtomicUsize,
+    sums: fn(&DataFile) -> Result<()>,
+}
+
+/// How a matrix is held in memory.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Form {
+    /// Widened to f32.
+    Full,
+    /// In the 16 bits it is stored in.
+    Half(DType),
+    /// In blocks, as it is stored.
+    Packed(Blocks),
+}
+
+impl Entry {
+    /// How this matrix is held where weights are kept with that precision.
+    pub(crate) fn form(&self, precision: Precision) -> Form {
+        let keeps = matches!(precision, Precision::Half | Precision::Packed) && self.order == Order::Rows;
+        match self.encoding {
+            Encoding::F16 if keeps => Form::Half(DType::F16),
+            Encoding::BF16 if keeps => Form::Half(DType::BF16),
+            Encoding::Blocks(blocks) if keeps && precision == Precision::Packed => Form::Packed(blocks),
+            _ => Form::Full,
+        }
+    }
 }
 
 /// A matrix out of a file, its rows the slowest axis.
@@ -232,13 +255,20 @@ impl Weights {
     }
 
     fn empty() -> Self {
-        Self {
-            files: Vec::new(),
-            entries: HashMap::new(),
-            taken: Mutex::default(),
-            precision: Precision::Full,
-            kept: AtomicUsize::new(0),
-        }
+        Self { files: Vec::new(), entries: HashMap::new(), taken: Mutex::default(), sums: |_| Ok(()) }
+    }
+
+    /// The same tensors, of whose files `sums` checks the checksums before weights are read.
+    pub(crate) fn with_sums(self, sums: fn(&DataFile) -> Result<()>) -> Self {
+        Self { sums, ..self }
+    }
+
+    /// Checks the files' checksums, where the format has them; this reads whole files.
+    ///
+    /// # Errors
+    /// When a file is damaged.
+    pub(crate) fn check_sums(&self) -> Result<()> {
+        self.files.iter().try_for_each(self.sums)
     }
 
     fn add(&mut self, file: DataFile, entries: Vec<Entry>) -> Result<()> {
@@ -270,43 +300,107 @@ impl Weights {
         self.entries.values().map(|(_, entry)| entry)
     }
 
-    /// The same, of which matrices stay as they are stored where that precision keeps them
-    /// ([`take_matrix`](Self::take_matrix)).
-    pub(crate) fn keeping(mut self, precision: Precision) -> Self {
-        self.precision = precision;
-        self
+    /// Checks that there is a tensor of that name and shape, that it holds floats, and counts it as taken. Its values are
+    /// not read.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take), but for values that are not finite.
+    pub(crate) fn declare(&self, name: &str, shape: &[usize]) -> Result<&Entry> {
+        let (file, entry) = self.entry(name, shape)?;
+        if matches!(entry.encoding, Encoding::Other(_)) {
+            return Err(Error::file(file.path(), name, NO_FLOATS));
+        }
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(name.into());
+        Ok(entry)
     }
 
-    /// How many tensors stayed as they are stored.
-    pub(crate) fn kept(&self) -> usize {
-        self.kept.load(Ordering::Relaxed)
-    }
-
-    /// The matrix of that name, which must have that shape: as it is stored if it stays so, else as f32.
+    /// The matrix of that name, which must have that shape, held with that precision.
     ///
     /// # Errors
     /// As [`take`](Self::take).
-    pub(crate) fn take_matrix(&self, name: &str, shape: &[usize; 2]) -> Result<Stored> {
-        let keeps = self.precision != Precision::Full;
-        let found = self.entries.get(name).filter(|(_, entry)| keeps && entry.order == Order::Rows);
-        let encoding = found.map(|(_, entry)| entry.encoding);
-        let half = match encoding {
-            Some(Encoding::F16) => Some(DType::F16),
-            Some(Encoding::BF16) => Some(DType::BF16),
-            _ => None,
+    pub(crate) fn take_matrix(&self, name: &str, shape: &[usize; 2], precision: Precision) -> Result<Stored> {
+        let form = self.entries.get(name).map_or(Form::Full, |(_, entry)| entry.form(precision));
+        Ok(match form {
+            Form::Full => Stored { rows: self.take(name, shape)?, blocks: None },
+            Form::Half(dtype) => Stored { rows: self.take_half(name, shape, dtype)?, blocks: None },
+            Form::Packed(blocks) => {
+                Stored { rows: self.take_blocks(name, shape, blocks)?, blocks: Some(blocks) }
+            }
+        })
+    }
+
+    /// A matrix that stays in the 16 bits it is stored in, its numbers checked as [`take`](Self::take) checks them.
+    fn take_half(&self, name: &str, shape: &[usize; 2], dtype: DType) -> Result<Tensor> {
+        let (file, entry) = self.entry(name, shape)?;
+        let rows = match dtype {
+            DType::F16 => {
+                Tensor::from_vec(halves(file, entry, half::f16::from_le_bytes)?, shape, &Device::Cpu)
+            }
+            _ => Tensor::from_vec(halves(file, entry, half::bf16::from_le_bytes)?, shape, &Device::Cpu),
         };
-        let blocks = match encoding {
-            Some(Encoding::Blocks(blocks)) if self.precision == Precision::Packed => Some(blocks),
-            _ => None,
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(name.into());
+        Ok(rows?)
+    }
+
+    /// Some rows of a matrix as f32, read without the others; `None` where they do not lie side by side in the file.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take); when there are no such rows.
+    pub(crate) fn rows(
+        &self,
+        name: &str,
+        shape: &[usize; 2],
+        rows: Range<usize>,
+    ) -> Result<Option<Vec<f32>>> {
+        let (file, entry) = self.entry(name, shape)?;
+        let (block, block_bytes) = entry.encoding.block();
+        let [height, width] = shape.map(|size| size as u64);
+        let (first, count) = (rows.start as u64, rows.len() as u64);
+        if entry.order != Order::Rows || !width.is_multiple_of(block) {
+            return Ok(None);
+        }
+        if first + count > height {
+            let problem = format!("has no row {}: its rows go from 0 to {}", rows.end.max(1) - 1, height - 1);
+            return Err(Error::file(file.path(), name, problem));
+        }
+        let row = width / block * block_bytes;
+        let part = Entry {
+            shape: vec![rows.len(), shape[1]],
+            offset: entry.offset + first * row,
+            bytes: count * row,
+            ..entry.clone()
         };
-        let rows = match (half, blocks) {
-            // Read as f32, whose checks are the same, and put back: exactly what it was.
-            (Some(half), _) => self.take(name, shape)?.to_dtype(half)?,
-            (None, Some(blocks)) => self.take_blocks(name, shape, blocks)?,
-            (None, None) => return Ok(Stored { rows: self.take(name, shape)?, blocks: None }),
-        };
-        self.kept.fetch_add(1, Ordering::Relaxed);
-        Ok(Stored { rows, blocks })
+        widen(file, &part).map(Some)
+    }
+
+    /// Whether two matrices of the same shape hold the same numbers, compared some rows at a time.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take), which counts them as taken.
+    pub(crate) fn are_equal(&self, names: [&str; 2], shape: &[usize; 2]) -> Result<bool> {
+        let [height, width] = *shape;
+        // Several pieces, so that all cores read.
+        let step = (16 * PIECE as usize / width.max(1)).max(1);
+        for first in (0..height).step_by(step) {
+            let rows = first..height.min(first + step);
+            let parts = names.map(|name| self.rows(name, shape, rows.clone()));
+            match parts {
+                [Ok(Some(one)), Ok(Some(other))] => {
+                    if one != other {
+                        return Ok(false);
+                    }
+                }
+                [Err(error), _] | [_, Err(error)] => return Err(error),
+                // One is stored by columns.
+                _ => {
+                    let difference = (self.take(names[0], shape)? - self.take(names[1], shape)?)?;
+                    return Ok(difference.abs()?.max_all()?.to_scalar::<f32>()? == 0.0);
+                }
+            }
+        }
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        taken.extend(names.map(String::from));
+        Ok(true)
     }
 
     /// The rows of a matrix as they are in the file, rows × bytes.
@@ -386,6 +480,30 @@ impl Weights {
 /// Numbers are widened in pieces of about this many.
 const PIECE: u64 = 1 << 20;
 
+const NO_FLOATS: &str = "is not a tensor of floats";
+
+/// Reads one tensor of numbers of 16 bits as it is.
+fn halves<T: Send + Copy + Default>(
+    file: &DataFile,
+    entry: &Entry,
+    number: impl Fn([u8; 2]) -> T + Sync,
+) -> Result<Vec<T>>
+where
+    f32: From<T>,
+{
+    let mut values = vec![T::default(); entry.shape.iter().product()];
+    values.par_chunks_mut(PIECE as usize).enumerate().try_for_each(|(i, out)| {
+        let mut bytes = vec![0; 2 * out.len()];
+        file.read_at(&mut bytes, entry.offset + i as u64 * 2 * PIECE)?;
+        for (x, &raw) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+            *x = number(raw);
+        }
+        let bad = out.iter().map(|x| f32::from(*x)).find(|x| !x.is_finite());
+        bad.map_or(Ok(()), |x| Err(not_finite(file, entry, x)))
+    })?;
+    Ok(values)
+}
+
 /// Reads one tensor and widens it to f32.
 fn widen(file: &DataFile, entry: &Entry) -> Result<Vec<f32>> {
     let (block, block_bytes) = entry.encoding.block();
@@ -424,7 +542,7 @@ fn decode(encoding: Encoding, bytes: &[u8], out: &mut [f32]) -> Result<(), Strin
         }
     }
     match encoding {
-        Encoding::Other(_) => return Err("is not a tensor of floats".into()),
+        Encoding::Other(_) => return Err(NO_FLOATS.into()),
         Encoding::F64 => each(bytes, out, |b| f64::from_le_bytes(b) as f32),
         Encoding::F32 => each(bytes, out, f32::from_le_bytes),
         Encoding::F16 => each(bytes, out, |b| half::f16::from_le_bytes(b).to_f32()),

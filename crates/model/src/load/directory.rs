@@ -1,6 +1,6 @@
 //! A model in a folder, in Hugging Face's layout: config.json, weights, a tokenizer.
 
-use super::{LoadOptions, Parts, deferred, inside, is_there, recognise, weight_files};
+use super::{LazyDecoder, LoadOptions, Parts, beside, deferred, inside, is_there, recognise, weight_files};
 use crate::chat::ChatTemplate;
 use crate::families::Found;
 use crate::file::DataFile;
@@ -10,7 +10,7 @@ use crate::{Error, Result, ends, families};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
-pub(super) fn load(folder: &Path, options: &LoadOptions) -> Result<Parts> {
+pub(super) fn load(folder: &Path, options: &LoadOptions, now: bool) -> Result<Parts> {
     recognise::folder(folder)?;
     let config_path = folder.join("config.json");
     inside(folder, &config_path)?;
@@ -24,19 +24,16 @@ pub(super) fn load(folder: &Path, options: &LoadOptions) -> Result<Parts> {
         return Err(recognise::quantised_error(folder, &method));
     }
     let text_keys = text_keys.with_defaults(format.defaults());
-    let weight_files = weight_files::read(folder)?;
-    weight_files.check_sums()?;
-    let weights = weight_files.weights.keeping(options.weights);
+    let (weights, weight_files) = weight_files::read(folder)?;
     recognise::tensors(&weights, folder)?;
     let config = format.config(&text_keys, &weights)?;
     let vocab = config.vocab;
     let tokenizer_files = TokenizerFiles::find(folder)?;
-    let (decoder, tokenizer) =
-        rayon::join(|| format.load(config, &weights), || tokenizer(tokenizer_files.as_ref(), vocab));
-    let decoder = decoder?;
-    options.weights.check(&weights, folder)?;
+    let decoder = LazyDecoder::new(folder, format, config, weights, options.weights)?;
+    let (loaded, tokenizer) = beside(&decoder, now, || tokenizer(tokenizer_files.as_ref(), vocab));
+    loaded?;
     let mut files = vec![config_path];
-    files.extend(weight_files.paths);
+    files.extend(weight_files);
     files.extend(tokenizer_files.iter().flat_map(TokenizerFiles::paths).cloned());
     let chat_template = chat_template(folder).map(|(template, own)| {
         files.extend(own);

@@ -1,6 +1,6 @@
 //! A model in a GGUF file, or in the parts of a split one.
 
-use super::{LoadOptions, Parts, deferred, recognise};
+use super::{LazyDecoder, LoadOptions, Parts, beside, deferred, recognise};
 use crate::chat::ChatTemplate;
 use crate::file::keys::Keys;
 use crate::file::{DataFile, Weights, gguf, split};
@@ -8,7 +8,7 @@ use crate::tokenizer::Tokenizer;
 use crate::{Error, Result, ends, families};
 use std::path::{Path, PathBuf};
 
-pub(super) fn load(path: &Path, options: &LoadOptions) -> Result<Parts> {
+pub(super) fn load(path: &Path, options: &LoadOptions, now: bool) -> Result<Parts> {
     recognise::file(&DataFile::open(path)?)?;
     let parts = split::read(path)?;
     let (metadata, files) = (&parts.metadata, parts.paths());
@@ -18,14 +18,12 @@ pub(super) fn load(path: &Path, options: &LoadOptions) -> Result<Parts> {
     recognise::gguf(&keys)?;
     let format = families::for_gguf(&keys)?;
     let keys = keys.with_defaults(format.defaults());
-    let weights = Weights::from_parts(parts.files)?.keeping(options.weights);
+    let weights = Weights::from_parts(parts.files)?;
     let config = format.config(&keys, &weights)?;
     let vocab = config.vocab;
-    // The two take about as long, and neither needs the other.
-    let (decoder, tokenizer) =
-        rayon::join(|| format.load(config, &weights), || tokenizer(path, metadata, vocab));
-    let decoder = decoder?;
-    options.weights.check(&weights, path)?;
+    let decoder = LazyDecoder::new(path, format, config, weights, options.weights)?;
+    let (loaded, tokenizer) = beside(&decoder, now, || tokenizer(path, metadata, vocab));
+    loaded?;
     let tokenizer = deferred(tokenizer);
     let known = tokenizer.as_ref().ok().and_then(Option::as_ref);
     let ends = deferred(ends::of_gguf(path, metadata, known, vocab));

@@ -5,14 +5,17 @@
 
 mod directory;
 mod gguf;
+mod lazy;
 mod options;
 mod recognise;
+mod size;
 mod weight_files;
 
+pub(crate) use lazy::{LazyDecoder, Outline};
 pub use options::LoadOptions;
+pub use size::Footprint;
 
 use crate::chat::ChatTemplate;
-use crate::decoder::Decoder;
 use crate::file::keys::KeyReport;
 use crate::store::Located;
 use crate::tokenizer::Tokenizer;
@@ -22,7 +25,7 @@ use std::path::{Path, PathBuf};
 /// What a model is made of.
 pub(crate) struct Parts {
     pub(crate) files: Vec<PathBuf>,
-    pub(crate) decoder: Decoder,
+    pub(crate) decoder: LazyDecoder,
     pub(crate) tokenizer: Deferred<Option<Tokenizer>>,
     pub(crate) chat_template: Deferred<Option<ChatTemplate>>,
     pub(crate) ends: Deferred<Vec<u32>>,
@@ -37,12 +40,21 @@ pub(crate) fn deferred<T>(part: Result<T>) -> Deferred<T> {
     part.map_err(|error| error.to_string())
 }
 
-/// Loads the model that was found.
-pub(crate) fn load(located: Located, options: &LoadOptions) -> Result<Parts> {
+/// Opens the model that was found, and reads its weights if `now` says so.
+pub(crate) fn load(located: Located, options: &LoadOptions, now: bool) -> Result<Parts> {
     match located {
-        Located::Gguf(path) => gguf::load(&path, options),
-        Located::Directory(path) => directory::load(&path, options),
+        Located::Gguf(path) => gguf::load(&path, options, now),
+        Located::Directory(path) => directory::load(&path, options, now),
     }
+}
+
+/// Reads the weights of a decoder if `now` says so, and meanwhile what else takes time: the tokenizer.
+pub(crate) fn beside<T: Send>(
+    decoder: &LazyDecoder,
+    now: bool,
+    other: impl FnOnce() -> Result<T> + Send,
+) -> (Result<()>, Result<T>) {
+    rayon::join(|| if now { decoder.get().map(|_| ()) } else { Ok(()) }, other)
 }
 
 /// Whether there is something of that name, be it a link that leads nowhere.

@@ -36,30 +36,11 @@ const FORMS: [Form; 2] = [
     },
 ];
 
-/// The weight files of a directory, of which the headers were read.
-pub(super) struct WeightFiles {
-    /// Their tensors.
-    pub(super) weights: Weights,
-    /// Their paths, in order.
-    pub(super) paths: Vec<PathBuf>,
-    check_sums: fn(&DataFile) -> Result<()>,
-}
-
-impl WeightFiles {
-    /// Checks the files' checksums, where the format has them; this reads whole files.
-    ///
-    /// # Errors
-    /// When a file is damaged.
-    pub(super) fn check_sums(&self) -> Result<()> {
-        self.paths.iter().try_for_each(|path| (self.check_sums)(&DataFile::open(path)?))
-    }
-}
-
-/// Reads the headers of a directory's weight files.
+/// Reads the headers of a directory's weight files; gives the tensors, and the paths of the files.
 ///
 /// # Errors
 /// When there are no weights, a file is malformed or leads out of the folder, or an index and its shards disagree.
-pub(super) fn read(folder: &Path) -> Result<WeightFiles> {
+pub(super) fn read(folder: &Path) -> Result<(Weights, Vec<PathBuf>)> {
     for Form { whole, index, entries, check_sums } in FORMS {
         let whole = folder.join(whole);
         let index = folder.join(index);
@@ -75,7 +56,7 @@ pub(super) fn read(folder: &Path) -> Result<WeightFiles> {
             continue;
         };
         let paths = files.iter().map(|(file, _)| file.path().into()).collect();
-        return Ok(WeightFiles { weights: Weights::from_parts(files)?, paths, check_sums });
+        return Ok((Weights::from_parts(files)?.with_sums(check_sums), paths));
     }
     let [first, second] = &FORMS;
     let problem = format!("is missing, and so are {}, {} and {}", first.index, second.whole, second.index);

@@ -6,7 +6,7 @@ use crate::{Error, Result};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
 /// The SHA-256 of a file, in hexadecimal.
@@ -34,20 +34,8 @@ pub fn sha256(path: &Path) -> Result<String> {
 /// # Errors
 /// When the file cannot be read.
 pub fn cached_sha256(path: &Path) -> Result<String> {
-    let path = path.canonicalize().map_err(|source| Error::io(path, "open", source))?;
-    let metadata = std::fs::metadata(&path).map_err(|source| Error::io(&path, "open", source))?;
-    let modified = metadata.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
-    // Nanoseconds as a text: they do not fit a JSON number everywhere.
-    let stamp = modified.map(|t| format!("{} bytes, {} ns", metadata.len(), t.as_nanos()));
-    let key = path.to_string_lossy().into_owned();
-    let mut list = read_list();
-    let entry = list.get(&key);
-    let known = |entry: &Value| {
-        let same = entry.get("stamp").and_then(Value::as_str) == stamp.as_deref() && stamp.is_some();
-        let hash = entry.get("sha256").and_then(Value::as_str)?;
-        (same && is_hash(hash)).then(|| hash.to_owned())
-    };
-    if let Some(hash) = entry.and_then(known) {
+    let Asked { path, key, stamp, known, mut list } = asked(path)?;
+    if let Some(hash) = known {
         return Ok(hash);
     }
     let hash = sha256(&path)?;
@@ -56,6 +44,41 @@ pub fn cached_sha256(path: &Path) -> Result<String> {
         let _ = write_list(&list);
     }
     Ok(hash)
+}
+
+/// The SHA-256 of a file where the cache's list has it; the file is not read.
+///
+/// # Errors
+/// When there is no such file.
+pub fn known_sha256(path: &Path) -> Result<Option<String>> {
+    Ok(asked(path)?.known)
+}
+
+/// A file, and what the cache's list has of it.
+struct Asked {
+    path: PathBuf,
+    key: String,
+    /// Its size and modification time, where it has one.
+    stamp: Option<String>,
+    known: Option<String>,
+    list: Map<String, Value>,
+}
+
+fn asked(path: &Path) -> Result<Asked> {
+    let path = path.canonicalize().map_err(|source| Error::io(path, "open", source))?;
+    let metadata = std::fs::metadata(&path).map_err(|source| Error::io(&path, "open", source))?;
+    let modified = metadata.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+    // Nanoseconds as a text: they do not fit a JSON number everywhere.
+    let stamp = modified.map(|t| format!("{} bytes, {} ns", metadata.len(), t.as_nanos()));
+    let key = path.to_string_lossy().into_owned();
+    let list = read_list();
+    let hash = |entry: &Value| {
+        let same = entry.get("stamp").and_then(Value::as_str) == stamp.as_deref() && stamp.is_some();
+        let hash = entry.get("sha256").and_then(Value::as_str)?;
+        (same && is_hash(hash)).then(|| hash.to_owned())
+    };
+    let known = list.get(&key).and_then(hash);
+    Ok(Asked { path, key, stamp, known, list })
 }
 
 /// 64 lower-case hexadecimal digits.

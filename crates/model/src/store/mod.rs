@@ -7,7 +7,7 @@ mod hash;
 mod hub;
 
 pub use catalog::{CATALOG, Known, Origin, Piece};
-pub use hash::{cached_sha256, sha256, sha256_of};
+pub use hash::{cached_sha256, known_sha256, sha256, sha256_of};
 
 use crate::error::printable;
 use crate::progress::Report;

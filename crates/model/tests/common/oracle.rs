@@ -66,7 +66,7 @@ pub fn worst(model: &Model, name: &str, cases: &BTreeMap<String, Vec<u32>>) -> (
     let mut compared = 0;
     for (case, ids) in cases {
         let mut record = Record::default();
-        model.decoder().forward(ids, &mut record).unwrap();
+        model.decoder().unwrap().forward(ids, &mut record).unwrap();
         // Of long cases the fixtures have some sites only.
         let is_whole = expected.contains_key(&format!("{case}/mlp_output.0"));
         for (site, ours) in &record.0 {

@@ -104,7 +104,7 @@ impl Pass<'_, '_> {
         };
         let (config, block) = (self.model.config(), self.weights(layer)?);
         let as_seen = |keys: &Tensor, values: &Tensor, standing: &[Standing]| -> Result<(Tensor, Tensor)> {
-            let rotation = self.model.decoder().rotation(layer, standing)?;
+            let rotation = self.model.decoder()?.rotation(layer, standing)?;
             let keys = block.seen_key(keys, config, rotation.as_ref())?;
             Ok((keys, block.seen_value(values, config)?))
         };
@@ -134,7 +134,7 @@ impl Pass<'_, '_> {
         if nodes.is_empty() || self.sight.tables.is_empty() {
             return Ok(Table::default());
         }
-        let mut ragged = self.model.decoder().ragged(layer);
+        let mut ragged = self.model.decoder()?.ragged(layer);
         for ((_, rows), seen) in nodes.iter().zip(seen) {
             let mut ranges: Vec<_> = seen
                 .iter()
@@ -185,7 +185,7 @@ impl Pass<'_, '_> {
         }
         let rotation = self
             .model
-            .decoder()
+            .decoder()?
             .rotation(layer, &self.standing(nodes.iter().map(|(node, rows)| (node, rows))))?;
         let query = index.gather()?.ok_or_else(|| lacking(0, at, 0))?;
         Ok(self.weights(layer)?.seen_query(&query, self.model.config(), rotation.as_ref())?)
@@ -194,7 +194,7 @@ impl Pass<'_, '_> {
     /// The weights of a layer.
     fn weights(&self, layer: usize) -> Result<&Block> {
         let missing = || Error::part("plan", format!("names layer {layer}, which the model does not have"));
-        self.model.decoder().blocks().get(layer).ok_or_else(missing)
+        self.model.decoder()?.blocks().get(layer).ok_or_else(missing)
     }
 
     /// The positions that rows of a run see.
@@ -241,7 +241,7 @@ impl Pass<'_, '_> {
             [range] if range.start == 0 => weights.narrow(D::Minus1, 0, range.end)?,
             _ => select(&weights, 2, &seen.iter().collect::<Vec<_>>())?,
         };
-        let mixed = self.model.decoder().mix(&weights, &value)?;
+        let mixed = self.model.decoder()?.mix(&weights, &value)?;
         Ok(Some((vec![(id, rows)], mixed)))
     }
 
@@ -305,7 +305,8 @@ impl Pass<'_, '_> {
         let whole = self.sight.whole()?;
         let (key, _) =
             whole.ok_or_else(|| lacking(node, Point { block: layer, site: Site::KeyOutput }, 0))?;
-        let scores = self.model.decoder().scores(layer, &query, &causalcone_ops::gather_rows(key, &keys)?)?;
+        let scores =
+            self.model.decoder()?.scores(layer, &query, &causalcone_ops::gather_rows(key, &keys)?)?;
         let masked = Causal::new(rows, seen.iter(), self.model.config().window(layer))?.mask(&scores)?;
         let len = self.cone.forest.nodes()[node].len;
         if seen == Rows::from(0..seen.end()) {

@@ -69,7 +69,7 @@ impl Delivery<'_> {
     /// Rows unembedded together, and how many operations that took.
     fn unembedded(&self, rows: &[(NodeId, usize)], tokens: Option<&[u32]>) -> Result<(Option<Tensor>, u64)> {
         let Some(normed) = self.behind_norm(rows)? else { return Ok((None, 0)) };
-        let computed = self.model.decoder().unembed_tokens(&normed, tokens)?;
+        let computed = self.model.decoder()?.unembed_tokens(&normed, tokens)?;
         let config = self.model.config();
         let each = Flops::new(config).logits(tokens.map_or(config.vocab, <[u32]>::len));
         Ok((Some(computed), rows.len() as u64 * each))

@@ -72,7 +72,7 @@ impl<'a, 'b> Pass<'a, 'b> {
 
     /// Runs the batch and gives the rows that went through the last norm.
     pub(super) fn run(&mut self) -> Result<Table> {
-        let decoder = self.model.decoder();
+        let decoder = self.model.decoder()?;
         let at = Point { block: 0, site: Site::Embedding };
         let mut residual = self.stage(at, Table::default())?;
         for (layer, block) in decoder.blocks().iter().enumerate() {
@@ -113,7 +113,7 @@ impl<'a, 'b> Pass<'a, 'b> {
             });
         }
         let rows = normed.select(|node, _| asked.get(&node).cloned().unwrap_or_default())?;
-        let logits = rows.map(|x| Ok(self.model.decoder().unembed(x)?))?;
+        let logits = rows.map(|x| Ok(self.model.decoder()?.unembed(x)?))?;
         self.stage(at, logits).map(drop)
     }
 

@@ -78,7 +78,7 @@ impl Pass<'_, '_> {
             // A prompt: its tokens at their positions.
             let positions: Vec<usize> = rows.iter().collect();
             let ids: Vec<u32> = positions.iter().map(|row| node.ids[*row]).collect();
-            return Ok(Some((vec![(id, rows)], self.model.decoder().embed(&ids, &positions)?)));
+            return Ok(Some((vec![(id, rows)], self.model.decoder()?.embed(&ids, &positions)?)));
         };
         if at != node.start {
             // The other one of key and value, as it is.
@@ -140,7 +140,7 @@ impl Pass<'_, '_> {
             Layout::Heads { heads, width } => heads * width,
             Layout::Attention { .. } => 0,
         };
-        Ok(Tensor::zeros((rows, width), DType::F32, self.model.decoder().device())?)
+        Ok(Tensor::zeros((rows, width), DType::F32, self.model.device())?)
     }
 
     /// The value of edits that are alike, for those of their positions that are picked; `table` is what is `here`.
