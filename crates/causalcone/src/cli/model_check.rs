@@ -4,7 +4,7 @@ use super::failure::Failure;
 use super::models::keys;
 use super::options::Weights;
 use super::terminal::Terminal;
-use crate::check::{TextScore, Verdict};
+use crate::check::{BetterBase, TextCheck, TextScore};
 use crate::{Experiment, Model, check};
 use serde::Serialize;
 use serde_json::Value;
@@ -24,15 +24,9 @@ struct Checked<'a> {
     problems: Vec<&'a str>,
     /// Absent where the model has no tokenizer.
     #[serde(skip_serializing_if = "Option::is_none")]
-    text: Option<Text>,
+    text: Option<TextCheck>,
     #[serde(skip_serializing_if = "Option::is_none")]
     against: Option<Comparison>,
-}
-
-#[derive(Serialize)]
-struct Text {
-    scores: Vec<TextScore>,
-    verdict: Verdict,
 }
 
 /// Logits beside those of another implementation.
@@ -58,10 +52,7 @@ pub(super) fn check(
     let golden = against.map(Golden::read).transpose()?;
     let model = terminal.load(name, weights.given())?;
     let text = match model.tokenizer() {
-        Some(_) => {
-            let (scores, verdict) = check::check(&model)?;
-            Some(Text { scores, verdict })
-        }
+        Some(_) => Some(check::check(&model)?),
         None => None,
     };
     let against = golden.map(|golden| golden.compare(&model)).transpose()?;
@@ -78,8 +69,8 @@ pub(super) fn check(
         Checked { against: Some(Comparison { agrees: false, .. }), .. } => {
             Err(Failure::run("the logits differ from those of the file"))
         }
-        Checked { text: Some(Text { verdict: Verdict::Broken, .. }), .. } => {
-            Err(Failure::run(Verdict::Broken.sentence()))
+        Checked { text: Some(TextCheck { verdict, .. }), .. } if verdict.is_bad() => {
+            Err(Failure::run(verdict.sentence()))
         }
         _ => Ok(()),
     }
@@ -108,6 +99,11 @@ fn rendered(checked: &Checked<'_>) -> String {
             for score in &text.scores {
                 let TextScore { text, tokens, bits_per_byte, .. } = score;
                 line(format_args!("{text:<14} {bits_per_byte:.3} bits per byte over {tokens} tokens"));
+            }
+            if let Some(BetterBase { written, better, bits_per_byte }) = text.better_base {
+                line(format_args!(
+                    "other base     {better}: {bits_per_byte:.3} bits per byte; the files have {written}"
+                ));
             }
             line(format_args!("verdict        {}", text.verdict.sentence()));
         }

@@ -6,7 +6,7 @@ use candle_core::Tensor;
 use causalcone_ops::{Linear, Rotation, layer_norm, multiply, rms_norm};
 
 /// One layer: attention and MLP with their norms.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Block {
     pub(crate) attention_norm: Option<NormWeights>,
     pub(crate) query: Linear,
@@ -23,7 +23,7 @@ pub struct Block {
 }
 
 /// A norm's parameters; without a bias it is a root-mean-square norm.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct NormWeights {
     pub(crate) weight: Tensor,
     pub(crate) bias: Option<Tensor>,
@@ -31,7 +31,7 @@ pub(crate) struct NormWeights {
 }
 
 /// The first projections of an MLP: into the activation, and beside it where it is gated.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Gate {
     pub(crate) into: Linear,
     pub(crate) up: Option<Linear>,

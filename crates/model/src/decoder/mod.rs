@@ -105,7 +105,7 @@ impl<T: Tap> Attention<T> for Whole<'_> {
 }
 
 /// The weights of a model, ready to run.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Decoder {
     pub(crate) config: Config,
     /// width × vocab; none where it is the unembedding
@@ -122,6 +122,13 @@ impl Decoder {
     /// The shape of the model.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// The same weights with the base of every rotation multiplied by `factor`; `None` where nothing rotates.
+    pub(crate) fn with_base_times(&self, factor: f64) -> Option<Self> {
+        let rotaries = self.config.rotaries();
+        let scaled = |rotary: &Rotary| rope(&Rotary { theta: rotary.theta * factor, ..rotary.clone() });
+        (!rotaries.is_empty()).then(|| Self { ropes: rotaries.iter().map(scaled).collect(), ..self.clone() })
     }
 
     /// The blocks, first to last.

@@ -31,7 +31,7 @@ pub(super) const NEOX: Defaults = Defaults {
         ("layer_norm_eps", Number(1e-5)),
         ("hidden_act", Text("gelu")),
         ("rotary_pct", Number(0.25)),
-        ("rope_theta", Number(10_000.0)),
+        ("rotary_emb_base", Number(10_000.0)),
         ("attention_bias", Flag(true)),
         ("tie_word_embeddings", Flag(false)),
         ("use_parallel_residual", Flag(true)),

@@ -56,7 +56,13 @@ fn config(keys: &Keys, _: &Weights) -> Result<Config> {
     let head_dim = even_head(keys, "num_attention_heads", width, heads)?;
     // Older files have names of their own for the share of a head that turns, and the base; newer ones have both.
     let turning = rope::turning(keys, &["rotary_pct", "partial_rotary_factor"], head_dim)?;
-    let rotary = rope::rotary_of_part(keys, &["rope_theta", "rotary_emb_base"], turning)?;
+    let rotary = rope::rotary_of_part(keys, &["rotary_emb_base", "rope_theta"], turning)?;
+    let is_alone = !keys.is_written("rotary_emb_base") && !keys.is_written("rope_parameters");
+    if is_alone && keys.is_written("rope_theta") && rotary.theta != 10_000.0 {
+        let problem =
+            "is the only base: some versions of transformers read rotary_emb_base instead, which is missing";
+        return Err(keys.bad("rope_theta", problem));
+    }
     let attention = keys.flag("attention_bias")?;
     let config = Config {
         family: NEOX.name,
