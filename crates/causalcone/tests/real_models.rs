@@ -98,3 +98,28 @@ fn gemma3_answers_as_transformers_does() {
         None => println!("skipped: {name} is not on this machine (causalcone models pull {name})"),
     }
 }
+
+/// The text check tells the file as it is from the same file with a base ten times too small, which costs 6 %.
+#[test]
+fn a_wrong_rotary_base_shows() {
+    use causalcone::check::{Verdict, check};
+    let model = Model::load("smollm2").unwrap();
+    let right = check(&model).unwrap();
+    assert_eq!((right.verdict, right.better_base), (Verdict::Good, None));
+    // 0.920 and 0.360 when this was written.
+    assert!(right.scores.iter().all(|score| score.bits_per_byte < 1.0), "{right:?}");
+
+    let mut bytes = std::fs::read(&model.files()[0]).unwrap();
+    let key = b"llama.rope.freq_base";
+    let place = bytes.windows(key.len()).position(|window| window == key).unwrap() + key.len();
+    // The type of an f32, then the number.
+    assert_eq!(bytes[place..place + 8], [&6u32.to_le_bytes()[..], &100_000f32.to_le_bytes()].concat());
+    bytes[place + 4..place + 8].copy_from_slice(&10_000f32.to_le_bytes());
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("wrong.gguf");
+    std::fs::write(&path, bytes).unwrap();
+    let wrong = check(&Model::load(path.to_str().unwrap()).unwrap()).unwrap();
+    assert_eq!(wrong.verdict, Verdict::Base);
+    let better = wrong.better_base.unwrap();
+    assert!(better.written == 10_000.0 && (better.better - 100_000.0).abs() < 1.0, "{better:?}");
+}

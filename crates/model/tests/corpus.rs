@@ -163,7 +163,7 @@ fn the_shared_corpus_is_right() {
             (Ok(_), true) => faults.push(format!("{} is accepted", folder.display())),
             (Err(error), false) => faults.push(format!("{} is refused: {error}", folder.display())),
             (Ok(model), false) => {
-                faults.extend(wrong(&model, &golden).map(|why| format!("{}: {why}", folder.display())))
+                faults.extend(wrong(&model, &golden).map(|why| format!("{}: {why}", folder.display())));
             }
             // The script beside the corpus looks at the messages.
             (Err(_), true) => {}

@@ -119,7 +119,13 @@ fn rendered(checked: &Checked<'_>) -> String {
 }
 
 /// Logits by another implementation, for one or several prompts.
-struct Golden(Vec<(Vec<u32>, Vec<(u32, f64)>)>);
+struct Golden(Vec<Prompt>);
+
+/// Token ids, and some logits after the last of them by id.
+struct Prompt {
+    ids: Vec<u32>,
+    top: Vec<(u32, f64)>,
+}
 
 impl Golden {
     fn read(path: &Path) -> Result<Self, Failure> {
@@ -137,7 +143,7 @@ impl Golden {
         // A second, shorter prompt may be in the same document.
         let prompts =
             std::iter::once(&document).chain(document.get("short").filter(|short| short.is_object()));
-        let read = |prompt: &Value| -> Option<(Vec<u32>, Vec<(u32, f64)>)> {
+        let read = |prompt: &Value| -> Option<Prompt> {
             let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
             let ids = prompt.get("ids")?.as_array()?.iter().map(id).collect::<Option<Vec<_>>>()?;
             let pair = |entry: &Value| match entry {
@@ -145,7 +151,7 @@ impl Golden {
                 record => Some((id(record.get("id")?)?, record.get("logit")?.as_f64()?)),
             };
             let top = prompt.get("top")?.as_array()?.iter().map(pair).collect::<Option<Vec<_>>>()?;
-            (!ids.is_empty() && !top.is_empty()).then_some((ids, top))
+            (!ids.is_empty() && !top.is_empty()).then_some(Prompt { ids, top })
         };
         let prompts: Option<Vec<_>> = prompts.map(read).collect();
         prompts.map(Self).ok_or_else(|| bad("has no \"ids\" and \"top\" logits in the expected form"))
@@ -154,7 +160,7 @@ impl Golden {
     fn compare(self, model: &Model) -> Result<Comparison, Failure> {
         let mut found =
             Comparison { logits: 0, worst: 0.0, worst_id: 0, expected: 0.0, computed: 0.0, agrees: true };
-        for (ids, top) in self.0 {
+        for Prompt { ids, top } in self.0 {
             let mut experiment = Experiment::new(model);
             let run = experiment.run_ids("base", ids)?;
             let tokens: Vec<u32> = top.iter().map(|(id, _)| *id).collect();
@@ -165,7 +171,8 @@ impl Golden {
                 let computed = record.logit.unwrap_or(f64::NAN);
                 let worst = (computed - expected).abs() / (TOLERANCE + TOLERANCE * expected.abs());
                 found.logits += 1;
-                if found.logits == 1 || !(worst <= found.worst) {
+                // NaN counts as the worst.
+                if found.logits == 1 || worst > found.worst || worst.is_nan() {
                     found = Comparison { worst, worst_id: id, expected, computed, ..found };
                 }
             }

@@ -425,12 +425,10 @@ impl Keys {
             self.map.iter().map(|(key, value)| (self.prefix.clone(), key, value)).collect();
         while let Some((prefix, key, value)) = open.pop() {
             let full = format!("{prefix}{key}");
-            match value.as_object().filter(|_| opened.contains(&full)) {
-                Some(object) => {
-                    open.extend(object.iter().map(|(key, value)| (format!("{full}."), key, value)))
-                }
-                None if read.contains(&full) => {}
-                None => left.push((key.clone(), full, value)),
+            if let Some(object) = value.as_object().filter(|_| opened.contains(&full)) {
+                open.extend(object.iter().map(|(key, value)| (format!("{full}."), key, value)));
+            } else if !read.contains(&full) {
+                left.push((key.clone(), full, value));
             }
         }
         left.sort_by(|a, b| a.1.cmp(&b.1));
