@@ -550,7 +550,7 @@ fn configuration() {
             f.tensor("token_embd.weight").data.resize(13 * 32, 0);
         }),
         ("vocabulary 2^24", "token_embd.weight: has shape [12, 8]", |f| {
-            f.set("llama.vocab_size", u32v(1 << 24))
+            f.set("llama.vocab_size", u32v(1 << 24));
         }),
         ("bos past the end", "bos: id 12", |f| f.set("tokenizer.ggml.bos_token_id", u32v(12))),
         ("eos 2^32-1", "eos: id 4294967295", |f| f.set("tokenizer.ggml.eos_token_id", u32v(u32::MAX))),
