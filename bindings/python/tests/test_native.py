@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -36,6 +37,24 @@ def test_a_model_says_what_it_is(model):
     assert len(model.sha256) == 64 and model.context > 10
     assert "mlp_output" in model.sites and "layers" in model.info
     np.testing.assert_array_equal(model.embeddings([3, 1])[1], model.embedding(1))
+
+
+def test_unknown_keys_are_an_error_a_warning_or_ignored(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(FIXTURES / "corpus" / "llama-2", folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"qk_layernorm": True, "comment": "mine"}))
+    with pytest.raises(cc.InputError, match="qk_layernorm = true"):
+        cc.Model(str(folder))
+    with pytest.warns(UserWarning, match="comment"):
+        model = cc.Model(str(folder), ignore_keys=["qk_layernorm"])
+    assert model.keys["ignored"] == ["qk_layernorm = true"]
+    assert {"key": "rope_theta", "value": 10000.0, "source": "transformers' LlamaConfig"} in model.keys["defaulted"]
+    assert model.problems == [] and model.weights == "full"
+    with pytest.raises(cc.InputError, match="comment"):
+        cc.Model(str(folder), ignore_keys="qk_layernorm", strict=True)
+    with pytest.raises(cc.InputError, match="hidden_size"):
+        cc.Model(str(folder), ignore_keys=["qk_layernorm", "hidden_size"])
 
 
 def test_an_outcome_is_the_sum_of_its_parts(model):
