@@ -19,12 +19,23 @@ struct Step {
     name: &'static str,
     program: PathBuf,
     args: Vec<String>,
-    env: &'static [(&'static str, &'static str)],
+    env: Vec<(&'static str, String)>,
 }
 
 impl Step {
     fn new(name: &'static str, program: impl Into<PathBuf>, args: &[&str]) -> Self {
-        Self { name, program: program.into(), args: args.iter().map(ToString::to_string).collect(), env: &[] }
+        Self {
+            name,
+            program: program.into(),
+            args: args.iter().map(ToString::to_string).collect(),
+            env: Vec::new(),
+        }
+    }
+
+    /// The same with one more variable in its environment.
+    fn with(mut self, variable: &'static str, value: impl Into<String>) -> Self {
+        self.env.push((variable, value.into()));
+        self
     }
 
     /// Runs it in the root.
@@ -35,7 +46,7 @@ impl Step {
             .args(&self.args)
             // What incremental builds prepare for the next change takes nearly as long again as compiling.
             .env("CARGO_INCREMENTAL", "0")
-            .envs(self.env.iter().copied())
+            .envs(self.env.iter().map(|(variable, value)| (variable, value)))
             .current_dir(root())
             .status()
             .map_err(|e| format!("cannot run {}: {e}", self.program.display()))?;
@@ -62,10 +73,8 @@ fn steps() -> Result<Vec<Step>, String> {
             "lints",
             "clippy --workspace --all-targets --features causalcone/hub --locked -- --deny warnings",
         ),
-        Step {
-            env: &[("RUSTDOCFLAGS", "--deny warnings")],
-            ..cargo("documentation", "doc --workspace --no-deps --features causalcone/hub --locked")
-        },
+        cargo("documentation", "doc --workspace --no-deps --features causalcone/hub --locked")
+            .with("RUSTDOCFLAGS", "--deny warnings"),
         cargo("build", "test --workspace --all-targets --locked --no-run"),
         // The real model is fetched once, before many tests want it at the same time.
         command("model", "models pull smollm2")?,
@@ -79,6 +88,15 @@ fn steps() -> Result<Vec<Step>, String> {
     Ok(steps)
 }
 
+/// What takes too long for the check: the tests that are marked as ignored, which say why. They make large models with a
+/// Python of their own; about 10 GB of memory and of disk.
+fn long() -> Vec<Step> {
+    let ([made, installed], python) =
+        python::environment("python-long", &["numpy==2.4.6", "gguf==0.19.0"], &root());
+    let tests = cargo("long tests", "test --workspace --all-targets --locked -- --ignored --nocapture");
+    vec![made, installed, tests.with("CAUSALCONE_PYTHON", python.display().to_string())]
+}
+
 const USAGE: &str =
     "usage: cargo xtask test    check everything: format, lints, tests, docs, the tour, Python
        cargo xtask long    run what takes too long for that: large models";
@@ -87,10 +105,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["test"] => steps().and_then(|steps| run(&steps)),
-        // Tests that are marked as ignored say why.
-        ["long"] => {
-            run(&[cargo("long tests", "test --workspace --all-targets --locked -- --ignored --nocapture")])
-        }
+        ["long"] => run(&long()),
         _ => Err(USAGE.into()),
     };
     match outcome {

@@ -1,9 +1,7 @@
 //! A model in the shape of Llama 3 8B under limits of memory: what is chosen, refused and predicted, and what is then
 //! really taken. Nothing is ever killed.
 //!
-//! Takes minutes, 5 GB of disk and 9 GB of memory, so that it runs by itself:
-//!
-//!     CAUSALCONE_PYTHON=python cargo test -p causalcone --test large -- --ignored --nocapture
+//! Takes minutes, 5 GB of disk and 9 GB of memory, so that `cargo xtask long` runs it and the check does not.
 //!
 //! `CAUSALCONE_PYTHON` names an interpreter with numpy and gguf (`fixtures/make_large.py`). The files are written below
 //! the target directory and removed afterwards.
