@@ -5,7 +5,7 @@ use super::folder::{Folder, Identity, Results, Summary};
 use super::terminal::Terminal;
 use super::{CollectArgs, Loaded};
 use crate::collection::{Gathered, Taken};
-use crate::{Collection, EditId, Progress, Refused, Unit};
+use crate::{Collection, EditId, KeyReport, Progress, Refused, Unit};
 use candle_core::Tensor;
 use causalcone_report::{Cell, Kind, Table};
 use serde::Serialize;
@@ -46,6 +46,9 @@ struct Record<'a> {
     experiment: &'a crate::ExperimentFile,
     identity: &'a Identity,
     model: &'a str,
+    /// Defaults that were taken, keys that were ignored.
+    #[serde(skip_serializing_if = "KeyReport::is_empty")]
+    keys: &'a KeyReport,
     shards: &'a [String],
     tensors: &'a [TensorRecord],
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -101,6 +104,7 @@ pub(super) fn collect(args: &CollectArgs, terminal: &mut Terminal) -> Result<(),
         experiment: &loaded.file,
         identity: &identity,
         model: loaded.model.name(),
+        keys: loaded.model.key_report(),
         shards: &shards,
         tensors: &records(&collection, &names, &experiment),
         errors: left_out.errors(),
