@@ -43,9 +43,9 @@ pub use causalcone_engine::{
     causal, collection, cone, dataset, file, generate, lens, noise, op, plan, saved, train, visible,
 };
 pub use causalcone_model::{
-    Config, Error as ModelError, Footprint, Indices, KeyPolicy, KeyReport, Layout, LoadOptions, Model,
-    Positions, Precision, Progress, Report, Site, Target, Tokenizer, Unit, Which, chat, check, decoder,
-    memory, silent, store,
+    Config, Defaulted, Error as ModelError, Footprint, Indices, KeyPolicy, KeyReport, Layout, LoadOptions,
+    Model, Positions, Precision, Progress, Report, Site, Target, Tokenizer, Unit, Which, chat, check,
+    decoder, memory, silent, store,
 };
 pub use causalcone_report as report;
 pub use figure::heat_map;

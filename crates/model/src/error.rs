@@ -49,7 +49,7 @@ pub enum Error {
         supported: String,
     },
     /// A configuration has keys that this version does not know and that may change what the model computes.
-    #[error("{}: unknown configuration keys that may change the answers: {}", path.display(), first_few(keys))]
+    #[error("{}: unknown configuration keys that may change the answers: {}", path.display(), first_few(keys, 24))]
     UnknownKeys {
         /// The file.
         path: PathBuf,
@@ -255,10 +255,10 @@ pub(crate) fn printable(text: &str, most: usize) -> String {
 }
 
 /// The first few of some texts, with the number of the others.
-fn first_few(texts: &[String]) -> String {
-    const SHOWN: usize = 24;
-    let more = if texts.len() > SHOWN { format!(" and {} more", texts.len() - SHOWN) } else { String::new() };
-    format!("{}{more}", texts.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", "))
+pub(crate) fn first_few(texts: &[String], most: usize) -> String {
+    let shown = texts.get(..most).unwrap_or(texts);
+    let more = if texts.len() > most { format!(" and {} more", texts.len() - most) } else { String::new() };
+    format!("{}{more}", shown.join(", "))
 }
 
 /// `"a", "b"`: the pieces of a text, quoted so that spaces show.

@@ -60,8 +60,7 @@ impl Model {
     /// # Errors
     /// As [`Model::load_with`]; when nothing of the model is stored so that it could be kept so.
     pub fn load_as(name: &str, precision: Precision, report: Report<'_>) -> Result<Self> {
-        let options = LoadOptions { weights: precision, ..LoadOptions::default() };
-        Self::load_with_options(name, &options, report)
+        Self::load_with_options(name, &precision.into(), report)
     }
 
     /// [`Model::load_with`], as `options` say.
@@ -91,7 +90,7 @@ impl Model {
     /// # Errors
     /// As [`Model::load_as`]. Weights that do not fit in memory are no error yet.
     pub fn open(name: &str, precision: Precision, report: Report<'_>) -> Result<Self> {
-        Self::open_with_options(name, &LoadOptions { weights: precision, ..LoadOptions::default() }, report)
+        Self::open_with_options(name, &precision.into(), report)
     }
 
     /// [`Model::open`], as `options` say.

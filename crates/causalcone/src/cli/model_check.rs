@@ -5,7 +5,8 @@ use super::models::keys;
 use super::options::Weights;
 use super::terminal::Terminal;
 use crate::check::{BetterBase, TextCheck, TextScore};
-use crate::{Experiment, Model, check};
+use crate::{Defaulted, Experiment, KeyReport, Model, check};
+use causalcone_model::file::DataFile;
 use serde::Serialize;
 use serde_json::Value;
 use std::fmt::Write;
@@ -64,7 +65,7 @@ pub(super) fn check(
         text,
         against,
     };
-    terminal.result(&checked, rendered)?;
+    terminal.result(&checked, |checked| rendered(checked, model.key_report()))?;
     match &checked {
         Checked { against: Some(Comparison { agrees: false, .. }), .. } => {
             Err(Failure::run("the logits differ from those of the file"))
@@ -76,19 +77,17 @@ pub(super) fn check(
     }
 }
 
-fn rendered(checked: &Checked<'_>) -> String {
+fn rendered(checked: &Checked<'_>, report: &KeyReport) -> String {
     let mut out = format!("{} loads: family {}\n", checked.model, checked.family);
     let mut line = |text: std::fmt::Arguments<'_>| {
         let _ = writeln!(out, "{text}");
     };
-    for (key, said) in checked.keys["defaulted"].as_object().into_iter().flatten() {
-        let source = said["source"].as_str().unwrap_or_default();
-        line(format_args!("missing key    {key} = {} ({source})", said["value"]));
+    let KeyReport { defaulted, ignored, unknown, notes } = report;
+    for Defaulted { key, value, source } in defaulted {
+        line(format_args!("missing key    {key} = {value} ({source})"));
     }
-    for (what, list) in [("ignored key", "ignored"), ("unknown key", "unknown"), ("note", "notes")] {
-        for one in checked.keys[list].as_array().into_iter().flatten() {
-            line(format_args!("{what:<14} {}", one.as_str().unwrap_or_default()));
-        }
+    for (what, list) in [("ignored key", ignored), ("unknown key", unknown), ("note", notes)] {
+        list.iter().for_each(|one| line(format_args!("{what:<14} {one}")));
     }
     for problem in &checked.problems {
         line(format_args!("problem        {problem}"));
@@ -133,12 +132,7 @@ impl Golden {
             let failure = Failure::input(format!("{}: {problem}", path.display()));
             failure.hint("it should be {\"ids\": [5, 17, 3], \"top\": [[6, 11.05], [35, 10.42]]}: token ids, and logits after the last")
         };
-        let cannot = |e: std::io::Error| Failure::input(format!("cannot read {}: {e}", path.display()));
-        let metadata = std::fs::metadata(path).map_err(cannot)?;
-        if !metadata.is_file() || metadata.len() > MOST_BYTES {
-            return Err(bad(&format!("is not a file of at most {MOST_BYTES} bytes")));
-        }
-        let text = std::fs::read(path).map_err(cannot)?;
+        let text = DataFile::open(path)?.read_all(MOST_BYTES)?;
         let document: Value = serde_json::from_slice(&text).map_err(|e| bad(&e.to_string()))?;
         // A second, shorter prompt may be in the same document.
         let prompts =

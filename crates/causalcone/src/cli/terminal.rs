@@ -50,7 +50,7 @@ impl Terminal {
 
     /// Loads a model, showing how a download goes, and says so where its weights do not fit in memory as f32.
     pub(super) fn load(&self, name: &str, weights: Option<Precision>) -> Result<Model, Failure> {
-        self.load_with(name, LoadOptions { weights: weights.unwrap_or_default(), ..LoadOptions::default() })
+        self.load_with(name, weights.unwrap_or_default().into())
     }
 
     /// The same as a file asks, and the command line.
@@ -66,7 +66,7 @@ impl Terminal {
 
     /// Opens a model without reading its weights, showing how a download goes.
     pub(super) fn open(&self, name: &str, weights: Option<Precision>) -> Result<Model, Failure> {
-        self.open_with(name, LoadOptions { weights: weights.unwrap_or_default(), ..LoadOptions::default() })
+        self.open_with(name, weights.unwrap_or_default().into())
     }
 
     /// The same as a file asks, and the command line.

@@ -47,7 +47,7 @@ impl Format {
         (self.config)(keys, weights)
     }
 
-    /// What the headers say of the tensors, every one of which was checked and is needed or ignored. Reads no values.
+    /// Checks every tensor by its header and counts what the tensors take. Reads no values.
     pub(crate) fn outline(&self, config: &Config, weights: &Weights) -> Result<Outline> {
         outline(config, weights, &self.names)
     }

@@ -16,15 +16,15 @@ const PART: &str = "partial_rotary_factor";
 /// The objects that may hold the settings of rotary positions, the newer one first.
 const OBJECTS: [&str; 2] = ["rope_parameters", "rope_scaling"];
 
-/// The rotation of heads of which all `width` numbers turn.
+/// The rotation in families where all `width` dimensions of a head rotate.
 pub(super) fn rotary(keys: &Keys, width: usize) -> Result<Rotary> {
     let objects = objects(keys)?;
     objects.iter().try_for_each(all_turns)?;
     of_objects(keys, &[THETA], &objects, width)
 }
 
-/// The same of the first `width` numbers of heads, in families of which only a part turns ([`turning`]). `bases` are
-/// the names of the base beside the other keys.
+/// The rotation in families where only the first `width` dimensions of a head rotate ([`turning`]). `bases` are the names
+/// that the base has at the top level.
 pub(super) fn rotary_of_part(keys: &Keys, bases: &[&str], width: usize) -> Result<Rotary> {
     of_objects(keys, bases, &objects(keys)?, width)
 }
@@ -38,12 +38,11 @@ pub(super) fn by_kind_of_layer(keys: &Keys, width: usize) -> Result<(Rotary, Rot
     };
     let (full, sliding) = (own("full_attention")?, own("sliding_attention")?);
     [&full, &sliding].into_iter().flatten().try_for_each(all_turns)?;
-    // Objects without a kind of layer are the older ones, of full layers.
-    let (general, by_kind): (Vec<Keys>, Vec<Keys>) = objects
-        .into_iter()
-        .partition(|object| !object.is_written("full_attention") && !object.is_written("sliding_attention"));
+    // An object without a kind of layer is an older one, which describes full layers.
+    let is_general =
+        |object: &Keys| !object.is_written("full_attention") && !object.is_written("sliding_attention");
+    let general: Vec<Keys> = objects.into_iter().filter(is_general).collect();
     general.iter().try_for_each(all_turns)?;
-    drop(by_kind);
     let full: Vec<Keys> = full.into_iter().chain(general).collect();
     Ok((
         of_objects(keys, &[THETA], &full, width)?,
@@ -56,32 +55,26 @@ fn objects(keys: &Keys) -> Result<Vec<Keys>> {
 }
 
 fn of_objects(keys: &Keys, bases: &[&str], objects: &[Keys], width: usize) -> Result<Rotary> {
-    let theta = match agreed(objects, &[THETA], keys, bases)? {
+    let theta = match agreed(objects, THETA, keys, bases)? {
         Some(theta) => theta,
         // The class's default, if it has one.
         None => keys.positive(bases.first().unwrap_or(&THETA))?,
     };
-    let mut found: Option<(&Keys, Scaling)> = None;
-    for object in objects {
-        let Some(scaling) = scaling(keys, object, width, theta)? else { continue };
-        match &found {
-            Some((_, other)) if *other != scaling => {
-                return Err(keys.bad(OBJECTS[0], "and rope_scaling describe different scalings"));
-            }
-            _ => found = Some((object, scaling)),
-        }
+    let scalings = objects.iter().filter_map(|object| scaling(keys, object, width, theta).transpose());
+    let mut scalings = scalings.collect::<Result<Vec<Scaling>>>()?;
+    scalings.dedup();
+    match scalings.len() {
+        0 | 1 => Ok(Rotary { width, theta, scaling: scalings.pop().unwrap_or(Scaling::None) }),
+        _ => Err(keys.bad(OBJECTS[0], "and rope_scaling describe different scalings")),
     }
-    Ok(Rotary { width, theta, scaling: found.map_or(Scaling::None, |(_, scaling)| scaling) })
 }
 
-/// The number that is written under one of these names in the objects, or beside the other keys; those that are written
-/// must be equal.
-fn agreed(objects: &[Keys], in_objects: &[&str], keys: &Keys, beside: &[&str]) -> Result<Option<f64>> {
+/// The number that is written as `in_objects` in an object, or under one of the names `top` at the top level. All that
+/// are written must be equal.
+fn agreed(objects: &[Keys], in_objects: &str, keys: &Keys, top: &[&str]) -> Result<Option<f64>> {
     let mut agreed: Option<(f64, String)> = None;
-    let places = objects
-        .iter()
-        .flat_map(|object| in_objects.iter().map(move |name| (object, *name)))
-        .chain(beside.iter().map(|name| (keys, *name)));
+    let places =
+        objects.iter().map(|object| (object, in_objects)).chain(top.iter().map(|name| (keys, *name)));
     for (place, name) in places.filter(|(place, name)| place.is_written(name)) {
         match (&agreed, place.optional_positive(name)?) {
             (Some((one, first)), Some(other)) if *one != other => {
@@ -108,7 +101,7 @@ fn all_turns(parameters: &Keys) -> Result<()> {
 /// How many numbers of a head turn: the part that one of these keys gives, or one in `rope_parameters` or
 /// `rope_scaling`; those that are written must be equal.
 pub(super) fn turning(keys: &Keys, names: &[&str], head_dim: usize) -> Result<usize> {
-    let share = match agreed(&objects(keys)?, &[PART], keys, names)? {
+    let share = match agreed(&objects(keys)?, PART, keys, names)? {
         Some(share) => share,
         None => keys.positive(names.first().unwrap_or(&PART))?,
     };

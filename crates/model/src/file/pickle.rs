@@ -486,8 +486,8 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// A storage by its persistent name: ("storage", class, key, location, count), before torch 1.6 with a part that says
-    /// of which other storage this one is a view.
+    /// A storage by its persistent id: ("storage", class, key, location, count). Before torch 1.6, a sixth part names the
+    /// storage that this one is a view of.
     fn storage(&mut self) -> Result<(), String> {
         let id = self.popped(1)?[0];
         let Value::Tuple(parts) = &self.values[id] else { return Err("a storage has no name".into()) };

@@ -45,7 +45,7 @@ impl Precision {
         }
     }
 
-    /// Refuses a model of which nothing could be kept as asked.
+    /// Returns an error if no matrix of the model can be kept in this form.
     pub(crate) fn check(self, keeps_something: bool, path: &Path) -> Result<()> {
         let problem = match self {
             _ if keeps_something => return Ok(()),

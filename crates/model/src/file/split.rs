@@ -45,7 +45,7 @@ struct Split {
     tensors: u64,
 }
 
-/// Reads and checks the headers of a GGUF model, of which `path` is the file or any part.
+/// Reads and checks the headers of a GGUF model. `path` is its only file, or any part of a split one.
 ///
 /// # Errors
 /// When a header is malformed; when a part is missing, is not called what it must be, or contradicts the others.

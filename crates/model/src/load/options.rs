@@ -20,3 +20,9 @@ pub struct LoadOptions {
     /// What becomes of configuration keys that this version does not know.
     pub keys: KeyPolicy,
 }
+
+impl From<Precision> for LoadOptions {
+    fn from(weights: Precision) -> Self {
+        Self { weights, keys: KeyPolicy::default() }
+    }
+}

@@ -4,16 +4,20 @@
 //! A parser would fail on these somewhere inside. This module names what is there and the next thing to do.
 
 use super::is_there;
+use crate::error::first_few;
 use crate::file::keys::Keys;
 use crate::file::{DataFile, Weights};
 use crate::{Error, Result};
 use serde_json::Value;
 use std::path::Path;
 
+/// Names of files that a message shows.
+const SHOWN: usize = 4;
+
 /// Refuses a file that is no model file at all: an empty one, a Git LFS pointer, a web page, an archive.
 pub(super) fn file(file: &DataFile) -> Result<()> {
-    const SHOWN: usize = 256;
-    let mut start = vec![0; usize::try_from(file.len()).unwrap_or(SHOWN).min(SHOWN)];
+    const START: usize = 256;
+    let mut start = vec![0; usize::try_from(file.len()).unwrap_or(START).min(START)];
     file.read_at(&mut start, 0)?;
     let is = |what: &str, hint: &str| Err(Error::recognised(file.path(), what, hint));
     let text = String::from_utf8_lossy(&start).trim_start_matches('\u{feff}').trim_start().to_lowercase();
@@ -95,7 +99,7 @@ pub(super) fn folder(folder: &Path) -> Result<()> {
     if let Some(first) = ggufs.first() {
         let path = folder.join(first);
         return is(
-            format!("a folder of GGUF files: {}", some_of(&ggufs)),
+            format!("a folder of GGUF files: {}", first_few(&ggufs, SHOWN)),
             &format!("name the file: {}", path.display()),
         );
     }
@@ -105,7 +109,7 @@ pub(super) fn folder(folder: &Path) -> Result<()> {
     names.retain(|name| folder.join(name).join("config.json").is_file());
     if let Some(first) = names.first() {
         let hint = format!("name the model: {}", folder.join(first).display());
-        return is(format!("a folder of models: {}", some_of(&names)), &hint);
+        return is(format!("a folder of models: {}", first_few(&names, SHOWN)), &hint);
     }
     if has("params.json") && (has("consolidated.00.pth") || has("consolidated.safetensors")) {
         let hint = "convert it to Hugging Face's layout with transformers' conversion script for its family";
@@ -241,11 +245,4 @@ fn names_in(folder: &Path) -> Result<Vec<String>> {
     let mut names: Vec<String> = names.filter(|name| !name.starts_with('.')).collect();
     names.sort();
     Ok(names)
-}
-
-/// The first few of some names.
-fn some_of(names: &[String]) -> String {
-    const SHOWN: usize = 4;
-    let more = if names.len() > SHOWN { format!(" and {} more", names.len() - SHOWN) } else { String::new() };
-    format!("{}{more}", names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", "))
 }

@@ -70,9 +70,10 @@ fn shards(
     entries: fn(&DataFile) -> Result<Vec<Entry>>,
 ) -> Result<Vec<(DataFile, Vec<Entry>)>> {
     inside(folder, index_path)?;
-    recognise::file(&DataFile::open(index_path)?)?;
+    let index = DataFile::open(index_path)?;
+    recognise::file(&index)?;
     let bad = |field: &str, problem: &str| Error::file(index_path, field, problem);
-    let index = json::parse(&DataFile::open(index_path)?.read_all(32 << 20)?);
+    let index = json::parse(&index.read_all(32 << 20)?);
     let index = index.map_err(|e| bad("document", &e.to_string()))?;
     let map: &Map<String, Value> = index
         .get("weight_map")

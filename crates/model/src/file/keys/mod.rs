@@ -1,5 +1,4 @@
-//! A model's configuration as a set of keys: which were read, what stands in for those that are missing, and what
-//! becomes of those that nobody read.
+//! The keys of a model's configuration: reads them, supplies defaults for missing ones, and accounts for unread ones.
 //!
 //! A missing key takes the default of the architecture's own class ([`Defaults`]), where there is one. A key that no
 //! family reads is accepted if it cannot matter (`known`), refused if its name speaks of computation and it has a value,
@@ -154,7 +153,7 @@ impl Keys {
         Self { shared: Rc::new(Shared::new(self.shared.path.clone(), policy)), ..self }
     }
 
-    /// The same keys, of which those that are missing take these defaults.
+    /// The same keys, with these defaults for missing ones.
     #[must_use]
     pub fn with_defaults(mut self, defaults: Defaults) -> Self {
         self.source = defaults.source;
