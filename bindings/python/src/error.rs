@@ -39,6 +39,12 @@ impl From<causalcone::report::Error> for Failure {
     }
 }
 
+impl From<causalcone::files::Error> for Failure {
+    fn from(error: causalcone::files::Error) -> Self {
+        Self::Library { message: error.to_string(), hint: error.hint(), is_bad_input: error.is_bad_input() }
+    }
+}
+
 impl From<candle_core::Error> for Failure {
     fn from(error: candle_core::Error) -> Self {
         Self::Library { message: error.to_string(), hint: None, is_bad_input: false }

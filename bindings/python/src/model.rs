@@ -492,7 +492,7 @@ impl Model {
             };
             let point = fit.point();
             if let Some(folder) = &folder {
-                Saved::of(&fit.experiment()?, &how, &Cone::default())?.write(folder)?;
+                Saved::of(&fit.experiment()?, &how, &Cone::default())?.write(folder, true)?;
             }
             Ok(json!({
                 "fits": fits, "best": point, "original": {"accuracy": original.accuracy, "loss": original.loss},
@@ -517,7 +517,7 @@ impl Model {
         let watch = written.watch.clone();
         watched(py, &watch, |_| {
             let experiment = written.experiment(&loaded.model, None)?;
-            Ok(Saved::of(&experiment, how, &Cone::default())?.write(&folder)?)
+            Ok(Saved::of(&experiment, how, &Cone::default())?.write(&folder, true)?)
         })
     }
 

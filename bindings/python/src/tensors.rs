@@ -3,7 +3,7 @@
 use crate::arrays::{of_object, to_array};
 use crate::error::{Failure, Result};
 use candle_core::Tensor;
-use causalcone::report::write_whole;
+use causalcone::files::write_whole;
 use causalcone_model::file::{Encoding, Weights};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;

@@ -42,6 +42,7 @@ pub use causalcone_engine::{
     Result, RunId, Said, Saved, Session, Source, Sweep, SweepResult, Top, Value, Values, Verification,
     causal, collection, cone, dataset, file, generate, lens, noise, op, plan, saved, train, visible,
 };
+pub use causalcone_files as files;
 pub use causalcone_model::{
     Config, Defaulted, Error as ModelError, Footprint, Indices, KeyPolicy, KeyReport, Layout, LoadOptions,
     Model, Positions, Precision, Progress, Report, Site, Target, Tokenizer, Unit, Which, chat, check,

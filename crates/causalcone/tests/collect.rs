@@ -201,7 +201,7 @@ fn a_full_disk_leaves_the_old_folder() {
     let before = contents(&place.path("it"));
     let out = place.run_on_full_disk(&format!("save {file} --out it --force"));
     let said = String::from_utf8(out.stderr).unwrap();
-    assert!(!out.status.success() && said.contains("cannot be"), "{said}");
+    assert!(!out.status.success() && said.contains("cannot write it"), "{said}");
     assert_eq!(contents(&place.path("it")), before);
     let left: Vec<_> = fs::read_dir(place.0.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().starts_with(".causalcone-")), "{left:?}");

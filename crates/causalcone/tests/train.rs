@@ -120,8 +120,8 @@ fn an_interrupted_training_says_how_to_go_on() {
     signal(&child, "INT");
     let out = child.wait_with_output().unwrap();
     let said = String::from_utf8(out.stderr).unwrap();
-    assert_eq!(out.status.code(), Some(1), "{said}");
-    assert!(said.contains("go on with: causalcone train long.toml --out out --resume"), "{said}");
+    assert_eq!(out.status.code(), Some(130), "{said}");
+    assert!(said.contains("resume with: causalcone train long.toml --out out --resume"), "{said}");
     assert!(place.path("out/checkpoint.safetensors").exists() && !place.path("out/train.json").exists());
     // Another file is another training.
     training(&place, "long.toml", &text.replace("100000", "90000"));

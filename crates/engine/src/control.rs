@@ -19,7 +19,7 @@
 //!
 //! let folder = tempfile::tempdir()?;
 //! let path = folder.path().join("up.gguf");
-//! ControlVector::of(&exp)?.write(&path)?;
+//! ControlVector::of(&exp)?.write(&path, false)?;
 //! let found = ControlVector::read(&path)?;
 //! assert_eq!(found.directions[&1].to_vec1::<f32>()?[3], 1.5);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -30,6 +30,7 @@ use crate::op::OpKind;
 use crate::{Error, Result};
 use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
 use candle_core::{Device, Tensor};
+use causalcone_files::{write_new, write_whole};
 use causalcone_model::file::{DataFile, Weights, gguf};
 use causalcone_model::{Indices, Positions, Site};
 use std::collections::BTreeMap;
@@ -160,11 +161,11 @@ impl ControlVector {
         Ok(Self { model_hint: Some(config.family.into()), directions })
     }
 
-    /// Writes the GGUF file, whole or not at all; one that was there is replaced.
+    /// Writes the GGUF file, whole or not at all. A file that has the name is replaced if `replace` says so.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub fn write(&self, path: &Path) -> Result<()> {
+    /// When it cannot be written, or the name is taken by something that may not be replaced.
+    pub fn write(&self, path: &Path, replace: bool) -> Result<()> {
         use gguf_file::Value;
         let layers = u32::try_from(self.directions.len()).unwrap_or(u32::MAX);
         let mut metadata =
@@ -180,22 +181,12 @@ impl ControlVector {
         let mut bytes = Cursor::new(Vec::new());
         gguf_file::write(&mut bytes, &metadata, &tensors)?;
 
-        let cannot = |e: std::io::Error| Error::File {
-            path: path.into(),
-            problem: format!("cannot be written: {e}"),
-            hint: None,
-        };
-        let parent = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
-        let mut file = tempfile::Builder::new().prefix(".causalcone-").tempfile_in(parent).map_err(cannot)?;
-        file.write_all(bytes.get_ref()).and_then(|()| file.as_file().sync_all()).map_err(cannot)?;
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt;
-            // What is temporary is private; this is to be as any other file.
-            let mode = std::fs::Permissions::from_mode(0o644);
-            file.as_file().set_permissions(mode).map_err(cannot)?;
+        let fill = |w: &mut (dyn Write + Send)| w.write_all(bytes.get_ref());
+        if replace {
+            write_whole(path, fill)?
+        } else {
+            write_new(path, fill)?
         }
-        file.persist(path).map_err(|e| cannot(e.error))?;
         Ok(())
     }
 }

@@ -59,7 +59,7 @@ pub enum Error {
         /// What to do.
         hint: Option<String>,
     },
-    /// A file of an output folder cannot be read or written.
+    /// A file of an output folder cannot be read.
     #[error("cannot {doing} {}: {source}", path.display())]
     Io {
         /// The file or folder.
@@ -69,6 +69,9 @@ pub enum Error {
         /// The operating system's reason.
         source: std::io::Error,
     },
+    /// A file or folder could not be written, or another process writes it.
+    #[error(transparent)]
+    Write(#[from] causalcone_files::Error),
     /// A training went out of bounds.
     #[error("{what} is not finite at step {step}")]
     Diverged {
@@ -97,6 +100,7 @@ impl Error {
                 [one] => one.hint.clone(),
                 _ => None,
             },
+            Self::Write(source) => source.hint(),
             Self::Diverged { .. } => Some(
                 "a lower learning_rate, or a warmup, keeps steps small; what was learned before stays".into(),
             ),
@@ -109,7 +113,7 @@ impl Error {
         match self {
             Self::Model(source) | Self::Part { source, .. } => source.is_bad_input(),
             // A disk that is full is no fault of the experiment.
-            Self::Io { doing, .. } => *doing != "write",
+            Self::Write(source) => source.is_bad_input(),
             Self::Interrupted | Self::Kernel(_) | Self::Diverged { .. } => false,
             Self::Examples { first: Some(first), .. } => first.is_bad_input(),
             _ => true,

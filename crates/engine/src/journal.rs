@@ -5,12 +5,12 @@
 //! changed ones are told apart. A cell is reported as finished only after its line is on disk.
 
 use crate::{Error, Result};
+use causalcone_files::Appended;
 use causalcone_model::store::sha256_of;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::path::{Path, PathBuf};
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 
 /// How every line starts.
 const START: &[u8] = b"{\"cell\":";
@@ -44,8 +44,7 @@ struct Line {
 /// ```
 #[derive(Debug)]
 pub struct Journal {
-    path: PathBuf,
-    file: File,
+    file: Appended,
     experiment: String,
 }
 
@@ -63,26 +62,18 @@ impl Journal {
         values: usize,
     ) -> Result<(Self, BTreeMap<usize, Values>)> {
         let io = |doing| move |source| Error::io(path, doing, source);
-        if std::fs::symlink_metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-            return Err(bad(path, "is not a regular file".into(), Some("give another --out")));
-        }
-        let open = OpenOptions::new().read(true).append(true).create(true).open(path);
-        let mut file = open.map_err(io("open"))?;
-        if file.try_lock().is_err() {
+        let file = Appended::open(path)?;
+        if file.file().try_lock().is_err() {
             return Err(bad(
                 path,
-                "another process is writing it".into(),
-                Some("wait for it, or give another --out"),
+                "another process is writing to it".into(),
+                Some("wait until it has finished, or choose another --out"),
             ));
         }
-        let journal = Self {
-            path: path.into(),
-            file: file.try_clone().map_err(io("open"))?,
-            experiment: experiment.into(),
-        };
+        let journal = Self { file, experiment: experiment.into() };
         let mut done = BTreeMap::new();
         let mut whole = 0u64;
-        let mut reader = BufReader::new(&mut file);
+        let mut reader = BufReader::new(journal.file.file());
         // A number takes at most 25 bytes with its comma, the rest of a line less than 100.
         let longest = 100 + 32 * values as u64;
         for number in 1usize.. {
@@ -111,8 +102,7 @@ impl Journal {
             whole += n as u64;
         }
         // What follows the last whole line was never reported as finished.
-        file.set_len(whole).map_err(io("repair"))?;
-        file.seek(SeekFrom::End(0)).map_err(io("read"))?;
+        journal.file.truncate(whole)?;
         Ok((journal, done))
     }
 
@@ -141,12 +131,13 @@ impl Journal {
         let mut text = Vec::new();
         for (cell, values) in cells {
             let sum = self.sum(cell, &values);
-            serde_json::to_writer(&mut text, &Line { cell, values, sum })
-                .map_err(|e| Error::io(&self.path, "write", e.into()))?;
+            let line = serde_json::to_string(&Line { cell, values, sum });
+            // Numbers and texts are always JSON.
+            text.extend_from_slice(line.unwrap_or_default().as_bytes());
             text.push(b'\n');
         }
-        let written = self.file.write_all(&text).and_then(|()| self.file.sync_data());
-        written.map_err(|source| Error::io(&self.path, "write", source))
+        self.file.append(&text)?;
+        Ok(self.file.sync()?)
     }
 }
 
@@ -174,6 +165,7 @@ fn bad(path: &Path, problem: String, hint: Option<&str>) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::PathBuf;
 
     const CELLS: [(usize, f64); 3] = [(0, 0.1), (2, -1e-300), (1, 5e17)];
 

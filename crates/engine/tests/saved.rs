@@ -49,7 +49,7 @@ fn written(edits: &Value) -> Value {
 
 fn save(model: &Model, edits: &Value, path: &Path) -> Result<Saved, Error> {
     let saved = Saved::of(&experiment(model, &written(edits))?, "a test", &Cone::default())?;
-    saved.write(path)?;
+    saved.write(path, true)?;
     Ok(saved)
 }
 
@@ -199,10 +199,10 @@ fn what_is_there_stays_unless_all_is_written() {
     let others = folder.path().join("somebody's");
     fs::create_dir(&others).unwrap();
     fs::write(others.join("precious"), "numbers").unwrap();
-    refused(save(model, &edits, &others), &["is there already"]);
+    refused(save(model, &edits, &others), &["already exists and is not a saved intervention"]);
     fs::write(folder.path().join("file"), "numbers").unwrap();
-    refused(save(model, &edits, &folder.path().join("file")), &["is there already"]);
-    refused(save(model, &edits, &folder.path().join("no/such/folder")), &["cannot be made"]);
+    refused(save(model, &edits, &folder.path().join("file")), &["already exists"]);
+    refused(save(model, &edits, &folder.path().join("no/such/folder")), &["cannot create"]);
     assert_eq!(fs::read_to_string(others.join("precious")).unwrap(), "numbers");
 
     let path = folder.path().join("it");
@@ -270,7 +270,7 @@ fn folders_of_pyvene_give_its_answers() {
         }
         Saved::of(&experiment(model, &written(&edits)).unwrap(), "pyvene", &Cone::default())
             .unwrap()
-            .write(&path)
+            .write(&path, true)
             .unwrap();
         let again: Vec<Value> = (0..edits.len())
             .map(|index| json!({"run": "base", "op": {"load": path.to_str().unwrap(), "name": format!("e{index}")}}))

@@ -36,6 +36,9 @@ pub enum Error {
         /// Its reason.
         source: std::io::Error,
     },
+    /// A file or folder could not be written.
+    #[error(transparent)]
+    Write(#[from] causalcone_files::Error),
     /// A file is whole, but says something this version cannot do exactly.
     #[error("{}: {what} \"{given}\" is not supported; supported: {supported}", path.display())]
     Unsupported {
@@ -178,6 +181,7 @@ impl Error {
                 ))
             }
             Self::Part { hint, .. } => Some(hint.clone()),
+            Self::Write(source) => source.hint(),
             Self::Address { hint, .. } => hint.clone(),
             Self::NotOneToken { text, .. } if !text.starts_with(' ') => {
                 Some(format!("words inside a text usually start with a space: {:?}", format!(" {text}")))
@@ -191,7 +195,10 @@ impl Error {
 
     /// Whether the input was at fault (true) or the run failed (false).
     pub fn is_bad_input(&self) -> bool {
-        !matches!(self, Self::Kernel(_) | Self::Cancelled)
+        match self {
+            Self::Write(source) => source.is_bad_input(),
+            other => !matches!(other, Self::Kernel(_) | Self::Cancelled),
+        }
     }
 
     pub(crate) fn file(path: &Path, field: impl Into<String>, problem: impl Into<String>) -> Self {

@@ -1,8 +1,9 @@
 //! Draws heat maps of many shapes into a directory, as SVG and PNG, to look at:
 //! `cargo run -p causalcone-report --example gallery -- /tmp/figures`.
 
+use causalcone_files::write_whole;
 use causalcone_report::terminal::{Colour, Style, render};
-use causalcone_report::{Axis, Facet, HeatMap, Scale, Tick, text, write_whole};
+use causalcone_report::{Axis, Facet, HeatMap, Scale, Tick, text};
 use std::error::Error;
 use std::path::PathBuf;
 

@@ -9,23 +9,11 @@
 //! ```
 
 use crate::table::{Format, Kind};
-use std::io;
-use std::path::PathBuf;
 
 /// Anything that can go wrong while tables and figures are made and written.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file could not be written; an earlier file of that name is untouched unless `doing` is "syncing the directory of".
-    #[error("{doing} {}: {source}", path.display())]
-    File {
-        /// The final name of the file.
-        path: PathBuf,
-        /// What was being done, as a participle: "creating", "writing", "syncing", "renaming into place" …
-        doing: &'static str,
-        /// What the operating system or the writing closure said.
-        source: io::Error,
-    },
     /// A word, or the extension of a file name, that names no [`Format`].
     #[error("{given:?} is not a table format")]
     UnknownFormat {
@@ -105,7 +93,6 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
-            Error::File { path, source, .. } => file_hint(path, source.kind()),
             Error::UnknownFormat { .. } => {
                 let [most @ .., last] = Format::ALL.map(|format| format.to_string());
                 Some(format!("use {} or {last}", most.join(", ")))
@@ -119,15 +106,5 @@ impl Error {
             Error::PictureScale { .. } => Some("1 is the size of the SVG, 2 is for dense screens".to_owned()),
             _ => None,
         }
-    }
-}
-
-fn file_hint(path: &std::path::Path, kind: io::ErrorKind) -> Option<String> {
-    let directory = crate::atomic::directory_of(path).display();
-    match kind {
-        io::ErrorKind::NotFound => Some(format!("does the directory {directory} exist?")),
-        io::ErrorKind::PermissionDenied => Some(format!("may you write in {directory}?")),
-        io::ErrorKind::StorageFull => Some(format!("make room on the disk of {directory}")),
-        _ => None,
     }
 }

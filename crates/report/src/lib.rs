@@ -1,10 +1,9 @@
-//! Tidy tables, heat maps, and files that appear whole or not at all.
+//! Tidy tables and heat maps.
 //!
 //! The crate knows nothing of models. What it has:
 //! - [`Table`]: typed columns and rows of [`Cell`]s, written in a [`Format`]: CSV, JSON lines or Parquet;
 //! - [`HeatMap`]: rows, columns and [`Facet`]s of values, drawn as SVG or PNG, or by [`terminal::render`] as text;
 //! - [`Chart`]: curves over steps, in [`Panel`]s of [`Series`];
-//! - [`write_whole`]: a file under its final name only once all of it is on the disk;
 //! - [`mod@text`]: labels that show spaces and control characters;
 //! - [`Error`]: the one error type, with a [hint](Error::hint) where there is something to try.
 //!
@@ -12,7 +11,7 @@
 //! Korean glyphs and no emoji: a PNG shows boxes for these; an SVG uses whatever fonts its viewer has.
 //!
 //! ```
-//! use causalcone_report::{Axis, Cell, Facet, Format, HeatMap, Kind, Scale, Table, Tick, write_whole};
+//! use causalcone_report::{Axis, Cell, Facet, Format, HeatMap, Kind, Scale, Table, Tick};
 //!
 //! let probabilities = [0.1, 0.7, 0.2, 0.3]; // two layers × two positions
 //!
@@ -30,17 +29,14 @@
 //!     scale: Scale::FromZero,
 //! };
 //!
-//! let directory = tempfile::tempdir()?;
-//! let cells = directory.path().join("cells.csv");
-//! write_whole(&cells, |w| table.write(Format::Csv, w))?;
-//! let svg = map.to_svg()?;
-//! write_whole(directory.path().join("heatmap.svg"), |w| w.write_all(svg.as_bytes()))?;
-//! assert_eq!(std::fs::read_to_string(cells)?, "layer,position,value\n0,0,0.1\n0,1,0.7\n1,0,0.2\n1,1,0.3\n");
+//! let mut cells = Vec::new();
+//! table.write(Format::Csv, &mut cells)?;
+//! assert_eq!(String::from_utf8(cells)?, "layer,position,value\n0,0,0.1\n0,1,0.7\n1,0,0.2\n1,1,0.3\n");
+//! assert!(map.to_svg()?.starts_with("<svg"));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-pub mod atomic;
 mod colour;
 pub mod error;
 pub mod figure;
@@ -51,7 +47,6 @@ pub mod table;
 pub mod terminal;
 pub mod text;
 
-pub use atomic::write_whole;
 pub use error::Error;
 pub use figure::{Axis, Facet, HeatMap, Tick, picture};
 pub use lines::{Chart, Panel, Series, Span};

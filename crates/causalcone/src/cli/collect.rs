@@ -1,7 +1,8 @@
 //! `collect`: activations over a data set, as shards of tensors and a table of their rows.
 
 use super::failure::Failure;
-use super::folder::{Folder, Identity, Results, Summary};
+use super::folder::{Folder, Identity, Results, Summary, shown};
+use super::interrupt;
 use super::terminal::Terminal;
 use super::{CollectArgs, Loaded};
 use crate::collection::{Gathered, Taken};
@@ -77,14 +78,7 @@ pub(super) fn collect(args: &CollectArgs, terminal: &mut Terminal) -> Result<(),
     for (chunk, shard) in shards.iter().enumerate() {
         if progress(chunks[chunk].start).is_break() {
             terminal.clear();
-            let again = format!(
-                "causalcone collect {} --out {} --resume",
-                args.file.file.display(),
-                args.out.display()
-            );
-            return Err(
-                Failure::run("interrupted; finished shards are kept").hint(format!("go on with: {again}"))
-            );
+            return Err(interrupt::failure("; finished shards are kept"));
         }
         // A shard is there whole or not at all.
         if folder.file(shard).exists() {
@@ -113,10 +107,10 @@ pub(super) fn collect(args: &CollectArgs, terminal: &mut Terminal) -> Result<(),
     let all = shards.iter().map(String::as_str).chain([index.as_str(), "collection.json"]);
     let summary = Summary {
         model: loaded.model.name().into(),
-        out: args.out.clone(),
+        out: shown(&args.out),
         examples: collection.len(),
         resumed,
-        files: all.map(|name| folder.file(name)).collect(),
+        files: all.map(|name| folder.shown(name)).collect(),
         errors: left_out.errors(),
     };
     terminal.result(&summary, |summary| {
@@ -124,7 +118,7 @@ pub(super) fn collect(args: &CollectArgs, terminal: &mut Terminal) -> Result<(),
         let (examples, shards) = (summary.examples, shards.len());
         format!(
             "{examples} examples{again} in {shards} shards; {index} says which row is what\n  {}\n",
-            summary.out.display()
+            summary.out
         )
     })?;
     left_out.into_result()

@@ -2,18 +2,21 @@
 
 use super::DataArgs;
 use super::failure::Failure;
+use super::folder::{shown, taken};
+use super::interrupt;
 use super::terminal::Terminal;
 use crate::Error;
 use crate::causal::{CausalFile, DataSet, Drawn};
-use causalcone_report::atomic::write_whole;
+use causalcone_files::{check_output, is_same_place, write_new, write_whole};
 use serde::Serialize;
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::io::Write;
+use std::path::Path;
 
 #[derive(Serialize)]
 struct Summary {
     model: String,
-    files: Vec<PathBuf>,
+    files: Vec<String>,
     examples: usize,
     held_out: usize,
     /// How many examples there are of each label.
@@ -27,9 +30,6 @@ struct Summary {
 pub(super) fn data(args: &DataArgs, terminal: &mut Terminal) -> Result<(), Failure> {
     let file = CausalFile::load(&args.file)?;
     let outs = match (&args.held_out, file.held_out) {
-        (Some(held_out), Some(_)) if *held_out == args.out => {
-            return Err(Failure::input("--out and --held-out are the same file"));
-        }
         (Some(held_out), Some(_)) => vec![args.out.as_path(), held_out],
         (None, None) => vec![args.out.as_path()],
         (Some(_), None) => {
@@ -44,9 +44,13 @@ pub(super) fn data(args: &DataArgs, terminal: &mut Terminal) -> Result<(), Failu
             return Err(Failure::input(message).hint("give --held-out"));
         }
     };
-    if let Some(there) = outs.iter().find(|out| out.exists() && !args.force) {
-        return Err(Failure::input(format!("{} is already there", there.display()))
-            .hint("--force replaces it, or give another file"));
+    for out in &outs {
+        check_output(out, args.force).map_err(taken)?;
+    }
+    if let [out, held_out] = outs[..]
+        && is_same_place(out, held_out)?
+    {
+        return Err(Failure::input("--out and --held-out are the same file"));
     }
     let Some(name) = args.model.as_ref().or(file.model.as_ref()) else {
         return Err(Failure::input(format!("{} names no model", args.file.display()))
@@ -58,11 +62,11 @@ pub(super) fn data(args: &DataArgs, terminal: &mut Terminal) -> Result<(), Failu
     let drawn = file.draw(&model, &args.memory.executor(&model), &|progress| terminal.progress(progress));
     terminal.clear();
     let DataSet { examples, held_out, settings, asked, right } = drawn.map_err(|e| match e {
-        Error::Interrupted => Failure::run("interrupted; nothing was written"),
+        Error::Interrupted => interrupt::failure("; nothing was written"),
         other => other.into(),
     })?;
     for (out, lines) in outs.iter().zip([&examples, &held_out]) {
-        write_lines(out, lines)?;
+        write_lines(out, lines, args.force)?;
     }
     let mut labels: BTreeMap<String, usize> = BTreeMap::new();
     for example in &examples {
@@ -70,7 +74,7 @@ pub(super) fn data(args: &DataArgs, terminal: &mut Terminal) -> Result<(), Failu
     }
     let summary = Summary {
         model: model.name().into(),
-        files: outs.iter().map(|out| out.to_path_buf()).collect(),
+        files: outs.iter().map(shown).collect(),
         examples: examples.len(),
         held_out: held_out.len(),
         labels,
@@ -83,7 +87,7 @@ pub(super) fn data(args: &DataArgs, terminal: &mut Terminal) -> Result<(), Failu
             0 => String::new(),
             asked => format!("{} of the {asked} prompts it was asked are answered rightly\n", summary.right),
         };
-        let files: String = summary.files.iter().map(|file| format!("  {}\n", file.display())).collect();
+        let files: String = summary.files.iter().map(|file| format!("  {file}\n")).collect();
         let (examples, held_out, labels) = (summary.examples, summary.held_out, summary.labels.len());
         format!(
             "{examples} examples of {labels} labels, {held_out} held out, from {} settings\n{right}{files}",
@@ -92,13 +96,18 @@ pub(super) fn data(args: &DataArgs, terminal: &mut Terminal) -> Result<(), Failu
     })
 }
 
-fn write_lines(path: &Path, lines: &[Drawn]) -> Result<(), Failure> {
-    write_whole(path, |w| {
+fn write_lines(path: &Path, lines: &[Drawn], replace: bool) -> Result<(), Failure> {
+    let fill = |w: &mut (dyn Write + Send)| {
         for line in lines {
             serde_json::to_writer(&mut *w, line)?;
             w.write_all(b"\n")?;
         }
         Ok(())
-    })?;
+    };
+    if replace {
+        write_whole(path, fill)?
+    } else {
+        write_new(path, fill).map_err(taken)?
+    }
     Ok(())
 }

@@ -1,22 +1,46 @@
 //! Errors on their way to the user: a message, a hint, an exit code.
 
+use super::interrupt;
+
 /// Why the command stops.
 #[derive(Debug)]
 pub(super) struct Failure {
     message: String,
     hint: Option<String>,
-    bad_input: bool,
+    why: Why,
+}
+
+/// What is at fault.
+#[derive(Debug, Clone, Copy)]
+enum Why {
+    /// The input: exit code 2.
+    Input,
+    /// The run: exit code 1.
+    Run,
+    /// A signal: exit code 128 plus its number.
+    Signal,
+}
+
+impl Why {
+    fn of(is_bad_input: bool) -> Self {
+        if is_bad_input { Self::Input } else { Self::Run }
+    }
 }
 
 impl Failure {
     /// The input is at fault: exit code 2.
     pub(super) fn input(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None, bad_input: true }
+        Self { message: message.into(), hint: None, why: Why::Input }
     }
 
     /// The run failed: exit code 1.
     pub(super) fn run(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None, bad_input: false }
+        Self { message: message.into(), hint: None, why: Why::Run }
+    }
+
+    /// A signal ended the work. [`interrupt::failure`] makes it.
+    pub(super) fn interrupted(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None, why: Why::Signal }
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -25,7 +49,11 @@ impl Failure {
     }
 
     pub(super) fn code(&self) -> u8 {
-        if self.bad_input { 2 } else { 1 }
+        match self.why {
+            Why::Input => 2,
+            Why::Run => 1,
+            Why::Signal => interrupt::code(),
+        }
     }
 
     /// What is printed on stderr. Texts from files may hold anything, so nothing in them may reach
@@ -45,19 +73,31 @@ impl Failure {
 
 impl From<crate::Error> for Failure {
     fn from(error: crate::Error) -> Self {
-        Self { message: error.to_string(), hint: error.hint(), bad_input: error.is_bad_input() }
+        if matches!(error, crate::Error::Interrupted | crate::Error::Model(crate::ModelError::Cancelled)) {
+            return interrupt::failure("");
+        }
+        Self { message: error.to_string(), hint: error.hint(), why: Why::of(error.is_bad_input()) }
     }
 }
 
 impl From<crate::ModelError> for Failure {
     fn from(error: crate::ModelError) -> Self {
-        Self { message: error.to_string(), hint: error.hint(), bad_input: error.is_bad_input() }
+        if matches!(error, crate::ModelError::Cancelled) {
+            return interrupt::failure("");
+        }
+        Self { message: error.to_string(), hint: error.hint(), why: Why::of(error.is_bad_input()) }
+    }
+}
+
+impl From<causalcone_files::Error> for Failure {
+    fn from(error: causalcone_files::Error) -> Self {
+        Self { message: error.to_string(), hint: error.hint(), why: Why::of(error.is_bad_input()) }
     }
 }
 
 impl From<causalcone_report::Error> for Failure {
     fn from(error: causalcone_report::Error) -> Self {
-        // The folder was tried before any work: what fails now is the run.
-        Self { message: error.to_string(), hint: error.hint(), bad_input: false }
+        // What is drawn was checked before any work: what fails now is the run.
+        Self { message: error.to_string(), hint: error.hint(), why: Why::Run }
     }
 }

@@ -1,11 +1,13 @@
 //! The folder a sweep writes to: never mixed with other results, never half-written.
 
 use super::failure::Failure;
+use super::interrupt;
 use super::terminal::Terminal;
 use super::{Again, Loaded};
 use crate::store::{self, sha256_of};
-use crate::{ExperimentFile, Journal, Precision, Refused, Values};
-use causalcone_report::atomic::write_whole;
+use crate::{ExperimentFile, Journal, Precision, Refused, Saved, Values};
+use causalcone_files::{FolderLock, PlaceKind, check_folder, remove_file, remove_folder, write_whole};
+use causalcone_model::file::DataFile;
 use causalcone_report::{Format, picture};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -35,7 +37,9 @@ impl Results {
             ["lens.svg", "lens.png", "contributions.svg", "contributions.png", "lens.json"];
         const TEXTS: [&str; 7] =
             ["texts.jsonl", "generate.json", "report.html", "kl.svg", "kl.png", "scales.svg", "scales.png"];
-        const TRAINING: [&str; 8] = [
+        const TRAINING: [&str; 10] = [
+            INTERVENTION,
+            UNFINISHED,
             "loss.svg",
             "loss.png",
             "heatmap.svg",
@@ -80,8 +84,16 @@ impl Results {
     }
 }
 
+/// What a training has learned: a folder that an edit loads.
+pub(super) const INTERVENTION: &str = "intervention";
+/// The same of the best fit so far, while others are missing.
+pub(super) const UNFINISHED: &str = "intervention.unfinished";
+
 const JOURNAL: &str = "journal.jsonl";
 const IDENTITY: &str = "resume.json";
+
+/// An identity is longer than this only by mistake.
+const MOST_OF_IDENTITY: u64 = 1 << 20;
 
 /// What must be the same for a sweep to go on where it was cut short.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -154,11 +166,11 @@ impl Loaded {
 #[derive(Serialize)]
 pub(super) struct Summary {
     pub(super) model: String,
-    pub(super) out: PathBuf,
+    pub(super) out: String,
     pub(super) examples: usize,
     /// How many of these were there before.
     pub(super) resumed: usize,
-    pub(super) files: Vec<PathBuf>,
+    pub(super) files: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) errors: Option<Vec<Refused>>,
 }
@@ -173,28 +185,52 @@ impl Summary {
     }
 }
 
-/// A folder that may be written to.
+/// A path as results show it: what is no text in it becomes a mark of replacement.
+pub(super) fn shown(path: impl AsRef<Path>) -> String {
+    path.as_ref().to_string_lossy().into_owned()
+}
+
+/// The failure to write one file or folder that a command was asked for.
+pub(super) fn taken(error: causalcone_files::Error) -> Failure {
+    match &error {
+        causalcone_files::Error::Exists { .. } => {
+            Failure::from(error).hint("--force replaces it, or choose another name")
+        }
+        _ => error.into(),
+    }
+}
+
+/// A folder that this process alone writes to.
 pub(super) struct Folder {
     path: PathBuf,
     again: Again,
     results: Results,
+    /// Held until the work is over; what was created for work that is refused goes with it.
+    _lock: FolderLock,
 }
 
 impl Folder {
-    /// Checks, before any work, that results can go to this folder; leaves nothing behind.
+    /// Checks, before any work, that results can go to this folder, and takes it for this process. Nothing in it is changed
+    /// yet.
     pub(super) fn claim(path: &Path, again: Again, results: Results) -> Result<Self, Failure> {
         let shown = path.display();
-        let cannot = |e: std::io::Error| Failure::input(format!("cannot write to {shown}: {e}"));
-        if path.exists() && !path.is_dir() {
-            return Err(Failure::input(format!("{shown} is not a folder")).hint("give another --out"));
-        }
+        let lock = FolderLock::take(path).map_err(|error| {
+            let failure = Failure::input(error.to_string());
+            match (&error, error.hint()) {
+                (causalcone_files::Error::NotAFolder { .. } | causalcone_files::Error::Locked { .. }, _) => {
+                    failure.hint("wait until it is free, or choose another --out")
+                }
+                (_, Some(hint)) => failure.hint(hint),
+                (_, None) => failure,
+            }
+        })?;
         let held = held(path, results);
         if !held.is_empty() && !again.force && !again.resume {
             let unfinished = has(&held, IDENTITY) && !has(&held, results.last());
             let hint = if unfinished {
-                "--resume goes on with what was cut short, --force starts over"
+                "--resume completes what was interrupted, --force starts over"
             } else {
-                "--force replaces them, or give another --out"
+                "--force replaces them, or choose another --out"
             };
             return Err(
                 Failure::input(format!("{shown} already holds results: {}", listed(&held))).hint(hint)
@@ -202,14 +238,20 @@ impl Folder {
         }
         let lost = !held.is_empty() && !has(&held, IDENTITY);
         if again.resume && lost {
-            let message = format!("{shown} holds results that cannot be gone on from: {}", listed(&held));
-            return Err(Failure::input(message).hint("--force replaces them, or give another --out"));
+            let message = format!("{shown} contains results that cannot be resumed: {}", listed(&held));
+            return Err(Failure::input(message).hint("--force replaces them, or choose another --out"));
         }
-        // Only an attempt tells whether a folder can be written to, or made in the first one there is.
-        let existing = path.ancestors().find(|p| p.exists()).filter(|p| !p.as_os_str().is_empty());
-        let probe = existing.unwrap_or(Path::new(".")).join(format!(".causalcone-{}", std::process::id()));
-        std::fs::write(&probe, b"").and_then(|()| std::fs::remove_file(&probe)).map_err(cannot)?;
-        Ok(Self { path: path.into(), again, results })
+        let folder = Self { path: path.into(), again, results, _lock: lock };
+        // Of what is itself a folder, more may be lost than a file of that name.
+        for name in [INTERVENTION, UNFINISHED].into_iter().filter(|name| has(&held, name)) {
+            let inner = folder.file(name);
+            if PlaceKind::at(&inner)? != Some(PlaceKind::Folder) {
+                let message = format!("{} is not a folder that causalcone wrote", inner.display());
+                return Err(Failure::input(message).hint("move it elsewhere, or choose another --out"));
+            }
+            check_folder(&inner, Saved::has_file)?;
+        }
+        Ok(folder)
     }
 
     /// Where a file of this folder is.
@@ -217,27 +259,47 @@ impl Folder {
         self.path.join(name)
     }
 
-    /// Makes the folder. With --force older results go now: the work has been checked whole.
+    /// Where a file of this folder is, as results show it.
+    pub(super) fn shown(&self, name: &str) -> String {
+        shown(self.file(name))
+    }
+
+    /// Begins to write. With --force older results go now: the work has been checked whole.
     pub(super) fn make(&self) -> Result<(), Failure> {
-        std::fs::create_dir_all(&self.path)
-            .map_err(|e| Failure::input(format!("cannot create {}: {e}", self.path.display())))?;
         if self.again.force {
             for name in held(&self.path, self.results) {
-                let file = self.file(&name);
-                std::fs::remove_file(&file)
-                    .map_err(|e| Failure::input(format!("cannot remove {}: {e}", file.display())))?;
+                self.remove(&name)?;
             }
         }
         Ok(())
+    }
+
+    /// Removes a file of ours, or a saved intervention.
+    pub(super) fn remove(&self, name: &str) -> Result<(), Failure> {
+        let path = self.file(name);
+        match PlaceKind::at(&path)? {
+            None => Ok(()),
+            Some(PlaceKind::Folder) => {
+                check_folder(&path, Saved::has_file)?;
+                Ok(remove_folder(&path)?)
+            }
+            Some(_) => Ok(remove_file(&path)?),
+        }
+    }
+
+    /// Removes all results of this kind: those of work that failed, where no part of them is of use.
+    pub(super) fn discard(&self) {
+        for name in held(&self.path, self.results) {
+            let _ = self.remove(&name);
+        }
     }
 
     /// Makes the folder that of this work; with --resume older results must be of the same.
     pub(super) fn open(&self, identity: &Identity) -> Result<(), Failure> {
         self.make()?;
         let identity_path = self.file(IDENTITY);
-        if identity_path.exists() {
-            let text = std::fs::read(&identity_path)
-                .map_err(|e| Failure::input(format!("cannot read {}: {e}", identity_path.display())))?;
+        if PlaceKind::at(&identity_path)?.is_some() {
+            let text = DataFile::open(&identity_path)?.read_all(MOST_OF_IDENTITY)?;
             let earlier: Identity = serde_json::from_slice(&text).map_err(|e| {
                 Failure::input(format!("{}: {e}", identity_path.display())).hint("start over with --force")
             })?;
@@ -247,13 +309,14 @@ impl Folder {
                     Some(form) if difference.starts_with("weights ") => {
                         format!("--weights {form} resumes it")
                     }
-                    _ => "--force starts over, or give another --out".into(),
+                    _ => "--force starts over, or choose another --out".into(),
                 };
                 return Err(Failure::input(message).hint(hint));
             }
         } else {
             write_whole(&identity_path, |w| Ok(serde_json::to_writer_pretty(w, identity)?))?;
         }
+        interrupt::can_resume();
         Ok(())
     }
 

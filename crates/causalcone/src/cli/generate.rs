@@ -1,6 +1,7 @@
 //! `generate`: what a run goes on with, without and with its edits.
 
 use super::failure::Failure;
+use super::interrupt;
 use super::moved::{Moved, Movement, summary};
 use super::sweep::ModelRecord;
 use super::terminal::Terminal;
@@ -158,7 +159,7 @@ pub(super) fn generate(args: &GenerateArgs, terminal: &mut Terminal) -> Result<(
         }
     }
     if is_cut {
-        return Err(Failure::run("interrupted; texts end where they were"));
+        return Err(interrupt::failure("; the texts end where they were"));
     }
     left_out.into_result()
 }

@@ -1,16 +1,16 @@
 //! `lens`: what the residual stream says after every layer, and what the answer's logits are made of.
 
 use super::failure::Failure;
-use super::folder::{Folder, Results};
+use super::folder::{self, Folder, Results};
+use super::interrupt;
 use super::sweep::ModelRecord;
 use super::terminal::Terminal;
 use super::{Again, FileArgs, LensArgs, Loaded};
 use crate::lens::{Part, View};
 use crate::{ExperimentFile, Lens, Model, Progress, Refused, Unit, visible};
 use causalcone_engine::file::{ReadFile, RunFile, TokenFile};
-use causalcone_report::{Axis, Cell, Facet, HeatMap, Kind, Scale, Table, Tick, text};
+use causalcone_report::{Axis, Cell, Facet, Format, HeatMap, Kind, Scale, Table, Tick, text};
 use serde::Serialize;
-use std::path::PathBuf;
 
 const LENS: [(&str, Kind); 9] = [
     ("example", Kind::Integer),
@@ -48,9 +48,9 @@ struct Record<'a> {
 #[derive(Serialize)]
 struct Summary {
     model: String,
-    out: PathBuf,
+    out: String,
     examples: usize,
-    files: Vec<PathBuf>,
+    files: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<Refused>>,
 }
@@ -77,53 +77,72 @@ pub(super) fn lens(args: &LensArgs, terminal: &mut Terminal) -> Result<(), Failu
         let progress = Progress { what: "looking", done: done as u64, total, unit: Unit::Examples };
         if terminal.progress(progress).is_break() {
             terminal.clear();
-            return Err(Failure::run("interrupted; nothing was written"));
+            return Err(interrupt::failure("; nothing was written"));
         }
         let one = one?;
         lenses.push((one.example(), one.lens(&executor, args.n)?));
     }
     terminal.clear();
+    let record = Record {
+        causalcone: env!("CARGO_PKG_VERSION"),
+        experiment: &loaded.file,
+        model: ModelRecord::of(&loaded.model)?,
+        top: args.n,
+        errors: left_out.errors(),
+    };
     folder.make()?;
+    // Nothing resumes a lens: without all of its files, none of them is of use.
+    let files =
+        write(&folder, args.format, &lenses, &loaded, &record, terminal).inspect_err(|_| folder.discard())?;
+    let model = &loaded.model;
+    let summary = Summary {
+        model: model.name().into(),
+        out: folder::shown(&args.out),
+        examples: lenses.len(),
+        files: files.iter().map(|name| folder.shown(name)).collect(),
+        errors: left_out.errors(),
+    };
+    terminal.result(&summary, |summary| {
+        let seen = lenses.first().map(|(_, lens)| human(lens, model)).unwrap_or_default();
+        let more = match summary.examples {
+            0 | 1 => String::new(),
+            n => format!("the first of {n} examples; the others are in the tables\n"),
+        };
+        let files: String = summary.files.iter().map(|file| format!("  {file}\n")).collect();
+        format!("{seen}{more}\n{files}")
+    })?;
+    left_out.into_result()
+}
+
+/// Writes tables, figures and the record; returns their names.
+fn write(
+    folder: &Folder,
+    format: Format,
+    lenses: &[(Option<usize>, Lens)],
+    loaded: &Loaded,
+    record: &Record<'_>,
+    terminal: &Terminal,
+) -> Result<Vec<String>, Failure> {
     let model = &loaded.model;
     let mut files = Vec::new();
     for (stem, table) in
-        [("lens", lens_table(&lenses, model)?), ("contributions", contributions_table(&lenses, model)?)]
+        [("lens", lens_table(lenses, model)?), ("contributions", contributions_table(lenses, model)?)]
     {
-        let name = format!("{stem}.{}", args.format.name());
-        folder.write(&name, |w| table.write(args.format, w))?;
+        let name = format!("{stem}.{}", format.name());
+        folder.write(&name, |w| table.write(format, w))?;
         files.push(name);
     }
     if let Some((_, first)) = lenses.first() {
-        let of = subtitle(&loaded, first, lenses.len());
+        let of = subtitle(loaded, first, lenses.len());
         for (stem, map) in
             [("lens", lens_map(first, model, &of)), ("contributions", contributions_map(first, model, &of))]
         {
             files.extend(folder.draw(stem, map.to_svg(), terminal)?);
         }
     }
-    let (errors, top) = (left_out.errors(), args.n);
-    let record = Record {
-        causalcone: env!("CARGO_PKG_VERSION"),
-        experiment: &loaded.file,
-        model: ModelRecord::of(model)?,
-        top,
-        errors: errors.clone(),
-    };
-    folder.write("lens.json", |w| Ok(serde_json::to_writer_pretty(w, &record)?))?;
+    folder.write("lens.json", |w| Ok(serde_json::to_writer_pretty(w, record)?))?;
     files.push("lens.json".into());
-    let files = files.iter().map(|name| folder.file(name)).collect();
-    let summary =
-        Summary { model: model.name().into(), out: args.out.clone(), examples: lenses.len(), files, errors };
-    terminal.result(&summary, |summary| {
-        let shown = lenses.first().map(|(_, lens)| human(lens, model)).unwrap_or_default();
-        let more = match summary.examples {
-            0 | 1 => String::new(),
-            n => format!("the first of {n} examples; the others are in the tables\n"),
-        };
-        let files: String = summary.files.iter().map(|file| format!("  {}\n", file.display())).collect();
-        format!("{shown}{more}\n{files}")
-    })?;
-    left_out.into_result()
+    Ok(files)
 }
 
 /// The experiment of a prompt given on the command line.

@@ -1,7 +1,8 @@
 //! The `causalcone` command: arguments in, library calls, and everything a user sees.
 //!
 //! The library never prints; this module does. Results go to stdout, messages and progress to
-//! stderr. Exit codes: 0 done, 1 the run failed or was interrupted, 2 bad usage or bad input.
+//! stderr. Exit codes: 0 done, 1 the run failed, 2 bad usage or bad input, 128 plus the number of a signal
+//! that interrupted it.
 
 mod answers;
 mod check;
@@ -11,6 +12,7 @@ mod examples;
 mod failure;
 mod folder;
 mod generate;
+mod interrupt;
 mod lens;
 mod model_check;
 mod models;
@@ -469,10 +471,13 @@ fn formats() -> impl TypedValueParser<Value = Format> {
 
 /// Runs the command with the process's arguments.
 pub fn main() -> ExitCode {
+    let listening = interrupt::listen();
     let cli = Cli::parse();
     let keys = KeyPolicy { ignore_keys: cli.common.ignore_key, strict: cli.common.strict };
     let mut terminal = Terminal::new(cli.common.json, keys);
-    terminal.listen_for_interrupts();
+    if let Err(problem) = listening {
+        terminal.note(&format!("Ctrl-C ends the command at once: {problem}"));
+    }
     let done = check_device(&cli.common.device).and_then(|()| dispatch(cli.command, &mut terminal));
     match done.and_then(|()| terminal.finish()) {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,42 +1,43 @@
 //! `save` and `info`: interventions in folders, and control vectors.
 
 use super::failure::Failure;
+use super::folder::{shown, taken};
 use super::terminal::Terminal;
 use super::{InfoArgs, Loaded, SaveArgs};
 use crate::saved::{Description, Tested};
 use crate::{Cone, ControlVector, Saved, visible};
+use causalcone_files::{PlaceKind, check_output};
 use serde::Serialize;
-use std::path::PathBuf;
 
 #[derive(Serialize)]
 struct SaveResult {
-    out: PathBuf,
+    out: String,
     edits: Vec<String>,
 }
 
 #[derive(Serialize)]
 struct VectorResult {
-    out: PathBuf,
+    out: String,
     layers: Vec<usize>,
 }
 
 /// `causalcone save`.
 pub(super) fn save(args: &SaveArgs, terminal: &mut Terminal) -> Result<(), Failure> {
-    if args.out.symlink_metadata().is_ok() && !args.force {
-        let message = format!("{} is there already", args.out.display());
-        return Err(
-            Failure::input(message).hint("--force replaces a saved intervention, or give another --out")
-        );
+    let is_vector = args.out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+    match PlaceKind::at(&args.out)? {
+        // A folder is replaced by a folder.
+        Some(PlaceKind::Folder) if args.force && !is_vector => {}
+        _ => check_output(&args.out, args.force && is_vector).map_err(taken)?,
     }
     let loaded = Loaded::new(&args.file, terminal)?;
     let (experiment, left_out) = loaded.single(terminal)?;
-    if args.out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
+    if is_vector {
         let vector = ControlVector::of(&experiment)?;
-        vector.write(&args.out)?;
+        vector.write(&args.out, args.force)?;
         let layers: Vec<usize> = vector.directions.keys().copied().collect();
-        terminal.result(&VectorResult { out: args.out.clone(), layers }, |result| {
+        terminal.result(&VectorResult { out: shown(&args.out), layers }, |result| {
             let layers: Vec<String> = result.layers.iter().map(ToString::to_string).collect();
-            let (layers, out) = (layers.join(", "), result.out.display());
+            let (layers, out) = (layers.join(", "), &result.out);
             let edit = "[[edit]]\n    op = \"add\"\n    site = \"block_output\"";
             format!(
                 "{out} is a control vector for layers {layers}\n\n    {edit}\n    value = {{ file = \"{out}\" }}\n"
@@ -46,10 +47,10 @@ pub(super) fn save(args: &SaveArgs, terminal: &mut Terminal) -> Result<(), Failu
     }
     let name = args.file.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let saved = Saved::of(&experiment, &format!("causalcone save {name}"), &Cone::default())?;
-    saved.write(&args.out)?;
+    saved.write(&args.out, args.force)?;
     let edits = saved.edits().iter().filter_map(|edit| edit.name.clone()).collect();
-    terminal.result(&SaveResult { out: args.out.clone(), edits }, |result| {
-        let (edits, out) = (result.edits.join(", "), result.out.display());
+    terminal.result(&SaveResult { out: shown(&args.out), edits }, |result| {
+        let (edits, out) = (result.edits.join(", "), &result.out);
         format!(
             "{out} holds {edits}\n\n    [[edit]]\n    op = {{ load = \"{out}\", name = \"{}\" }}\n",
             result.edits[0]
@@ -60,7 +61,7 @@ pub(super) fn save(args: &SaveArgs, terminal: &mut Terminal) -> Result<(), Failu
 
 #[derive(Serialize)]
 struct InfoResult<'a> {
-    folder: &'a PathBuf,
+    folder: String,
     #[serde(flatten)]
     description: &'a Description,
     /// None where no self-test was run.
@@ -80,7 +81,8 @@ pub(super) fn info(args: &InfoArgs, terminal: &mut Terminal) -> Result<(), Failu
     let saved = Saved::open(&args.folder)?;
     let name = args.model.clone().unwrap_or_else(|| saved.description.base.model.clone());
     if args.no_test || saved.description.test.is_none() {
-        let result = InfoResult { folder: &args.folder, description: &saved.description, tested: None };
+        let result =
+            InfoResult { folder: shown(&args.folder), description: &saved.description, tested: None };
         return terminal.result(&result, |result| described(result.description) + "self-test      not run\n");
     }
     let model = terminal.load(&name, args.weights.given()).map_err(|failure| {
@@ -88,7 +90,8 @@ pub(super) fn info(args: &InfoArgs, terminal: &mut Terminal) -> Result<(), Failu
     })?;
     let tested = saved.test(&model, &Cone::default())?;
     let json = TestedJson { passed: tested.passed(), difference: tested.difference, found: &tested.found };
-    let result = InfoResult { folder: &args.folder, description: &saved.description, tested: Some(json) };
+    let result =
+        InfoResult { folder: shown(&args.folder), description: &saved.description, tested: Some(json) };
     terminal.result(&result, |result| {
         let tokens = |id| visible(&model.token_text(id));
         described(result.description) + &of_test(&tested, tokens)

@@ -3,6 +3,7 @@
 use super::examples::LeftOut;
 use super::failure::Failure;
 use super::folder::{Folder, Identity, Results};
+use super::interrupt;
 use super::options::Verify;
 use super::terminal::Terminal;
 use super::{Loaded, SweepArgs};
@@ -13,7 +14,7 @@ use crate::{
 use causalcone_engine::file::{EditRefFile, EditsFile, RunFile, TokenFile};
 use causalcone_report::{Format, HeatMap, text};
 use serde::Serialize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 /// Seconds each part took.
@@ -29,13 +30,13 @@ pub(super) struct Seconds {
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
     model: String,
-    out: PathBuf,
+    out: String,
     pub(super) cells: usize,
     resumed: usize,
     /// How well estimates tell the exact numbers; empty where there are not both.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     agreement: Vec<Agreement>,
-    files: Vec<PathBuf>,
+    files: Vec<String>,
     pub(super) seconds: Seconds,
     #[serde(skip_serializing_if = "Option::is_none")]
     verified: Option<Verification>,
@@ -99,13 +100,11 @@ pub(super) fn command(args: &SweepArgs, terminal: &mut Terminal) -> Result<(), F
     let started = Instant::now();
     let loaded = Loaded::new(&args.file, terminal)?;
     let load = started.elapsed().as_secs_f64();
-    let again =
-        format!("causalcone sweep {} --out {} --resume", args.file.file.display(), args.out.display());
     let how = How { format: args.format, executor: args.memory.executor(&loaded.model), verify: args.verify };
-    let swept = sweep(&loaded, &folder, how, load, &again, terminal)?;
+    let swept = sweep(&loaded, &folder, how, load, terminal)?;
     let drawn = causalcone_report::terminal::render(&swept.map, &terminal.style()).unwrap_or_default();
     terminal.result(&swept.summary, |summary| {
-        let files: String = summary.files.iter().map(|file| format!("  {}\n", file.display())).collect();
+        let files: String = summary.files.iter().map(|file| format!("  {file}\n")).collect();
         let (cells, seconds) = (summary.cells, summary.seconds.sweep);
         let resumed = if summary.resumed > 0 {
             format!(", {} of them from the journal", summary.resumed)
@@ -143,13 +142,12 @@ pub(super) struct How {
     pub(super) verify: Option<Verify>,
 }
 
-/// Runs a sweep into a folder. `go_on` is the command that resumes it.
+/// Runs a sweep into a folder.
 pub(super) fn sweep(
     loaded: &Loaded,
     folder: &Folder,
     how: How,
     load: f64,
-    go_on: &str,
     terminal: &Terminal,
 ) -> Result<Swept, Failure> {
     let started = Instant::now();
@@ -166,8 +164,7 @@ pub(super) fn sweep(
     });
     terminal.clear();
     let result = result.map_err(|e| match e {
-        Error::Interrupted => Failure::run("interrupted; finished cells are in the journal")
-            .hint(format!("go on with: {go_on}")),
+        Error::Interrupted => interrupt::failure("; finished cells are in the journal"),
         other => other.into(),
     })?;
 
@@ -201,8 +198,8 @@ pub(super) fn sweep(
     folder.write("experiment.json", |w| Ok(serde_json::to_writer_pretty(w, &record)?))?;
     let tables = [name.as_str()].into_iter().chain(means.as_deref());
     let names = tables.chain(figures.iter().map(String::as_str)).chain(["experiment.json"]);
-    let files = names.map(|name| folder.file(name)).collect();
-    let out = folder.file("");
+    let files = names.map(|name| folder.shown(name)).collect();
+    let out = folder.shown("");
     let agreement = result.agreement();
     let errors = left_out.errors();
     let summary = Summary {

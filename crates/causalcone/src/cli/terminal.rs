@@ -1,6 +1,7 @@
 //! What the user sees: results on stdout, messages and progress bars on stderr.
 
 use super::failure::Failure;
+use super::interrupt;
 use crate::{KeyPolicy, LoadOptions, Model, ModelError, Precision, Progress, Report, Unit};
 use causalcone_report::terminal::{Colour, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -9,13 +10,6 @@ use std::io::{ErrorKind, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::sync::Mutex;
 use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, Ordering};
-
-/// Set by Ctrl-C. Work in hand looks at it between two steps.
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-
-/// Whether there is work that looks at [`INTERRUPTED`]; without, Ctrl-C ends the command at once.
-static LISTENING: AtomicBool = AtomicBool::new(false);
 
 /// The user's end of the command.
 pub(super) struct Terminal {
@@ -28,19 +22,6 @@ pub(super) struct Terminal {
 impl Terminal {
     pub(super) fn new(json: bool, keys: KeyPolicy) -> Self {
         Self { json, keys, bar: Mutex::default() }
-    }
-
-    /// Makes Ctrl-C (and SIGTERM) end long work cleanly; a second one ends it at once.
-    pub(super) fn listen_for_interrupts(&self) {
-        let handler = || {
-            if !LISTENING.load(Ordering::SeqCst) || INTERRUPTED.swap(true, Ordering::SeqCst) {
-                #[allow(clippy::exit, reason = "nothing is in hand, or the user asked twice")]
-                std::process::exit(1);
-            }
-        };
-        if ctrlc::set_handler(handler).is_err() {
-            self.note("Ctrl-C will end the command at once");
-        }
     }
 
     /// Whether results are printed as JSON.
@@ -107,13 +88,12 @@ impl Terminal {
 
     /// Whether work that shows no bar should stop.
     pub(super) fn go_on(&self) -> ControlFlow<()> {
-        LISTENING.store(true, Ordering::SeqCst);
-        if INTERRUPTED.load(Ordering::SeqCst) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        if interrupt::stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     /// Takes the progress bar away.
     pub(super) fn clear(&self) {
-        LISTENING.store(false, Ordering::SeqCst);
+        interrupt::finished();
         if let Some(bar) = self.bar.lock().unwrap_or_else(PoisonError::into_inner).take() {
             bar.finish_and_clear();
         }

@@ -1,16 +1,17 @@
 //! `generate --out`: the texts of a data set as lines of a file, some prompts at a time.
 
 use super::failure::Failure;
-use super::folder::{Folder, Identity, Results, Summary};
+use super::folder::{Folder, Identity, Results, Summary, shown};
 use super::generate::{Made, Numbered, is_cut, most_tokens, options, pairs, scales};
+use super::interrupt;
 use super::moved::{MOST_STEPS, Movement, about, summary};
 use super::terminal::Terminal;
 use super::{GenerateArgs, Loaded};
 use crate::generate::Generation;
 use crate::{Experiment, ExperimentFile, Progress, Refused, Unit};
+use causalcone_files::open_regular;
 use causalcone_report::Format;
 use serde::Serialize;
-use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
@@ -70,10 +71,7 @@ pub(super) fn texts(args: &GenerateArgs, out: &Path, terminal: &mut Terminal) ->
         terminal.clear();
         let made = made?;
         if is_cut(&made) {
-            let again =
-                format!("causalcone generate {} --out {} --resume", args.file.file.display(), out.display());
-            let failure = Failure::run("interrupted; finished texts are kept");
-            return Err(failure.hint(format!("go on with: {again}, and the same options")));
+            return Err(interrupt::failure("; finished texts are kept"));
         }
         let mut lines = Vec::new();
         for one in pairs(&experiment, &made, has_tables)? {
@@ -85,13 +83,15 @@ pub(super) fn texts(args: &GenerateArgs, out: &Path, terminal: &mut Terminal) ->
     if !is_finished {
         folder.write(TEXTS, |w| {
             starts.iter().try_for_each(|start| {
-                std::io::copy(&mut std::fs::File::open(folder.file(&part(*start)))?, w).map(|_| ())
+                let (mut part, _) =
+                    open_regular(&folder.file(&part(*start))).map_err(std::io::Error::other)?;
+                std::io::copy(&mut part, w).map(|_| ())
             })
         })?;
     }
     for start in starts {
         // What is left behind is of no use, and does no harm.
-        let _ = std::fs::remove_file(folder.file(&part(start)));
+        let _ = folder.remove(&part(start));
     }
     let mut files = vec![TEXTS.to_owned()];
     let mut told = String::new();
@@ -112,15 +112,15 @@ pub(super) fn texts(args: &GenerateArgs, out: &Path, terminal: &mut Terminal) ->
     files.push("generate.json".into());
     let summary = Summary {
         model: loaded.model.name().into(),
-        out: out.into(),
+        out: shown(out),
         examples,
         resumed,
-        files: files.iter().map(|name| folder.file(name)).collect(),
+        files: files.iter().map(|name| folder.shown(name)).collect(),
         errors,
     };
     terminal.result(&summary, |summary| {
         let (examples, again) = (summary.examples, summary.before());
-        let files: String = summary.files.iter().map(|file| format!("  {}\n", file.display())).collect();
+        let files: String = summary.files.iter().map(|file| format!("  {file}\n")).collect();
         format!("{told}the texts of {examples} prompts{again}\n{files}")
     })?;
     left_out.into_result()
@@ -144,7 +144,7 @@ fn check_steps(examples: usize, options: &Generation, loaded: &Loaded) -> Result
 fn movement<'m>(folder: &Folder, experiment: &Experiment<'m>) -> Result<Movement<'m>, Failure> {
     let path = folder.file(TEXTS);
     let bad = |e: String| Failure::run(format!("{}: {e}", path.display()));
-    let lines = BufReader::new(File::open(&path).map_err(|e| bad(e.to_string()))?).lines();
+    let lines = BufReader::new(open_regular(&path)?.0).lines();
     let mut movement = Movement::new(experiment.model())?;
     let mut examples = experiment.by_example();
     let mut prompt: Option<(Option<usize>, String)> = None;

@@ -3,13 +3,13 @@
 use super::answers::run_once;
 use super::check::{Check, Published};
 use super::failure::Failure;
-use super::folder::{Folder, Results};
+use super::folder::{Folder, Results, shown};
 use super::sweep::{How, Summary, sweep};
 use super::terminal::Terminal;
 use super::{Loaded, TourArgs};
 use crate::{Cone, Experiment, ExperimentFile, Model, Record, Top};
+use causalcone_files::{create_folders, write_whole};
 use causalcone_report::Format;
-use causalcone_report::atomic::write_whole;
 use causalcone_report::terminal::render;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -62,7 +62,7 @@ struct Answer {
 #[derive(Serialize)]
 struct SweepStep {
     name: &'static str,
-    file: PathBuf,
+    file: String,
     #[serde(flatten)]
     summary: Summary,
 }
@@ -103,8 +103,7 @@ pub(super) fn tour(args: &TourArgs, terminal: &mut Terminal) -> Result<(), Failu
         let path = ship(&args.out, shipped, &args.model)?;
         terminal.say(&format!("{about}   ({})\n\n", path.display()))?;
         loaded.file = ExperimentFile::load(&path)?;
-        let go_on = format!("causalcone tour --model {} --out {} --resume", args.model, args.out.display());
-        let swept = sweep(&loaded, &folder, how, load_seconds, &go_on, terminal)?;
+        let swept = sweep(&loaded, &folder, how, load_seconds, terminal)?;
         terminal.say(&format!("{}\n", render(&swept.map, &terminal.style())?))?;
         let (cells, seconds) = (swept.summary.cells, swept.summary.seconds.sweep);
         terminal.say(&format!(
@@ -112,7 +111,7 @@ pub(super) fn tour(args: &TourArgs, terminal: &mut Terminal) -> Result<(), Failu
             folder.file("heatmap.png").display()
         ))?;
         tables.push((shipped.name, swept.result));
-        sweeps.push(SweepStep { name: shipped.name, file: path, summary: swept.summary });
+        sweeps.push(SweepStep { name: shipped.name, file: shown(&path), summary: swept.summary });
     }
     terminal.say(&format!(
         "Change one of these files and run it again:\n   causalcone sweep {} --out mine\n",
@@ -146,11 +145,11 @@ pub(super) fn tour(args: &TourArgs, terminal: &mut Terminal) -> Result<(), Failu
 fn claim(args: &TourArgs) -> Result<Vec<Folder>, Failure> {
     for shipped in [&ADD].into_iter().chain(SWEEPS.iter().map(|(shipped, _)| shipped)) {
         let path = shipped.path(&args.out);
-        let is_changed =
-            std::fs::read(&path).is_ok_and(|text| text != shipped.for_model(&args.model).as_bytes());
+        let is_changed = path.is_file()
+            && std::fs::read(&path).is_ok_and(|text| text != shipped.for_model(&args.model).as_bytes());
         if is_changed && !args.again.force {
-            let message = format!("{} is not the tour's own file any more", path.display());
-            return Err(Failure::input(message).hint("--force replaces it, or give another --out"));
+            let message = format!("{} has been changed since the tour wrote it", path.display());
+            return Err(Failure::input(message).hint("--force replaces it, or choose another --out"));
         }
     }
     SWEEPS
@@ -184,8 +183,7 @@ impl Shipped {
 /// Writes an experiment file of the tour where the reader will find it.
 fn ship(out: &Path, shipped: &Shipped, model: &str) -> Result<PathBuf, Failure> {
     let path = shipped.path(out);
-    std::fs::create_dir_all(out)
-        .map_err(|e| Failure::input(format!("cannot create {}: {e}", out.display())))?;
+    create_folders(out)?;
     write_whole(&path, |w| w.write_all(shipped.for_model(model).as_bytes()))?;
     Ok(path)
 }

@@ -2,25 +2,24 @@
 
 use super::examples::sifted;
 use super::failure::Failure;
-use super::folder::{Folder, Identity, Results};
+use super::folder::{Folder, INTERVENTION, Identity, Results, UNFINISHED};
+use super::interrupt;
 use super::sweep::{ModelRecord, titled};
 use super::terminal::Terminal;
 use super::{Loaded, TrainArgs};
 use crate::train::{Checkpoint, Evaluation, Fit, Score, Step, Trainer, Training};
 use crate::{Cone, Error, Journal, Progress, Refused, Saved, Unit, Values, heat_map, means_table, table};
+use causalcone_files::{Appended, PlaceKind, replace_folder};
+use causalcone_model::file::DataFile;
 use causalcone_report::{Cell, Chart, Format, Kind, Panel, Series, Span, Table};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::path::PathBuf;
 use std::time::Instant;
 
 /// Where a fit can be gone on from.
 const CHECKPOINT: &str = "checkpoint.safetensors";
 /// Its steps, as they are made.
 const LOG: &str = "steps.jsonl";
-/// What was learned, to be loaded by an edit.
-const INTERVENTION: &str = "intervention";
 /// Updates between two checkpoints where the file does not say.
 const CHECKPOINT_EVERY: usize = 50;
 
@@ -58,7 +57,7 @@ struct Judged {
 #[derive(Serialize)]
 struct Summary {
     model: String,
-    out: PathBuf,
+    out: String,
     fits: usize,
     /// Which fit is best.
     best: usize,
@@ -67,7 +66,7 @@ struct Summary {
     resumed: usize,
     examples: usize,
     judged: Judged,
-    files: Vec<PathBuf>,
+    files: Vec<String>,
     seconds: Seconds,
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<Refused>>,
@@ -117,14 +116,11 @@ pub(super) fn train(args: &TrainArgs, terminal: &mut Terminal) -> Result<(), Fai
     let started = Instant::now();
     let mut work = Work::open(&training, &trainer, &folder, &identity, every)?;
     let resumed = work.log.len();
-    let go_on =
-        format!("causalcone train {} --out {} --resume", args.file.file.display(), args.out.display());
     let name = args.file.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let done = work.run(&executor, &format!("causalcone train {name}"), terminal);
     terminal.clear();
     done.map_err(|failure| match failure {
-        Stopped::Interrupted => Failure::run("interrupted; the last step is in the checkpoint")
-            .hint(format!("go on with: {go_on}")),
+        Stopped::Interrupted => interrupt::failure("; the last step is in the checkpoint"),
         Stopped::Failed(failure) => failure,
     })?;
     let seconds = Seconds { load, prepare, train: started.elapsed().as_secs_f64() };
@@ -162,25 +158,28 @@ pub(super) fn train(args: &TrainArgs, terminal: &mut Terminal) -> Result<(), Fai
         seconds,
         errors: left_out.errors(),
     };
+    work.place()?;
     folder.write(Results::Training.last(), |w| Ok(serde_json::to_writer_pretty(w, &record)?))?;
-    files.push(INTERVENTION.into());
+    if PlaceKind::at(&folder.file(INTERVENTION))?.is_some() {
+        files.push(INTERVENTION.into());
+    }
     files.push(Results::Training.last().into());
     let summary = Summary {
         model: loaded.model.name().into(),
-        out: folder.file(""),
+        out: folder.shown(""),
         fits: training.len(),
         best,
         steps: work.log.len() - resumed,
         resumed,
         examples: training.trained(),
         judged,
-        files: files.iter().filter(|name| folder.file(name).exists()).map(|name| folder.file(name)).collect(),
+        files: files.iter().map(|name| folder.shown(name)).collect(),
         seconds,
         errors: left_out.errors(),
     };
     terminal.result(&summary, |summary| {
         let Judged { examples, original, trained, .. } = summary.judged;
-        let files: String = summary.files.iter().map(|file| format!("  {}\n", file.display())).collect();
+        let files: String = summary.files.iter().map(|file| format!("  {file}\n")).collect();
         let (fits, steps) = (summary.fits, summary.steps);
         let search = if fits > 1 {
             format!("the best of {fits} fits, number {}: ", summary.best)
@@ -244,22 +243,20 @@ impl<'w, 'm> Work<'w, 'm> {
         }
         let (journal, done) = folder.journal(identity, first[training.len()], 2)?;
         let path = folder.file(CHECKPOINT);
-        let checkpoint = if path.exists() { Some(Checkpoint::read(&path)?) } else { None };
+        let has_one = PlaceKind::at(&path)?.is_some();
+        let checkpoint = if has_one { Some(Checkpoint::read(&path)?) } else { None };
         let mut work =
             Self { training, trainer, folder, journal, done, first, log: Vec::new(), every, checkpoint };
         work.log = work.logged()?;
-        if work.log.is_empty() && work.checkpoint.is_none() && work.done.is_empty() {
-            // What an earlier training left is not what this one learns.
-            work.forget()?;
-        }
         Ok(work)
     }
 
-    /// Takes away a saved intervention that is not of the best fit now.
-    fn forget(&self) -> Result<(), Failure> {
-        let path = self.folder.file(INTERVENTION);
-        if path.is_dir() && Saved::open(&path).is_ok() {
-            std::fs::remove_dir_all(&path).map_err(|e| self.cannot_write(INTERVENTION, &e))?;
+    /// Gives what the best of all fits has learned its final name.
+    fn place(&self) -> Result<(), Failure> {
+        let unfinished = self.folder.file(UNFINISHED);
+        // It may have its name already: then this training was finished before.
+        if PlaceKind::at(&unfinished)?.is_some() {
+            replace_folder(&unfinished, &self.folder.file(INTERVENTION), Saved::has_file)?;
         }
         Ok(())
     }
@@ -267,11 +264,11 @@ impl<'w, 'm> Work<'w, 'm> {
     /// The steps of finished fits, and of the one at hand as far as its checkpoint.
     fn logged(&self) -> Result<Vec<Logged>, Failure> {
         let path = self.folder.file(LOG);
-        let text = match std::fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(e) => return Err(Failure::input(format!("cannot read {}: {e}", path.display()))),
-        };
+        if PlaceKind::at(&path)?.is_none() {
+            return Ok(Vec::new());
+        }
+        let text = DataFile::open(&path)?.read_all(u64::MAX)?;
+        let text = String::from_utf8_lossy(&text);
         // What a kill tore off was after the checkpoint.
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Logged>(line).ok());
         Ok(lines.filter(|logged| self.is_kept(logged)).collect())
@@ -321,7 +318,7 @@ impl<'w, 'm> Work<'w, 'm> {
             if best_of(&self.scores_with(point, &scores)) == Some(point) {
                 self.keep(&fit, executor, how, terminal)?;
             }
-            log.sync_data().map_err(|e| self.cannot_write(LOG, &e))?;
+            log.sync()?;
             self.journal.append(cells.iter().cloned())?;
             self.done.extend(cells);
         }
@@ -345,7 +342,7 @@ impl<'w, 'm> Work<'w, 'm> {
     fn fit(
         &mut self,
         fit: &mut Fit<'_, '_, 'm>,
-        log: &mut std::fs::File,
+        log: &mut Appended,
         terminal: &Terminal,
     ) -> Result<(), Stopped> {
         let fits = self.training.len();
@@ -376,7 +373,7 @@ impl<'w, 'm> Work<'w, 'm> {
             let logged = Logged { fit: point, step };
             let mut line = serde_json::to_vec(&logged).map_err(|e| Failure::run(e.to_string()))?;
             line.push(b'\n');
-            log.write_all(&line).map_err(|e| self.cannot_write(LOG, &e))?;
+            log.append(&line)?;
             self.log.push(logged);
             if fit.done().is_multiple_of(self.every) {
                 self.save(fit, log)?;
@@ -385,8 +382,8 @@ impl<'w, 'm> Work<'w, 'm> {
     }
 
     /// Writes a checkpoint, after the log that leads to it.
-    fn save(&mut self, fit: &Fit<'_, '_, 'm>, log: &std::fs::File) -> Result<(), Failure> {
-        log.sync_data().map_err(|e| self.cannot_write(LOG, &e))?;
+    fn save(&mut self, fit: &Fit<'_, '_, 'm>, log: &Appended) -> Result<(), Failure> {
+        log.sync()?;
         let checkpoint = fit.checkpoint()?;
         let bytes = checkpoint.to_bytes()?;
         self.folder.write(CHECKPOINT, |w| w.write_all(&bytes))?;
@@ -404,26 +401,21 @@ impl<'w, 'm> Work<'w, 'm> {
     ) -> Result<(), Failure> {
         match fit.experiment() {
             Ok(experiment) => {
-                Ok(Saved::of(&experiment, how, executor)?.write(&self.folder.file(INTERVENTION))?)
+                Ok(Saved::of(&experiment, how, executor)?.write(&self.folder.file(UNFINISHED), true)?)
             }
             // A place in lists that differ from example to example has a score, and no name.
             Err(error) => {
                 terminal.note(&format!("no {INTERVENTION}: {error}"));
-                self.forget()
+                self.folder.remove(UNFINISHED)
             }
         }
     }
 
-    fn rewrite_log(&self) -> Result<std::fs::File, Failure> {
+    fn rewrite_log(&self) -> Result<Appended, Failure> {
         let lines = self.log.iter().map(|logged| serde_json::to_string(logged).map(|line| line + "\n"));
         let text: String = lines.collect::<Result<_, _>>().map_err(|e| Failure::run(e.to_string()))?;
         self.folder.write(LOG, |w| w.write_all(text.as_bytes()))?;
-        let open = std::fs::OpenOptions::new().append(true).open(self.folder.file(LOG));
-        open.map_err(|e| self.cannot_write(LOG, &e))
-    }
-
-    fn cannot_write(&self, name: &str, error: &std::io::Error) -> Failure {
-        Failure::run(format!("cannot write {}: {error}", self.folder.file(name).display()))
+        Ok(Appended::open(&self.folder.file(LOG))?)
     }
 }
 

@@ -4,10 +4,11 @@ use super::format::Description;
 use super::{DESCRIPTION, Saved, WEIGHTS, card, pyvene};
 use crate::file::LAYER;
 use crate::{Error, Result};
+use causalcone_files::NewFolder;
 use causalcone_model::file::{DataFile, Weights};
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::path::Path;
 
 /// A description is longer than this only by mistake: its numbers are in the weights.
@@ -53,70 +54,42 @@ fn check_weights(description: &Description, path: &Path) -> Result<()> {
     }
 }
 
-pub(super) fn write(saved: &Saved, path: &Path) -> Result<()> {
+/// What is in a folder of ours.
+const FILES: [&str; 3] = [DESCRIPTION, WEIGHTS, README];
+/// What people read first.
+const README: &str = "README.md";
+
+/// Whether a file of a saved intervention is called so.
+pub(super) fn is_ours(name: &str) -> bool {
+    FILES.contains(&name)
+}
+
+pub(super) fn write(saved: &Saved, path: &Path, replace: bool) -> Result<()> {
     let failed = |problem: String| Error::File { path: path.into(), problem, hint: None };
-    if fs::symlink_metadata(path).is_ok() && !path.join(DESCRIPTION).is_file() && !is_empty_folder(path) {
-        let problem = "is there already, and is no saved intervention".to_string();
-        return Err(Error::File {
-            path: path.into(),
-            problem,
-            hint: Some("give the name of a new folder".into()),
-        });
+    if replace && path.is_dir() && !path.join(DESCRIPTION).is_file() && !is_empty_folder(path) {
+        let hint = Some("give the name of a new folder".into());
+        let problem = "already exists and is not a saved intervention".to_string();
+        return Err(Error::File { path: path.into(), problem, hint });
     }
-    let cannot = |doing: &str| {
-        let doing = doing.to_string();
-        move |e: io::Error| failed(format!("cannot {doing}: {e}"))
-    };
-    let parent = match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
     // Everything is written beside it first, so that what is there stays until all of it is on the disk.
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".causalcone-");
-    let new = builder.tempdir_in(parent).map_err(cannot("be made"))?;
+    let new = NewFolder::create(path)?;
     let description = serde_json::to_string_pretty(&saved.description)
         .map_err(|e| failed(format!("cannot be described: {e}")))?;
-    put(&new.path().join(DESCRIPTION), (description + "\n").as_bytes()).map_err(cannot("be written"))?;
-    put(&new.path().join("README.md"), card::card(&saved.description).as_bytes())
-        .map_err(cannot("be written"))?;
-    let weights = new.path().join(WEIGHTS);
     let tensors: BTreeMap<&str, _> =
         saved.tensors().iter().map(|(name, x)| (name.as_str(), x.clone())).collect();
-    let bytes =
+    let weights =
         safetensors::serialize(tensors, None).map_err(|e| failed(format!("cannot be written: {e}")))?;
-    put(&weights, &bytes).map_err(cannot("be written"))?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // What is temporary is private; this is to be as any other folder.
-        fs::set_permissions(new.path(), fs::Permissions::from_mode(0o755)).map_err(cannot("be made"))?;
+    new.put(DESCRIPTION, (description + "\n").as_bytes())?;
+    new.put(README, card::card(&saved.description).as_bytes())?;
+    new.put(WEIGHTS, &weights)?;
+    if replace {
+        new.replace(is_ours)?
+    } else {
+        new.place()?
     }
-    let old = builder.tempdir_in(parent).map_err(cannot("be replaced"))?;
-    let aside = old.path().join("old");
-    let had_one = fs::symlink_metadata(path).is_ok();
-    if had_one {
-        fs::rename(path, &aside).map_err(cannot("be replaced"))?;
-    }
-    if let Err(e) = fs::rename(new.path(), path) {
-        if had_one {
-            let _ = fs::rename(&aside, path);
-        }
-        return Err(cannot("be put in place")(e));
-    }
-    // It has its name now, and is no temporary folder any more.
-    let _ = new.keep();
-    #[cfg(unix)]
-    File::open(parent).and_then(|folder| folder.sync_all()).map_err(cannot("be made to last"))?;
     Ok(())
 }
 
 fn is_empty_folder(path: &Path) -> bool {
     fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
-}
-
-fn put(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create_new(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }

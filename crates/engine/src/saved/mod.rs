@@ -18,7 +18,7 @@
 //!
 //! let folder = tempfile::tempdir()?;
 //! let path = folder.path().join("ablation");
-//! Saved::of(&exp, "an example", &Cone::default())?.write(&path)?;
+//! Saved::of(&exp, "an example", &Cone::default())?.write(&path, false)?;
 //! let test = Saved::open(&path)?.test(&model, &Cone::default())?;
 //! assert!(test.passed());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -132,12 +132,19 @@ impl Saved {
         Ok(())
     }
 
-    /// Writes the folder, whole or not at all: one that was there stays as it was if anything fails.
+    /// Writes the folder, whole or not at all. A saved intervention that has the name is replaced if `replace` says so, and
+    /// stays as it was if anything fails.
     ///
     /// # Errors
-    /// When something else than a saved intervention is there, or the folder cannot be written.
-    pub fn write(&self, path: &Path) -> Result<()> {
-        folder::write(self, path)
+    /// When the name is taken by something that may not be replaced, such as a folder with files that this crate did not
+    /// write; when the folder cannot be written.
+    pub fn write(&self, path: &Path, replace: bool) -> Result<()> {
+        folder::write(self, path, replace)
+    }
+
+    /// Whether a saved intervention has a file of that name: only such files are removed where one is replaced.
+    pub fn has_file(name: &str) -> bool {
+        folder::is_ours(name)
     }
 
     /// Reads a folder: one of ours, or one that pyvene has saved.

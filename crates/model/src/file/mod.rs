@@ -22,6 +22,7 @@ pub use weights::{Encoding, Entry, Order, Weights};
 pub(crate) use weights::{Form, Stored};
 
 use crate::{Error, Result};
+use causalcone_files::{fault, open_regular};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -39,16 +40,13 @@ impl DataFile {
     /// # Errors
     /// When the file is missing, unreadable or not a regular file.
     pub fn open(path: &Path) -> Result<Self> {
-        let io = |source| Error::io(path, "open", source);
-        if !std::fs::metadata(path).map_err(io)?.is_file() {
-            return Err(Error::file(path, "type", "is not a regular file"));
-        }
-        let file = File::open(path).map_err(io)?;
-        // Once more, of what was opened: the name may have come to mean something else.
-        let metadata = file.metadata().map_err(io)?;
-        if !metadata.is_file() {
-            return Err(Error::file(path, "type", "is not a regular file"));
-        }
+        let (file, metadata) = open_regular(path).map_err(|error| match error {
+            causalcone_files::Error::Special { kind, .. } => {
+                Error::file(path, "type", format!("is not a regular file but {kind}"))
+            }
+            causalcone_files::Error::File { source, .. } => Error::io(path, "open", source),
+            other => other.into(),
+        })?;
         Ok(Self { path: path.into(), file, len: metadata.len() })
     }
 
@@ -72,7 +70,8 @@ impl DataFile {
     /// # Errors
     /// When the file ends before: it was cut short after it was opened.
     pub fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<()> {
-        read_exact_at(&self.file, buffer, offset).map_err(|source| Error::io(&self.path, "read", source))
+        let read = fault::before_read(&self.path).and_then(|()| read_exact_at(&self.file, buffer, offset));
+        read.map_err(|source| Error::io(&self.path, "read", source))
     }
 
     /// The whole file, if it is no longer than `cap` bytes.

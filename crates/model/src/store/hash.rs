@@ -1,13 +1,13 @@
-//! SHA-256 of model files, remembered by path, size and modification time.
+//! SHA-256 of model files, remembered by path and by what changes with a file's content: its size, its number on the disk,
+//! and the times at which its content and its entry last changed ([`causalcone_files::stamp`]).
 
 use super::cache_dir;
 use crate::file::{DataFile, json};
 use crate::{Error, Result};
+use causalcone_files::{stamp, write_whole};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 /// The SHA-256 of a file, in hexadecimal.
 ///
@@ -27,7 +27,7 @@ pub fn sha256(path: &Path) -> Result<String> {
     Ok(hex(&hasher.finalize()))
 }
 
-/// The SHA-256 of a file, from the cache's list if size and modification time still agree.
+/// The SHA-256 of a file, from the cache's list if the file has not changed since.
 ///
 /// A list that cannot be read or written only costs time.
 ///
@@ -58,7 +58,7 @@ pub fn known_sha256(path: &Path) -> Result<Option<String>> {
 struct Asked {
     path: PathBuf,
     key: String,
-    /// Its size and modification time, where it has one.
+    /// What changes with its content, where the system tells.
     stamp: Option<String>,
     known: Option<String>,
     list: Map<String, Value>,
@@ -67,9 +67,7 @@ struct Asked {
 fn asked(path: &Path) -> Result<Asked> {
     let path = path.canonicalize().map_err(|source| Error::io(path, "open", source))?;
     let metadata = std::fs::metadata(&path).map_err(|source| Error::io(&path, "open", source))?;
-    let modified = metadata.modified().ok().and_then(|t| t.duration_since(UNIX_EPOCH).ok());
-    // Nanoseconds as a text: they do not fit a JSON number everywhere.
-    let stamp = modified.map(|t| format!("{} bytes, {} ns", metadata.len(), t.as_nanos()));
+    let stamp = stamp(&metadata);
     let key = path.to_string_lossy().into_owned();
     let list = read_list();
     let hash = |entry: &Value| {
@@ -104,12 +102,8 @@ fn read_list() -> Map<String, Value> {
     }
 }
 
-fn write_list(list: &Map<String, Value>) -> std::io::Result<()> {
+fn write_list(list: &Map<String, Value>) -> Result<()> {
     let folder = cache_dir();
-    std::fs::create_dir_all(&folder)?;
-    let mut temporary = tempfile::NamedTempFile::new_in(&folder)?;
-    serde_json::to_writer(&mut temporary, list)?;
-    temporary.flush()?;
-    temporary.persist(folder.join("hashes.json"))?;
-    Ok(())
+    std::fs::create_dir_all(&folder).map_err(|source| Error::io(&folder, "create", source))?;
+    Ok(write_whole(folder.join("hashes.json"), |w| Ok(serde_json::to_writer(w, list)?))?)
 }

@@ -1,0 +1,245 @@
+//! Names of files and folders that are not finished.
+//!
+//! A name is `.causalcone-MACHINE-BOOT-PROCESS-START-NUMBER`: it says which process writes the file, so that another one
+//! knows when nobody will finish it.
+
+use crate::disk::{self, DiskFile};
+use crate::lock::LOCK_NAME;
+use crate::place::directory_of;
+use crate::process::{Process, State};
+use crate::{Error, Result};
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+
+/// How names of unfinished files begin.
+const PREFIX: &str = ".causalcone-";
+
+/// After this time what another machine left is taken for abandoned: whether its process still runs cannot be asked here.
+const ABANDONED_AFTER: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// A file or folder that vanishes unless it gets its final name.
+#[derive(Debug)]
+pub struct Temporary {
+    path: PathBuf,
+    what: What,
+}
+
+/// What to remove.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    File,
+    Folder,
+    /// A folder, if nothing is in it.
+    EmptyFolder,
+}
+
+impl Temporary {
+    /// A new folder in `directory`, empty. What dead processes left in that directory is removed first.
+    ///
+    /// # Errors
+    /// [`Error::File`] when it cannot be created.
+    pub fn folder(directory: &Path) -> Result<Self> {
+        let new = Self::named(directory, What::Folder);
+        disk::create_folder(&new.path).map_err(Error::of(&new.path, "create"))?;
+        Ok(new)
+    }
+
+    /// A new file in `directory`, for the final name `path`, which errors tell.
+    pub(crate) fn file(directory: &Path, path: &Path) -> Result<(Self, DiskFile)> {
+        let new = Self::named(directory, What::File);
+        let file = DiskFile::create_new(&new.path).map_err(Error::of(path, "create"))?;
+        Ok((new, file))
+    }
+
+    /// A name that no other process and no other call takes.
+    fn named(directory: &Path, what: What) -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        if is_first_time(directory) {
+            remove_leftovers(directory);
+        }
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = directory.join(format!("{PREFIX}{}-{number}", Process::this()));
+        // Known before it is there, so that no signal can come between.
+        register(&path, what);
+        Self { path, what }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Temporary {
+    /// Removes what is still under the temporary name.
+    fn drop(&mut self) {
+        let _ = remove(&self.path, self.what);
+        unregister(&self.path);
+    }
+}
+
+/// What this process has not finished.
+struct Unfinished {
+    /// In the order of creation.
+    paths: Vec<(PathBuf, What)>,
+    /// Whether the process is about to end, so that nothing may be added.
+    has_ended: bool,
+}
+
+static UNFINISHED: Mutex<Unfinished> = Mutex::new(Unfinished { paths: Vec::new(), has_ended: false });
+
+fn unfinished() -> MutexGuard<'static, Unfinished> {
+    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Notes what [`abandon`] has to remove.
+pub(crate) fn register(path: &Path, what: What) {
+    let mut unfinished = unfinished();
+    if unfinished.has_ended {
+        drop(unfinished);
+        // The process ends within moments, and must leave nothing.
+        loop {
+            std::thread::park();
+        }
+    }
+    unfinished.paths.push((path.into(), what));
+}
+
+/// Notes that a path is finished, or gone.
+pub(crate) fn unregister(path: &Path) {
+    unfinished().paths.retain(|(other, _)| other != path);
+}
+
+/// Removes everything that this process has not finished, its locks last, and lets no thread begin anything new. To be called
+/// right before the process ends without returning from its work, as on a signal.
+pub fn abandon() {
+    let mut unfinished = unfinished();
+    unfinished.has_ended = true;
+    for (path, what) in std::mem::take(&mut unfinished.paths).into_iter().rev() {
+        let _ = remove(&path, what);
+    }
+}
+
+fn remove(path: &Path, what: What) -> io::Result<()> {
+    match what {
+        What::File => std::fs::remove_file(path),
+        What::Folder => std::fs::remove_dir_all(path),
+        What::EmptyFolder => disk::remove_empty_folder(path),
+    }
+}
+
+/// Whether this process has not asked for this directory before.
+fn is_first_time(directory: &Path) -> bool {
+    static ASKED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    let directory = directory.canonicalize().unwrap_or_else(|_| directory.into());
+    ASKED.lock().unwrap_or_else(PoisonError::into_inner).insert(directory)
+}
+
+/// Removes unfinished files and folders in `directory` whose process has ended; returns how many. Those of other machines,
+/// and those whose names do not tell, stay for seven days. What cannot be removed stays and does no harm.
+pub fn remove_leftovers(directory: &Path) -> usize {
+    let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+    let left = entries.filter(|entry| {
+        let name = entry.file_name();
+        let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { return false };
+        name != LOCK_NAME && is_leftover(rest, || entry.metadata().and_then(|metadata| metadata.modified()))
+    });
+    let removed = left.filter(|entry| {
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        remove(&entry.path(), if is_folder { What::Folder } else { What::File }).is_ok()
+    });
+    removed.count()
+}
+
+/// Whether nobody will finish a file, by what follows the prefix of its name.
+fn is_leftover(name: &str, modified: impl FnOnce() -> io::Result<SystemTime>) -> bool {
+    let process = name.rsplit_once('-').and_then(|(process, _)| process.parse::<Process>().ok());
+    match process.map_or(State::Elsewhere, |process| process.state()) {
+        State::Running => false,
+        State::Ended => true,
+        State::Elsewhere => {
+            let age = modified().ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
+            age.is_some_and(|age| age > ABANDONED_AFTER)
+        }
+    }
+}
+
+/// The directory in which a file or folder is prepared that will be called `path`.
+pub(crate) fn beside(path: &Path) -> &Path {
+    directory_of(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    fn names(directory: &Path) -> Vec<String> {
+        let entries = fs::read_dir(directory).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn vanishes_unless_renamed() {
+        let directory = tempfile::tempdir().unwrap();
+        let folder = Temporary::folder(directory.path()).unwrap();
+        fs::write(folder.path().join("x"), "").unwrap();
+        drop(folder);
+        assert!(names(directory.path()).is_empty());
+        let folder = Temporary::folder(directory.path()).unwrap();
+        fs::rename(folder.path(), directory.path().join("final")).unwrap();
+        drop(folder);
+        assert_eq!(names(directory.path()), ["final"]);
+    }
+
+    #[test]
+    fn only_what_nobody_will_finish_is_a_leftover() {
+        let directory = tempfile::tempdir().unwrap();
+        let this = Process::this().to_string();
+        let old = SystemTime::now() - ABANDONED_AFTER - Duration::from_secs(60);
+        let make = |name: &str, is_old: bool| {
+            let file = fs::File::create(directory.path().join(name)).unwrap();
+            if is_old {
+                file.set_modified(old).unwrap();
+            }
+        };
+        let mut parts: Vec<&str> = this.split('-').collect();
+        make(&format!("{PREFIX}{this}-1000"), true); // this process, however long it takes
+        parts[0] = "00000000"; // another machine
+        make(&format!("{PREFIX}{}-1", parts.join("-")), false);
+        make(&format!("{PREFIX}{}-2", parts.join("-")), true);
+        make(".causalcone-aMtGvN", false); // as version 0.1.0 called them
+        make(".causalcone-xMtGvN", true);
+        make(LOCK_NAME, true);
+        make(".other", true);
+        let removed = remove_leftovers(directory.path());
+        assert_eq!(removed, 2, "{:?}", names(directory.path()));
+        assert_eq!(names(directory.path()).len(), 5);
+        assert!(!directory.path().join(".causalcone-xMtGvN").exists());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn leftovers_of_dead_processes_go_before_anything_new_is_made() {
+        let directory = tempfile::tempdir().unwrap();
+        let this = Process::this().to_string();
+        let mut parts: Vec<&str> = this.split('-').collect();
+        let id = u32::MAX / 2; // no process has such a number
+        let id = id.to_string();
+        parts[2] = &id;
+        let left = directory.path().join(format!("{PREFIX}{}-0", parts.join("-")));
+        fs::create_dir(&left).unwrap();
+        fs::write(left.join("half"), "half").unwrap();
+        let new = Temporary::folder(directory.path()).unwrap();
+        assert!(!left.exists());
+        drop(new);
+    }
+}
