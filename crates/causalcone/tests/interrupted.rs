@@ -177,6 +177,7 @@ fn one(place: &Place, job: &Job, whole: &BTreeMap<String, Vec<u8>>, number: usiz
     let name = format!("cut-{number}-{fault}");
     let out = job.run(place, &name, &[], Some(&format!("{number}:{fault}")));
     let log = fs::read_to_string(place.path(&format!("{name}.log"))).unwrap_or_default();
+    let _ = fs::remove_file(place.path(&format!("{name}.log")));
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     let shown =
         format!("{} with {fault} at call {}: {:?}: {said}", job.args.join(" "), log.trim(), out.status);

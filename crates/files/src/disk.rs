@@ -2,6 +2,7 @@
 //! when a signal interrupts it.
 
 use crate::fault::{self, Effect};
+use crate::temporary::stop_if_ended;
 use crate::{Error, Result};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 /// Makes a call, until no signal interrupts it.
 fn call<T>(name: &'static str, path: &Path, mut make: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
+        stop_if_ended();
         match fault::before_write(name, path).and_then(|_| make()) {
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
             done => return done,
@@ -54,6 +56,7 @@ impl DiskFile {
 
 impl Write for DiskFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        stop_if_ended();
         match fault::before_write("write", &self.path)? {
             Effect::None => self.file.write(bytes),
             Effect::Short => self.file.write(&bytes[..bytes.len().div_ceil(2)]),

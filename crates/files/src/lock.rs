@@ -6,7 +6,7 @@
 use crate::disk::{self, DiskFile};
 use crate::place::number_of;
 use crate::process::{Process, State};
-use crate::temporary::{What, register, remove_leftovers, unregister};
+use crate::temporary::{What, remove_leftovers, unfinished};
 use crate::{Error, PlaceKind, Result};
 use std::fs::{OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -40,23 +40,24 @@ impl FolderLock {
         if folder.exists() && !folder.is_dir() {
             return Err(Error::NotAFolder { path: folder.into() });
         }
-        let made = disk::create_folders(folder)?;
-        made.iter().for_each(|made| register(made, What::EmptyFolder));
         let path = folder.join(LOCK_NAME);
-        match locked(&path, folder) {
-            Ok(file) => {
-                register(&path, What::File);
-                let lock = Self { file, path, made };
-                // On a full disk the lock holds all the same.
-                let _ = lock.describe();
-                remove_leftovers(folder);
-                Ok(lock)
-            }
+        let mut unfinished = unfinished();
+        let made = disk::create_folders(folder)?;
+        let file = match locked(&path, folder) {
+            Ok(file) => file,
             Err(error) => {
-                forget(&made);
-                Err(error)
+                made.iter().rev().for_each(|made| drop(disk::remove_empty_folder(made)));
+                return Err(error);
             }
-        }
+        };
+        made.iter().for_each(|made| unfinished.add(made, What::EmptyFolder));
+        unfinished.add(&path, What::File);
+        drop(unfinished);
+        let lock = Self { file, path, made };
+        // On a full disk the lock holds all the same.
+        let _ = lock.describe();
+        remove_leftovers(folder);
+        Ok(lock)
     }
 
     /// Writes which process has it.
@@ -70,18 +71,15 @@ impl FolderLock {
 
 impl Drop for FolderLock {
     fn drop(&mut self) {
+        let mut unfinished = unfinished();
         // Removed while it is still locked: whoever opens it now finds that it has no name any more, and asks again.
         let _ = disk::remove_file(&self.path);
-        unregister(&self.path);
-        forget(&self.made);
-    }
-}
-
-/// Removes folders again that were created, if nothing is in them.
-fn forget(made: &[PathBuf]) {
-    for folder in made.iter().rev() {
-        let _ = disk::remove_empty_folder(folder);
-        unregister(folder);
+        unfinished.remove(&self.path);
+        for folder in self.made.iter().rev() {
+            // Results stay.
+            let _ = disk::remove_empty_folder(folder);
+            unfinished.remove(folder);
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{Error, Result};
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -43,29 +43,31 @@ impl Temporary {
     /// # Errors
     /// [`Error::File`] when it cannot be created.
     pub fn folder(directory: &Path) -> Result<Self> {
-        let new = Self::named(directory, What::Folder);
-        disk::create_folder(&new.path).map_err(Error::of(&new.path, "create"))?;
+        let (new, ()) = Self::create(directory, What::Folder, |path| {
+            disk::create_folder(path).map_err(Error::of(path, "create"))
+        })?;
         Ok(new)
     }
 
     /// A new file in `directory`, for the final name `path`, which errors tell.
     pub(crate) fn file(directory: &Path, path: &Path) -> Result<(Self, DiskFile)> {
-        let new = Self::named(directory, What::File);
-        let file = DiskFile::create_new(&new.path).map_err(Error::of(path, "create"))?;
-        Ok((new, file))
+        Self::create(directory, What::File, |new| {
+            DiskFile::create_new(new).map_err(Error::of(path, "create"))
+        })
     }
 
-    /// A name that no other process and no other call takes.
-    fn named(directory: &Path, what: What) -> Self {
+    /// Creates it under a name that no other process and no other call takes.
+    fn create<T>(directory: &Path, what: What, create: impl FnOnce(&Path) -> Result<T>) -> Result<(Self, T)> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         if is_first_time(directory) {
             remove_leftovers(directory);
         }
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = directory.join(format!("{PREFIX}{}-{number}", Process::this()));
-        // Known before it is there, so that no signal can come between.
-        register(&path, what);
-        Self { path, what }
+        let mut unfinished = unfinished();
+        let made = create(&path)?;
+        unfinished.add(&path, what);
+        Ok((Self { path, what }, made))
     }
 
     /// Where it is.
@@ -78,58 +80,72 @@ impl Temporary {
 impl Drop for Temporary {
     /// Removes what is still under the temporary name.
     fn drop(&mut self) {
+        let mut unfinished = unfinished();
         let _ = remove(&self.path, self.what);
-        unregister(&self.path);
+        unfinished.remove(&self.path);
     }
 }
 
-/// What this process has not finished.
-struct Unfinished {
-    /// In the order of creation.
-    paths: Vec<(PathBuf, What)>,
-    /// Whether the process is about to end, so that nothing may be added.
-    has_ended: bool,
+/// What this process has not finished, in the order of creation.
+pub(crate) struct Unfinished(Vec<(PathBuf, What)>);
+
+static UNFINISHED: Mutex<Unfinished> = Mutex::new(Unfinished(Vec::new()));
+
+/// Whether the process is about to end, so that nothing may be created or changed any more.
+static HAS_ENDED: AtomicBool = AtomicBool::new(false);
+
+/// While this is held, [`abandon`] waits: whoever creates something and adds it here is never interrupted between the two.
+pub(crate) fn unfinished() -> MutexGuard<'static, Unfinished> {
+    let unfinished = UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner);
+    stop_if_ended();
+    unfinished
 }
 
-static UNFINISHED: Mutex<Unfinished> = Mutex::new(Unfinished { paths: Vec::new(), has_ended: false });
+impl Unfinished {
+    /// Notes what [`abandon`] has to remove.
+    pub(crate) fn add(&mut self, path: &Path, what: What) {
+        self.0.push((path.into(), what));
+    }
 
-fn unfinished() -> MutexGuard<'static, Unfinished> {
-    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Notes that a path is finished, or gone.
+    pub(crate) fn remove(&mut self, path: &Path) {
+        self.0.retain(|(other, _)| other != path);
+    }
 }
 
-/// Notes what [`abandon`] has to remove.
-pub(crate) fn register(path: &Path, what: What) {
-    let mut unfinished = unfinished();
-    if unfinished.has_ended {
-        drop(unfinished);
-        // The process ends within moments, and must leave nothing.
-        loop {
-            std::thread::park();
+/// Does not return if the process is about to end.
+pub(crate) fn stop_if_ended() {
+    while HAS_ENDED.load(Ordering::SeqCst) {
+        std::thread::park();
+    }
+}
+
+/// Removes everything that this process has not finished, its locks last. From then on every thread that would write anything
+/// through this crate waits forever. To be called right before the process ends without returning from its work, as on a
+/// signal.
+pub fn abandon() {
+    let mut unfinished = UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner);
+    HAS_ENDED.store(true, Ordering::SeqCst);
+    for (path, what) in std::mem::take(&mut unfinished.0).into_iter().rev() {
+        // A call that had begun may still add a file to a folder.
+        for _ in 0..100 {
+            match remove(&path, what) {
+                Err(e) if what == What::Folder && e.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                _ => break,
+            }
         }
     }
-    unfinished.paths.push((path.into(), what));
-}
-
-/// Notes that a path is finished, or gone.
-pub(crate) fn unregister(path: &Path) {
-    unfinished().paths.retain(|(other, _)| other != path);
-}
-
-/// Removes everything that this process has not finished, its locks last, and lets no thread begin anything new. To be called
-/// right before the process ends without returning from its work, as on a signal.
-pub fn abandon() {
-    let mut unfinished = unfinished();
-    unfinished.has_ended = true;
-    for (path, what) in std::mem::take(&mut unfinished.paths).into_iter().rev() {
-        let _ = remove(&path, what);
-    }
+    // Nobody gets to change anything: the process ends.
+    std::mem::forget(unfinished);
 }
 
 fn remove(path: &Path, what: What) -> io::Result<()> {
     match what {
         What::File => std::fs::remove_file(path),
         What::Folder => std::fs::remove_dir_all(path),
-        What::EmptyFolder => disk::remove_empty_folder(path),
+        What::EmptyFolder => std::fs::remove_dir(path),
     }
 }
 
