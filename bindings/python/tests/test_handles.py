@@ -115,6 +115,25 @@ def test_a_swap_for_interventions_of_ones_own():
     np.testing.assert_array_equal(found[:, 0], [[0, 0, 0, 0], [0, 0, 0, 7]])
     np.testing.assert_array_equal(numbers(swap(source, None, "collect", None, [[1], [2]]))[:, 0, 0], [1, 6])
     assert not base.any()
+    three = np.zeros((2, 3, 4), np.float32)
+    for target, subspaces in [
+        (three, [[0], [1]]),  # for two rows, where there are three
+        (three, [[0], [1], [2], [3]]),
+        (three, [[0, 1], [2], [3]]),  # for three examples, where there are two
+        (base, [[0], [1], [2]]),
+        (three, [[0, None], [1, 2]]),
+        (three, "0"),
+    ]:
+        with pytest.raises(cc.InputError, match="subspace"):
+            swap(target, target + 1, "interchange", None, subspaces)
+    with pytest.raises(cc.InputError, match="does not fit"):
+        swap(three, np.ones((3, 4), np.float32)[:2])
+    with pytest.raises(cc.InputError, match="no source"):
+        pv.VanillaIntervention()(three)
+    with pytest.raises(cc.InputError, match="no subspaces"):
+        pv.SigmoidMaskIntervention(embed_dim=4)(three, three, subspaces=[[0]])
+    attention = np.full((1, 2, 2), -np.inf, np.float32)
+    assert numbers(swap(attention, np.ones((1, 2, 2), np.float32), "interchange", 1))[0, :, 0].tolist() == [1, 1]
 
 
 def test_texts_of_a_batch_are_those_of_each_alone():

@@ -22,7 +22,8 @@ from .arrays import give, take
 
 
 class Batch:
-    """Prompts of a batch. Padding is taken off: every example runs by itself, as long as it is."""
+    """Prompts of a batch. Padding is taken off: every example runs by itself, as long as it is. All axes before the
+    last count examples; outputs have the same axes."""
 
     def __init__(self, inputs: Any, model: Model) -> None:
         if hasattr(inputs, "keys"):
@@ -41,13 +42,16 @@ class Batch:
         rows = take(ids)
         if rows.dtype.kind not in "iu":
             raise InputError(f"input_ids of {rows.dtype}, where whole numbers fit")
+        if not rows.ndim or not rows.size:
+            raise InputError(f"input_ids have shape {rows.shape}, expected (examples, positions)")
         rows = rows[None] if rows.ndim == 1 else rows
-        if rows.ndim != 2 or not rows.size:
-            raise InputError(f"input_ids of shape {rows.shape}, where (examples, positions) fits")
+        self.shape = rows.shape
+        rows = rows.reshape(-1, rows.shape[-1])
         kept = np.ones(rows.shape, dtype=bool) if mask is None else take(mask).astype(bool)
         kept = kept[None] if kept.ndim == 1 else kept
-        if kept.shape != rows.shape:
-            raise InputError(f"an attention_mask of shape {kept.shape} for input_ids of {rows.shape}")
+        if kept.shape not in (rows.shape, self.shape):
+            raise InputError(f"an attention_mask of shape {kept.shape} for input_ids of {self.shape}")
+        kept = kept.reshape(rows.shape)
         self.width = rows.shape[1]
         self.rows = rows
         self.ids: list[list[int]] = []
@@ -80,12 +84,17 @@ class Batch:
         if labels is None:
             return None
         made = np.array(take(labels))
-        if made.shape != self.rows.shape:
-            raise InputError(f"labels of shape {made.shape} for input_ids of {self.rows.shape}")
+        if made.shape != self.shape:
+            raise InputError(f"labels of shape {made.shape} for input_ids of {self.shape}")
+        made = made.reshape(self.rows.shape)
         for row, ids, start in zip(made, self.ids, self.starts):
             row[: start + 1] = -100
             row[start + len(ids) :] = -100
-        return made
+        return made.reshape(self.shape)
+
+    def shaped(self, rows: Any) -> Any:
+        """An array (examples, positions, …) with the axes that the ids have."""
+        return rows.reshape(*self.shape, *rows.shape[2:])
 
     def padded(self, rows: list[np.ndarray]) -> np.ndarray:
         """Rows by example, (positions, …), as one array (examples, padded positions, …), 0 where padding is."""
@@ -166,9 +175,9 @@ def _cross_entropy(logits: Any, labels: Any) -> Any:
     if torch is not None and isinstance(logits, torch.Tensor):
         wanted = torch.as_tensor(take(labels)).long()
         return torch.nn.functional.cross_entropy(
-            logits[:, :-1].reshape(-1, logits.shape[-1]), wanted[:, 1:].reshape(-1), ignore_index=-100
+            logits[..., :-1, :].reshape(-1, logits.shape[-1]), wanted[..., 1:].reshape(-1), ignore_index=-100
         )
-    rows, wanted = np.asarray(logits)[:, :-1].astype(np.float64), take(labels)[:, 1:]
+    rows, wanted = np.asarray(logits)[..., :-1, :].astype(np.float64), take(labels)[..., 1:]
     rows = rows - rows.max(axis=-1, keepdims=True)
     rows -= np.log(np.exp(rows).sum(axis=-1, keepdims=True))
     there = wanted != -100
@@ -337,7 +346,7 @@ class Handle:
 
         program = Program(self)
         runs = [program.run(f"b{number}", ids) for number, ids in enumerate(batch.ids)]
-        return batch.padded(program.read([program.reading(run, "final_norm", None) for run in runs]))
+        return batch.shaped(batch.padded(program.read([program.reading(run, "final_norm", None) for run in runs])))
 
     def generate(self, input_ids: Any = None, attention_mask: Any = None, **options: Any) -> Any:
         """Prompts with what the model says after them, (examples, positions); shorter texts end in the pad token. The
