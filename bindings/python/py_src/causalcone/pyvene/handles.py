@@ -9,7 +9,6 @@ True
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -401,6 +400,13 @@ class Handle:
         """None: weights are frozen."""
         return iter(())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy shares the weights, and a pickle holds how to load them: see causalcone.Model. All else is made anew,
+        # but for what was set on it.
+        made = ("core", "_matrix", "wte", "embed_tokens", "embed_in", "h", "layers")
+        state = {name: value for name, value in vars(self).items() if name not in made}
+        return type(self), (self.core, self.config.architectures[0]), state
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.core!r}>"
 
@@ -576,20 +582,13 @@ def _tensors(rows: list[list[int]], kind: str) -> Any:
     return give(array) if kind == "pt" else array
 
 
-# Those in use: one that nobody holds any more is freed.
-_LOADED: weakref.WeakValueDictionary[tuple[str, str | None], Model] = weakref.WeakValueDictionary()
-
-
 def load(
     name: str, architecture: str, kind: type[Handle], *, weights: str | None = None, keep: int | None = None
 ) -> tuple[Config, Tokenizer | None, Handle]:
     """Config, tokenizer and model of an alias, a directory or a file of any family. A model that is loaded already is
     shared; `keep` is then its new bound."""
-    key = (str(name), weights)
-    model = _LOADED.get(key)
-    if model is None or model.closed:
-        model = _LOADED[key] = Model(str(name), weights=weights, keep=KEEP if keep is None else keep)
-    elif keep is not None and keep != model.keep:
+    model = Model.shared(str(name), weights=weights, keep=KEEP if keep is None else keep)
+    if keep is not None and keep != model.keep:
         model.keep = keep
     handle = kind(model, architecture)
     return handle.config, Tokenizer(model) if model.info["has_tokenizer"] else None, handle

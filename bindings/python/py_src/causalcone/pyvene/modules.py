@@ -77,6 +77,12 @@ class Parameter(Array):
     requires_grad = True
 
 
+class Frozen(Parameter):
+    """A parameter that does not train."""
+
+    requires_grad = False
+
+
 def parameter(numbers: Any, requires_grad: bool = True) -> Any:
     """A parameter with these numbers, as float32, or as they are where they are integers and constant."""
     array = np.array(take(numbers))
@@ -84,9 +90,7 @@ def parameter(numbers: Any, requires_grad: bool = True) -> Any:
         array = array.astype(np.float32)
     if torch is not None:
         return torch.nn.Parameter(torch.from_numpy(array), requires_grad=requires_grad)
-    made = array.view(Parameter)
-    made.requires_grad = requires_grad
-    return made
+    return array.view(Parameter if requires_grad else Frozen)
 
 
 def array(x: Any) -> Any:
@@ -134,7 +138,18 @@ def rotation(width: int, rank: int) -> Any:
         def forward(self, x: Any) -> Any:
             return x.to(self.weight.dtype) @ self.weight
 
+        def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+            # torch does not pickle parametrised modules.
+            trains = all(one.requires_grad for one in self.parameters())
+            return _unpickled_rotation, (width, rank, self.state_dict(), trains)
+
     return torch.nn.utils.parametrizations.orthogonal(RotateLayer())
+
+
+def _unpickled_rotation(width: int, rank: int, state: dict[str, Any], trains: bool) -> Any:
+    made = rotation(width, rank)
+    made.load_state_dict(state)
+    return made.requires_grad_(trains)
 
 
 def autoencoder(width: int, latents: int) -> Any:
