@@ -9,7 +9,9 @@ True
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from .._arrays import as_ids, imported_torch
 from .._errors import InputError
 from ..model import KEEP, Model
 from .arrays import give, take
+from .files import pieces_of, shapes_of
 
 
 class Batch:
@@ -250,6 +253,62 @@ class Config:
         return f"Config {self._named}"
 
 
+class FrozenWeight:
+    """A weight of a model: its shape, and that it is frozen. Its numbers stay in the engine."""
+
+    def __init__(self, name: str, shape: tuple[int, ...]) -> None:
+        torch = imported_torch()
+        self.name = name
+        self.shape = shape if torch is None else torch.Size(shape)
+        self.dtype = np.dtype(np.float32) if torch is None else torch.float32
+        self.device = "cpu" if torch is None else torch.device("cpu")
+        self.grad = None
+
+    @property
+    def requires_grad(self) -> bool:
+        """False. Setting it to True raises NotImplementedError."""
+        return False
+
+    @requires_grad.setter
+    def requires_grad(self, requires_grad: bool) -> None:
+        self.requires_grad_(requires_grad)
+
+    def requires_grad_(self, requires_grad: bool = True) -> FrozenWeight:
+        """Itself. True raises NotImplementedError."""
+        _refuse_gradients(requires_grad)
+        return self
+
+    def numel(self) -> int:
+        """How many numbers it has."""
+        return math.prod(self.shape)
+
+    nelement = numel
+
+    def size(self, dim: int | None = None) -> Any:
+        """Its shape, or the length of one axis."""
+        return self.shape if dim is None else self.shape[dim]
+
+    def dim(self) -> int:
+        """How many axes it has."""
+        return len(self.shape)
+
+    @property
+    def ndim(self) -> int:
+        """How many axes it has."""
+        return len(self.shape)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"a frozen weight has no {name} here: its numbers stay in the engine")
+
+    def __repr__(self) -> str:
+        return f"<FrozenWeight {self.name}: {' × '.join(map(str, self.shape))}>"
+
+
+def _refuse_gradients(requires_grad: bool) -> None:
+    if requires_grad:
+        raise NotImplementedError("gradients of a model's own weights: only interventions are trained here")
+
+
 class _Blocks:
     """Stands for the list of a model's blocks: it has a length, and they are named by components."""
 
@@ -368,8 +427,7 @@ class Handle:
 
     def requires_grad_(self, requires_grad: bool = True) -> Any:
         """Weights are frozen: True raises NotImplementedError."""
-        if requires_grad:
-            raise NotImplementedError("gradients of a model's own weights: only interventions are trained here")
+        _refuse_gradients(requires_grad)
         return self
 
     def to(self, device: Any = None, *_: Any, **__: Any) -> Any:
@@ -392,13 +450,19 @@ class Handle:
         torch = imported_torch()
         return "cpu" if torch is None else torch.device("cpu")
 
-    def parameters(self) -> Iterator[Any]:
-        """None: weights are frozen."""
-        return iter(())
+    def parameters(self, recurse: bool = True) -> Iterator[FrozenWeight]:
+        """The weights, without their numbers. Raises NotImplementedError where the model's files do not list them."""
+        return (weight for _, weight in self.named_parameters())
 
-    def named_parameters(self) -> Iterator[Any]:
-        """None: weights are frozen."""
-        return iter(())
+    def named_parameters(self, *_: Any, **__: Any) -> Iterator[tuple[str, FrozenWeight]]:
+        """The same with the names that the model's files give them."""
+        # Read now, so that what is missing is an error here and not in a loop.
+        shapes = shapes_of(self.core)
+        return ((name, FrozenWeight(name, shape)) for name, shape in shapes.items())
+
+    def num_parameters(self, only_trainable: bool = False) -> int:
+        """How many numbers the weights have. None of them trains."""
+        return 0 if only_trainable else self.core.info["parameters"]
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A copy shares the weights, and a pickle holds how to load them: see causalcone.Model. All else is made anew,
@@ -525,20 +589,39 @@ class Tokenizer:
         """The texts of several rows."""
         return [self.decode(row, skip_special_tokens) for row in rows]
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The vocabulary is read again.
+        return {name: value for name, value in vars(self).items() if name not in ("_pieces", "_ids")}
+
+    @cached_property
+    def _pieces(self) -> dict[int, str]:
+        return pieces_of(self._model)
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {piece: number for number, piece in self._pieces.items()}
+
+    def get_vocab(self) -> dict[str, int]:
+        """The ids of the pieces of the vocabulary, as its file spells them."""
+        return dict(self._ids)
+
     def convert_ids_to_tokens(self, ids: Any) -> Any:
-        """The texts of tokens, with plain spaces."""
+        """The pieces of the vocabulary, as its file spells them: " The" is "ĠThe" or "▁The". None for an id that is
+        none."""
         if np.ndim(take(ids)) == 0:
-            return self._model.token(int(ids))
-        return [self._model.token(int(one)) for one in ids]
+            return self._pieces.get(int(ids))
+        return [self._pieces.get(int(one)) for one in ids]
 
     def convert_tokens_to_ids(self, tokens: Any) -> Any:
-        """The ids of texts that are one token each, with plain spaces."""
-        return (
-            self._model.token_id(tokens) if isinstance(tokens, str) else [self._model.token_id(one) for one in tokens]
-        )
+        """The ids of pieces of the vocabulary. What is no piece is a text with plain spaces, of one token; raises
+        InputError if it is none."""
+        if not isinstance(tokens, str):
+            return [self.convert_tokens_to_ids(one) for one in tokens]
+        number = self._ids.get(tokens)
+        return self._model.token_id(tokens) if number is None else number
 
     def tokenize(self, text: str) -> list[str]:
-        """The tokens of a text, with plain spaces."""
+        """The pieces of a text, as the vocabulary spells them."""
         return self.convert_ids_to_tokens(self.encode(text, add_special_tokens=False))
 
     def apply_chat_template(
