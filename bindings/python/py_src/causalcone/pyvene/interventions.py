@@ -22,7 +22,6 @@ from .arrays import give, sigmoid, sigmoid_boundary, take
 from .modules import Module
 from .swapping import _do_intervention_by_swap
 
-
 _MODES = {
     "swap": "interchange",
     "skip": "interchange",
