@@ -812,6 +812,15 @@ def alone_learned(lib, entry):
     return alone(lib, intervention, (2, 6), subspaces=subspaces)
 
 
+@case
+def alone_low_rank_of_a_width(lib):
+    """A number of dimensions says nothing about the directions of a low-rank rotation."""
+    kind, settings, parameters = SMALL["low_rank"]
+    intervention = getattr(lib.pv, kind)(embed_dim=6, **settings)
+    set_parameters(lib, intervention, {**parameters, "latents": 1})
+    return alone(lib, intervention, (2, 6))
+
+
 @cases(whole=None, some=[[0, 2]])
 def alone_pca(lib, subspaces):
     """Principal components, called by themselves."""

@@ -127,8 +127,12 @@ class Intervention(Module):
 
     def _swapped(self, base: Any, source: Any, subspaces: Any, mode: str = "interchange") -> Any:
         return _do_intervention_by_swap(
-            base, source, mode, self.interchange_dim, subspaces, self.subspace_partition, self.use_fast
+            base, source, mode, self._chosen(), subspaces, self.subspace_partition, self.use_fast
         )
+
+    def _chosen(self) -> Any:
+        """The dimensions that change where no subspace is named: a list, how many of the first, or None for all."""
+        return self.interchange_dim
 
     def __str__(self) -> str:
         return f"{type(self).__name__}()"
@@ -248,23 +252,21 @@ class _Rotated(TrainableIntervention, DistributedRepresentationIntervention):
     def tensors(self) -> dict[str, Any]:
         return {"rotation": self.rotate_layer.weight}
 
-    def _rotated(self, base: Any, source: Any) -> tuple[Any, Any]:
-        """Base and source in the basis of the rotation."""
-        return tuple(modules.own(one) @ self.rotate_layer.weight for one in (base, self._source(source)))  # type: ignore[return-value]
+    def forward(self, base: Any, source: Any = None, subspaces: Any = None, **options: Any) -> Any:
+        """New activations for `base`."""
+        rotation = self.rotate_layer.weight
+        own, other = (modules.own(one) @ rotation for one in (base, self._source(source)))
+        return modules.as_type_of(base, self._coordinates(own, other, subspaces) @ rotation.T)
 
-    def _back(self, rotated: Any, base: Any) -> Any:
-        """Coordinates in the basis of the base, with its type of numbers."""
-        return modules.as_type_of(base, rotated @ self.rotate_layer.weight.T)
+    def _coordinates(self, own: Any, other: Any, subspaces: Any) -> Any:
+        """The new coordinates, of those that base and source have."""
+        return self._swapped(own, other, subspaces)
 
 
 class RotatedSpaceIntervention(_Rotated):
     """b ← (b·R with coordinates of v·R)·Rᵀ, R square."""
 
     op = "rotated_swap"
-
-    def forward(self, base: Any, source: Any = None, subspaces: Any = None, **options: Any) -> Any:
-        """New activations for `base`."""
-        return self._back(self._swapped(*self._rotated(base, source), subspaces), base)
 
 
 class LowRankRotatedSpaceIntervention(_Rotated):
@@ -274,13 +276,17 @@ class LowRankRotatedSpaceIntervention(_Rotated):
 
     def exchanged(self, width: int | None) -> list[int] | None:
         """All directions, unless some are listed: a number of dimensions says nothing about them."""
+        return self._chosen()
+
+    def _chosen(self) -> list[int] | None:
         return self.interchange_dim if isinstance(self.interchange_dim, list) else None
 
     def forward(self, base: Any, source: Any = None, subspaces: Any = None, **options: Any) -> Any:
         """New activations for `base`."""
-        own, other = self._rotated(base, source)
-        change = self._swapped(0 * own, other - own, subspaces)
-        return modules.as_type_of(base, modules.own(base) + change @ self.rotate_layer.weight.T)
+        rotation, whole = self.rotate_layer.weight, modules.own(base)
+        own, other = whole @ rotation, modules.own(self._source(source)) @ rotation
+        change = self._coordinates(own, other, subspaces) - own
+        return modules.as_type_of(base, whole + change @ rotation.T)
 
     def _rank(self, options: dict[str, Any]) -> int:
         rank = options.get("low_rank_dimension")
@@ -335,11 +341,10 @@ class BoundlessRotatedSpaceIntervention(_Masked, _Rotated):
         """Sets the boundary."""
         self.intervention_boundaries = modules.parameter([intervention_boundaries])
 
-    def forward(self, base: Any, source: Any = None, subspaces: Any = None, **options: Any) -> Any:
-        """New activations for `base`."""
+    def _coordinates(self, own: Any, other: Any, subspaces: Any) -> Any:
         end = self.intervention_boundaries.clip(1e-3, 1) * _width(self)
         mask = sigmoid_boundary(self.intervention_population, 0.0, end, self.temperature)
-        return self._back(self._mixed(mask, *self._rotated(base, source), subspaces), base)
+        return self._mixed(mask, own, other, subspaces)
 
     def tensors(self) -> dict[str, Any]:
         boundary = self.intervention_boundaries.reshape(())
@@ -356,10 +361,8 @@ class SigmoidMaskRotatedSpaceIntervention(_Masked, _Rotated):
         self.masks = modules.parameter([100.0] * _width(self))
         self.temperature = modules.parameter(50.0)
 
-    def forward(self, base: Any, source: Any = None, subspaces: Any = None, **options: Any) -> Any:
-        """New activations for `base`."""
-        mask = sigmoid(self.masks / self.temperature)
-        return self._back(self._mixed(mask, *self._rotated(base, source), subspaces), base)
+    def _coordinates(self, own: Any, other: Any, subspaces: Any) -> Any:
+        return self._mixed(sigmoid(self.masks / self.temperature), own, other, subspaces)
 
     def tensors(self) -> dict[str, Any]:
         return super().tensors() | {"mask": self.masks, "temperature": self.temperature}
