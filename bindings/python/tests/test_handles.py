@@ -8,6 +8,7 @@ from common import FIXTURES, numbers
 
 import causalcone as cc
 import causalcone.pyvene as pv
+from causalcone.pyvene import files
 
 FAMILIES = sorted(name for name in json.loads((FIXTURES / "families" / "cases.json").read_text()))
 FOLDERS = [f"families/{name}" for name in FAMILIES if (FIXTURES / "families" / name).is_dir()]
@@ -101,6 +102,32 @@ def test_tokens_are_spelled_as_in_the_vocabulary(name):
     assert len(tokenizer.get_vocab()) == 300 and tokenizer.get_vocab()["Ã"] == ids[5]
     with pytest.raises(cc.InputError):
         tokenizer.convert_tokens_to_ids("Ġnothing")
+
+
+def test_all_files_of_a_vocabulary_spell_it_alike():
+    stem = FIXTURES / "tokenizers" / "llama-2"
+    pieces = files._tokenizer_json(stem.with_suffix(".json"))
+    assert len(pieces) == 1000 and {"▁", "<0x0A>", "▁the"} < set(pieces.values())
+    assert files._sentencepiece(stem.with_suffix(".model")) == pieces
+    # This file is filled up to the size of a matrix.
+    assert dict(enumerate(files._gguf(stem.with_suffix(".gguf"))[0][:1000])) == pieces
+
+
+def test_a_vocabulary_beside_merges(tmp_path):
+    # An older layout, with a token that only a file beside it has.
+    for path in (FIXTURES / "tiny-llama-tied").iterdir():
+        if path.name != "tokenizer.json":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    described = json.loads((FIXTURES / "tiny-llama-tied" / "tokenizer.json").read_text())["model"]
+    vocab = {piece: number for piece, number in described["vocab"].items() if number < 299}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocab))
+    merges = [one if isinstance(one, str) else " ".join(one) for one in described["merges"]]
+    merges = [one for one in merges if one.replace(" ", "") in vocab]
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<|new|>": 299}))
+    _, tokenizer, _ = pv.create_llama(str(tmp_path))
+    assert tokenizer.get_vocab() == vocab | {"<|new|>": 299}
+    assert tokenizer.tokenize("The capital<|new|>") == ["The", "Ġcapital", "<|new|>"]
 
 
 @pytest.mark.parametrize("name", [*FOLDERS, "tiny-gpt2", "tiny-llama", "tiny-llama-tied", "families/phi3.gguf"])

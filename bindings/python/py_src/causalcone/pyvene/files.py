@@ -17,6 +17,7 @@ import json
 import math
 import mmap
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,25 +37,18 @@ _UNEMBEDDING = ("lm_head.weight", "embed_out.weight", "output.weight")
 
 
 def pieces_of(model: Model) -> dict[int, str]:
-    """The tokens of the vocabulary by id, as its file spells them: " The" is "ĠThe" or "▁The".
-
-    Raises NotImplementedError where the file is SentencePiece's own tokenizer.model."""
-    paths = [Path(path) for path in model.info["files"]]
-    for path in paths:
+    """The tokens of the vocabulary by id, as its file spells them: " The" is "ĠThe" or "▁The"."""
+    for path in map(Path, model.info["files"]):
         if path.suffix == ".gguf":
             return dict(enumerate(_gguf(path)[0]))
-        if path.name == "tokenizer.json":
-            described = json.loads(path.read_text(encoding="utf-8"))
-            found = {number: piece for piece, number in described["model"]["vocab"].items()}
-            return found | {one["id"]: one["content"] for one in described.get("added_tokens") or []}
-        if path.name == "vocab.json":
-            found = {number: piece for piece, number in json.loads(path.read_text(encoding="utf-8")).items()}
-            # Files beside it add tokens, which are spelled as their texts are.
-            return {number: model.token(number) for number in range(model.vocab)} | found
-    raise NotImplementedError(
-        "the pieces of a tokenizer.model: decode gives the texts of tokens, and saving the tokenizer with transformers "
-        "writes a tokenizer.json"
-    )
+        if path.name in _VOCABULARIES:
+            found = _VOCABULARIES[path.name](path)
+            for number in range(model.vocab):
+                # Files beside it may add tokens, which are spelled as their texts are. An id that is none is a number.
+                if number not in found and (text := model.token(number)) != f"[{number}]":
+                    found[number] = text
+            return found
+    raise NotImplementedError(f"the pieces of the tokenizer of {model.name}: decode returns the texts of tokens")
 
 
 def shapes_of(model: Model) -> dict[str, tuple[int, ...]]:
@@ -127,3 +121,53 @@ def _gguf(path: Path) -> tuple[list[str], dict[str, tuple[int, ...]]]:
             shapes[name] = tuple(reversed([number("Q") for _ in range(number("I"))]))
             number("I"), number("Q")
         return pieces, shapes
+
+
+def _tokenizer_json(path: Path) -> dict[int, str]:
+    described = json.loads(path.read_text(encoding="utf-8"))
+    found = {number: piece for piece, number in described["model"]["vocab"].items()}
+    return found | {one["id"]: one["content"] for one in described.get("added_tokens") or []}
+
+
+def _vocab_json(path: Path) -> dict[int, str]:
+    return {number: piece for piece, number in json.loads(path.read_text(encoding="utf-8")).items()}
+
+
+def _sentencepiece(path: Path) -> dict[int, str]:
+    # The pieces are field 1 of the model, and field 1 of each piece is its text.
+    pieces = (body for field, body in _fields(path.read_bytes()) if field == 1)
+    return {
+        number: next(body for field, body in _fields(piece) if field == 1).decode()
+        for number, piece in enumerate(pieces)
+    }
+
+
+def _fields(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """The fields of a protocol buffer that have a length, with their numbers."""
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+
+    while at < len(data):
+        tag = varint()
+        kind = tag & 7
+        if kind == 2:
+            length = varint()
+            yield tag >> 3, data[at : at + length]
+            at += length
+        elif kind == 0:
+            varint()
+        else:
+            at += {1: 8, 5: 4}[kind]
+
+
+_VOCABULARIES = {"tokenizer.json": _tokenizer_json, "tokenizer.model": _sentencepiece, "vocab.json": _vocab_json}
