@@ -4,7 +4,7 @@ Each case gives the losses of ten updates by Adam, and what `trained` has to say
 """
 
 import torch
-from cases import BASE, OTHER, SMALL, SOURCE, D, at, ramp, rotation, set_parameters
+from cases import BASE, JUMPING, OTHER, SMALL, SOURCE, D, N, at, ramp, rotation, set_parameters
 
 STEPS, RATE = 10, 0.05
 LABELS = [3, 8]
@@ -16,9 +16,10 @@ IN_A_MODEL = {
         "SigmoidMaskRotatedSpaceIntervention", {}, {"rotation": rotation(D, D), "masks": ramp(D), "temperature": 0.5},
     ),
     "mask": ("SigmoidMaskIntervention", {}, {"mask": ramp(D), "temperature": 0.5}),
+    "jumprelu": ("JumpReLUAutoencoderIntervention", {"low_rank_dimension": N}, {**JUMPING, "latents": 20}),
 }  # fmt: skip
-# pyvene exchanges an autoencoder's latents in place, which its own backward refuses; a JumpReLU's loss is not smooth.
-BY_ITSELF = [name for name in SMALL if name not in ("autoencoder", "jumprelu")]
+# pyvene exchanges an autoencoder's latents in place, which its own backward refuses.
+BY_ITSELF = [name for name in SMALL if name != "autoencoder"]
 
 
 def in_a_model(lib, which):
@@ -44,8 +45,8 @@ def by_itself(lib, which):
     kind, settings, parameters = SMALL[which]
     intervention = getattr(lib.pv, kind)(embed_dim=6, **settings)
     _set(lib, intervention, parameters)
-    if which == "rotated":
-        # An exchange of all dimensions is the same in every basis.
+    if which in ("rotated", "jumprelu"):
+        # An exchange of all dimensions is the same in every basis; pyvene has no name for all latents.
         intervention.set_interchange_dim(2)
     base, source, goal = (lib.array([ramp(6, seed), ramp(6, seed + 7)]) for seed in (1, 2, 3))
 

@@ -487,8 +487,9 @@ class JumpReLUAutoencoderIntervention(_Autoencoder):
         return super().exchanged(self.latents)
 
     def tensors(self) -> dict[str, Any]:
-        names = ("W_enc", "W_dec", "threshold", "b_enc", "b_dec")
-        return {name: getattr(self, name) for name in names}
+        names = ("W_enc", "W_dec", "b_enc", "b_dec")
+        # No gradient flows to a threshold: latents jump there.
+        return {name: getattr(self, name) for name in names} | {"threshold": self.threshold.detach()}
 
     def settings(self) -> dict[str, Any]:
         return {"centre": False}
