@@ -85,14 +85,15 @@ def _selection(base: Any, interchange_dim: Any, subspaces: Any, partition: Any, 
     if subspaces is None:
         dims = None if interchange_dim is None else take(interchange_dim).tolist()
         return _Selection([(..., slice(dims) if dims is None or isinstance(dims, int) else dims)], None)
-    lists = [_dims(one, partition) for one in _lists(subspaces)]
+    numbers = _lists(subspaces)
+    lists = [_dims(one, partition) for one in numbers]
     if use_fast or all(one == lists[0] for one in lists):
         return _Selection([(..., lists[0])], None)
     if base.ndim < 2:
         raise InputError(f"there are {len(lists)} different subspaces for one row", "give one list")
     examples, rows = base.shape[0], base.shape[-2]
-    # pyvene counts the numbers that the lists hold before a partition is applied.
-    is_ragged = len({len(one) for one in _lists(subspaces)}) > 1
+    # As pyvene counts: numbers of parts, where there is a partition.
+    is_ragged = len({len(one) for one in numbers}) > 1
     if (is_ragged or rows == 1) and len(lists) == examples:
         return _Selection([(example, ..., one) for example, one in enumerate(lists)], 0)
     if not is_ragged and len(lists) == rows:
