@@ -125,6 +125,13 @@ def llama_interchange(lib, where):
     return llama(lib, at("block_output", 0), lib.batch([BASE, SOURCE]), [source], {"sources->base": where})
 
 
+@cases(int=3, nested=([[[1], [2]]], [[[3], [0]]]))
+def interchange_batch_of_one_choice(lib, where):
+    """Ids with an axis for choices, as MQNLI's loop has them, give outputs with that axis."""
+    base, source = lib.batch([[BASE], [SOURCE]]), lib.batch([[SOURCE], [OTHER]])
+    return gpt2(lib, at("block_output", 0), base, [source], {"sources->base": where})
+
+
 # -------------------------------------------------------------------------------------------- components
 
 
@@ -508,6 +515,72 @@ def user_units(lib, settings):
     return {**swapped(lib, at("block_output", 0, intervention=Mix(**settings)), ([[[4, 2]]], [[[0, 3]]])), **seen}
 
 
+MARKED = {
+    "first": lambda pv: (pv.LocalistRepresentationIntervention, pv.ConstantSourceIntervention),
+    "last": lambda pv: (pv.ConstantSourceIntervention, pv.LocalistRepresentationIntervention),
+    "built_in": lambda pv: (pv.ZeroIntervention,),
+}
+UNITS = {"two": {"base": [[[1, 3], [0, 4]]]}, "everywhere": None}
+
+
+@cases(**{f"{order}_{where}": (bases, UNITS[where]) for order, bases in MARKED.items() for where in UNITS})
+def user_localist(lib, entry):
+    """A class of one's own that is marked as localist gets its units one by one, wherever the mark stands."""
+    bases, where = entry
+    seen = {}
+
+    class Shift(*bases(lib.pv)):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+
+        def forward(self, base, source=None, subspaces=None, **kwargs):
+            seen["seen"] = base + 0.0
+            return base + lib.array(ramp(D, 4))
+
+    config = at("block_output", max_number_of_units=2, intervention=Shift())
+    return {**gpt2(lib, config, lib.batch([BASE, OTHER]), unit_locations=where), **seen}
+
+
+@case
+def user_localist_heads(lib):
+    """The same of heads: examples, heads, positions, dimensions."""
+    seen = {}
+
+    class Look(lib.pv.Intervention, lib.pv.LocalistRepresentationIntervention):
+        def forward(self, base, source, subspaces=None, **kwargs):
+            seen["base"], seen["source"] = base + 0.0, source + 0.0
+            return base + source * 0.5
+
+    where = ([[[[1, 3]], [[2, 0]]]], [[[[0, 2]], [[3, 1]]]])
+    config = at("head_value_output", unit="h.pos", max_number_of_units=2, intervention=Look())
+    return {**swapped(lib, config, where), **seen}
+
+
+@cases(two=UNITS["two"], everywhere=None)
+def user_collect(lib, where):
+    """A class of one's own that collects gets its units as one long vector."""
+    seen = {}
+
+    class Doubled(lib.pv.CollectIntervention):
+        def forward(self, base, source=None, subspaces=None, **kwargs):
+            seen["seen"] = base + 0.0
+            return base[..., : base.shape[-1] // 2] * 2.0
+
+    config = at("block_output", max_number_of_units=2, intervention=Doubled(embed_dim=2 * D))
+    return {**collected(lib, lib.gpt2(), config, where, [BASE, OTHER]), **seen}
+
+
+@case
+def user_rotated(lib):
+    """A class of one's own that asks the class it is made of."""
+
+    class Half(lib.pv.LowRankRotatedSpaceIntervention):
+        def forward(self, base, source, subspaces=None, **kwargs):
+            return base + (super().forward(base, source, subspaces) - base) * 0.5
+
+    return trained(lib, at("block_output", intervention_type=Half, **LOW[0]), LOW[1])
+
+
 @case
 def user_trainable(lib):
     """A class of one's own that could be trained, with a source, a width and two parents."""
@@ -547,17 +620,21 @@ def user_metadata(lib):
 # ------------------------------------------------------------------------------------- rotations and others
 
 
+def set_parameters(lib, intervention, parameters):
+    for name, value in parameters.items():
+        if name == "rotation":
+            lib.set_rotation(intervention, value)
+        elif name == "latents":
+            intervention.set_interchange_dim(value)
+        else:
+            lib.set_parameter(intervention, name, value)
+
+
 def trained(lib, part, parameters, where=3, **kwargs):
     """An interchange after the parameters of the only intervention are set."""
     model = lib.pv.IntervenableModel(lib.pv.IntervenableConfig(part), model=lib.gpt2())
     for intervention in model.interventions.values():
-        for name, value in parameters.items():
-            if name == "rotation":
-                lib.set_rotation(intervention, value)
-            elif name == "latents":
-                intervention.set_interchange_dim(value)
-            else:
-                lib.set_parameter(intervention, name, value)
+        set_parameters(lib, intervention, parameters)
     outputs = model(lib.batch([BASE, OTHER]), [lib.batch([SOURCE, BASE])], {"sources->base": where}, **kwargs)
     return {"last_hidden_state": outputs[1].last_hidden_state}
 
@@ -575,18 +652,21 @@ JUMPING = {
 }  # fmt: skip
 
 
-@cases(
-    low_rank=("LowRankRotatedSpaceIntervention", *LOW, None),
-    low_rank_some=("LowRankRotatedSpaceIntervention", *LOW, [0, 2]),
-    low_rank_one=("LowRankRotatedSpaceIntervention", *LOW, 1),
-    rotated=("RotatedSpaceIntervention", {}, FULL, [0, 3, 7]),
-    rotated_part=("RotatedSpaceIntervention", PARTS, FULL, 1),
-    boundless=("BoundlessRotatedSpaceIntervention", {}, {**FULL, "temperature": 3.0, "intervention_boundaries": [0.375]}, None),
-    rotated_mask=("SigmoidMaskRotatedSpaceIntervention", {}, {**FULL, "temperature": 0.5, "masks": ramp(D)}, None),
-    mask=("SigmoidMaskIntervention", {}, {"temperature": 0.5, "mask": ramp(D)}, None),
-    autoencoder=("AutoencoderIntervention", {"latent_dim": N}, LINEAR, None),
-    jumprelu=("JumpReLUAutoencoderIntervention", {"low_rank_dimension": N}, JUMPING, LINEAR["latents"]),
-)
+LEARNED = {
+    "low_rank": ("LowRankRotatedSpaceIntervention", *LOW, None),
+    "low_rank_some": ("LowRankRotatedSpaceIntervention", *LOW, [0, 2]),
+    "low_rank_one": ("LowRankRotatedSpaceIntervention", *LOW, 1),
+    "rotated": ("RotatedSpaceIntervention", {}, FULL, [0, 3, 7]),
+    "rotated_part": ("RotatedSpaceIntervention", PARTS, FULL, 1),
+    "boundless": ("BoundlessRotatedSpaceIntervention", {}, {**FULL, "temperature": 3.0, "intervention_boundaries": [0.375]}, None),
+    "rotated_mask": ("SigmoidMaskRotatedSpaceIntervention", {}, {**FULL, "temperature": 0.5, "masks": ramp(D)}, None),
+    "mask": ("SigmoidMaskIntervention", {}, {"temperature": 0.5, "mask": ramp(D)}, None),
+    "autoencoder": ("AutoencoderIntervention", {"latent_dim": N}, LINEAR, None),
+    "jumprelu": ("JumpReLUAutoencoderIntervention", {"low_rank_dimension": N}, JUMPING, LINEAR["latents"]),
+}
+
+
+@cases(**LEARNED)
 def learned(lib, entry):
     """Swaps coordinates in a basis that is learned: rotations, soft masks, autoencoders."""
     kind, settings, parameters, dims = entry
@@ -611,12 +691,142 @@ def low_rank_instance(lib):
 @case
 def pca(lib):
     """Coordinates of a principal component analysis."""
-    components, mean, std = [list(x) for x in zip(*rotation(D, 6))], ramp(D, 3), [1.0 + x / 2 for x in ramp(D, 4)]
-    fitted = SimpleNamespace(components_=components)
-    intervention = lib.pv.PCARotatedSpaceIntervention(embed_dim=D, pca=fitted, pca_mean=mean, pca_std=std)
-    # Set once more since pyvene makes them float32, whatever the model is.
-    parameters = {"pca_components": components, "pca_mean": mean, "pca_std": std}
+    intervention, parameters = principal(lib, D, 6)
     return trained(lib, at("block_output", intervention=intervention), parameters, subspaces=[0, 2, 5])
+
+
+def principal(lib, d, k):
+    components, mean, std = [list(x) for x in zip(*rotation(d, k))], ramp(d, 3), [1.0 + x / 2 for x in ramp(d, 4)]
+    fitted = SimpleNamespace(components_=components)
+    intervention = lib.pv.PCARotatedSpaceIntervention(embed_dim=d, pca=fitted, pca_mean=mean, pca_std=std)
+    # Set once more since pyvene makes them float32, whatever the model is.
+    return intervention, {"pca_components": components, "pca_mean": mean, "pca_std": std}
+
+
+# ------------------------------------------------------------------------------ interventions by themselves
+
+
+def block(*shape, start=0):
+    """An array of different multiples of 1/8."""
+    if len(shape) == 1:
+        return [(start + i) / 8 for i in range(shape[0])]
+    size = 1
+    for one in shape[1:]:
+        size *= one
+    return [block(*shape[1:], start=start + i * size) for i in range(shape[0])]
+
+
+def alone(lib, intervention, shape=(2, 3, 6), source=..., subspaces=None):
+    """What an intervention makes of a base and a source when it is called by itself."""
+    base = lib.array(block(*shape))
+    source = lib.array(block(*shape, start=100)) if source is ... else source
+    return {"output": intervention(base, source, subspaces=subspaces)}
+
+
+THIRDS = {"subspace_partition": [[0, 2], [2, 4], [4, 6]]}
+SUBSPACES = {
+    "none": ({}, (2, 3, 6), None),
+    "one_for_all": ({}, (2, 3, 6), [[1, 4]]),
+    "flat": ({}, (2, 3, 6), [1, 4]),
+    "same": ({}, (2, 3, 6), [[5, 0]] * 7),
+    "rows": ({}, (2, 3, 6), [[1, 0], [0, 1], [1, 2]]),
+    "rows_of_vectors": ({}, (3, 6), [[1, 0], [0, 1], [1, 2]]),
+    "rows_of_heads": ({}, (2, 2, 3, 6), [[1, 0], [0, 5], [4, 2]]),
+    "as_many_rows_as_examples": ({}, (2, 2, 6), [[1, 0], [4, 2]]),
+    "examples": ({}, (2, 3, 6), [[1, 0, 5], [4]]),
+    "examples_of_vectors": ({}, (3, 6), [[1, 0], [3], [2, 4, 5]]),
+    "parts": (THIRDS, (2, 3, 6), [[0], [2], [1]]),
+    "parts_for_all": (THIRDS, (2, 3, 6), [[2, 0]]),
+    "use_fast": ({"use_fast": True}, (2, 3, 6), [[1, 0], [0, 1], [1, 2]]),
+    "keep_last_dim": ({"keep_last_dim": True}, (2, 3, 6), [[1, 0], [0, 1], [1, 2]]),
+    "narrow": ({"embed_dim": 4}, (3, 2), None),
+    "wide": ({"embed_dim": 4}, (2, 3, 6), None),
+}
+MODES = {
+    "swap": "VanillaIntervention", "add": "AdditionIntervention", "subtract": "SubtractionIntervention",
+    "zero": "ZeroIntervention", "skip": "SkipIntervention",
+}  # fmt: skip
+
+
+@cases(**{f"{mode}_{name}": (kind, entry) for mode, kind in MODES.items() for name, entry in SUBSPACES.items()})
+def alone_in_place(lib, entry):
+    """Subspaces by themselves are of every row, of one row each, or where they differ in length of one example each."""
+    kind, (settings, shape, subspaces) = entry
+    return alone(lib, getattr(lib.pv, kind)(**settings), shape, subspaces=subspaces)
+
+
+@cases(**{name: entry for name, entry in SUBSPACES.items() if not name.startswith("examples")})
+def alone_collect(lib, entry):
+    """The same of what is collected."""
+    settings, shape, subspaces = entry
+    return alone(lib, lib.pv.CollectIntervention(**settings), shape, None, subspaces)
+
+
+@cases(vector=lambda lib: lib.array(ramp(6)), constant=lambda lib: None)
+def alone_broadcast(lib, source):
+    """A source that is one vector, at the call or the intervention's own."""
+    settings = {} if source(lib) is not None else {"source_representation": lib.array(ramp(6, 2))}
+    return alone(lib, lib.pv.AdditionIntervention(**settings), source=source(lib), subspaces=[[1, 0], [0, 1], [1, 2]])
+
+
+SMALL = {
+    "rotated": ("RotatedSpaceIntervention", {}, {"rotation": rotation(6, 6)}),
+    "low_rank": ("LowRankRotatedSpaceIntervention", {"low_rank_dimension": 3}, {"rotation": rotation(6, 3)}),
+    "boundless": (
+        "BoundlessRotatedSpaceIntervention", {},
+        {"rotation": rotation(6, 6), "temperature": 3.0, "intervention_boundaries": [0.375]},
+    ),
+    "rotated_mask": (
+        "SigmoidMaskRotatedSpaceIntervention", {}, {"rotation": rotation(6, 6), "temperature": 0.5, "masks": ramp(6)},
+    ),
+    "mask": ("SigmoidMaskIntervention", {}, {"temperature": 0.5, "mask": ramp(6)}),
+    "autoencoder": (
+        "AutoencoderIntervention", {"latent_dim": 8},
+        {
+            "autoencoder.encoder.0.weight": rows(8, 6, 1), "autoencoder.encoder.0.bias": ramp(8, 2),
+            "autoencoder.decoder.0.weight": rows(6, 8, 3), "autoencoder.decoder.0.bias": ramp(6, 4), "latents": [0, 2, 7],
+        },
+    ),
+    "jumprelu": (
+        "JumpReLUAutoencoderIntervention", {"low_rank_dimension": 8},
+        {
+            "W_enc": rows(6, 8, 1), "W_dec": rows(8, 6, 2), "b_enc": ramp(8, 3), "b_dec": ramp(6, 4),
+            "threshold": [abs(x) for x in ramp(8, 5)],
+        },
+    ),
+}  # fmt: skip
+
+
+@cases(
+    rotated=("rotated", None), rotated_one=("rotated", [[0, 3]]), rotated_rows=("rotated", [[0, 3], [5, 1]]),
+    low_rank=("low_rank", None), low_rank_one=("low_rank", [[0, 2]] * 2), boundless=("boundless", None),
+    rotated_mask=("rotated_mask", None), mask=("mask", None), autoencoder=("autoencoder", None),
+    jumprelu_some=("jumprelu", [[0, 2, 7]]), jumprelu_rows=("jumprelu", [[0, 7], [5, 1]]),
+)  # fmt: skip
+def alone_learned(lib, entry):
+    """Interventions with parameters, each called by itself."""
+    which, subspaces = entry
+    kind, settings, parameters = SMALL[which]
+    intervention = getattr(lib.pv, kind)(embed_dim=6, **settings)
+    set_parameters(lib, intervention, parameters)
+    return alone(lib, intervention, (2, 6), subspaces=subspaces)
+
+
+@case
+def alone_low_rank_of_a_width(lib):
+    """A number of dimensions says nothing about the directions of a low-rank rotation."""
+    kind, settings, parameters = SMALL["low_rank"]
+    intervention = getattr(lib.pv, kind)(embed_dim=6, **settings)
+    set_parameters(lib, intervention, {**parameters, "latents": 1})
+    return alone(lib, intervention, (2, 6))
+
+
+@cases(whole=None, some=[[0, 2]])
+def alone_pca(lib, subspaces):
+    """Principal components, called by themselves."""
+    intervention, parameters = principal(lib, 6, 4)
+    set_parameters(lib, intervention, parameters)
+    return alone(lib, intervention, (2, 6), subspaces=subspaces)
 
 
 # --------------------------------------------------------------------------- configurations, outputs, folders

@@ -6,7 +6,8 @@ import causalcone as cc
 import causalcone.pyvene as pv
 import numpy as np
 import pytest
-from common import FIXTURES, numbers
+from cases import LEARNED, set_parameters
+from common import FIXTURES, Lib, numbers
 
 ROWS = [[5, 11, 23, 42, 7], [9, 31, 2, 58, 17]]
 SOURCES = [[44, 3, 29, 12, 36], [1, 2, 3, 4, 5]]
@@ -222,11 +223,28 @@ def test_a_collect_of_ones_own_gives_what_it_makes(gpt2):
     plain = pv.IntervenableModel([{"layer": 1, "intervention_type": pv.CollectIntervention}], gpt2)
     own = pv.IntervenableModel([{"layer": 1, "intervention": Doubled(keep_last_dim=True)}], gpt2)
     where = {"base": [1, 2]}
+    joined = pv.IntervenableModel([{"layer": 1, "intervention": Doubled()}], gpt2)
+    with pytest.raises(cc.InputError, match="cannot be divided"):
+        joined(BASE, unit_locations=where)
     expected_rows = 2 * numbers(plain(BASE, unit_locations=where)[0][1][0])[..., :3]
     np.testing.assert_allclose(numbers(own(BASE, unit_locations=where)[0][1][0]), expected_rows, atol=1e-6)
     (only,) = plain.interventions.values()
     only.set_interchange_dim(4)
     assert numbers(plain(BASE, unit_locations=where)[0][1][0]).shape == (2, 2, 4)
+
+
+@pytest.mark.parametrize("name", sorted(LEARNED))
+def test_an_intervention_by_itself_is_the_one_in_a_model(gpt2, name):
+    kind, settings, parameters, dims = LEARNED[name]
+    intervention = getattr(pv, kind)(embed_dim=WIDTH, **settings)
+    set_parameters(Lib(), intervention, parameters)
+    where = {"sources->base": 2}
+    answers = []
+    for one in (intervention, lambda b, s, subspaces=None: intervention.forward(b[:, 0], s[:, 0], subspaces)[:, None]):
+        model = pv.IntervenableModel([{"layer": 1, "component": "block_output", "intervention": one}], gpt2)
+        answers.append(numbers(model(BASE, SOURCE, where, subspaces=dims)[1].logits))
+    np.testing.assert_allclose(*answers, atol=1e-4)
+    assert np.abs(answers[0] - numbers(gpt2(**BASE).logits)).max() > 1e-3
 
 
 def test_an_intervention_may_be_replaced_and_call_its_class(gpt2):

@@ -8,6 +8,7 @@ from common import FIXTURES, numbers
 
 import causalcone as cc
 import causalcone.pyvene as pv
+from causalcone.pyvene import files
 
 FAMILIES = sorted(name for name in json.loads((FIXTURES / "families" / "cases.json").read_text()))
 FOLDERS = [f"families/{name}" for name in FAMILIES if (FIXTURES / "families" / name).is_dir()]
@@ -72,7 +73,7 @@ def test_the_tokenizer_is_called_as_hugging_faces():
     _, tokenizer, _ = pv.create_llama(str(FIXTURES / "tiny-llama-tied"))
     one = tokenizer("The capital")
     assert one["input_ids"] == one.input_ids == tokenizer.encode("The capital") and set(one["attention_mask"]) == {1}
-    assert tokenizer.decode(one.input_ids) == "The capital" == "".join(tokenizer.tokenize("The capital"))
+    assert tokenizer.decode(one.input_ids) == "The capital"
     assert tokenizer.batch_decode([one.input_ids]) == ["The capital"]
     assert tokenizer(["The", "capital"])["input_ids"][0] == tokenizer.encode("The")
     assert tokenizer("The", return_tensors="np").input_ids.ndim == 2
@@ -86,6 +87,77 @@ def test_the_tokenizer_is_called_as_hugging_faces():
             wrong()
     with pytest.raises(AttributeError):
         one.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["tiny-llama-tied", "tiny-llama-tied.gguf"])
+def test_tokens_are_spelled_as_in_the_vocabulary(name):
+    _, tokenizer, _ = pv.create_llama(str(FIXTURES / name))
+    # By transformers 4.46.
+    pieces = ["The", "Ġcapital", "Ġof", "Ġ", "Z", "Ã", "¼", "r", "i", "c", "h", "Ġis", "Ċ"]
+    assert tokenizer.tokenize("The capital of Zürich is\n") == pieces
+    ids = tokenizer.encode("The capital of Zürich is\n", add_special_tokens=False)
+    assert tokenizer.convert_ids_to_tokens(ids) == pieces and tokenizer.convert_tokens_to_ids(pieces) == ids
+    assert tokenizer.convert_tokens_to_ids("ĠThe") == tokenizer.convert_tokens_to_ids(" The") == 283
+    assert tokenizer.convert_ids_to_tokens([0, 299, 300]) == ["<|endoftext|>", "Ġha", None]
+    assert len(tokenizer.get_vocab()) == 300 and tokenizer.get_vocab()["Ã"] == ids[5]
+    with pytest.raises(cc.InputError):
+        tokenizer.convert_tokens_to_ids("Ġnothing")
+
+
+def test_all_files_of_a_vocabulary_spell_it_alike():
+    stem = FIXTURES / "tokenizers" / "llama-2"
+    pieces = files._tokenizer_json(stem.with_suffix(".json"))
+    assert len(pieces) == 1000 and {"▁", "<0x0A>", "▁the"} < set(pieces.values())
+    assert files._sentencepiece(stem.with_suffix(".model")) == pieces
+    # This file is filled up to the size of a matrix.
+    assert dict(enumerate(files._gguf(stem.with_suffix(".gguf"))[0][:1000])) == pieces
+
+
+def test_a_vocabulary_beside_merges(tmp_path):
+    # An older layout, with a token that only a file beside it has.
+    for path in (FIXTURES / "tiny-llama-tied").iterdir():
+        if path.name != "tokenizer.json":
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    described = json.loads((FIXTURES / "tiny-llama-tied" / "tokenizer.json").read_text())["model"]
+    vocab = {piece: number for piece, number in described["vocab"].items() if number < 299}
+    (tmp_path / "vocab.json").write_text(json.dumps(vocab))
+    merges = [one if isinstance(one, str) else " ".join(one) for one in described["merges"]]
+    merges = [one for one in merges if one.replace(" ", "") in vocab]
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    (tmp_path / "added_tokens.json").write_text(json.dumps({"<|new|>": 299}))
+    _, tokenizer, _ = pv.create_llama(str(tmp_path))
+    assert tokenizer.get_vocab() == vocab | {"<|new|>": 299}
+    assert tokenizer.tokenize("The capital<|new|>") == ["The", "Ġcapital", "<|new|>"]
+
+
+@pytest.mark.parametrize("name", [*FOLDERS, "tiny-gpt2", "tiny-llama", "tiny-llama-tied", "families/phi3.gguf"])
+def test_parameters_are_listed_and_frozen(name):
+    _, _, model = pv.create_causal_lm(str(FIXTURES / name))
+    count = model.num_parameters()
+    assert count == sum(one.numel() for one in model.parameters()) > 0 == model.num_parameters(only_trainable=True)
+    named = dict(model.named_parameters())
+    assert (model.config.vocab_size, model.config.hidden_size) in {tuple(one.shape) for one in named.values()}
+    assert pv.count_parameters(model) == 0
+    for one in model.parameters():
+        one.requires_grad = False
+        assert one.size(-1) == one.shape[-1] and one.dim() == one.ndim == len(one.size()) and one.grad is None
+    with pytest.raises(NotImplementedError, match="only interventions"):
+        one.requires_grad = True
+    with pytest.raises(AttributeError, match="stay in the engine"):
+        one.data  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["llama-only-lm-head", "gpt2-medium", "phi3.5", "gguf-llama-merged.gguf"])
+def test_parameters_of_files_as_people_have_them(name):
+    _, _, model = pv.create_causal_lm(str(FIXTURES / "corpus" / name))
+    assert sum(one.numel() for one in model.parameters()) == model.num_parameters()
+
+
+def test_parameters_that_files_do_not_list_are_refused():
+    # Beside the language model, this file has what looks at images.
+    _, _, model = pv.create_causal_lm(str(FIXTURES / "corpus" / "gemma3-vision"))
+    with pytest.raises(NotImplementedError, match="num_parameters"):
+        model.parameters()
 
 
 def test_labels_have_a_loss():
@@ -115,6 +187,25 @@ def test_a_swap_for_interventions_of_ones_own():
     np.testing.assert_array_equal(found[:, 0], [[0, 0, 0, 0], [0, 0, 0, 7]])
     np.testing.assert_array_equal(numbers(swap(source, None, "collect", None, [[1], [2]]))[:, 0, 0], [1, 6])
     assert not base.any()
+    three = np.zeros((2, 3, 4), np.float32)
+    for target, subspaces in [
+        (three, [[0], [1]]),  # for two rows, where there are three
+        (three, [[0], [1], [2], [3]]),
+        (three, [[0, 1], [2], [3]]),  # for three examples, where there are two
+        (base, [[0], [1], [2]]),
+        (three, [[0, None], [1, 2]]),
+        (three, "0"),
+    ]:
+        with pytest.raises(cc.InputError, match="subspace"):
+            swap(target, target + 1, "interchange", None, subspaces)
+    with pytest.raises(cc.InputError, match="does not fit"):
+        swap(three, np.ones((3, 4), np.float32)[:2])
+    with pytest.raises(cc.InputError, match="no source"):
+        pv.VanillaIntervention()(three)
+    with pytest.raises(cc.InputError, match="no subspaces"):
+        pv.SigmoidMaskIntervention(embed_dim=4)(three, three, subspaces=[[0]])
+    attention = np.full((1, 2, 2), -np.inf, np.float32)
+    assert numbers(swap(attention, np.ones((1, 2, 2), np.float32), "interchange", 1))[0, :, 0].tolist() == [1, 1]
 
 
 def test_texts_of_a_batch_are_those_of_each_alone():

@@ -72,6 +72,7 @@ def test_what_an_intervention_has_beside_its_tensors(tmp_path):
         pv.VanillaIntervention(embed_dim=24, subspace_partition=[[0, 4], [9, 3, 17], [20, 22]]),
         pv.LowRankRotatedSpaceIntervention(embed_dim=24, low_rank_dimension=3, keep_last_dim=True),
         pv.AutoencoderIntervention(embed_dim=24, latent_dim=5),
+        pv.BoundlessRotatedSpaceIntervention(embed_dim=24),
     ]
     for number, one in enumerate(ready):
         folder = tmp_path / str(number)

@@ -1,14 +1,17 @@
 """Gradients through torch: against finite differences, and what trains by them."""
 
+import json
+
 import causalcone.pyvene as pv
 import numpy as np
 import pytest
-from common import FIXTURES, torch
+from common import FIXTURES, Lib, torch
 
 if torch() is None:
     pytest.skip("this run is without torch", allow_module_level=True)
 
 import torch as t
+import training_cases
 
 WIDTH = 24
 BASE = {"input_ids": t.tensor([[5, 11, 23, 42, 7], [9, 31, 2, 58, 17]])}
@@ -117,6 +120,24 @@ def test_classes_of_ones_own_one_after_another(gpt2):
     check(run, second.layer.weight)
     assert len(model.get_trainable_parameters()) == 4
     assert model.count_parameters() == 2 * (WIDTH * WIDTH + WIDTH)
+
+
+TRAINED = json.loads((FIXTURES / "python-training.json").read_text())
+
+
+@pytest.mark.parametrize("name", sorted(training_cases.CASES))
+def test_what_pyvene_trains_trains_as_there(name):
+    case, which = training_cases.CASES[name]
+    ours, theirs = case(Lib(), which), TRAINED[name]
+    assert ours["shapes"] == theirs["shapes"] and ours["still"] == theirs["still"]
+    assert ours.get("count") == theirs.get("count")
+    # float32 here, float64 there.
+    np.testing.assert_allclose(ours["losses"], theirs["losses"], atol=1e-4)
+    np.testing.assert_allclose(ours.get("temperature", 0), theirs.get("temperature", 0), atol=1e-4)
+
+
+def test_every_training_has_a_case():
+    assert set(TRAINED) == set(training_cases.CASES)
 
 
 def test_collected_activations_carry_gradients(gpt2):

@@ -11,7 +11,9 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
+import weakref
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -44,6 +46,9 @@ class Model:
     `ignore_keys` names those that you know to change nothing. Other unknown keys are a warning, or with `strict` an
     error too. `keys` says what was concluded.
 
+    A copy shares the weights. A pickle holds how to load the model, not its weights: unpickling loads it again, unless
+    the process has a model that was loaded the same way by `shared`.
+
     Raises InputError when there is no such model, or one that could not be computed exactly, or whose weights do not fit
     in memory.
     """
@@ -64,8 +69,9 @@ class Model:
         if keep < 0:
             raise InputError(f"keep: {keep}, where a number of bytes fits", "0 keeps nothing")
         self.arrays = arrays
+        ignored = [ignore_keys] if isinstance(ignore_keys, str) else list(ignore_keys)
+        self._options = {"weights": weights, "ignore_keys": ignored, "strict": strict, "keep": keep}
         with Progress(progress) as bar:
-            ignored = [ignore_keys] if isinstance(ignore_keys, str) else list(ignore_keys)
             options = json.dumps({"ignore_keys": ignored, "strict": strict})
             self._native = _native.Model.load(str(name), weights, keep, bar.listener, options)
         self._info: dict[str, Any] = json.loads(self._native.info())
@@ -76,6 +82,38 @@ class Model:
     def load(cls, name: str = "smollm2", **options: Any) -> Model:
         """The same as the constructor."""
         return cls(name, **options)
+
+    @classmethod
+    def shared(
+        cls,
+        name: str = "smollm2",
+        *,
+        weights: str | None = "auto",
+        ignore_keys: Sequence[str] = (),
+        strict: bool = False,
+        keep: int = KEEP,
+    ) -> Model:
+        """The model that was loaded by the same name and options, if it is still in use; else it is loaded. `keep` only
+        applies when it is loaded."""
+        path = os.path.abspath(name) if os.path.exists(name) else name
+        key = (cls, path, weights or "auto", tuple(ignore_keys), strict)
+        model = _SHARED.get(key)
+        if model is None or model.closed:
+            model = cls(name, weights=weights, ignore_keys=ignore_keys, strict=strict, keep=keep)
+            _SHARED[key] = model
+        return model
+
+    def __copy__(self) -> Model:
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        return made
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Model:
+        return self.__copy__()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        name = os.path.abspath(self.name) if os.path.exists(self.name) else self.name
+        return _unpickled, (type(self), name, self._options | {"keep": self.keep}, self.arrays)
 
     def close(self) -> None:
         """Frees the weights once nothing runs on them any more; any later use raises ClosedError."""
@@ -225,3 +263,15 @@ class Model:
 
     def _array(self, array: np.ndarray) -> Any:
         return like(self.arrays, array)
+
+
+# Those in use: one that nobody holds any more is freed.
+_SHARED: weakref.WeakValueDictionary[tuple[Any, ...], Model] = weakref.WeakValueDictionary()
+
+
+def _unpickled(kind: type[Model], name: str, options: dict[str, Any], arrays: str) -> Model:
+    model = kind.shared(name, **options)
+    if model.arrays != arrays:
+        model = model.__copy__()
+        model.arrays = arrays
+    return model

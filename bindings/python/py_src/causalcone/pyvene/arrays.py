@@ -140,6 +140,19 @@ def softmax(x: Any, dim: int = -1) -> Array:
     return tensor(x).softmax(dim)
 
 
+def sigmoid(x: Any) -> Any:
+    """1/(1 + e⁻ˣ)."""
+    if is_tensor(x):
+        return imported_torch().sigmoid(x)  # type: ignore[union-attr]
+    # Without the overflow that e⁻ˣ has.
+    return 0.5 * (1.0 + np.tanh(0.5 * np.asarray(x, dtype=np.float64)))
+
+
+def sigmoid_boundary(_input: Any, boundary_x: Any, boundary_y: Any, temperature: Any) -> Any:
+    """σ((x − left)/t)·σ((right − x)/t)."""
+    return sigmoid((_input - boundary_x) / temperature) * sigmoid((boundary_y - _input) / temperature)
+
+
 def _reduced(dim: Any, keepdim: bool, options: dict[str, Any]) -> dict[str, Any]:
     """torch's names of what NumPy calls axis and keepdims, which may be there as well."""
     options.setdefault("axis", dim)

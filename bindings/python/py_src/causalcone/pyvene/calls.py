@@ -15,7 +15,7 @@ from .._errors import InputError
 from .arrays import give, take
 from .components import ATTENTION_MATRICES, heads_of, width_of
 from .handles import Batch, Handle
-from .interventions import CollectIntervention, LambdaIntervention, SkipIntervention
+from .interventions import CollectIntervention, LambdaIntervention, SkipIntervention, joins_units
 from .locations import Located, dims_of, located, representations_of, rows_of, subspaces_of
 from .program import Program, is_missing
 
@@ -259,7 +259,7 @@ class Caller:
             return self._collect(program, call, place, edited, base_units, native is None)
         if native is None:
             return self._compute(program, call, place, edited, source_runs, units)
-        joint = intervention.couples_units and not intervention.keep_last_dim
+        joint = joins_units(intervention)
         parameters = {name: program.given(_detached(one)) for name, one in native.tensors.items()}
         for example, run in enumerate(runs):
             positions, heads = self._units(place, batch, example, base_units)
@@ -497,7 +497,7 @@ class Caller:
             made = intervention(base, source, *extra, **more)
         else:
             shape = tuple(base.shape)
-            joins = len(shape) > 2 and intervention.couples_units and not intervention.keep_last_dim
+            joins = len(shape) > 2 and joins_units(intervention)
             flat = _joined if joins else lambda x: x
             source = None if intervention.is_source_constant else source
             made = intervention.forward(flat(base), None if source is None else flat(source), subspaces, **more)
@@ -505,7 +505,7 @@ class Caller:
                 self._outputs.append(made)
                 made = made.output
             if made is not None and joins:
-                made = _parted(made, shape)
+                made = _parted(made, shape, place.key)
         if made is None or is_tensor(made):
             return made
         return give(np.asarray(take(made), dtype=np.float32))
@@ -527,7 +527,13 @@ def _joined(x: Any) -> Any:
     return x.swapaxes(1, 2).reshape(b, n, h * d)
 
 
-def _parted(x: Any, shape: tuple[int, ...]) -> Any:
+def _parted(x: Any, shape: tuple[int, ...], key: str) -> Any:
+    """Units of one long vector as they were before it was joined."""
+    if x.shape[-1] % shape[1]:
+        raise InputError(
+            f"{key}: a width of {x.shape[-1]} cannot be divided among {shape[1]} units",
+            "set keep_last_dim=True to get the units one by one",
+        )
     if len(shape) == 3:
         return x.reshape(*shape[:2], -1)
     b, h, n, _ = shape

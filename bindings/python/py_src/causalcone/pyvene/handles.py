@@ -9,8 +9,9 @@ True
 
 from __future__ import annotations
 
-import weakref
+import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,10 +20,12 @@ from .._arrays import as_ids, imported_torch
 from .._errors import InputError
 from ..model import KEEP, Model
 from .arrays import give, take
+from .files import pieces_of, shapes_of
 
 
 class Batch:
-    """Prompts of a batch. Padding is taken off: every example runs by itself, as long as it is."""
+    """Prompts of a batch. Padding is taken off: every example runs by itself, as long as it is. All axes before the
+    last count examples; outputs have the same axes."""
 
     def __init__(self, inputs: Any, model: Model) -> None:
         if hasattr(inputs, "keys"):
@@ -41,13 +44,16 @@ class Batch:
         rows = take(ids)
         if rows.dtype.kind not in "iu":
             raise InputError(f"input_ids of {rows.dtype}, where whole numbers fit")
+        if not rows.ndim or not rows.size:
+            raise InputError(f"input_ids have shape {rows.shape}, expected (examples, positions)")
         rows = rows[None] if rows.ndim == 1 else rows
-        if rows.ndim != 2 or not rows.size:
-            raise InputError(f"input_ids of shape {rows.shape}, where (examples, positions) fits")
+        self.shape = rows.shape
+        rows = rows.reshape(-1, rows.shape[-1])
         kept = np.ones(rows.shape, dtype=bool) if mask is None else take(mask).astype(bool)
         kept = kept[None] if kept.ndim == 1 else kept
-        if kept.shape != rows.shape:
-            raise InputError(f"an attention_mask of shape {kept.shape} for input_ids of {rows.shape}")
+        if kept.shape not in (rows.shape, self.shape):
+            raise InputError(f"an attention_mask of shape {kept.shape} for input_ids of {self.shape}")
+        kept = kept.reshape(rows.shape)
         self.width = rows.shape[1]
         self.rows = rows
         self.ids: list[list[int]] = []
@@ -80,12 +86,17 @@ class Batch:
         if labels is None:
             return None
         made = np.array(take(labels))
-        if made.shape != self.rows.shape:
-            raise InputError(f"labels of shape {made.shape} for input_ids of {self.rows.shape}")
+        if made.shape != self.shape:
+            raise InputError(f"labels of shape {made.shape} for input_ids of {self.shape}")
+        made = made.reshape(self.rows.shape)
         for row, ids, start in zip(made, self.ids, self.starts):
             row[: start + 1] = -100
             row[start + len(ids) :] = -100
-        return made
+        return made.reshape(self.shape)
+
+    def shaped(self, rows: Any) -> Any:
+        """An array (examples, positions, …) with the axes that the ids have."""
+        return rows.reshape(*self.shape, *rows.shape[2:])
 
     def padded(self, rows: list[np.ndarray]) -> np.ndarray:
         """Rows by example, (positions, …), as one array (examples, padded positions, …), 0 where padding is."""
@@ -166,9 +177,9 @@ def _cross_entropy(logits: Any, labels: Any) -> Any:
     if torch is not None and isinstance(logits, torch.Tensor):
         wanted = torch.as_tensor(take(labels)).long()
         return torch.nn.functional.cross_entropy(
-            logits[:, :-1].reshape(-1, logits.shape[-1]), wanted[:, 1:].reshape(-1), ignore_index=-100
+            logits[..., :-1, :].reshape(-1, logits.shape[-1]), wanted[..., 1:].reshape(-1), ignore_index=-100
         )
-    rows, wanted = np.asarray(logits)[:, :-1].astype(np.float64), take(labels)[:, 1:]
+    rows, wanted = np.asarray(logits)[..., :-1, :].astype(np.float64), take(labels)[..., 1:]
     rows = rows - rows.max(axis=-1, keepdims=True)
     rows -= np.log(np.exp(rows).sum(axis=-1, keepdims=True))
     there = wanted != -100
@@ -240,6 +251,62 @@ class Config:
 
     def __repr__(self) -> str:
         return f"Config {self._named}"
+
+
+class FrozenWeight:
+    """A weight of a model: its shape, and that it is frozen. Its numbers stay in the engine."""
+
+    def __init__(self, name: str, shape: tuple[int, ...]) -> None:
+        torch = imported_torch()
+        self.name = name
+        self.shape = shape if torch is None else torch.Size(shape)
+        self.dtype = np.dtype(np.float32) if torch is None else torch.float32
+        self.device = "cpu" if torch is None else torch.device("cpu")
+        self.grad = None
+
+    @property
+    def requires_grad(self) -> bool:
+        """False. Setting it to True raises NotImplementedError."""
+        return False
+
+    @requires_grad.setter
+    def requires_grad(self, requires_grad: bool) -> None:
+        self.requires_grad_(requires_grad)
+
+    def requires_grad_(self, requires_grad: bool = True) -> FrozenWeight:
+        """Itself. True raises NotImplementedError."""
+        _refuse_gradients(requires_grad)
+        return self
+
+    def numel(self) -> int:
+        """How many numbers it has."""
+        return math.prod(self.shape)
+
+    nelement = numel
+
+    def size(self, dim: int | None = None) -> Any:
+        """Its shape, or the length of one axis."""
+        return self.shape if dim is None else self.shape[dim]
+
+    def dim(self) -> int:
+        """How many axes it has."""
+        return len(self.shape)
+
+    @property
+    def ndim(self) -> int:
+        """How many axes it has."""
+        return len(self.shape)
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"a frozen weight has no {name} here: its numbers stay in the engine")
+
+    def __repr__(self) -> str:
+        return f"<FrozenWeight {self.name}: {' × '.join(map(str, self.shape))}>"
+
+
+def _refuse_gradients(requires_grad: bool) -> None:
+    if requires_grad:
+        raise NotImplementedError("gradients of a model's own weights: only interventions are trained here")
 
 
 class _Blocks:
@@ -337,7 +404,7 @@ class Handle:
 
         program = Program(self)
         runs = [program.run(f"b{number}", ids) for number, ids in enumerate(batch.ids)]
-        return batch.padded(program.read([program.reading(run, "final_norm", None) for run in runs]))
+        return batch.shaped(batch.padded(program.read([program.reading(run, "final_norm", None) for run in runs])))
 
     def generate(self, input_ids: Any = None, attention_mask: Any = None, **options: Any) -> Any:
         """Prompts with what the model says after them, (examples, positions); shorter texts end in the pad token. The
@@ -360,8 +427,7 @@ class Handle:
 
     def requires_grad_(self, requires_grad: bool = True) -> Any:
         """Weights are frozen: True raises NotImplementedError."""
-        if requires_grad:
-            raise NotImplementedError("gradients of a model's own weights: only interventions are trained here")
+        _refuse_gradients(requires_grad)
         return self
 
     def to(self, device: Any = None, *_: Any, **__: Any) -> Any:
@@ -384,13 +450,26 @@ class Handle:
         torch = imported_torch()
         return "cpu" if torch is None else torch.device("cpu")
 
-    def parameters(self) -> Iterator[Any]:
-        """None: weights are frozen."""
-        return iter(())
+    def parameters(self, recurse: bool = True) -> Iterator[FrozenWeight]:
+        """The weights, without their numbers. Raises NotImplementedError where the model's files do not list them."""
+        return (weight for _, weight in self.named_parameters())
 
-    def named_parameters(self) -> Iterator[Any]:
-        """None: weights are frozen."""
-        return iter(())
+    def named_parameters(self, *_: Any, **__: Any) -> Iterator[tuple[str, FrozenWeight]]:
+        """The same with the names that the model's files give them."""
+        # Read now, so that what is missing is an error here and not in a loop.
+        shapes = shapes_of(self.core)
+        return ((name, FrozenWeight(name, shape)) for name, shape in shapes.items())
+
+    def num_parameters(self, only_trainable: bool = False) -> int:
+        """How many numbers the weights have. None of them trains."""
+        return 0 if only_trainable else self.core.info["parameters"]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy shares the weights, and a pickle holds how to load them: see causalcone.Model. All else is made anew,
+        # but for what was set on it.
+        made = ("core", "_matrix", "wte", "embed_tokens", "embed_in", "h", "layers")
+        state = {name: value for name, value in vars(self).items() if name not in made}
+        return type(self), (self.core, self.config.architectures[0]), state
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.core!r}>"
@@ -510,20 +589,39 @@ class Tokenizer:
         """The texts of several rows."""
         return [self.decode(row, skip_special_tokens) for row in rows]
 
+    def __getstate__(self) -> dict[str, Any]:
+        # The vocabulary is read again.
+        return {name: value for name, value in vars(self).items() if name not in ("_pieces", "_ids")}
+
+    @cached_property
+    def _pieces(self) -> dict[int, str]:
+        return pieces_of(self._model)
+
+    @cached_property
+    def _ids(self) -> dict[str, int]:
+        return {piece: number for number, piece in self._pieces.items()}
+
+    def get_vocab(self) -> dict[str, int]:
+        """The ids of the pieces of the vocabulary, as its file spells them."""
+        return dict(self._ids)
+
     def convert_ids_to_tokens(self, ids: Any) -> Any:
-        """The texts of tokens, with plain spaces."""
+        """The pieces of the vocabulary, as its file spells them: " The" is "ĠThe" or "▁The". None for an id that is
+        none."""
         if np.ndim(take(ids)) == 0:
-            return self._model.token(int(ids))
-        return [self._model.token(int(one)) for one in ids]
+            return self._pieces.get(int(ids))
+        return [self._pieces.get(int(one)) for one in ids]
 
     def convert_tokens_to_ids(self, tokens: Any) -> Any:
-        """The ids of texts that are one token each, with plain spaces."""
-        return (
-            self._model.token_id(tokens) if isinstance(tokens, str) else [self._model.token_id(one) for one in tokens]
-        )
+        """The ids of pieces of the vocabulary. What is no piece is a text with plain spaces, of one token; raises
+        InputError if it is none."""
+        if not isinstance(tokens, str):
+            return [self.convert_tokens_to_ids(one) for one in tokens]
+        number = self._ids.get(tokens)
+        return self._model.token_id(tokens) if number is None else number
 
     def tokenize(self, text: str) -> list[str]:
-        """The tokens of a text, with plain spaces."""
+        """The pieces of a text, as the vocabulary spells them."""
         return self.convert_ids_to_tokens(self.encode(text, add_special_tokens=False))
 
     def apply_chat_template(
@@ -567,20 +665,13 @@ def _tensors(rows: list[list[int]], kind: str) -> Any:
     return give(array) if kind == "pt" else array
 
 
-# Those in use: one that nobody holds any more is freed.
-_LOADED: weakref.WeakValueDictionary[tuple[str, str | None], Model] = weakref.WeakValueDictionary()
-
-
 def load(
     name: str, architecture: str, kind: type[Handle], *, weights: str | None = None, keep: int | None = None
 ) -> tuple[Config, Tokenizer | None, Handle]:
     """Config, tokenizer and model of an alias, a directory or a file of any family. A model that is loaded already is
     shared; `keep` is then its new bound."""
-    key = (str(name), weights)
-    model = _LOADED.get(key)
-    if model is None or model.closed:
-        model = _LOADED[key] = Model(str(name), weights=weights, keep=KEEP if keep is None else keep)
-    elif keep is not None and keep != model.keep:
+    model = Model.shared(str(name), weights=weights, keep=KEEP if keep is None else keep)
+    if keep is not None and keep != model.keep:
         model.keep = keep
     handle = kind(model, architecture)
     return handle.config, Tokenizer(model) if model.info["has_tokenizer"] else None, handle

@@ -248,8 +248,8 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
             if rows and is_tensor(rows[0]):
                 if len({one.shape for one in rows}) > 1:
                     raise NotImplementedError("gradients of padded batches: give examples of one length")
-                return imported_torch().stack(rows)  # type: ignore[union-attr]
-            return give(batch.padded(rows))
+                return batch.shaped(imported_torch().stack(rows))  # type: ignore[union-attr]
+            return give(batch.shaped(batch.padded(rows)))
 
         def logits(hidden: Any) -> Any:
             # Of edited logits, or with a gradient, the engine reads them; else they come from the last norm.
@@ -262,7 +262,8 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
     # What people do with the interventions.
 
     def get_trainable_parameters(self) -> list[Any]:
-        """The parameters of the trainable interventions, each once."""
+        """The parameters of the trainable interventions, each once. As in pyvene these include the few that stay as
+        they are: `requires_grad` is False, or no gradient flows to them."""
         return [one for _, one in self._named()]
 
     def named_parameters(self, *_: Any, **__: Any) -> Any:  # type: ignore[override]
@@ -282,7 +283,7 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
 
     def count_parameters(self, include_model: bool = False) -> int:
         """How many numbers train."""
-        return sum(int(np.prod(tuple(one.shape))) for one in self.get_trainable_parameters())
+        return sum(int(np.prod(tuple(one.shape))) for one in self.get_trainable_parameters() if one.requires_grad)
 
     def set_temperature(self, temp: Any) -> None:
         """Sets the temperature of those that have one."""

@@ -18,9 +18,19 @@ import numpy as np
 
 from .._errors import InputError
 from . import modules
-from .arrays import give, take
+from .arrays import give, sigmoid, sigmoid_boundary, take
 from .modules import Module
 from .swapping import _do_intervention_by_swap
+
+_MODES = {
+    "swap": "interchange",
+    "skip": "interchange",
+    "zero": "interchange",
+    "add": "add",
+    "subtract": "subtract",
+    "collect": "collect",
+}
+"""How an intervention of an op changes activations when Python computes it."""
 
 
 class Parameters(NamedTuple):
@@ -46,9 +56,6 @@ class Intervention(Module):
 
     op: ClassVar[str | None] = None
     """The engine's name for it."""
-
-    couples_units: ClassVar[bool] = True
-    """Whether several units are one long vector, unless keep_last_dim says otherwise."""
 
     trainable = False
     basis_agnostic = False
@@ -105,31 +112,35 @@ class Intervention(Module):
         return {}
 
     def forward(self, base: Any, source: Any = None, subspaces: Any = None, **options: Any) -> Any:
-        """New activations for `base`. Subclasses say how; of built-in ones those that need no basis can be called so,
-        others are computed by an IntervenableModel."""
-        modes = {
-            "swap": "interchange",
-            "add": "add",
-            "subtract": "subtract",
-            "zero": "interchange",
-            "collect": "collect",
-        }
-        if self.op not in modes:
+        """New activations for `base`, as pyvene computes them; `base` itself does not change."""
+        if self.op not in _MODES:
             raise NotImplementedError(f"{type(self).__name__} is computed in an IntervenableModel, not by itself")
+        source = 0 if self.op == "zero" else self._source(source)
+        return self._swapped(base, source, subspaces, _MODES[self.op])
+
+    def _source(self, source: Any) -> Any:
+        """What is put in: the constant if there is one."""
         own = getattr(self, "source_representation", None)
-        source = 0 * base if self.op == "zero" else source if own is None else own
+        if source is None and own is None and self.op != "collect":
+            raise InputError("there is no source to put in", "give a source, or set source_representation")
+        return source if own is None else own
+
+    def _swapped(self, base: Any, source: Any, subspaces: Any, mode: str = "interchange") -> Any:
         return _do_intervention_by_swap(
-            base, source, modes[self.op], self.interchange_dim, subspaces, self.subspace_partition
+            base, source, mode, self._chosen(), subspaces, self.subspace_partition, self.use_fast
         )
+
+    def _chosen(self) -> Any:
+        """The dimensions that change where no subspace is named: a list, how many of the first, or None for all."""
+        return self.interchange_dim
 
     def __str__(self) -> str:
         return f"{type(self).__name__}()"
 
 
 class LocalistRepresentationIntervention(Module):
-    """Marks interventions on each unit by itself."""
+    """Marks interventions on each unit by itself: one that Python computes gets (examples, units, d)."""
 
-    couples_units: ClassVar[bool] = False
     is_repr_distributed = False
 
 
@@ -137,6 +148,11 @@ class DistributedRepresentationIntervention(Module):
     """Marks interventions in a basis of their own."""
 
     is_repr_distributed = True
+
+
+def joins_units(intervention: Any) -> bool:
+    """Whether an intervention gets several units as one long vector."""
+    return not (intervention.keep_last_dim or isinstance(intervention, LocalistRepresentationIntervention))
 
 
 class TrainableIntervention(Intervention):
@@ -176,49 +192,42 @@ class VanillaIntervention(Intervention, LocalistRepresentationIntervention):
     """b ← v."""
 
     op = "swap"
-    couples_units = False
 
 
 class AdditionIntervention(BasisAgnosticIntervention, LocalistRepresentationIntervention):
     """b ← b + v."""
 
     op = "add"
-    couples_units = False
 
 
 class SubtractionIntervention(BasisAgnosticIntervention, LocalistRepresentationIntervention):
     """b ← b − v."""
 
     op = "subtract"
-    couples_units = False
 
 
 class ZeroIntervention(ConstantSourceIntervention, LocalistRepresentationIntervention):
     """b ← 0."""
 
     op = "zero"
-    couples_units = False
 
 
 class CollectIntervention(ConstantSourceIntervention):
     """Reads activations and leaves them as they are."""
 
     op = "collect"
-    couples_units = False
 
 
 class SkipIntervention(BasisAgnosticIntervention, LocalistRepresentationIntervention):
     """b ← the input of the module whose output it is, as the source run has it."""
 
     op = "skip"
-    couples_units = False
 
 
 class NoiseIntervention(ConstantSourceIntervention, LocalistRepresentationIntervention):
     """b ← b + level·ε, ε standard normal, drawn by `seed` and the unit's position alone."""
 
     op = "noise"
-    couples_units = False
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -243,6 +252,16 @@ class _Rotated(TrainableIntervention, DistributedRepresentationIntervention):
     def tensors(self) -> dict[str, Any]:
         return {"rotation": self.rotate_layer.weight}
 
+    def forward(self, base: Any, source: Any = None, subspaces: Any = None, **options: Any) -> Any:
+        """New activations for `base`."""
+        rotation = self.rotate_layer.weight
+        own, other = (modules.own(one) @ rotation for one in (base, self._source(source)))
+        return modules.as_type_of(base, self._coordinates(own, other, subspaces) @ rotation.T)
+
+    def _coordinates(self, own: Any, other: Any, subspaces: Any) -> Any:
+        """The new coordinates, of those that base and source have."""
+        return self._swapped(own, other, subspaces)
+
 
 class RotatedSpaceIntervention(_Rotated):
     """b ← (b·R with coordinates of v·R)·Rᵀ, R square."""
@@ -257,7 +276,17 @@ class LowRankRotatedSpaceIntervention(_Rotated):
 
     def exchanged(self, width: int | None) -> list[int] | None:
         """All directions, unless some are listed: a number of dimensions says nothing about them."""
+        return self._chosen()
+
+    def _chosen(self) -> list[int] | None:
         return self.interchange_dim if isinstance(self.interchange_dim, list) else None
+
+    def forward(self, base: Any, source: Any = None, subspaces: Any = None, **options: Any) -> Any:
+        """New activations for `base`."""
+        rotation, whole = self.rotate_layer.weight, modules.own(base)
+        own, other = whole @ rotation, modules.own(self._source(source)) @ rotation
+        change = self._coordinates(own, other, subspaces) - own
+        return modules.as_type_of(base, whole + change @ rotation.T)
 
     def _rank(self, options: dict[str, Any]) -> int:
         rank = options.get("low_rank_dimension")
@@ -283,7 +312,16 @@ class _Tempered:
             self.temperature.data = modules.torch.as_tensor(temp, dtype=modules.torch.float32)
 
 
-class BoundlessRotatedSpaceIntervention(_Tempered, _Rotated):
+class _Masked(_Tempered, TrainableIntervention):
+    """Mixes base and source by a mask, which says itself how much of what changes."""
+
+    def _mixed(self, mask: Any, own: Any, other: Any, subspaces: Any) -> Any:
+        if subspaces is not None:
+            raise InputError(f"{type(self).__name__} has no subspaces: its mask says how much of what changes")
+        return (1.0 - mask) * own + mask * other
+
+
+class BoundlessRotatedSpaceIntervention(_Masked, _Rotated):
     """b ← ((1 − m)·(b·R) + m·(v·R))·Rᵀ with a learned boundary of the mask m."""
 
     op = "boundless_swap"
@@ -292,6 +330,8 @@ class BoundlessRotatedSpaceIntervention(_Tempered, _Rotated):
         super().__init__(**options)
         self.intervention_boundaries = modules.parameter([0.5])
         self.temperature = modules.parameter(50.0)
+        # The numbers of the dimensions. pyvene lists them among the parameters.
+        self.intervention_population = modules.parameter(np.arange(_width(self)), requires_grad=False)
 
     def get_boundary_parameters(self) -> Any:
         """The boundary, as a part of the width."""
@@ -301,12 +341,17 @@ class BoundlessRotatedSpaceIntervention(_Tempered, _Rotated):
         """Sets the boundary."""
         self.intervention_boundaries = modules.parameter([intervention_boundaries])
 
+    def _coordinates(self, own: Any, other: Any, subspaces: Any) -> Any:
+        end = self.intervention_boundaries.clip(1e-3, 1) * _width(self)
+        mask = sigmoid_boundary(self.intervention_population, 0.0, end, self.temperature)
+        return self._mixed(mask, own, other, subspaces)
+
     def tensors(self) -> dict[str, Any]:
         boundary = self.intervention_boundaries.reshape(())
         return super().tensors() | {"boundary": boundary, "temperature": self.temperature}
 
 
-class SigmoidMaskRotatedSpaceIntervention(_Tempered, _Rotated):
+class SigmoidMaskRotatedSpaceIntervention(_Masked, _Rotated):
     """b ← ((1 − m)·(b·R) + m·(v·R))·Rᵀ, m = σ(masks/temperature)."""
 
     op = "sigmoid_mask_rotated"
@@ -316,23 +361,33 @@ class SigmoidMaskRotatedSpaceIntervention(_Tempered, _Rotated):
         self.masks = modules.parameter([100.0] * _width(self))
         self.temperature = modules.parameter(50.0)
 
+    def _coordinates(self, own: Any, other: Any, subspaces: Any) -> Any:
+        return self._mixed(sigmoid(self.masks / self.temperature), own, other, subspaces)
+
     def tensors(self) -> dict[str, Any]:
         return super().tensors() | {"mask": self.masks, "temperature": self.temperature}
 
 
-class SigmoidMaskIntervention(_Tempered, TrainableIntervention, LocalistRepresentationIntervention):
-    """b ← (1 − m)·b + m·v, m = σ(mask/temperature)."""
+class SigmoidMaskIntervention(_Masked, LocalistRepresentationIntervention):
+    """b ← (1 − m)·b + m·v, m = σ(mask/temperature). No gradient flows to the temperature, which therefore does not
+    train, as in pyvene."""
 
     op = "sigmoid_mask"
-    couples_units = False
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.mask = modules.parameter([0.0] * _width(self))
         self.temperature = modules.parameter(0.01)
 
+    def forward(self, base: Any, source: Any = None, subspaces: Any = None, **options: Any) -> Any:
+        """New activations for `base`."""
+        mask = sigmoid(self.mask / self.temperature.detach())
+        # Integers become floats, which stay as precise as they are.
+        own = 1.0 * modules.array(base)
+        return modules.as_type_of(own, self._mixed(mask, own, modules.array(self._source(source)), subspaces))
+
     def tensors(self) -> dict[str, Any]:
-        return {"mask": self.mask, "temperature": self.temperature}
+        return {"mask": self.mask, "temperature": self.temperature.detach()}
 
 
 class PCARotatedSpaceIntervention(BasisAgnosticIntervention, DistributedRepresentationIntervention):
@@ -349,11 +404,31 @@ class PCARotatedSpaceIntervention(BasisAgnosticIntervention, DistributedRepresen
         self.pca_mean = modules.parameter(options["pca_mean"], requires_grad=False)
         self.pca_std = modules.parameter(options["pca_std"], requires_grad=False)
 
+    def forward(self, base: Any, source: Any = None, subspaces: Any = None, **options: Any) -> Any:
+        """New activations for `base`."""
+        scaled = [(modules.own(one) - self.pca_mean) / self.pca_std for one in (base, self._source(source))]
+        own, other = (one @ self.pca_components.T for one in scaled)
+        back = self._swapped(own, other, subspaces) @ self.pca_components * self.pca_std + self.pca_mean
+        return modules.as_type_of(own, back)
+
     def tensors(self) -> dict[str, Any]:
         return {"components": self.pca_components, "mean": self.pca_mean, "std": self.pca_std}
 
 
-class AutoencoderIntervention(TrainableIntervention):
+class _Autoencoder(TrainableIntervention):
+    """Interchange of latents, which `_encoded` computes."""
+
+    def _encoded(self, x: Any) -> Any:
+        raise NotImplementedError
+
+    def forward(self, base: Any, source: Any = None, subspaces: Any = None, **options: Any) -> Any:
+        """New activations for `base`."""
+        tensors = self.tensors()
+        latents = self._swapped(self._encoded(base), self._encoded(self._source(source)), subspaces)
+        return modules.as_type_of(base, latents @ tensors["W_dec"] + tensors["b_dec"])
+
+
+class AutoencoderIntervention(_Autoencoder):
     """Interchange of an autoencoder's latents."""
 
     op = "autoencoder_swap"
@@ -383,8 +458,13 @@ class AutoencoderIntervention(TrainableIntervention):
     def settings(self) -> dict[str, Any]:
         return {"centre": True}
 
+    def _encoded(self, x: Any) -> Any:
+        tensors = self.tensors()
+        latents = (modules.own(x) - tensors["b_dec"]) @ tensors["W_enc"] + tensors["b_enc"]
+        return latents * (latents > 0)
 
-class JumpReLUAutoencoderIntervention(TrainableIntervention):
+
+class JumpReLUAutoencoderIntervention(_Autoencoder):
     """Interchange of a JumpReLU autoencoder's `low_rank_dimension` latents."""
 
     op = "jumprelu_autoencoder"
@@ -407,11 +487,16 @@ class JumpReLUAutoencoderIntervention(TrainableIntervention):
         return super().exchanged(self.latents)
 
     def tensors(self) -> dict[str, Any]:
-        names = ("W_enc", "W_dec", "threshold", "b_enc", "b_dec")
-        return {name: getattr(self, name) for name in names}
+        names = ("W_enc", "W_dec", "b_enc", "b_dec")
+        # No gradient flows to a threshold: latents jump there.
+        return {name: getattr(self, name) for name in names} | {"threshold": self.threshold.detach()}
 
     def settings(self) -> dict[str, Any]:
         return {"centre": False}
+
+    def _encoded(self, x: Any) -> Any:
+        latents = modules.own(x) @ self.W_enc + self.b_enc
+        return latents * (latents > 0) * (latents > self.threshold)
 
 
 class LambdaIntervention(Module):
@@ -420,7 +505,6 @@ class LambdaIntervention(Module):
     is_source_constant = False
     trainable = False
     keep_last_dim = True
-    couples_units = False
     subspace_partition = None
     interchange_dim = None
     source_representation = None

@@ -74,18 +74,40 @@ class _Module:
 class Parameter(Array):
     """Numbers that belong to an intervention, where there is no torch."""
 
+    requires_grad = True
+
+
+class Frozen(Parameter):
+    """A parameter that does not train."""
+
+    requires_grad = False
+
 
 def parameter(numbers: Any, requires_grad: bool = True) -> Any:
-    """A parameter with these numbers."""
-    array = np.array(take(numbers), dtype=np.float32)
+    """A parameter with these numbers, as float32, or as they are where they are integers and constant."""
+    array = np.array(take(numbers))
+    if requires_grad or array.dtype.kind != "i":
+        array = array.astype(np.float32)
     if torch is not None:
         return torch.nn.Parameter(torch.from_numpy(array), requires_grad=requires_grad)
-    return array.view(Parameter)
+    return array.view(Parameter if requires_grad else Frozen)
 
 
-def constant(numbers: Any) -> Any:
-    """Numbers that are no parameter."""
-    return give(np.array(take(numbers), dtype=np.float32))
+def array(x: Any) -> Any:
+    """What a caller gives, as an array of the kind that parameters are."""
+    return take(x) if torch is None else torch.as_tensor(x)
+
+
+def own(x: Any) -> Any:
+    """What a caller gives, as an array that computes with parameters: of their kind, in float32."""
+    return array(x).astype(np.float32) if torch is None else array(x).to(torch.float32)
+
+
+def as_type_of(example: Any, x: Any) -> Any:
+    """Numbers as callers get them, of the type that the numbers of `example` have."""
+    if torch is not None:
+        return x.to(array(example).dtype)
+    return give(np.asarray(x).astype(take(example).dtype))
 
 
 class _PlainRotation(_Module):
@@ -116,7 +138,18 @@ def rotation(width: int, rank: int) -> Any:
         def forward(self, x: Any) -> Any:
             return x.to(self.weight.dtype) @ self.weight
 
+        def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+            # torch does not pickle parametrised modules.
+            trains = all(one.requires_grad for one in self.parameters())
+            return _unpickled_rotation, (width, rank, self.state_dict(), trains)
+
     return torch.nn.utils.parametrizations.orthogonal(RotateLayer())
+
+
+def _unpickled_rotation(width: int, rank: int, state: dict[str, Any], trains: bool) -> Any:
+    made = rotation(width, rank)
+    made.load_state_dict(state)
+    return made.requires_grad_(trains)
 
 
 def autoencoder(width: int, latents: int) -> Any:

@@ -157,6 +157,8 @@ def grown(program: Program, batch: Batch, runs: list[str], options: dict[str, An
     for name, value in options.items():
         if name not in known and value is not None and (name not in harmless or harmless[name] != value):
             raise NotImplementedError(f"generate: {name}={value!r}; there are {', '.join(sorted(known))}")
+    if len(batch.shape) > 2:
+        raise InputError(f"generate: input_ids have shape {batch.shape}, expected (examples, positions)")
     count = options.get("max_new_tokens")
     if count is None:
         most = options.get("max_length")

@@ -106,14 +106,12 @@ def _write(folder: Path, key: str, state: dict[str, Any], intervention: Interven
     if not state:
         return
     if torch is None:
-        arrays = {name: as_float32(np.asarray(tensor), name) for name, tensor in state.items()}
+        arrays = {name: as_float32(np.asarray(one), name) for name, one in state.items() if name not in _NOTES}
         _native.write_tensors(folder / f"intkey_{key}.safetensors", arrays)
         return
     for name, width in (("embed_dim", intervention.embed_dim), ("interchange_dim", intervention.interchange_dim)):
         if width is not None:
             state[name] = torch.tensor(width)
-    if isinstance(intervention, interventions.BoundlessRotatedSpaceIntervention):
-        state["intervention_population"] = torch.arange(0, intervention.embed_dim)
     part = folder / f"intkey_{key}.bin.part"
     torch.save(state, part)
     part.replace(folder / f"intkey_{key}.bin")
@@ -164,7 +162,7 @@ def load(folder: Path, handle: Handle) -> IntervenableModel:
 
 
 def _restore(intervention: Any, state: dict[str, np.ndarray], key: str) -> None:
-    own = dict(intervention.named_parameters())
+    own = {name: one for name, one in intervention.named_parameters() if name not in _NOTES}
     lacking = [name for name in own if name not in state]
     unknown = [name for name in state if name not in own and not name.endswith(".base")]
     if lacking or unknown:

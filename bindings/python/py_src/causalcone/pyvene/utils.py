@@ -18,6 +18,7 @@ import numpy as np
 from .._arrays import imported_torch, is_tensor
 from .._errors import InputError
 from .arrays import give, take
+from .arrays import sigmoid_boundary as sigmoid_boundary
 from .handles import Handle, Tokenizer
 from .swapping import _do_intervention_by_swap as _do_intervention_by_swap
 
@@ -108,13 +109,6 @@ def GET_LOC(LOC: tuple[int, int], unit: str = "h.pos", batch_size: int = 1) -> l
     return [[[[LOC[0]]] * batch_size, [[LOC[1]]] * batch_size]]
 
 
-def sigmoid_boundary(_input: Any, boundary_x: Any, boundary_y: Any, temperature: Any) -> Any:
-    """σ((x − left)/t)·σ((right − x)/t)."""
-    torch: Any = imported_torch()
-    sigmoid = torch.sigmoid if is_tensor(_input) else _sigmoid
-    return sigmoid((_input - boundary_x) / temperature) * sigmoid((boundary_y - _input) / temperature)
-
-
 def random_permutation_matrix(n: int) -> Any:
     """A permutation of n things as a matrix."""
     return give(np.eye(n, dtype=np.float32)[np.random.permutation(n)])
@@ -125,7 +119,3 @@ def closeness_to_permutation_loss(rotation: Any) -> Any:
     rows = abs(rotation.sum(1) - 1.0).mean()
     columns = abs(rotation.sum(0) - 1.0).mean()
     return 0.5 * (rows + columns) + (rotation * (1 - rotation)).mean()
-
-
-def _sigmoid(x: Any) -> Any:
-    return 1.0 / (1.0 + np.exp(-np.asarray(x, dtype=np.float64)))
