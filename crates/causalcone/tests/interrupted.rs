@@ -55,7 +55,7 @@ fn place() -> Place {
     };
     let train = "positions = [-2, -1]\nop = 'low_rank_swap'\nparameters = { random = 0, rank = 2 }\n\
         value = { run = 'source' }\n[sweep]\npositions = 'each'\n\
-        [train]\nbatch = 4\nlearning_rate = 1e-2\nheld_out = 0.3\nseed = 1\nsteps = 6\ncheckpoint = 2\n";
+        [train]\nbatch = 4\nlearning_rate = 1e-2\nheld_out = 0.3\nseed = 1\nsteps = 4\ncheckpoint = 2\n";
     of_examples("train.toml", &format!("{EDIT}{train}"));
     of_examples("collect.toml", &format!("{EDIT}op = 'collect'\n"));
     let generate = "op = 'scale'\nscale = 1.5\n[generate]\nmax_tokens = 3\nsamples = 8\ntemperature = 0.9\neos = false\n";
@@ -151,25 +151,24 @@ fn unfinished(place: &Place, found: &BTreeMap<String, Vec<u8>>) -> Vec<String> {
 }
 
 /// Runs every job, cut short at each call by what `faults` gives for its number.
-fn cut_short(faults: impl Fn(usize) -> Vec<&'static str>) {
-    let place = place();
-    for job in jobs() {
-        let shown = job.args.join(" ");
-        let out = job.run(&place, "whole", &[], None);
-        assert!(out.status.success(), "{shown}: {}", String::from_utf8_lossy(&out.stderr));
-        let whole = job.found(&place, "whole");
-        let mut counts = BTreeMap::new();
-        'calls: for number in 1.. {
-            for fault in faults(number) {
-                if !one(&place, &job, &whole, number, fault) {
-                    break 'calls;
-                }
-                *counts.entry(fault).or_insert(0) += 1;
-            }
+fn cut_short(faults: impl Fn(usize) -> Vec<&'static str> + Sync) {
+    std::thread::scope(|scope| {
+        for job in jobs() {
+            let faults = &faults;
+            scope.spawn(move || {
+                let place = place();
+                let shown = job.args.join(" ");
+                let out = job.run(&place, "whole", &[], None);
+                assert!(out.status.success(), "{shown}: {}", String::from_utf8_lossy(&out.stderr));
+                let whole = job.found(&place, "whole");
+                let numbered =
+                    (1..).flat_map(|number| faults(number).into_iter().map(move |fault| (number, fault)));
+                let calls =
+                    numbered.take_while(|(number, fault)| one(&place, &job, &whole, *number, fault)).count();
+                println!("{shown}: cut short {calls} times");
+            });
         }
-        println!("{shown}: {counts:?}");
-        remove(&place.path(&job.out("whole")));
-    }
+    });
 }
 
 /// Cuts a job short once; false if it makes fewer calls.
@@ -223,17 +222,27 @@ fn one(place: &Place, job: &Job, whole: &BTreeMap<String, Vec<u8>>, number: usiz
             assert!(lasting(file, bytes) == lasting(file, expected), "{file} differs: {shown}");
         }
     }
+    if out.status.success() && !log.contains(" remove ") {
+        same(&found, whole, &shown);
+        remove(&place.path(&job.out(&name)));
+        return true;
+    }
     let again = job.run(place, &name, &[job.again], None);
     let said = String::from_utf8_lossy(&again.stderr);
     assert!(again.status.success(), "{} again after {shown}: {said}", job.again);
     let found = job.found(place, &name);
-    assert_eq!(found.keys().collect::<Vec<_>>(), whole.keys().collect::<Vec<_>>(), "after {shown}");
-    for (file, bytes) in &found {
-        assert!(lasting(file, bytes) == lasting(file, &whole[file]), "{file} differs after {shown}");
-    }
+    same(&found, whole, &format!("after {shown}"));
     assert_eq!(unfinished(place, &found), Vec::<String>::new(), "after {shown}");
     remove(&place.path(&job.out(&name)));
     true
+}
+
+/// Whether all results are there, and are those of a run that was not cut short.
+fn same(found: &BTreeMap<String, Vec<u8>>, whole: &BTreeMap<String, Vec<u8>>, shown: &str) {
+    assert_eq!(found.keys().collect::<Vec<_>>(), whole.keys().collect::<Vec<_>>(), "{shown}");
+    for (file, bytes) in found {
+        assert!(lasting(file, bytes) == lasting(file, &whole[file]), "{file} differs {shown}");
+    }
 }
 
 const FAULTS: [&str; 8] = ["ENOSPC", "KILL", "EIO", "TERM", "EINTR", "INT", "SHORT", "HUP"];
@@ -254,37 +263,55 @@ fn work_cut_short_at_any_call_in_any_way_is_taken_up() {
 /// A signal at any moment ends with a message, or with the work done.
 #[test]
 fn no_signal_is_silent() {
-    let place = place();
-    // Until main runs, the system itself ends a process on a signal.
-    let at_start = Duration::from_millis(15);
-    for job in jobs() {
-        let shown = job.args.join(" ");
-        let started = std::time::Instant::now();
-        assert!(job.run(&place, "whole", &[], None).status.success());
-        let whole = job.found(&place, "whole");
-        let longest = started.elapsed();
-        for (number, (name, code)) in
-            [("TERM", 143), ("INT", 130), ("HUP", 129)].iter().cycle().take(12).enumerate()
-        {
-            let out = job.out("cut");
-            let args = [&job.args[..], &["--out", &out]].concat();
-            let child = place.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-            std::thread::sleep(at_start + longest * number as u32 / 12);
-            signal(&child, name);
-            let done = child.wait_with_output().unwrap();
-            let said = String::from_utf8_lossy(&done.stderr);
-            let shown = format!("{shown} on SIG{name}: {:?}: {said}", done.status);
-            assert!(done.status.success() || done.status.code() == Some(*code), "{shown}");
-            assert!(done.status.success() || said.contains(&format!("interrupted by SIG{name}")), "{shown}");
-            assert_eq!(unfinished(&place, &job.found(&place, "cut")), Vec::<String>::new(), "{shown}");
-            let again = job.run(&place, "cut", &[job.again], None);
-            assert!(again.status.success(), "after {shown}: {}", String::from_utf8_lossy(&again.stderr));
-            let found = job.found(&place, "cut");
-            for (file, bytes) in &whole {
-                assert!(lasting(file, bytes) == lasting(file, &found[file]), "{file} differs after {shown}");
-            }
-            remove(&place.path(&out));
+    std::thread::scope(|scope| {
+        for job in jobs() {
+            scope.spawn(move || signalled(&job));
         }
-        remove(&place.path(&job.out("whole")));
+    });
+}
+
+/// Waits until a process handles signals: until then the system itself ends it on one.
+fn wait_until_it_listens(child: &std::process::Child) {
+    let listens = |mask: &str| u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask >> 14 & 1 == 1);
+    loop {
+        let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap_or_default();
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        // Without /proc, or once the process has ended, there is nothing to wait for.
+        if mask.is_none_or(listens) || status.contains("State:\tZ") {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn signalled(job: &Job) {
+    let place = place();
+    let shown = job.args.join(" ");
+    let started = std::time::Instant::now();
+    assert!(job.run(&place, "whole", &[], None).status.success());
+    let whole = job.found(&place, "whole");
+    let longest = started.elapsed();
+    for (number, (name, code)) in
+        [("TERM", 143), ("INT", 130), ("HUP", 129)].iter().cycle().take(6).enumerate()
+    {
+        let out = job.out("cut");
+        let args = [&job.args[..], &["--out", &out]].concat();
+        let child = place.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        wait_until_it_listens(&child);
+        std::thread::sleep(longest * number as u32 / 6);
+        signal(&child, name);
+        let done = child.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&done.stderr);
+        let shown = format!("{shown} on SIG{name}: {:?}: {said}", done.status);
+        assert!(done.status.success() || done.status.code() == Some(*code), "{shown}");
+        assert!(done.status.success() || said.contains(&format!("interrupted by SIG{name}")), "{shown}");
+        assert_eq!(unfinished(&place, &job.found(&place, "cut")), Vec::<String>::new(), "{shown}");
+        let again = job.run(&place, "cut", &[job.again], None);
+        assert!(again.status.success(), "after {shown}: {}", String::from_utf8_lossy(&again.stderr));
+        let found = job.found(&place, "cut");
+        for (file, bytes) in &whole {
+            assert!(lasting(file, bytes) == lasting(file, &found[file]), "{file} differs after {shown}");
+        }
+        remove(&place.path(&out));
     }
 }

@@ -99,7 +99,7 @@ mod demand {
         let sent = |signal: Signal| {
             kill_process(getpid(), signal)?;
             // The thread that handles signals needs a moment to end the process.
-            std::thread::sleep(std::time::Duration::from_millis(300));
+            std::thread::sleep(std::time::Duration::from_millis(150));
             Ok(Effect::None)
         };
         match what {
