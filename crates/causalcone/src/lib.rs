@@ -45,7 +45,7 @@ pub use causalcone_engine::{
 pub use causalcone_model::{
     Config, Defaulted, Error as ModelError, Footprint, Indices, KeyPolicy, KeyReport, Layout, LoadOptions,
     Model, Positions, Precision, Progress, Report, Site, Target, Tokenizer, Unit, Which, chat, check,
-    decoder, memory, silent, store,
+    decoder, memory, silent, store, threads,
 };
 pub use causalcone_report as report;
 pub use figure::heat_map;

@@ -20,6 +20,7 @@ mod saved;
 mod sweep;
 mod terminal;
 mod texts;
+mod threads;
 mod tour;
 mod train;
 
@@ -472,6 +473,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let keys = KeyPolicy { ignore_keys: cli.common.ignore_key, strict: cli.common.strict };
     let mut terminal = Terminal::new(cli.common.json, keys);
+    threads::start(&terminal);
     terminal.listen_for_interrupts();
     let done = check_device(&cli.common.device).and_then(|()| dispatch(cli.command, &mut terminal));
     match done.and_then(|()| terminal.finish()) {
