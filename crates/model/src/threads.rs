@@ -40,7 +40,9 @@ pub fn start() -> Threads {
         // An error means that the program has built a pool of its own.
         let _ = match threads.made {
             0 => builder.num_threads(1).use_current_thread().build_global(),
-            made => builder.num_threads(made).spawn_handler(|worker| hand(&mut waiting, worker)).build_global(),
+            made => {
+                builder.num_threads(made).spawn_handler(|worker| hand(&mut waiting, worker)).build_global()
+            }
         };
         threads
     })

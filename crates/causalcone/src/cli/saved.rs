@@ -29,7 +29,7 @@ pub(super) fn save(args: &SaveArgs, terminal: &mut Terminal) -> Result<(), Failu
         );
     }
     let loaded = Loaded::new(&args.file, terminal)?;
-    let (experiment, left_out) = loaded.single(terminal)?;
+    let (experiment, left_out) = loaded.single(&Cone::default(), terminal)?;
     if args.out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
         let vector = ControlVector::of(&experiment)?;
         vector.write(&args.out)?;
