@@ -80,6 +80,42 @@ fn parameters_are_drawn_only_once_they_are_known_to_fit() {
     }
 }
 
+/// Where the weights fit in no memory, nothing can be computed: what is explained is known without.
+#[test]
+fn explain_fits_and_draws_nothing() {
+    let place = Place::new();
+    let lines = "{\"base\": [1, 2, 3], \"other\": [3, 2, 1]}\n{\"base\": [4, 5], \"other\": [5, 4]}\n";
+    std::fs::write(place.path("pairs.jsonl"), lines).unwrap();
+    let edit = "[runs.base]\nids = [1, 2, 3]\n[read]\ntokens = [1]\n[sweep]\nlayers = 'each'\n[[edit]]\n\
+        site = 'block_output'\n";
+    let cases = [
+        "layers = 'all'\nop = 'add'\nvalue = { mean = 'base', minus = 'other', examples = 'pairs.jsonl' }\n",
+        "layers = 'all'\nop = 'project_out'\nvalue = { pca = 'base', examples = 'pairs.jsonl' }\n",
+        "layers = 'all'\nop = 'add'\nvalue = { pca = 'base', minus = 'other', examples = 'pairs.jsonl', norm = 2.0 }\n",
+        "layers = 0\nop = 'pca_swap'\nvalue = { values = 0.5 }\n\
+            parameters = { pca = 'base', examples = 'pairs.jsonl', rank = 2 }\n",
+        "layers = 0\nop = 'noreft'\nparameters = { random = 0, rank = 2 }\n",
+    ];
+    for case in cases {
+        let file = tied(&place, "e.toml", &format!("{edit}{case}"));
+        let plain = place.json(&["explain", &file]);
+        let mut command = place.command(&["explain", &file, "--json"]);
+        let out = command.env("CAUSALCONE_FREE_MEMORY", "1000").output().unwrap();
+        assert!(out.status.success(), "{case}: {}", String::from_utf8_lossy(&out.stderr));
+        let found: serde_json::Value = serde_json::from_slice(&out.stdout).unwrap();
+        for key in ["cells", "rows_computed", "rows_naive", "flops", "sites"] {
+            assert_eq!(found[key], plain[key], "{case}: {key}");
+        }
+        // It is the plan of what is then run.
+        place.json(&["sweep", &file, "--out", "out", "--force"]);
+        let record = std::fs::read(place.path("out/experiment.json")).unwrap();
+        let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
+        assert_eq!(record["plan"]["rows_computed"], found["rows_computed"], "{case}");
+    }
+    let file = tied(&place, "e.toml", &format!("{edit}{}", cases[3].replace("rank = 2", "rank = 6")));
+    assert!(place.refused(&["explain", &file]).contains("6 components cannot be fitted to 5 rows"));
+}
+
 #[test]
 fn a_sweep_of_millions_of_cells_is_explained_in_seconds() {
     let place = Place::new();
