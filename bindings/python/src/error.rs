@@ -1,5 +1,6 @@
 //! Errors as Python exceptions: the messages and hints of the command, in few named types.
 
+use causalcone_model::{LONGEST_MESSAGE, shortened};
 use pyo3::prelude::*;
 
 /// What goes wrong in here.
@@ -73,6 +74,8 @@ impl From<Failure> for PyErr {
             Failure::Library { message, hint, is_bad_input: true } => ("InputError", message, hint),
             Failure::Library { message, hint, is_bad_input: false } => ("RunError", message, hint),
         };
+        let short = |text: &str| shortened(text, LONGEST_MESSAGE).into_owned();
+        let (message, hint) = (short(&message), hint.as_deref().map(short));
         let made = Python::attach(|py| -> PyResult<PyErr> {
             let class = py.import("causalcone._errors")?.getattr(class)?;
             Ok(PyErr::from_value(class.call1((message, hint))?))

@@ -15,7 +15,7 @@ use causalcone::plan::Place;
 use causalcone::train::{Fit, Score, Training};
 use causalcone::{
     Collection, Cone, Executor, Experiment, ExperimentFile, Explanation, LoadOptions, Memo, Precision,
-    PreparedSweep, Progress, Reference, Saved, Unit,
+    PreparedSweep, Progress, Reference, Report, Saved, Unit,
 };
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -72,7 +72,14 @@ impl Written {
         &mut self,
         model: &'m causalcone::Model,
         examples: Option<&[String]>,
+        report: Report<'_>,
     ) -> Result<Experiment<'m>> {
+        self.add(examples)?;
+        Ok(self.file.experiment_within(model, Cone::default().memory, report)?)
+    }
+
+    /// Adds the data set.
+    fn add(&mut self, examples: Option<&[String]>) -> Result<()> {
         if let Some(examples) = examples {
             let read = |(number, text): (usize, &String)| {
                 Example::from_json(text).map_err(|error| {
@@ -82,7 +89,7 @@ impl Written {
             };
             self.file.given.examples = Some(examples.iter().enumerate().map(read).collect::<Result<_>>()?);
         }
-        Ok(self.file.experiment(model)?)
+        Ok(())
     }
 }
 
@@ -244,8 +251,8 @@ impl Model {
         let loaded = self.get()?;
         let mut written = loaded.read(document, arrays, functions, (None, &[]))?;
         let watch = written.watch.clone();
-        let found = watched(py, &watch, |_| {
-            let experiment = written.experiment(&loaded.model, None)?;
+        let found = watched(py, &watch, |report| {
+            let experiment = written.experiment(&loaded.model, None, report)?;
             // A function may itself run something on this model.
             Ok(if written.has_functions {
                 Memo::new(0).collect(&experiment)?
@@ -267,8 +274,8 @@ impl Model {
         let loaded = self.get()?;
         let mut written = loaded.read(document, arrays, None, (None, &wanted))?;
         let watch = written.watch.clone();
-        let found = watched(py, &watch, |_| {
-            let experiment = written.experiment(&loaded.model, None)?;
+        let found = watched(py, &watch, |report| {
+            let experiment = written.experiment(&loaded.model, None, report)?;
             Ok(loaded.memo.lock().unwrap_or_else(PoisonError::into_inner).trace(&experiment)?)
         })?;
         Ok(Trace::new(found, written.gift))
@@ -289,8 +296,8 @@ impl Model {
         let mut written = loaded.read(document, arrays, functions, (None, &[]))?;
         let watch = written.watch.clone();
         let names: Vec<String> = written.file.runs.keys().cloned().collect();
-        let (ids, originals, counterfactuals, collected, answers) = watched(py, &watch, |_| {
-            let experiment = written.experiment(&loaded.model, None)?;
+        let (ids, originals, counterfactuals, collected, answers) = watched(py, &watch, |report| {
+            let experiment = written.experiment(&loaded.model, None, report)?;
             let cone = Cone::default();
             let executor: &dyn Executor = if reference { &Reference } else { &cone };
             let outcome = experiment.execute_with(executor)?;
@@ -340,7 +347,7 @@ impl Model {
         let mut written = loaded.read(document, arrays, functions, (listener, &[]))?;
         let watch = written.watch.clone();
         let (result, verification) = watched(py, &watch, |report| {
-            let experiment = written.experiment(&loaded.model, examples.as_deref())?;
+            let experiment = written.experiment(&loaded.model, examples.as_deref(), report)?;
             let prepared = PreparedSweep::new(&experiment)?;
             let executor = memory.map_or_else(Cone::default, |memory| Cone { memory: Some(memory) });
             let result = prepared.resume(&executor, std::collections::BTreeMap::new(), report, |_| Ok(()))?;
@@ -367,8 +374,9 @@ impl Model {
         let mut written = loaded.read(document, arrays, functions, (None, &[]))?;
         let watch = written.watch.clone();
         watched(py, &watch, |_| {
-            let experiment = written.experiment(&loaded.model, examples.as_deref())?;
-            Ok(json!(Explanation::new(&experiment, &Cone::default())?).to_string())
+            written.add(examples.as_deref())?;
+            let outline = written.file.outline(&loaded.model)?;
+            Ok(json!(Explanation::of_outline(&outline, &Cone::default())?).to_string())
         })
     }
 
@@ -388,10 +396,11 @@ impl Model {
         let watch = written.watch.clone();
         watched(py, &watch, |report| {
             let options: Generation = written.file.generate.clone().unwrap_or_default();
-            let experiment = written.experiment(&loaded.model, examples.as_deref())?;
+            let experiment = written.experiment(&loaded.model, examples.as_deref(), report)?;
             let count = experiment.example_count().unwrap_or(1) as u64;
             let most = options.max_tokens.min(loaded.model.config().context) as u64;
-            let (mut done, total) = (0, 2 * count * options.samples as u64 * most);
+            let total = most.saturating_mul(options.samples as u64).saturating_mul(2 * count);
+            let mut done = 0;
             let texts = experiment.generate_with(&options, &mut |_| {
                 done += 1;
                 report(Progress { what: "generating", done, total, unit: Unit::Tokens })
@@ -418,13 +427,11 @@ impl Model {
         let mut written = loaded.read(document, arrays, functions, (listener, &[]))?;
         let watch = written.watch.clone();
         watched(py, &watch, |report| {
-            let experiment = written.experiment(&loaded.model, examples.as_deref())?;
+            let experiment = written.experiment(&loaded.model, examples.as_deref(), report)?;
             let collection = Collection::new(&experiment, chunk)?;
-            let total = collection.len() as u64;
-            let mut done = 0;
-            for index in 0..collection.chunks().len() {
-                let gathered = collection.gather(index, &Cone::default())?;
-                done += gathered.len() as u64;
+            for (index, chunk) in collection.chunks().iter().enumerate() {
+                let gathered = collection.gather_with(index, &Cone::default(), "collecting", report)?;
+                let (done, total) = (chunk.end as u64, collection.len() as u64);
                 let flow = watch.call(|py| {
                     let mut all = Vec::new();
                     for one in &gathered {
@@ -457,7 +464,7 @@ impl Model {
         let mut written = loaded.read(document, arrays, None, (listener, &[]))?;
         let watch = written.watch.clone();
         watched(py, &watch, |report| {
-            let mut experiment = written.experiment(&loaded.model, examples.as_deref())?;
+            let mut experiment = written.experiment(&loaded.model, examples.as_deref(), report)?;
             let (options, held_out, refused) = written.file.training(&experiment)?;
             if let Some(refused) = refused.first() {
                 return Err(Failure::input(format!("held out: {refused}"), refused.hint.as_deref()));
@@ -515,8 +522,8 @@ impl Model {
         let loaded = self.get()?;
         let mut written = loaded.read(document, arrays, None, (None, &[]))?;
         let watch = written.watch.clone();
-        watched(py, &watch, |_| {
-            let experiment = written.experiment(&loaded.model, None)?;
+        watched(py, &watch, |report| {
+            let experiment = written.experiment(&loaded.model, None, report)?;
             Ok(Saved::of(&experiment, how, &Cone::default())?.write(&folder, true)?)
         })
     }

@@ -36,7 +36,7 @@ impl Table {
     }
 
     fn __len__(&self) -> usize {
-        self.0.rows().len()
+        self.0.len()
     }
 
     /// The cells of a column, None where one is empty.
@@ -46,7 +46,7 @@ impl Table {
             return Err(Failure::input(message, None).into());
         };
         let cells: Vec<Py<PyAny>> =
-            self.0.rows().iter().map(|row| object(py, &row[index])).collect::<PyResult<_>>()?;
+            self.0.column(index).map(|cell| object(py, cell)).collect::<PyResult<_>>()?;
         PyList::new(py, cells)
     }
 
@@ -87,25 +87,25 @@ impl Table {
     fn batch(&self) -> std::result::Result<RecordBatch, ArrowError> {
         let (mut fields, mut arrays): (Vec<Field>, Vec<ArrayRef>) = (Vec::new(), Vec::new());
         for (index, column) in self.0.columns().iter().enumerate() {
-            let cells = self.0.rows().iter().map(|row| &row[index]);
+            let cells = self.0.column(index);
             let (kind, array): (DataType, ArrayRef) = match column.kind {
                 Kind::Text => {
                     let texts = cells.map(|cell| match cell {
-                        Cell::Text(text) => Some(text.as_str()),
+                        Cell::Text(text) => Some(text),
                         _ => None,
                     });
                     (DataType::Utf8, Arc::new(texts.collect::<StringArray>()))
                 }
                 Kind::Integer => {
                     let integers = cells.map(|cell| match cell {
-                        Cell::Integer(integer) => Some(*integer),
+                        Cell::Integer(integer) => Some(integer),
                         _ => None,
                     });
                     (DataType::Int64, Arc::new(integers.collect::<Int64Array>()))
                 }
                 Kind::Number => {
                     let numbers = cells.map(|cell| match cell {
-                        Cell::Number(number) => Some(*number),
+                        Cell::Number(number) => Some(number),
                         _ => None,
                     });
                     (DataType::Float64, Arc::new(numbers.collect::<Float64Array>()))
@@ -118,7 +118,7 @@ impl Table {
     }
 }
 
-fn object(py: Python<'_>, cell: &Cell) -> PyResult<Py<PyAny>> {
+fn object(py: Python<'_>, cell: Cell) -> PyResult<Py<PyAny>> {
     match cell {
         Cell::Empty => Ok(py.None()),
         Cell::Text(text) => text.into_py_any(py),

@@ -38,6 +38,7 @@ pub(crate) fn write_tensors(py: Python<'_>, path: PathBuf, arrays: &Bound<'_, Py
 }
 
 fn read(path: &Path) -> Result<Vec<(String, Tensor)>> {
+    causalcone::threads::start();
     let ending = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_ascii_lowercase();
     let weights = match ending.as_str() {
         "bin" | "pt" | "pth" => Weights::from_torch(path),

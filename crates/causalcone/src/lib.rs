@@ -38,15 +38,16 @@ mod tidy;
 pub use causalcone_engine::{
     Agreement, Answer, Collected, Collection, Column, Cone, ControlVector, Distribution, EditId, Error,
     Example, Executor, Experiment, ExperimentFile, Explanation, Joint, Journal, LayerAxis, Lens, Mean,
-    MeanToken, Memo, Method, Metric, Op, OpKind, Outcome, PreparedSweep, Prompt, Record, Reference, Refused,
-    Result, RunId, Said, Saved, Session, Source, Sweep, SweepResult, Top, Value, Values, Verification,
-    causal, collection, cone, dataset, file, generate, lens, noise, op, plan, saved, train, visible,
+    MeanToken, Memo, Method, Metric, Op, OpKind, Outcome, Outline, PreparedSweep, Prompt, Record, Reference,
+    Refused, Result, RunId, Said, Saved, Session, Source, Sweep, SweepResult, Top, Value, Values,
+    Verification, causal, collection, cone, dataset, file, generate, lens, noise, op, plan, saved, train,
+    visible,
 };
 pub use causalcone_files as files;
 pub use causalcone_model::{
     Config, Defaulted, Error as ModelError, Footprint, Indices, KeyPolicy, KeyReport, Layout, LoadOptions,
     Model, Positions, Precision, Progress, Report, Site, Target, Tokenizer, Unit, Which, chat, check,
-    decoder, memory, silent, store,
+    decoder, memory, silent, store, threads,
 };
 pub use causalcone_report as report;
 pub use figure::heat_map;

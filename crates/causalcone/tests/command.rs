@@ -100,7 +100,7 @@ fn generate_prints_both_texts() {
         (rest.replace("max_tokens", "max_token"), ["max_token", "did you mean `max_tokens`?"]),
         (rest.replace("max_tokens = 6", "top_k = 3"), ["top_k", "add temperature = 1.0"]),
         (rest.replace("1..", "often"), ["often", "a decode step or a range"]),
-        (rest.replace("max_tokens = 6", "max_tokens = 0"), ["max_tokens = 0", "nothing to generate"]),
+        (rest.replace("max_tokens = 6", "max_tokens = 0"), ["`max_tokens` must be from 1", "got 0"]),
     ] {
         let said = place.refused(&["generate", &place.experiment("bad.toml", &rest)]);
         assert!(words.iter().all(|word| said.contains(word)), "{said}");

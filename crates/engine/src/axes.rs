@@ -1,5 +1,6 @@
 //! The axes of a sweep: which part of the swept edits each cell takes, and where it stands.
 
+use crate::bounds;
 use crate::experiment::{EditId, Experiment, LayerAxis, Sweep};
 use crate::op::OpKind;
 use crate::plan::{Coordinates, Point};
@@ -8,11 +9,6 @@ use crate::{Error, Result};
 use std::collections::HashSet;
 use std::fmt::Debug;
 use std::ops::Range;
-
-/// More cells than this are a mistake: refused with their number before any work.
-const MAX_CELLS: u128 = 4_000_000;
-/// Numbers of noise over all cells: 1 GiB.
-const MAX_NOISE: u128 = 1 << 28;
 
 /// The axes at one site. `None` on an axis is everything the edits list, together.
 pub(crate) struct Axes {
@@ -68,29 +64,26 @@ impl Experiment<'_> {
         let has_noise =
             self.edits.iter().any(|edit| edit.op.kind == OpKind::Noise && edit.op.value.is_none());
         match sweep.samples {
-            Some(0) => Err(Error::part("sweep", "samples = 0 leaves nothing to sweep")),
             Some(_) if !has_noise => {
                 let hint = Some("add an edit with op = \"noise\", or leave samples out".into());
                 Err(Error::hinted("sweep", "samples are of noise, and no edit has any", hint))
             }
-            samples => Ok(samples),
+            samples => samples.map(|samples| bounds::SWEEP_SAMPLES.check(samples)).transpose(),
         }
     }
 }
 
-/// Checks how many cells there are, and how many numbers of noise, over all examples.
-pub(crate) fn check_size(cells: u128, noise: u128) -> Result<()> {
-    let hint = || Some("sweep fewer layers, positions, heads, scales, samples or examples".into());
-    if cells > MAX_CELLS {
-        let problem = format!("has {cells} cells, which is past the {MAX_CELLS} one sweep may have");
-        return Err(Error::hinted("sweep", problem, hint()));
+/// Checks how many cells there are over all examples.
+pub(crate) fn check_size(cells: u128) -> Result<usize> {
+    let most = bounds::CELLS;
+    match usize::try_from(cells) {
+        Ok(count) if cells <= most => Ok(count),
+        _ => {
+            let problem = format!("has {cells} cells, which is past the {most} one sweep may have");
+            let hint = "sweep fewer layers, positions, heads, scales, samples or examples".into();
+            Err(Error::hinted("sweep", problem, Some(hint)))
+        }
     }
-    if noise > MAX_NOISE {
-        let problem =
-            format!("has {noise} numbers of noise, which is past the {MAX_NOISE} one sweep may have");
-        return Err(Error::hinted("sweep", problem, hint()));
-    }
-    Ok(())
 }
 
 impl Axes {
@@ -113,29 +106,19 @@ impl Axes {
         lens.iter().map(|n| *n as u128).product()
     }
 
-    /// How many numbers of noise one sample of the moving edits takes.
-    pub(crate) fn noise(&self) -> u128 {
-        self.moving.iter().map(|edit| edit.noise() as u128).sum()
-    }
-
-    /// The cells of the site of that number: layers outermost, then heads, positions, scales.
-    pub(crate) fn choices(&self, site: usize) -> impl Iterator<Item = (Choice, Point)> + '_ {
-        self.layers.iter().enumerate().flat_map(move |(layers, range)| {
-            self.heads.iter().enumerate().flat_map(move |(head, &chosen_head)| {
-                self.positions.iter().enumerate().flat_map(move |(position, &chosen)| {
-                    let at = move |(scale, &chosen_scale): (usize, &Option<f64>)| {
-                        let choice = Choice {
-                            layers: range.clone(),
-                            position: chosen,
-                            head: chosen_head,
-                            scale: chosen_scale,
-                        };
-                        (choice, Point { site, layers, head, position, scale })
-                    };
-                    self.scales.iter().enumerate().map(at)
-                })
-            })
-        })
+    /// The cell of that number at the site of that number: layers outermost, then heads, positions, scales.
+    pub(crate) fn choice(&self, site: usize, number: usize) -> (Choice, Point) {
+        let (rest, scale) = (number / self.scales.len(), number % self.scales.len());
+        let (rest, position) = (rest / self.positions.len(), rest % self.positions.len());
+        let (rest, head) = (rest / self.heads.len(), rest % self.heads.len());
+        let layers = rest % self.layers.len();
+        let choice = Choice {
+            layers: self.layers[layers].clone(),
+            position: self.positions[position],
+            head: self.heads[head],
+            scale: self.scales[scale],
+        };
+        (choice, Point { site, layers, head, position, scale })
     }
 
     /// Where a cell stands among those of its example and sample: a column holds a value only if it

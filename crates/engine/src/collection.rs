@@ -23,20 +23,24 @@
 //! # Ok::<(), causalcone_engine::Error>(())
 //! ```
 
-use crate::execute::{Executor, collect};
+use crate::execute::{Executor, collect_with, go_on};
 use crate::experiment::{Collected, EditId, Experiment};
 use crate::metric::Metric;
 use crate::plan::{Place, Read, Reading};
 use crate::{Error, Result};
-use causalcone_model::Layout;
+use causalcone_model::{Layout, Progress, Report, Unit, silent};
 use std::ops::Range;
+use std::sync::Arc;
 
-/// What is collected of a data set, planned.
+/// Examples that are planned and run together: what is held for each while they run is a few kilobytes.
+const TOGETHER: usize = 1024;
+
+/// What is collected of a data set, planned. Only the data set and the chunks are held: the experiments of a chunk's
+/// examples are made when it is computed.
 #[derive(Debug)]
 pub struct Collection<'m> {
-    instances: Vec<Experiment<'m>>,
-    /// What each `collect` edit reads in each instance, a layer each.
-    places: Vec<Vec<(EditId, Vec<Place>)>>,
+    experiment: Experiment<'m>,
+    examples: usize,
     chunks: Vec<Range<usize>>,
 }
 
@@ -61,9 +65,9 @@ pub struct Taken<'a> {
     /// Of which metric it reads the gradient, if not activations.
     pub gradient: Option<Metric>,
     /// The token ids of its run.
-    pub ids: &'a [u32],
+    pub ids: Arc<[u32]>,
     /// What is read, a layer each; positions and heads are those of all of them.
-    pub places: &'a [Place],
+    pub places: Vec<Place>,
 }
 
 impl<'m> Collection<'m> {
@@ -77,27 +81,24 @@ impl<'m> Collection<'m> {
             let hint = Some("add an edit with op = \"collect\"".into());
             return Err(Error::hinted("collect", "no edit collects anything", hint));
         }
-        let instances = experiment.instances()?;
-        let mut places = Vec::with_capacity(instances.len());
-        let (mut chunks, mut start, mut size) = (Vec::new(), 0, 0u64);
-        for (index, instance) in instances.iter().enumerate() {
-            let of = instance.collects().map(|edit| Ok((edit, instance.expand(edit, None)?.places())));
-            let of: Vec<(EditId, Vec<Place>)> =
-                of.collect::<Result<_>>().map_err(|e: Error| instance.blame(e))?;
-            let numbers = |(edit, places): &(EditId, Vec<Place>)| {
+        experiment.check_size()?;
+        let (mut chunks, mut start, mut size, mut examples) = (Vec::new(), 0, 0u64, 0);
+        for (index, instance) in experiment.by_example().enumerate() {
+            let instance = instance?;
+            let mut own = 0;
+            for (edit, places) in instance.read_places()? {
                 let positions = instance.runs[instance.edits[edit.0].run.0].ids.len();
-                places.iter().map(|place| instance.numbers(place, positions) as u64).sum::<u64>()
-            };
-            let own = of.iter().map(numbers).sum::<u64>() * 4;
+                own += places.iter().map(|place| instance.numbers(place, positions) as u64 * 4).sum::<u64>();
+            }
             if size > 0 && size + own > bytes {
                 chunks.push(start..index);
                 (start, size) = (index, 0);
             }
             size += own;
-            places.push(of);
+            examples = index + 1;
         }
-        chunks.push(start..instances.len());
-        Ok(Self { instances, places, chunks })
+        chunks.push(start..examples);
+        Ok(Self { experiment: experiment.clone(), examples, chunks })
     }
 
     /// The chunks, each a stretch of the examples.
@@ -107,32 +108,47 @@ impl<'m> Collection<'m> {
 
     /// How many examples there are.
     pub fn len(&self) -> usize {
-        self.instances.len()
+        self.examples
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.instances.is_empty()
+        self.examples == 0
     }
 
     /// What is read in a chunk, without reading it.
-    pub fn taken(&self, chunk: usize) -> Vec<Taken<'_>> {
-        let examples = self.chunks.get(chunk).cloned().unwrap_or_default();
-        let of = |index: usize| {
-            let instance = &self.instances[index];
-            self.places[index].iter().map(move |(edit, places)| {
-                let spec = &instance.edits[edit.0];
-                Taken {
+    ///
+    /// # Errors
+    /// When an example does not fit, which [`Collection::new`] has found already.
+    pub fn taken(&self, chunk: usize) -> Result<Vec<Taken<'_>>> {
+        self.taken_of(self.chunks.get(chunk).cloned().unwrap_or_default())
+    }
+
+    /// What is read of the first example: the edits, sites and layers are the same in all.
+    ///
+    /// # Errors
+    /// As [`Collection::taken`].
+    pub fn first(&self) -> Result<Vec<Taken<'_>>> {
+        self.taken_of(0..1)
+    }
+
+    fn taken_of(&self, examples: Range<usize>) -> Result<Vec<Taken<'_>>> {
+        let mut taken = Vec::new();
+        for instance in self.experiment.by_example_in(examples) {
+            let instance = instance?;
+            for (edit, places) in instance.read_places()? {
+                let spec = &self.experiment.edits[edit.0];
+                taken.push(Taken {
                     example: instance.example().unwrap_or(0),
-                    edit: *edit,
+                    edit,
                     name: spec.name.as_deref(),
                     gradient: spec.op.gradient,
-                    ids: &instance.runs[spec.run.0].ids,
+                    ids: instance.runs[spec.run.0].ids.clone(),
                     places,
-                }
-            })
-        };
-        examples.flat_map(of).collect()
+                });
+            }
+        }
+        Ok(taken)
     }
 
     /// Computes a chunk.
@@ -140,25 +156,55 @@ impl<'m> Collection<'m> {
     /// # Errors
     /// When a computation fails.
     pub fn gather(&self, chunk: usize, executor: &dyn Executor) -> Result<Vec<Gathered>> {
+        self.gather_with(chunk, executor, "collecting", &silent)
+    }
+
+    /// [`Collection::gather`], telling how many of all examples are done, and of what.
+    ///
+    /// # Errors
+    /// When a computation fails; [`Error::Interrupted`] where `report` says so.
+    pub fn gather_with(
+        &self,
+        chunk: usize,
+        executor: &dyn Executor,
+        what: &str,
+        report: Report<'_>,
+    ) -> Result<Vec<Gathered>> {
         let examples = self.chunks.get(chunk).cloned().unwrap_or_default();
-        let instances = &self.instances[examples];
-        let Some(first) = instances.first() else { return Ok(Vec::new()) };
-        let plan = Experiment::plan_collects(instances)?;
-        let cells: Vec<_> = plan.cells.iter().collect();
-        let readings = collect(executor, first.model, &plan, &cells)?;
-        let gathered = cells.iter().zip(readings).zip(instances).map(|((cell, readings), instance)| {
-            let pair = |(read, reading): (&Read, Reading)| match reading {
-                Reading::Activation(tensor) => Collected::new(&plan, read, tensor),
-                Reading::Logits(_) => None,
+        let total = self.examples as u64;
+        let mut gathered = Vec::with_capacity(examples.len());
+        for start in examples.clone().step_by(TOGETHER) {
+            let mut tell = |done: usize| {
+                let done = (start + done) as u64;
+                report(Progress { what, done, total, unit: Unit::Examples })
             };
-            let collected = cell.reads.iter().zip(readings).filter_map(pair).collect();
-            Gathered { example: instance.example().unwrap_or(0), collected }
-        });
-        Ok(gathered.collect())
+            go_on(tell(0))?;
+            let some = self.experiment.by_example_in(start..examples.end.min(start + TOGETHER));
+            let instances: Vec<_> = some.collect::<Result<_>>()?;
+            let plan = Experiment::plan_collects(&instances)?;
+            let cells: Vec<_> = plan.cells.iter().collect();
+            let readings = collect_with(executor, self.experiment.model, &plan, &cells, &mut tell)?;
+            let pairs = cells.iter().zip(readings).zip(&instances);
+            gathered.extend(pairs.map(|((cell, readings), instance)| {
+                let pair = |(read, reading): (&Read, Reading)| match reading {
+                    Reading::Activation(tensor) => Collected::new(&plan, read, tensor),
+                    Reading::Logits(_) => None,
+                };
+                let collected = cell.reads.iter().zip(readings).filter_map(pair).collect();
+                Gathered { example: instance.example().unwrap_or(0), collected }
+            }));
+        }
+        Ok(gathered)
     }
 }
 
 impl Experiment<'_> {
+    /// What each `collect` edit reads, a layer each.
+    fn read_places(&self) -> Result<Vec<(EditId, Vec<Place>)>> {
+        let of = self.collects().map(|edit| Ok((edit, self.expand(edit, None)?.places())));
+        of.collect::<Result<_>>().map_err(|e: Error| self.blame(e))
+    }
+
     /// How many numbers there are in a place of a run of so many positions.
     fn numbers(&self, place: &Place, positions: usize) -> usize {
         let (heads, width) = match place.site.layout(self.model.config()) {

@@ -10,10 +10,11 @@ use crate::versions::{Compiler, Version};
 use crate::{Error, Result};
 use causalcone_model::Site;
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The sweep of one example, checked.
-struct Swept<'a> {
+pub(crate) struct Swept<'a> {
     compiler: Compiler<'a>,
     edits: Vec<EditId>,
     axes: Vec<Axes>,
@@ -22,13 +23,14 @@ struct Swept<'a> {
     /// Tokens whose logits are all that is read; `None` where whole distributions are.
     single: Option<Arc<[u32]>>,
     label: Option<u32>,
-    /// The plan's number of its first baseline, and whether there is one for each sample.
+    /// The plan's number of its first baseline, the sample of that, and whether there is one for each sample.
     baseline: usize,
+    first_sample: usize,
     by_sample: bool,
     methods: Vec<Method>,
 }
 
-/// A sweep's plan, and what it is about.
+/// The plan of some of a sweep's cells, and what they are about.
 #[derive(Debug)]
 pub(crate) struct Compiled {
     pub(crate) plan: Plan,
@@ -36,6 +38,99 @@ pub(crate) struct Compiled {
     pub(crate) bases: Vec<Basis>,
     /// By cell, where there are estimates.
     pub(crate) moves: Vec<Moves>,
+}
+
+/// How the cells of a sweep are numbered: example by example, then sample by sample.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    /// By example the number of its first cell; then the number of all cells.
+    starts: Vec<usize>,
+    /// By example, how many cells a sample has.
+    of_sample: Vec<usize>,
+    /// How many tokens and answers each example reads: all as many as the first.
+    pub(crate) reads: (usize, usize),
+}
+
+/// Cells that are planned and run together. What a plan and an executor hold for a cell is a few kilobytes.
+const TOGETHER: usize = 4096;
+
+impl Survey {
+    /// Counts the cells of a sweep, and checks all that can be wrong with it. Nothing is kept of the examples.
+    pub(crate) fn new(experiment: &Experiment<'_>) -> Result<Self> {
+        experiment.check_size()?;
+        let mut survey = Self { starts: vec![0], of_sample: Vec::new(), reads: (0, 0) };
+        let mut cells = 0;
+        for instance in experiment.by_example() {
+            let instance = instance?;
+            let mut swept = Swept::new(&instance).map_err(|e| instance.blame(e))?;
+            cells += swept.cells();
+            let end = check_size(cells)?;
+            // What can only be found by compiling is the same in all cells.
+            swept.baselines(&mut Plan::default(), &(0..1)).map_err(|e| instance.blame(e))?;
+            survey.of_sample.push(swept.cells_of_sample() as usize);
+            survey.starts.push(end);
+            survey.reads = (instance.tokens.len(), instance.answers.len());
+        }
+        Ok(survey)
+    }
+
+    /// How many there are.
+    pub(crate) fn cells(&self) -> usize {
+        self.starts.last().copied().unwrap_or(0)
+    }
+
+    /// The example that a cell is of.
+    fn example(&self, cell: usize) -> usize {
+        self.starts.partition_point(|start| *start <= cell).saturating_sub(1)
+    }
+
+    /// The examples that some cells are of.
+    fn examples(&self, cells: &Range<usize>) -> Range<usize> {
+        if cells.is_empty() { 0..0 } else { self.example(cells.start)..self.example(cells.end - 1) + 1 }
+    }
+
+    /// All cells, in stretches that are run one after the other: several small examples, or a part of a large one, of
+    /// whole samples where these fit.
+    pub(crate) fn stretches(&self) -> impl Iterator<Item = Range<usize>> + '_ {
+        let mut start = 0;
+        std::iter::from_fn(move || {
+            let end = self.end(start);
+            let stretch = start..end;
+            start = end;
+            (!stretch.is_empty()).then_some(stretch)
+        })
+    }
+
+    fn end(&self, start: usize) -> usize {
+        if start >= self.cells() {
+            return start;
+        }
+        let example = self.example(start);
+        let own = self.starts[example + 1];
+        if own - self.starts[example] <= TOGETHER {
+            // As many examples as fit, of which none is large.
+            return self.starts[self.starts.partition_point(|end| *end <= start + TOGETHER) - 1].max(own);
+        }
+        let of_sample = self.of_sample[example];
+        let end = match TOGETHER / of_sample {
+            // A part of one sample.
+            0 => {
+                let sample = (start - self.starts[example]) / of_sample;
+                (start + TOGETHER).min(self.starts[example] + (sample + 1) * of_sample)
+            }
+            samples => start + samples * of_sample,
+        };
+        end.min(own)
+    }
+
+    /// What stretches have in common that differ by the samples alone: these have the same plan but for the noise.
+    pub(crate) fn kind(&self, stretch: &Range<usize>) -> Option<(usize, usize)> {
+        let example = self.example(stretch.start);
+        let is_of_samples = stretch.end <= self.starts[example + 1]
+            && (stretch.start - self.starts[example]).is_multiple_of(self.of_sample[example])
+            && stretch.len().is_multiple_of(self.of_sample[example]);
+        is_of_samples.then_some((example, stretch.len()))
+    }
 }
 
 /// What the numbers of a baseline, and of cells compared with it, are about.
@@ -67,25 +162,29 @@ impl Experiment<'_> {
     /// When the experiment has no sweep or contradicts itself: everything that can be wrong is
     /// found here, before any work.
     pub fn plan(&self) -> Result<Plan> {
-        Ok(self.plan_sweep()?.plan)
+        let survey = Survey::new(self)?;
+        Ok(self.plan_cells(&survey, 0..survey.cells())?.plan)
     }
 
-    /// The plan, and what it is about.
-    pub(crate) fn plan_sweep(&self) -> Result<Compiled> {
-        let instances = self.instances()?;
-        let mut examples = Vec::with_capacity(instances.len());
-        for instance in &instances {
-            examples.push(Swept::new(instance).map_err(|e| instance.blame(e))?);
+    /// The plan of some of the sweep's cells, which are numbered example by example, sample by sample; and what they
+    /// are about. It is a whole plan, with the baselines of these cells.
+    pub(crate) fn plan_cells(&self, survey: &Survey, cells: Range<usize>) -> Result<Compiled> {
+        let examples = survey.examples(&cells);
+        let instances: Vec<Self> = self.by_example_in(examples.clone()).collect::<Result<_>>()?;
+        let mut swept = Vec::with_capacity(instances.len());
+        for (example, instance) in examples.zip(&instances) {
+            let start = survey.starts[example];
+            let own = cells.start.max(start) - start..cells.end.min(survey.starts[example + 1]) - start;
+            swept.push((Swept::new(instance).map_err(|e| instance.blame(e))?, own));
         }
-        check_size(examples.iter().map(Swept::cells).sum(), examples.iter().map(Swept::noise).sum())?;
         let (mut plan, mut bases, mut moves) = (Plan::default(), Vec::new(), Vec::new());
-        for example in &mut examples {
-            example.baselines(&mut plan)?;
+        for (example, cells) in &mut swept {
+            example.baselines(&mut plan, cells)?;
             bases.resize(plan.baselines.len(), example.basis());
         }
         plan.shared = plan.runs.len();
-        for example in examples {
-            example.compile(&mut plan, &mut moves)?;
+        for (example, cells) in swept {
+            example.compile(&mut plan, &mut moves, cells)?;
         }
         Ok(Compiled { plan, bases, moves })
     }
@@ -94,8 +193,8 @@ impl Experiment<'_> {
     pub(crate) fn check(&self) -> Result<()> {
         match &self.sweep {
             Some(_) => {
-                let swept = Swept::new(self)?;
-                check_size(swept.cells(), swept.noise())
+                check_size(Swept::new(self)?.cells())?;
+                Ok(())
             }
             None => {
                 self.reading_run()?;
@@ -110,7 +209,12 @@ impl Experiment<'_> {
     /// # Errors
     /// When the experiment contradicts itself.
     pub fn plan_single(&self) -> Result<Plan> {
-        Self::plan_runs(&self.instances()?, |one| {
+        Self::plan_single_of(&self.instances()?)
+    }
+
+    /// The same of some examples' experiments.
+    pub(crate) fn plan_single_of(instances: &[Self]) -> Result<Plan> {
+        Self::plan_runs(instances, |one| {
             let read_run = one.experiment.reading_run()?;
             one.experiment.check_reach(&one.expanded)?;
             Ok(vec![read_run])
@@ -340,19 +444,27 @@ impl<'a> Swept<'a> {
         let samples = experiment.samples(sweep)?;
         let by_sample = samples.is_some() && compiler.noisy[0][read_run.0];
         let methods = methods(sweep);
-        Ok(Self { compiler, edits, axes, samples, read_run, single, label, baseline: 0, by_sample, methods })
+        Ok(Self {
+            compiler,
+            edits,
+            axes,
+            samples,
+            read_run,
+            single,
+            label,
+            baseline: 0,
+            first_sample: 0,
+            by_sample,
+            methods,
+        })
     }
 
     fn cells(&self) -> u128 {
-        self.axes.iter().map(Axes::count).sum::<u128>() * self.samples.unwrap_or(1) as u128
+        self.cells_of_sample() * self.samples.unwrap_or(1) as u128
     }
 
-    /// How many numbers of noise its samples take.
-    fn noise(&self) -> u128 {
-        let all = self.compiler.expanded.iter().zip(&self.compiler.swept);
-        let fixed: u128 = all.filter(|(_, swept)| !**swept).map(|(edit, _)| edit.noise() as u128).sum();
-        let swept: u128 = self.axes.iter().map(Axes::noise).sum();
-        (fixed + swept) * self.samples.unwrap_or(1) as u128
+    fn cells_of_sample(&self) -> u128 {
+        self.axes.iter().map(Axes::count).sum()
     }
 
     fn basis(&self) -> Basis {
@@ -363,17 +475,17 @@ impl<'a> Swept<'a> {
         Basis { prompt, tokens, answers, label: self.label }
     }
 
-    fn each_sample(samples: Option<usize>) -> impl Iterator<Item = Option<usize>> {
-        (0..samples.unwrap_or(1)).map(move |sample| samples.map(|_| sample))
-    }
-
-    /// Adds the runs that its cells share, and the baselines: one, or one a sample.
-    fn baselines(&mut self, plan: &mut Plan) -> Result<()> {
+    /// Adds the runs that some of its cells share, and their baselines: one, or one a sample.
+    fn baselines(&mut self, plan: &mut Plan, cells: &Range<usize>) -> Result<()> {
         self.baseline = plan.baselines.len();
         let all = Choice::default();
         let runs = self.compiler.experiment.runs.len();
+        let of_sample = self.cells_of_sample() as usize;
+        let samples = cells.start / of_sample..cells.end.div_ceil(of_sample);
+        self.first_sample = samples.start;
         let original = self.compiler.version(plan, self.read_run, Version::Original, &all, None)?;
-        for sample in Self::each_sample(self.samples) {
+        for sample in samples {
+            let sample = self.samples.map(|_| sample);
             let fixed = self.compiler.version(plan, self.read_run, Version::Fixed, &all, sample)?;
             for run in 0..runs {
                 if !self.compiler.reached[run] {
@@ -391,37 +503,46 @@ impl<'a> Swept<'a> {
         Ok(())
     }
 
-    /// Adds its cells, sample by sample, and what moves in each where that is estimated. Cells that are only
+    /// Adds some of its cells, sample by sample, and what moves in each where that is estimated. Cells that are only
     /// estimated run nothing.
-    fn compile(mut self, plan: &mut Plan, moves: &mut Vec<Moves>) -> Result<()> {
+    fn compile(mut self, plan: &mut Plan, moves: &mut Vec<Moves>, cells: Range<usize>) -> Result<()> {
         let axes = std::mem::take(&mut self.axes);
         let is_exact = self.methods.contains(&Method::Exact);
         let is_estimated = self.methods.iter().any(|method| *method != Method::Exact);
-        for sample in Self::each_sample(self.samples) {
-            for (site, axes) in axes.iter().enumerate() {
-                for (edit, expanded) in self.edits.iter().zip(&axes.moving) {
+        let counts: Vec<usize> = axes.iter().map(|axes| axes.count() as usize).collect();
+        let of_sample: usize = counts.iter().sum();
+        let mut at_site = None;
+        for cell in cells {
+            let (number, mut in_site) = (cell / of_sample, cell % of_sample);
+            let mut site = 0;
+            while in_site >= counts[site] {
+                in_site -= counts[site];
+                site += 1;
+            }
+            if at_site.replace(site) != Some(site) {
+                for (edit, expanded) in self.edits.iter().zip(&axes[site].moving) {
                     self.compiler.expanded[edit.0] = expanded.clone();
                 }
-                for (choice, point) in axes.choices(site) {
-                    let start = plan.runs.len();
-                    self.compiler.made.retain(|(_, version, _), _| *version != Version::Edited);
-                    let mut reads = Vec::new();
-                    if is_exact {
-                        let version = Version::Edited;
-                        let run = self.compiler.version(plan, self.read_run, version, &choice, sample)?;
-                        reads = self.read(plan, run)?;
-                    }
-                    if is_estimated {
-                        moves.push(self.moves(plan, &choice, sample)?);
-                    }
-                    let mut at = axes.coordinates(&choice, point);
-                    at.example = self.compiler.experiment.example();
-                    at.sample = sample;
-                    let baseline = self.baseline + sample.filter(|_| self.by_sample).unwrap_or(0);
-                    let runs = start..plan.runs.len();
-                    plan.cells.push(Cell { runs, reads, baseline, at });
-                }
             }
+            let sample = self.samples.map(|_| number);
+            let (choice, point) = axes[site].choice(site, in_site);
+            let start = plan.runs.len();
+            self.compiler.made.retain(|(_, version, _), _| *version != Version::Edited);
+            let mut reads = Vec::new();
+            if is_exact {
+                let version = Version::Edited;
+                let run = self.compiler.version(plan, self.read_run, version, &choice, sample)?;
+                reads = self.read(plan, run)?;
+            }
+            if is_estimated {
+                moves.push(self.moves(plan, &choice, sample)?);
+            }
+            let mut at = axes[site].coordinates(&choice, point);
+            at.example = self.compiler.experiment.example();
+            at.sample = sample;
+            let of_sample = if self.by_sample { number - self.first_sample } else { 0 };
+            let runs = start..plan.runs.len();
+            plan.cells.push(Cell { runs, reads, baseline: self.baseline + of_sample, at });
         }
         Ok(())
     }

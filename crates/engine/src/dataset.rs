@@ -12,15 +12,17 @@
 //! # Ok::<(), causalcone_engine::Error>(())
 //! ```
 
+use crate::bounds::EXAMPLES as MAX_EXAMPLES;
 use crate::file::TokenFile;
 use crate::{Error, Result};
 use causalcone_model::chat::Message;
 use causalcone_model::file::{DataFile, json};
-use causalcone_model::{Indices, nearest};
+use causalcone_model::{Indices, LONGEST_MESSAGE, nearest, shortened};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -30,8 +32,6 @@ const MAX_FILE: u64 = 16 << 20;
 const MAX_LINE: usize = 1 << 20;
 /// Values in a line.
 const MAX_VALUES: usize = 1 << 16;
-/// Lines that are not blank.
-pub(crate) const MAX_EXAMPLES: usize = 1 << 16;
 
 /// The keys of a line that are no runs.
 pub(crate) const KEYS: [&str; 4] = ["positions", "tokens", "answers", "label"];
@@ -107,7 +107,7 @@ impl Origin {
             example: self.number,
             line: self.line.as_ref().map(|(_, line)| *line),
             file: self.line.as_ref().map(|(file, _)| file.clone()),
-            problem: error.to_string(),
+            problem: shortened(&error.to_string(), LONGEST_MESSAGE).into_owned(),
             hint: error.hint(),
         }
     }
@@ -257,13 +257,141 @@ fn short(text: &str) -> String {
     short
 }
 
-/// A data set of these examples, in order.
-pub(crate) fn numbered(examples: Vec<Example>) -> Vec<Result<Example, Refused>> {
-    let number = |(number, mut example): (usize, Example)| {
-        example.origin = Origin { number, line: None };
-        Ok(example)
-    };
-    examples.into_iter().enumerate().map(number).collect()
+/// The examples of a data set. Those of a file stay text and are parsed when they are asked for: parsed they would take
+/// many times the memory, however short the lines.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Examples {
+    list: Vec<Item>,
+    /// The file's name and bytes.
+    file: Option<(Arc<str>, Arc<Vec<u8>>)>,
+}
+
+#[derive(Debug, Clone)]
+enum Item {
+    /// Made by a program.
+    Made(Arc<Example>),
+    /// The number of a line that is not blank, the number of the line, and the bytes of it.
+    Line { number: u32, line: u32, bytes: Range<u32> },
+}
+
+impl Examples {
+    /// Reads a file; the lines are not parsed yet.
+    pub(crate) fn open(path: &Path) -> Result<Self> {
+        let data = DataFile::open(path)?;
+        let refuse = |problem: String| Error::File { path: path.into(), problem, hint: None };
+        if data.len() <= MAX_FILE && count(&data)? > MAX_EXAMPLES {
+            return Err(refuse(format!("has more than the {MAX_EXAMPLES} examples a data set may have")));
+        }
+        let bytes = data.read_all(MAX_FILE)?;
+        let mut list = Vec::new();
+        let mut start = if bytes.starts_with(BOM) { BOM.len() } else { 0 };
+        for (index, line) in bytes[start..].split(|b| *b == b'\n').enumerate() {
+            let end = start + line.len();
+            if !is_blank(line) {
+                let number = list.len() as u32;
+                list.push(Item::Line { number, line: index as u32 + 1, bytes: start as u32..end as u32 });
+            }
+            start = end + 1;
+        }
+        if list.is_empty() {
+            return Err(refuse("holds no example: one JSON object a line".into()));
+        }
+        // The file may have grown since it was counted.
+        if list.len() > MAX_EXAMPLES {
+            return Err(refuse(format!("has more than the {MAX_EXAMPLES} examples a data set may have")));
+        }
+        Ok(Self { list, file: Some((path.display().to_string().into(), Arc::new(bytes))) })
+    }
+
+    /// A data set of these examples, in order.
+    pub(crate) fn numbered(examples: Vec<Example>) -> Self {
+        let number = |(number, example): (usize, Example)| Example {
+            origin: Origin { number, line: None },
+            ..example
+        };
+        examples.into_iter().enumerate().map(number).collect()
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    /// All of them; of a line that is no example what is wrong with it.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Result<Example, Refused>> + '_ {
+        self.list.iter().map(|item| self.parsed(item))
+    }
+
+    /// Those at some places.
+    pub(crate) fn slice(&self, places: Range<usize>) -> impl Iterator<Item = Result<Example, Refused>> + '_ {
+        let places = places.start.min(self.len())..places.end.min(self.len());
+        self.list[places].iter().map(|item| self.parsed(item))
+    }
+
+    fn parsed(&self, item: &Item) -> Result<Example, Refused> {
+        let (number, line, bytes) = match item {
+            Item::Made(example) => return Ok((**example).clone()),
+            Item::Line { number, line, bytes } => (number, line, bytes),
+        };
+        let (name, text) = match &self.file {
+            Some((name, text)) => (name.clone(), text.as_slice()),
+            None => (Arc::default(), [].as_slice()),
+        };
+        let origin = Origin { number: *number as usize, line: Some((name, *line as usize)) };
+        let line = text.get(bytes.start as usize..bytes.end as usize).unwrap_or_default();
+        match read_line(line) {
+            Ok(example) => Ok(Example { origin, ..example }),
+            Err(e) => Err(origin.refuse(&e)),
+        }
+    }
+
+    /// Keeps those for which `keep`, called in order, says so.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut() -> bool) {
+        self.list.retain(|_| keep());
+    }
+
+    /// Keeps the first so many.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.list.truncate(len);
+    }
+}
+
+/// Examples that are numbered already.
+impl FromIterator<Example> for Examples {
+    fn from_iter<I: IntoIterator<Item = Example>>(examples: I) -> Self {
+        let list = examples.into_iter().map(|example| Item::Made(Arc::new(example))).collect();
+        Self { list, file: None }
+    }
+}
+
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
+fn is_blank(line: &[u8]) -> bool {
+    line.iter().all(u8::is_ascii_whitespace)
+}
+
+/// How many lines are not blank, counted in a small buffer.
+fn count(file: &DataFile) -> Result<usize> {
+    let mut buffer = vec![0; 1 << 16];
+    let (mut lines, mut is_open) = (0, false);
+    let mut at = 0;
+    while at < file.len() {
+        let left = usize::try_from(file.len() - at).unwrap_or(usize::MAX);
+        let len = left.min(buffer.len());
+        file.read_at(&mut buffer[..len], at)?;
+        for byte in &buffer[..len] {
+            match byte {
+                b'\n' => is_open = false,
+                byte if byte.is_ascii_whitespace() || is_open => {}
+                _ => {
+                    is_open = true;
+                    lines += 1;
+                }
+            }
+        }
+        at += len as u64;
+    }
+    Ok(lines)
 }
 
 /// Reads a data set: one JSON object a line, blank lines aside. A line that is no example does not
@@ -272,28 +400,7 @@ pub(crate) fn numbered(examples: Vec<Example>) -> Vec<Result<Example, Refused>> 
 /// # Errors
 /// When the file cannot be read, is longer than 16 MB or 65 536 examples, or holds none.
 pub fn load(path: &Path) -> Result<Vec<Result<Example, Refused>>> {
-    let bytes = DataFile::open(path)?.read_all(MAX_FILE)?;
-    let refuse = |problem: String| Error::File { path: path.into(), problem, hint: None };
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-    let file: Arc<str> = path.display().to_string().into();
-    let mut examples = Vec::new();
-    for (index, line) in bytes.split(|b| *b == b'\n').enumerate() {
-        if line.iter().all(u8::is_ascii_whitespace) {
-            continue;
-        }
-        let origin = Origin { number: examples.len(), line: Some((file.clone(), index + 1)) };
-        if origin.number == MAX_EXAMPLES {
-            return Err(refuse(format!("has more than the {MAX_EXAMPLES} examples a data set may have")));
-        }
-        examples.push(match read_line(line) {
-            Ok(example) => Ok(Example { origin, ..example }),
-            Err(e) => Err(origin.refuse(&e)),
-        });
-    }
-    if examples.is_empty() {
-        return Err(refuse("holds no example: one JSON object a line".into()));
-    }
-    Ok(examples)
+    Ok(Examples::open(path)?.iter().collect())
 }
 
 fn read_line(line: &[u8]) -> Result<Example> {

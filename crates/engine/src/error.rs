@@ -1,7 +1,15 @@
 //! What can go wrong between an experiment and its results.
 
 use crate::dataset::{Origin, Refused};
+use causalcone_model::{LONGEST_MESSAGE, shortened};
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+
+/// The most characters of the name of a part.
+const LONGEST_PART: usize = 200;
+
+/// The most examples that one message lists.
+const LISTED: usize = 20;
 
 /// The result of everything in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -121,11 +129,27 @@ impl Error {
     }
 
     pub(crate) fn part(part: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self::Experiment { part: part.into(), problem: problem.into(), hint: None }
+        Self::hinted(part, problem, None)
     }
 
+    /// What is quoted in the part and the problem is as long as the file has it: shortened here, once for all.
     pub(crate) fn hinted(part: impl Into<String>, problem: impl Into<String>, hint: Option<String>) -> Self {
-        Self::Experiment { part: part.into(), problem: problem.into(), hint }
+        let short = |text: String, most| match shortened(&text, most) {
+            Cow::Borrowed(_) => text,
+            Cow::Owned(short) => short,
+        };
+        Self::Experiment {
+            part: short(part.into(), LONGEST_PART),
+            problem: short(problem.into(), LONGEST_MESSAGE),
+            hint: hint.map(|hint| short(hint, LONGEST_MESSAGE)),
+        }
+    }
+
+    /// That something does not fit in the memory that was given; says how much would do.
+    pub(crate) fn memory(part: impl Into<String>, what: &str, given: u64, needed: u64) -> Self {
+        let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+        let problem = format!("{} MiB is too little for {what}, which needs {} MiB", mib(given), mib(needed));
+        Self::hinted(part, problem, Some(format!("give at least {}MB", needed.div_ceil(1_000_000))))
     }
 
     /// The same error of one example. What is no fault of the input is none of the example's either.
@@ -154,8 +178,12 @@ fn listed(refused: &[Refused]) -> String {
     match refused {
         [one] => one.to_string(),
         several => {
-            let lines: String = several.iter().map(|refused| format!("\n  {refused}")).collect();
-            format!("no example can be used:{lines}")
+            let lines: String = several.iter().take(LISTED).map(|refused| format!("\n  {refused}")).collect();
+            let more = match several.len().checked_sub(LISTED) {
+                Some(more) if more > 0 => format!("\n  and {more} more"),
+                _ => String::new(),
+            };
+            format!("no example can be used:{lines}{more}")
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The builder: runs, edits, reads, and axes to sweep.
 
 use crate::attribution::Method;
-use crate::dataset::{Example, Origin, Refused};
+use crate::dataset::{Examples, Origin};
 use crate::execute::{Cone, Executor, collect};
 use crate::file::TokenFile;
 use crate::generate::Steps;
@@ -81,15 +81,16 @@ impl EditSpec {
 pub struct Experiment<'m> {
     pub(crate) model: &'m Model,
     pub(crate) runs: Vec<RunSpec>,
-    pub(crate) edits: Vec<EditSpec>,
+    /// Shared by the experiments of all examples, as are the sweep and the data set.
+    pub(crate) edits: Arc<Vec<EditSpec>>,
     pub(crate) read_run: Option<RunId>,
     pub(crate) top: usize,
     pub(crate) tokens: Vec<u32>,
     /// Answers of one token or more, by their ids.
     pub(crate) answers: Vec<Arc<[u32]>>,
-    pub(crate) sweep: Option<Sweep>,
+    pub(crate) sweep: Option<Arc<Sweep>>,
     /// The data set, with those of its lines that are no examples.
-    pub(crate) examples: Option<Vec<Result<Example, Refused>>>,
+    pub(crate) examples: Option<Arc<Examples>>,
     /// The example this is the experiment of.
     pub(crate) origin: Option<Origin>,
     /// The positions that example has names for.
@@ -141,7 +142,7 @@ impl<'m> Experiment<'m> {
         Self {
             model,
             runs: Vec::new(),
-            edits: Vec::new(),
+            edits: Arc::default(),
             read_run: None,
             top: 10,
             tokens: Vec::new(),
@@ -225,13 +226,13 @@ impl<'m> Experiment<'m> {
         if edit.run.0.max(source.0) >= self.runs.len() {
             return Err(Error::part("edit", "names a run of another experiment"));
         }
-        self.edits.push(edit);
+        Arc::make_mut(&mut self.edits).push(edit);
         let id = EditId(self.edits.len() - 1);
         if self.waits_for_examples(&self.edits[id.0]) {
             return Ok(id);
         }
         if let Err(e) = self.expand(id, None) {
-            self.edits.pop();
+            Arc::make_mut(&mut self.edits).pop();
             return Err(e);
         }
         Ok(id)
@@ -270,7 +271,7 @@ impl<'m> Experiment<'m> {
         mut f: impl FnMut(EditId, &str, &Tensor) -> Result<Tensor>,
     ) -> Result<()> {
         let mut mapped: Vec<(Arc<Parameters>, Arc<Parameters>)> = Vec::new();
-        for (index, edit) in self.edits.iter_mut().enumerate() {
+        for (index, edit) in Arc::make_mut(&mut self.edits).iter_mut().enumerate() {
             let old = edit.op.parameters.clone();
             let known = mapped.iter().find(|(other, _)| Arc::ptr_eq(other, &old)).map(|(_, new)| new.clone());
             edit.op.parameters = match known {
@@ -381,7 +382,7 @@ impl<'m> Experiment<'m> {
 
     /// The axes to sweep; `None` for a single experiment.
     pub fn sweep(&mut self, sweep: impl Into<Option<Sweep>>) {
-        self.sweep = sweep.into();
+        self.sweep = sweep.into().map(Arc::new);
     }
 
     /// The run called `base`, or the only one.

@@ -1,14 +1,16 @@
 //! What an experiment will do, before it does it.
 
-use crate::Result;
+use crate::cone::Work;
 use crate::execute::Executor;
 use crate::experiment::Experiment;
 use crate::plan::{Cell, Plan, Read, Taken};
 use crate::sweep::PreparedSweep;
-use causalcone_model::Site;
+use crate::{Refused, Result};
+use causalcone_model::{Config, Site};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::AddAssign;
 
 /// A plan in figures.
 #[derive(Debug, Clone, Serialize)]
@@ -53,16 +55,86 @@ pub struct ExplainedRun {
     pub tokens: Vec<String>,
 }
 
+/// An experiment as far as it is planned: nothing in it was drawn or fitted. [`ExperimentFile::outline`] makes it.
+///
+/// [`ExperimentFile::outline`]: crate::ExperimentFile::outline
+#[derive(Debug)]
+pub struct Outline<'m>(pub(crate) Experiment<'m>);
+
+impl Outline<'_> {
+    /// [`Experiment::sift`].
+    ///
+    /// # Errors
+    /// As [`Experiment::sift`].
+    pub fn sift(&mut self) -> Result<Vec<Refused>> {
+        self.0.sift()
+    }
+
+    /// [`Experiment::example_count`].
+    pub fn example_count(&self) -> Option<usize> {
+        self.0.example_count()
+    }
+}
+
+/// Examples of an experiment without a sweep that are planned together.
+const TOGETHER: usize = 1024;
+
+/// What plans sum up to.
+#[derive(Clone, Default)]
+struct Figures {
+    cells: usize,
+    edits: usize,
+    rows_naive: u64,
+    passes: u64,
+    /// Of the cells alone, and with their baselines.
+    for_cells: Work,
+    whole: Work,
+}
+
+impl AddAssign<&Self> for Figures {
+    fn add_assign(&mut self, other: &Self) {
+        self.cells += other.cells;
+        self.edits += other.edits;
+        self.rows_naive += other.rows_naive;
+        self.passes += other.passes;
+        self.for_cells += other.for_cells;
+        self.whole += other.whole;
+    }
+}
+
+impl Figures {
+    fn of(plan: &Plan, config: &Config, executor: &dyn Executor) -> Result<Self> {
+        let cells: Vec<&Cell> = plan.cells.iter().collect();
+        let all: Vec<&Cell> = plan.baselines().chain(&plan.cells).collect();
+        Ok(Self {
+            cells: cells.len(),
+            edits: plan.runs.iter().map(|run| run.edits.len()).sum(),
+            rows_naive: plan.rows_naive(config.layers),
+            passes: 0,
+            for_cells: executor.estimate(plan, &cells, config)?,
+            whole: executor.estimate(plan, &all, config)?,
+        })
+    }
+}
+
 impl Explanation {
     /// Explains an experiment: its sweep if it has one, else its single run.
     ///
     /// # Errors
-    /// When the experiment contradicts itself; nothing is computed.
+    /// When the experiment contradicts itself, or cannot be run in the memory there is; nothing is computed.
     pub fn new(experiment: &Experiment<'_>, executor: &dyn Executor) -> Result<Self> {
         match experiment.sweep {
             Some(_) => Self::of_sweep(experiment, &PreparedSweep::new(experiment)?, executor),
-            None => Self::of(experiment, &experiment.plan_single()?, executor),
+            None => Self::of_single(experiment, executor),
         }
+    }
+
+    /// The same of an outline.
+    ///
+    /// # Errors
+    /// As [`Explanation::new`].
+    pub fn of_outline(outline: &Outline<'_>, executor: &dyn Executor) -> Result<Self> {
+        Self::new(&outline.0, executor)
     }
 
     /// Explains an experiment whose sweep is prepared already.
@@ -74,37 +146,71 @@ impl Explanation {
         sweep: &PreparedSweep<'_>,
         executor: &dyn Executor,
     ) -> Result<Self> {
-        Ok(Self { passes: sweep.passes()?, ..Self::of(experiment, sweep.plan(), executor)? })
+        let rest = sweep.beside_record(executor)?;
+        let executor = rest.as_deref().unwrap_or(executor);
+        let (mut figures, mut sites) = (Figures::default(), BTreeMap::new());
+        let mut last: Option<((usize, usize), Figures)> = None;
+        for cells in sweep.survey.stretches() {
+            let kind = sweep.survey.kind(&cells);
+            // The samples of an example differ by their noise alone.
+            let own = match last.take().filter(|(of, _)| Some(*of) == kind) {
+                Some((_, figures)) => figures,
+                None => {
+                    let stretch = sweep.stretch(cells)?;
+                    let config = experiment.model().config();
+                    add_sites(experiment, &stretch.plan, &mut sites);
+                    Figures { passes: stretch.passes()?, ..Figures::of(&stretch.plan, config, executor)? }
+                }
+            };
+            figures += &own;
+            last = kind.map(|kind| (kind, own));
+        }
+        Ok(Self::of(experiment, sites, &figures, (executor, sweep.record_bytes())))
     }
 
-    /// Explains an experiment whose plan is made already.
-    fn of(experiment: &Experiment<'_>, plan: &Plan, executor: &dyn Executor) -> Result<Self> {
+    /// Explains an experiment without a sweep.
+    fn of_single(experiment: &Experiment<'_>, executor: &dyn Executor) -> Result<Self> {
+        let (mut figures, mut sites) = (Figures::default(), BTreeMap::new());
+        experiment.check_size()?;
+        let examples = experiment.example_count().unwrap_or(1);
+        for start in (0..examples).step_by(TOGETHER) {
+            let instances: Vec<_> =
+                experiment.by_example_in(start..start + TOGETHER).collect::<Result<_>>()?;
+            let plan = Experiment::plan_single_of(&instances)?;
+            add_sites(experiment, &plan, &mut sites);
+            figures += &Figures::of(&plan, experiment.model().config(), executor)?;
+        }
+        Ok(Self::of(experiment, sites, &figures, (executor, 0)))
+    }
+
+    fn of(
+        experiment: &Experiment<'_>,
+        sites: BTreeMap<&'static str, String>,
+        figures: &Figures,
+        (executor, record): (&dyn Executor, u64),
+    ) -> Self {
         let model = experiment.model();
-        let config = model.config();
-        let cells: Vec<&Cell> = plan.cells.iter().collect();
-        let for_cells = executor.estimate(plan, &cells, config)?;
-        let all: Vec<&Cell> = plan.baselines().chain(&plan.cells).collect();
-        let whole = executor.estimate(plan, &all, config)?;
-        let run = |spec: &crate::experiment::RunSpec| ExplainedRun {
+        let run = |spec: crate::experiment::RunSpec| ExplainedRun {
             name: spec.name.to_string(),
             ids: spec.ids.to_vec(),
             tokens: spec.ids.iter().map(|&id| model.token_text(id)).collect(),
         };
-        Ok(Self {
+        let Figures { cells, edits, rows_naive, passes, for_cells, whole } = figures;
+        Self {
             model: model.name().into(),
             executor: executor.name(),
-            runs: experiment.prompted_runs().iter().map(run).collect(),
-            cells: plan.cells.len(),
-            sites: sites(experiment, plan),
-            edits: plan.runs.iter().map(|run| run.edits.len()).sum(),
+            runs: experiment.prompted_runs().map(run).collect(),
+            cells: *cells,
+            sites,
+            edits: *edits,
             rows_computed: for_cells.rows,
             rows_baselines: whole.rows - for_cells.rows,
-            rows_naive: plan.rows_naive(config.layers),
+            rows_naive: *rows_naive,
             flops: whole.flops,
-            passes: 0,
+            passes: *passes,
             batches: whole.batches,
-            peak_bytes: whole.peak_bytes,
-        })
+            peak_bytes: if whole.peak_bytes == 0 { 0 } else { whole.peak_bytes + record },
+        }
     }
 }
 
@@ -113,9 +219,8 @@ fn is_none(passes: &u64) -> bool {
     *passes == 0
 }
 
-/// The sites a plan touches and the shapes of their tensors.
-fn sites(experiment: &Experiment<'_>, plan: &Plan) -> BTreeMap<&'static str, String> {
-    let mut found = BTreeMap::new();
+/// Adds the sites a plan touches, with the shapes of their tensors.
+fn add_sites(experiment: &Experiment<'_>, plan: &Plan, found: &mut BTreeMap<&'static str, String>) {
     let mut add = |site: Site, rows: usize| {
         let shape = site.layout(experiment.model().config()).shape(rows);
         found.insert(site.name(), shape);
@@ -137,7 +242,6 @@ fn sites(experiment: &Experiment<'_>, plan: &Plan) -> BTreeMap<&'static str, Str
             }
         }
     }
-    found
 }
 
 impl fmt::Display for Explanation {

@@ -25,8 +25,10 @@ use crate::collection::Collection;
 use crate::execute::Executor;
 use crate::experiment::{Collected, EditId, Experiment};
 use crate::noise::epsilon;
+use crate::plan::Place;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
+use causalcone_model::{Layout, Report, silent};
 use faer::{Mat, Side};
 use std::collections::BTreeMap;
 
@@ -46,6 +48,18 @@ pub type ByLayer<T> = BTreeMap<Option<usize>, T>;
 /// # Errors
 /// When it collects nothing, or from attention matrices, or cannot be run.
 pub fn means(experiment: &Experiment<'_>, executor: &dyn Executor) -> Result<Vec<ByLayer<Tensor>>> {
+    means_with(experiment, executor, &silent)
+}
+
+/// [`means`], telling how far it is.
+///
+/// # Errors
+/// As [`means`]; [`Error::Interrupted`] where `report` says so.
+pub fn means_with(
+    experiment: &Experiment<'_>,
+    executor: &dyn Executor,
+    report: Report<'_>,
+) -> Result<Vec<ByLayer<Tensor>>> {
     /// The sum of rows, of how many, and how one is laid out.
     struct Sum {
         sum: Vec<f64>,
@@ -53,12 +67,12 @@ pub fn means(experiment: &Experiment<'_>, executor: &dyn Executor) -> Result<Vec
         shape: Vec<usize>,
     }
     let mut sums: Vec<ByLayer<Sum>> = (0..experiment.edits.len()).map(|_| BTreeMap::new()).collect();
-    each_example(experiment, executor, |collected| {
+    each_example(experiment, executor, report, |collected| {
         for (edit, collected) in collected {
             let shape = match collected.tensor.dims() {
                 [_, width] => vec![*width],
                 [_, heads, width] if !collected.place.site.is_attention_matrix() => vec![1, *heads, *width],
-                _ => return Err(no_vectors(experiment, *edit, collected)),
+                _ => return Err(no_vectors(experiment, *edit, &collected.place)),
             };
             let width = shape.iter().product();
             let empty = || Sum { sum: vec![0.0; width], rows: 0, shape };
@@ -103,8 +117,22 @@ pub fn components(
     rank: usize,
     standardise: bool,
 ) -> Result<Vec<ByLayer<Components>>> {
+    components_with(experiment, executor, rank, standardise, &silent)
+}
+
+/// [`components`], telling how far it is.
+///
+/// # Errors
+/// As [`components`]; [`Error::Interrupted`] where `report` says so.
+pub fn components_with(
+    experiment: &Experiment<'_>,
+    executor: &dyn Executor,
+    rank: usize,
+    standardise: bool,
+    report: Report<'_>,
+) -> Result<Vec<ByLayer<Components>>> {
     let mut found: Vec<ByLayer<Moments>> = (0..experiment.edits.len()).map(|_| BTreeMap::new()).collect();
-    each_example(experiment, executor, |collected| {
+    each_example(experiment, executor, report, |collected| {
         for (edit, collected) in collected {
             let rows = rows_of(experiment, *edit, collected)?;
             add_moments(&mut found[edit.index()], collected.place.layer, &rows, experiment, *edit)?;
@@ -130,8 +158,20 @@ pub fn components(
 /// # Errors
 /// As [`components`]; when it does not collect just twice, or the two have different numbers of rows.
 pub fn contrast(experiment: &Experiment<'_>, executor: &dyn Executor) -> Result<ByLayer<Tensor>> {
+    contrast_with(experiment, executor, &silent)
+}
+
+/// [`contrast`], telling how far it is.
+///
+/// # Errors
+/// As [`contrast`]; [`Error::Interrupted`] where `report` says so.
+pub fn contrast_with(
+    experiment: &Experiment<'_>,
+    executor: &dyn Executor,
+    report: Report<'_>,
+) -> Result<ByLayer<Tensor>> {
     let mut found: ByLayer<Moments> = BTreeMap::new();
-    each_example(experiment, executor, |collected| {
+    each_example(experiment, executor, report, |collected| {
         let (first, second) = collected.split_at(collected.len() / 2);
         let pairs_up = |((_, a), (_, b)): (&(EditId, Collected), &(EditId, Collected))| {
             (a.place.site, a.place.layer) == (b.place.site, b.place.layer)
@@ -188,14 +228,7 @@ impl Moments {
 
     fn components(&self, rank: usize, standardise: bool, part: &str) -> Result<Components> {
         let (d, n) = (self.sum.len(), self.rows as f64);
-        let most = d.min(self.rows);
-        if !(1..=most).contains(&rank) {
-            let problem = format!(
-                "{rank} components cannot be fitted to {} rows of {d} numbers; 1 to {most} can",
-                self.rows
-            );
-            return Err(Error::part(part, problem));
-        }
+        check_rank(rank, d, self.rows, part)?;
         let mean: Vec<f64> = self.sum.iter().map(|sum| sum / n).collect();
         let at = |i: usize, j: usize| self.products[i * d + j] / n - mean[i] * mean[j];
         let std: Vec<f64> = (0..d)
@@ -221,6 +254,63 @@ impl Moments {
             explained: values.iter().take(rank).map(|value| value / total).collect(),
         })
     }
+}
+
+fn check_rank(rank: usize, width: usize, rows: usize, part: &str) -> Result<()> {
+    let most = width.min(rows);
+    if (1..=most).contains(&rank) {
+        return Ok(());
+    }
+    let problem =
+        format!("{rank} components cannot be fitted to {rows} rows of {width} numbers; 1 to {most} can");
+    Err(Error::part(part, problem))
+}
+
+/// What would be fitted to what an experiment collects from one layer, told without computing it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Shape {
+    /// The shape of a mean.
+    pub(crate) of_mean: Vec<usize>,
+    /// The edit that collects it, and how many rows.
+    edit: usize,
+    rows: usize,
+}
+
+impl Shape {
+    /// Checks that so many components can be fitted; gives the width of each.
+    pub(crate) fn check_rank(&self, rank: usize, experiment: &Experiment<'_>) -> Result<usize> {
+        let part = experiment.edit_name(EditId(self.edit));
+        let [width] = self.of_mean[..] else { return Err(Error::part(part, "components are of whole rows")) };
+        check_rank(rank, width, self.rows, &part)?;
+        Ok(width)
+    }
+}
+
+/// What [`means`] and [`components`] would find, by edit and layer: everything but the numbers.
+///
+/// # Errors
+/// As [`means`], but for what only a computation finds.
+pub(crate) fn outline(experiment: &Experiment<'_>) -> Result<Vec<ByLayer<Shape>>> {
+    let collection = Collection::new(experiment, CHUNK)?;
+    let mut found: Vec<ByLayer<Shape>> = vec![BTreeMap::new(); experiment.edits.len()];
+    for chunk in 0..collection.chunks().len() {
+        for taken in collection.taken(chunk)? {
+            for place in &taken.places {
+                let wide = |width: usize| place.dims.as_ref().map_or(width, |dims| dims.len());
+                let of_mean = match place.site.layout(experiment.model().config()) {
+                    Layout::Rows { width } => vec![wide(width)],
+                    Layout::Heads { heads, width } => {
+                        vec![1, place.heads.as_ref().map_or(heads, |heads| heads.len()), wide(width)]
+                    }
+                    Layout::Attention { .. } => return Err(no_vectors(experiment, taken.edit, place)),
+                };
+                let shape = found[taken.edit.index()].entry(place.layer).or_default();
+                let rows = shape.rows + place.positions.len();
+                *shape = Shape { of_mean, edit: taken.edit.index(), rows };
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// The eigenvalues of a symmetric matrix, largest first, and their eigenvectors.
@@ -254,13 +344,14 @@ fn add_moments(
 fn each_example(
     experiment: &Experiment<'_>,
     executor: &dyn Executor,
+    report: Report<'_>,
     mut take: impl FnMut(&[(EditId, Collected)]) -> Result<()>,
 ) -> Result<()> {
     let collection = Collection::new(experiment, CHUNK)?;
     for chunk in 0..collection.chunks().len() {
-        let edits = collection.taken(chunk);
+        let edits = collection.taken(chunk)?;
         let mut edits = edits.iter().flat_map(|one| one.places.iter().map(|_| one.edit));
-        for gathered in collection.gather(chunk, executor)? {
+        for gathered in collection.gather_with(chunk, executor, "fitting", report)? {
             let collected = gathered.collected.into_iter().zip(edits.by_ref());
             take(&collected.map(|(collected, edit)| (edit, collected)).collect::<Vec<_>>())?;
         }
@@ -272,12 +363,12 @@ fn each_example(
 fn rows_of(experiment: &Experiment<'_>, edit: EditId, collected: &Collected) -> Result<Tensor> {
     match collected.tensor.dims() {
         [_, _] => Ok(collected.tensor.clone()),
-        _ => Err(no_vectors(experiment, edit, collected)),
+        _ => Err(no_vectors(experiment, edit, &collected.place)),
     }
 }
 
-fn no_vectors(experiment: &Experiment<'_>, edit: EditId, collected: &Collected) -> Error {
-    let problem = format!("what is fitted here is of whole rows, not of {}", collected.place.site.name());
+fn no_vectors(experiment: &Experiment<'_>, edit: EditId, place: &Place) -> Error {
+    let problem = format!("what is fitted here is of whole rows, not of {}", place.site.name());
     Error::part(experiment.edit_name(edit), problem)
 }
 

@@ -1,14 +1,14 @@
 //! An experiment with a data set is one experiment an example: here each is made.
 
-use crate::dataset::{self, Example, KEYS, MAX_EXAMPLES, Prompt, Refused};
+use crate::bounds::{EXAMPLES as MAX_EXAMPLES, PARTS as MAX_PARTS};
+use crate::dataset::{Example, Examples, KEYS, Prompt, Refused};
 use crate::error::Within;
 use crate::experiment::{EditSpec, Experiment, RunId, RunSpec};
 use crate::op::Value;
 use crate::{Error, Result};
 use causalcone_model::{Positions, nearest};
-
-/// Every example has every run and edit of its own.
-const MAX_PARTS: usize = 1 << 22;
+use std::ops::Range;
+use std::sync::Arc;
 
 impl<'m> Experiment<'m> {
     /// Adds a run whose prompt the examples give.
@@ -54,12 +54,12 @@ impl<'m> Experiment<'m> {
     /// # Ok::<(), causalcone_engine::Error>(())
     /// ```
     pub fn examples(&mut self, examples: Vec<Example>) {
-        self.examples = Some(dataset::numbered(examples));
+        self.examples = Some(Arc::new(Examples::numbered(examples)));
     }
 
     /// How many examples there are; `None` without a data set.
     pub fn example_count(&self) -> Option<usize> {
-        self.examples.as_ref().map(Vec::len)
+        self.examples.as_ref().map(|examples| examples.len())
     }
 
     /// Takes out the examples that do not fit the experiment, and says why. The sweep counts if there
@@ -102,20 +102,29 @@ impl<'m> Experiment<'m> {
         }
         if let Some(examples) = &mut self.examples {
             let mut fits = fits.into_iter();
-            examples.retain(|_| fits.next().unwrap_or(true));
+            Arc::make_mut(examples).retain(|| fits.next().unwrap_or(true));
         }
         Ok(refused)
     }
 
     /// The experiment of each example alone; itself where there is no data set.
     pub fn by_example(&self) -> impl Iterator<Item = Result<Experiment<'m>>> + '_ {
+        self.by_example_in(0..usize::MAX)
+    }
+
+    /// The same of some of the examples, by their places among those there are.
+    pub(crate) fn by_example_in(
+        &self,
+        places: Range<usize>,
+    ) -> impl Iterator<Item = Result<Experiment<'m>>> + '_ {
         let alone = self.examples.is_none().then(|| Ok(self.clone()));
         // As many tokens and answers as are read, or as the first example that gives any has.
         let given = |count: usize| (count > 0).then_some(count);
         let mut counts = (given(self.tokens.len()), given(self.answers.len()));
-        let each = self.examples.iter().flatten().map(move |example| {
-            let example = example.as_ref().map_err(|refused| Error::refused(refused.clone()))?;
-            let instance = self.instance(example, counts);
+        let examples = self.examples.iter().flat_map(move |examples| examples.slice(places.clone()));
+        let each = examples.map(move |example| {
+            let example = example.map_err(Error::refused)?;
+            let instance = self.instance(&example, counts);
             let instance = instance.map_err(|e| Error::in_example(&example.origin, e))?;
             counts = (Some(instance.tokens.len()), Some(instance.answers.len()));
             Ok(instance)
@@ -131,7 +140,7 @@ impl<'m> Experiment<'m> {
 
     /// That there is an example, and that all of them together are no mistake.
     pub(crate) fn check_size(&self) -> Result<()> {
-        let n = self.examples.as_ref().map_or(1, Vec::len);
+        let n = self.example_count().unwrap_or(1);
         let each = self.runs.len() + self.edits.len();
         if n > MAX_EXAMPLES || n.saturating_mul(each) > MAX_PARTS {
             let problem = format!(
@@ -243,7 +252,7 @@ impl<'m> Experiment<'m> {
     }
 
     /// The runs with their prompts, for people: those of every example.
-    pub(crate) fn prompted_runs(&self) -> Vec<RunSpec> {
+    pub(crate) fn prompted_runs(&self) -> impl Iterator<Item = RunSpec> + '_ {
         let named = |instance: Self| {
             let number = instance.origin.map(|origin| origin.number);
             instance.runs.into_iter().map(move |run| match number {
@@ -251,6 +260,6 @@ impl<'m> Experiment<'m> {
                 None => run,
             })
         };
-        self.by_example().flatten().flat_map(named).collect()
+        self.by_example().flatten().flat_map(named)
     }
 }

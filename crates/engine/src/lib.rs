@@ -22,6 +22,7 @@
 
 mod attribution;
 mod axes;
+mod bounds;
 pub mod causal;
 pub mod collection;
 mod compile;
@@ -59,7 +60,7 @@ pub use dataset::{Example, Prompt, Refused};
 pub use error::{Error, Result};
 pub use execute::{Cone, Executor, Memo, Reference, Session, Sink, collect, half_of_free_memory};
 pub use experiment::{Answer, Collected, EditId, Experiment, LayerAxis, Outcome, RunId, Said, Sweep};
-pub use explain::{ExplainedRun, Explanation};
+pub use explain::{ExplainedRun, Explanation, Outline};
 pub use file::ExperimentFile;
 pub use journal::{Journal, Values};
 pub use lens::Lens;

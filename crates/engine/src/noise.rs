@@ -24,9 +24,6 @@
 //! ```
 
 use candle_core::{Device, Tensor};
-use std::cell::RefCell;
-use std::collections::HashMap;
-use std::rc::Rc;
 use std::sync::Arc;
 
 /// One number of standard normal noise.
@@ -67,8 +64,8 @@ fn normal(word: u64) -> f32 {
     ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
 }
 
-/// The noise of one edit: its tensors, drawn when a cell first asks for them and the same ones ever
-/// after, since equal rows are known by their tensor.
+/// The noise of one edit, which is drawn each time it is computed with: that takes less than the computation, and
+/// the samples of a sweep would take more memory than anything else.
 #[derive(Debug, Clone)]
 pub(crate) struct Noise {
     seed: u64,
@@ -79,8 +76,6 @@ pub(crate) struct Noise {
     /// Heads and the width of each, on sites that have them apart.
     heads: Option<(Vec<usize>, usize)>,
     device: Device,
-    /// By sample.
-    drawn: Rc<RefCell<HashMap<usize, Tensor>>>,
 }
 
 impl Noise {
@@ -92,7 +87,7 @@ impl Noise {
         heads: Option<(Vec<usize>, usize)>,
         device: Device,
     ) -> Self {
-        Self { seed, example: example as u64, positions, dims, heads, device, drawn: Rc::default() }
+        Self { seed, example: example as u64, positions, dims, heads, device }
     }
 
     /// How many numbers one sample takes.
@@ -100,29 +95,39 @@ impl Noise {
         self.positions.len() * self.dims.len() * self.heads.as_ref().map_or(1, |(heads, _)| heads.len())
     }
 
-    /// The noise of a sample: positions × width, or positions × heads × width.
-    pub(crate) fn tensor(&self, sample: usize) -> candle_core::Result<Tensor> {
-        if let Some(drawn) = self.drawn.borrow().get(&sample) {
-            return Ok(drawn.clone());
-        }
+    /// How many positions it is of.
+    pub(crate) fn rows(&self) -> usize {
+        self.positions.len()
+    }
+
+    /// How many heads, on sites that have them apart.
+    pub(crate) fn heads(&self) -> Option<usize> {
+        self.heads.as_ref().map(|(heads, _)| heads.len())
+    }
+
+    /// The noise of a sample: positions × width, or positions × heads × width; of one of the positions alone if that
+    /// is given, by its place in the list.
+    pub(crate) fn tensor(&self, sample: usize, only: Option<usize>) -> candle_core::Result<Tensor> {
+        let positions = match only {
+            Some(place) => self.positions.get(place..place + 1).unwrap_or_default(),
+            None => &self.positions[..],
+        };
         let starts: Vec<usize> = match &self.heads {
             Some((heads, width)) => heads.iter().map(|head| head * width).collect(),
             None => vec![0],
         };
-        let mut numbers = Vec::with_capacity(self.len());
-        for position in self.positions.iter() {
+        let mut numbers = Vec::with_capacity(self.len() / self.rows().max(1) * positions.len());
+        for position in positions {
             let row = row(self.seed, self.example, sample as u64, *position as u64);
             for start in &starts {
                 numbers.extend(self.dims.iter().map(|dim| normal(mix(row ^ (start + dim) as u64))));
             }
         }
-        let (rows, width) = (self.positions.len(), self.dims.len());
-        let tensor = match &self.heads {
-            Some((heads, _)) => Tensor::from_vec(numbers, (rows, heads.len(), width), &self.device)?,
-            None => Tensor::from_vec(numbers, (rows, width), &self.device)?,
-        };
-        self.drawn.borrow_mut().insert(sample, tensor.clone());
-        Ok(tensor)
+        let (rows, width) = (positions.len(), self.dims.len());
+        match &self.heads {
+            Some((heads, _)) => Tensor::from_vec(numbers, (rows, heads.len(), width), &self.device),
+            None => Tensor::from_vec(numbers, (rows, width), &self.device),
+        }
     }
 }
 
@@ -175,15 +180,16 @@ mod tests {
         let noise = |dims: Vec<usize>, heads: Option<(Vec<usize>, usize)>| {
             Noise::new(5, 2, [4, 1].into(), dims, heads, Device::Cpu)
         };
-        let whole = noise((0..12).collect(), None).tensor(3).unwrap().to_vec2::<f32>().unwrap();
+        let whole = noise((0..12).collect(), None).tensor(3, None).unwrap().to_vec2::<f32>().unwrap();
         assert_eq!(whole[1][7], epsilon(5, 2, 3, 1, 7));
-        let some = noise(vec![7, 2], None).tensor(3).unwrap().to_vec2::<f32>().unwrap();
+        let some = noise(vec![7, 2], None).tensor(3, None).unwrap().to_vec2::<f32>().unwrap();
         assert_eq!(some, [[whole[0][7], whole[0][2]], [whole[1][7], whole[1][2]]]);
         let by_head = noise(vec![0, 3], Some((vec![2, 0], 4)));
-        let both = by_head.tensor(3).unwrap().to_vec3::<f32>().unwrap();
+        let both = by_head.tensor(3, None).unwrap().to_vec3::<f32>().unwrap();
         assert_eq!(both[0], [[whole[0][8], whole[0][11]], [whole[0][0], whole[0][3]]]);
         assert_eq!(both[1][1], [whole[1][0], whole[1][3]]);
-        assert_eq!(by_head.tensor(3).unwrap().id(), by_head.tensor(3).unwrap().id());
-        assert_ne!(by_head.tensor(4).unwrap().to_vec3::<f32>().unwrap(), both);
+        let second = by_head.tensor(3, Some(1)).unwrap().to_vec3::<f32>().unwrap();
+        assert_eq!(second, both[1..]);
+        assert_ne!(by_head.tensor(4, None).unwrap().to_vec3::<f32>().unwrap(), both);
     }
 }

@@ -6,6 +6,7 @@
 
 pub use crate::attribution::Gradient;
 
+use crate::noise::Noise;
 use crate::op::Operation;
 use candle_core::Tensor;
 use causalcone_model::Site;
@@ -143,7 +144,7 @@ pub enum Taken {
 #[derive(Debug, Clone)]
 pub struct Constant {
     /// One number; one row; or one row a position (with an axis for heads between, on head sites).
-    pub rows: Tensor,
+    pub rows: Numbers,
     /// Only this row of it.
     pub row: Option<usize>,
     /// Only this head of it.
@@ -153,7 +154,7 @@ pub struct Constant {
 impl Constant {
     /// Whether it is the same for every position.
     pub(crate) fn is_one_row(&self) -> bool {
-        self.row.is_some() || self.rows.rank() == 0 || self.rows.dims()[0] == 1
+        self.row.is_some() || self.rows.rows().is_none_or(|rows| rows == 1)
     }
 
     /// What is meant, of a shape that broadcasts to the place's block.
@@ -161,13 +162,84 @@ impl Constant {
     /// # Errors
     /// When the row or head is not there.
     pub fn tensor(&self) -> candle_core::Result<Tensor> {
+        let (rows, is_picked) = match &self.rows.0 {
+            Made::Given(rows) => (rows.clone(), false),
+            Made::Noise(noise, sample) => (noise.tensor(*sample, self.row)?, true),
+        };
         let rows = match self.row {
-            Some(row) => self.rows.narrow(0, row, 1)?,
-            None => self.rows.clone(),
+            Some(row) if !is_picked => rows.narrow(0, row, 1)?,
+            _ => rows,
         };
         match self.head {
             Some(head) => rows.narrow(1, head, 1),
             None => Ok(rows),
+        }
+    }
+}
+
+/// The numbers of a [`Constant`]: a tensor, or noise, which is drawn when it is computed with. Until then it takes no
+/// memory, however many samples there are.
+#[derive(Debug, Clone)]
+pub struct Numbers(Made);
+
+#[derive(Debug, Clone)]
+enum Made {
+    Given(Tensor),
+    /// A sample of it.
+    Noise(Arc<Noise>, usize),
+}
+
+/// Equal for the same numbers, however often they are cloned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct NumbersId(Identity);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Identity {
+    Given(candle_core::TensorId),
+    /// Where the noise is in memory, which it is as long as any plan holds it; and the sample.
+    Noise(usize, usize),
+}
+
+impl From<Tensor> for Numbers {
+    fn from(tensor: Tensor) -> Self {
+        Self(Made::Given(tensor))
+    }
+}
+
+impl Numbers {
+    pub(crate) fn noise(noise: Arc<Noise>, sample: usize) -> Self {
+        Self(Made::Noise(noise, sample))
+    }
+
+    /// By what equal constants are known.
+    pub fn id(&self) -> NumbersId {
+        NumbersId(match &self.0 {
+            Made::Given(tensor) => Identity::Given(tensor.id()),
+            Made::Noise(noise, sample) => Identity::Noise(Arc::as_ptr(noise) as usize, *sample),
+        })
+    }
+
+    /// How many rows; nothing where it is a single number.
+    pub(crate) fn rows(&self) -> Option<usize> {
+        match &self.0 {
+            Made::Given(tensor) => tensor.dims().first().copied(),
+            Made::Noise(noise, _) => Some(noise.rows()),
+        }
+    }
+
+    /// How many heads, where there is an axis for them.
+    pub(crate) fn heads(&self) -> Option<usize> {
+        match &self.0 {
+            Made::Given(tensor) => (tensor.rank() == 3).then(|| tensor.dims()[1]),
+            Made::Noise(noise, _) => noise.heads(),
+        }
+    }
+
+    /// The bytes it holds while nothing is computed.
+    pub(crate) fn bytes(&self) -> usize {
+        match &self.0 {
+            Made::Given(tensor) => tensor.elem_count() * tensor.dtype().size_in_bytes(),
+            Made::Noise(..) => 0,
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Running a sweep: every cell once, its numbers recorded as they come.
 
 use crate::attribution::{Method, Moves, STEPS};
-use crate::compile::{Basis, Compiled, methods, metrics};
+use crate::compile::{Basis, Compiled, Survey, methods, metrics};
 use crate::cone::Work;
-use crate::execute::Executor;
+use crate::execute::{Clock, Executor, go_on};
 use crate::experiment::{Experiment, answer_logprobs};
 use crate::journal::Values;
 use crate::metric::{Distribution, Metric};
@@ -12,13 +12,8 @@ use crate::{Error, Result};
 use causalcone_model::{Model, Progress, Report, Unit};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// Finished cells are handed on at least this often: often enough for a live progress bar, seldom
-/// enough that waiting for the disk costs nothing.
-const RECORD_EVERY: Duration = Duration::from_millis(100);
 
 /// A sweep compiled and checked, ready to run.
 ///
@@ -39,13 +34,22 @@ const RECORD_EVERY: Duration = Duration::from_millis(100);
 /// ```
 #[derive(Debug)]
 pub struct PreparedSweep<'m> {
-    model: &'m Model,
-    plan: Plan,
+    experiment: Experiment<'m>,
+    pub(crate) survey: Survey,
     metrics: Vec<Metric>,
     /// The exact one first.
     pub(crate) methods: Vec<Method>,
     /// Points of the path of [`Method::Integrated`].
     pub(crate) steps: usize,
+}
+
+/// Some of the cells of a sweep, planned. Only one stretch is in memory at a time.
+#[derive(Debug)]
+pub(crate) struct Stretch<'p, 'm> {
+    pub(crate) sweep: &'p PreparedSweep<'m>,
+    /// The number of its first cell in the sweep.
+    pub(crate) first: usize,
+    pub(crate) plan: Plan,
     /// By baseline.
     bases: Vec<Basis>,
     /// By cell, where there are estimates.
@@ -64,7 +68,7 @@ pub struct Column {
 }
 
 /// What a sweep recorded.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct SweepResult {
     /// Where each cell stands: example by example, sample by sample, in the order of the axes.
     pub cells: Vec<Coordinates>,
@@ -149,35 +153,54 @@ impl SweepResult {
     }
 }
 
+/// The bytes that a cell takes as long as a sweep goes on, and while its results are written: its coordinates twice, its
+/// place in the table and the figure.
+const CELL_BYTES: u64 = 800;
+/// The same for each of its numbers.
+const NUMBER_BYTES: u64 = 250;
+/// The bytes that an example takes: its line, its baselines, and what is remembered of it.
+const EXAMPLE_BYTES: u64 = 400;
+
 impl<'m> PreparedSweep<'m> {
-    /// Compiles the sweep of an experiment.
+    /// Checks the sweep of an experiment, and counts its cells. They are compiled as they are run.
     ///
     /// # Errors
     /// As [`Experiment::plan`].
     pub fn new(experiment: &Experiment<'m>) -> Result<Self> {
-        let Compiled { plan, bases, moves } = experiment.plan_sweep()?;
-        let sweep = experiment.sweep.as_ref();
+        let survey = Survey::new(experiment)?;
+        let sweep = experiment.sweep.as_deref();
         Ok(Self {
-            model: experiment.model(),
-            plan,
+            survey,
             metrics: sweep.map(metrics).unwrap_or_default(),
             methods: sweep.map(methods).unwrap_or_default(),
             steps: sweep.and_then(|sweep| sweep.steps).unwrap_or(STEPS),
-            bases,
-            moves,
+            experiment: experiment.clone(),
         })
     }
 
-    /// The plan.
-    pub fn plan(&self) -> &Plan {
-        &self.plan
+    /// How many cells there are.
+    pub fn cells(&self) -> usize {
+        self.survey.cells()
+    }
+
+    /// About how many bytes are held of all cells and their results, beside what computing a few of them takes.
+    pub fn record_bytes(&self) -> u64 {
+        let (cells, numbers) = (self.cells() as u64, self.columns().len() as u64);
+        let examples = self.experiment.example_count().unwrap_or(1) as u64;
+        cells * (CELL_BYTES + numbers * NUMBER_BYTES) + examples * EXAMPLE_BYTES
+    }
+
+    /// The plan of some of the cells.
+    pub(crate) fn stretch(&self, cells: Range<usize>) -> Result<Stretch<'_, 'm>> {
+        let first = cells.start;
+        let Compiled { plan, bases, moves } = self.experiment.plan_cells(&self.survey, cells)?;
+        Ok(Stretch { sweep: self, first, plan, bases, moves })
     }
 
     /// What is recorded of each cell.
     pub fn columns(&self) -> Vec<Column> {
         // All examples have as many tokens and answers.
-        let (tokens, answers) =
-            self.bases.first().map_or((0, 0), |basis| (basis.tokens.len(), basis.answers.len()));
+        let (tokens, answers) = self.survey.reads;
         let of = |method: Method| {
             self.metrics.iter().flat_map(move |&metric| {
                 let count = tokens + if metric.is_of_answers() { answers } else { 0 };
@@ -206,8 +229,8 @@ impl<'m> PreparedSweep<'m> {
     /// `report` hears of them.
     ///
     /// # Errors
-    /// What `record` returns; [`Error::Interrupted`] if `report` says so, with everything finished
-    /// until then recorded; a failed computation.
+    /// When the memory the executor may take is too little for the cells and their results; what `record` returns;
+    /// [`Error::Interrupted`] if `report` says so, with everything finished until then recorded; a failed computation.
     pub fn resume(
         &self,
         executor: &dyn Executor,
@@ -215,8 +238,84 @@ impl<'m> PreparedSweep<'m> {
         report: Report<'_>,
         mut record: impl FnMut(&[(usize, Values)]) -> Result<()>,
     ) -> Result<SweepResult> {
-        let missing: Vec<usize> =
-            (0..self.plan.cells.len()).filter(|cell| !done.contains_key(cell)).collect();
+        let rest = self.beside_record(executor)?;
+        let executor = rest.as_deref().unwrap_or(executor);
+        let total = self.cells() as u64;
+        let tell =
+            |done: usize| report(Progress { what: "sweeping", done: done as u64, total, unit: Unit::Cells });
+        let mut result = SweepResult { columns: self.columns(), ..SweepResult::default() };
+        let mut running =
+            Running { values: done, tell: &tell, report, record: &mut record, clock: Clock::new() };
+        if running.values.len() < self.cells() {
+            go_on(tell(running.values.len()))?;
+        }
+        for cells in self.survey.stretches() {
+            let stretch = self.stretch(cells)?;
+            stretch.run(executor, &mut running, &mut result)?;
+        }
+        let _ = tell(running.values.len());
+        result.values = running.values.into_values().collect();
+        Ok(result)
+    }
+
+    /// The executor with the memory that the record of the cells leaves; nothing where it has no limit.
+    ///
+    /// # Errors
+    /// When they leave none.
+    pub(crate) fn beside_record(&self, executor: &dyn Executor) -> Result<Option<Box<dyn Executor>>> {
+        let what = format!("the record of {} cells", self.cells());
+        executor.beside(self.record_bytes(), &what)
+    }
+
+    pub(crate) fn model(&self) -> &'m Model {
+        self.experiment.model()
+    }
+
+    /// The same numbers beside those of each method.
+    fn for_all_methods(&self, numbers: &[Option<f64>]) -> Values {
+        numbers.repeat(self.methods.len())
+    }
+}
+
+/// A sweep on its way.
+struct Running<'r> {
+    /// The numbers of finished cells.
+    values: BTreeMap<usize, Values>,
+    tell: &'r dyn Fn(usize) -> ControlFlow<()>,
+    report: Report<'r>,
+    record: &'r mut dyn FnMut(&[(usize, Values)]) -> Result<()>,
+    clock: Clock,
+}
+
+impl Running<'_> {
+    /// Records finished cells.
+    fn flush(&mut self, pending: &mut Vec<(usize, Values)>) -> Result<()> {
+        if !pending.is_empty() {
+            (self.record)(pending)?;
+            self.values.extend(pending.drain(..));
+        }
+        Ok(())
+    }
+}
+
+impl Stretch<'_, '_> {
+    /// The numbers of its cells in the sweep.
+    fn cells(&self) -> Range<usize> {
+        self.first..self.first + self.plan.cells.len()
+    }
+
+    /// Runs its cells that are not finished yet, and its baselines; adds what they are to the result.
+    fn run(
+        &self,
+        executor: &dyn Executor,
+        running: &mut Running<'_>,
+        result: &mut SweepResult,
+    ) -> Result<()> {
+        let missing: Vec<usize> = self
+            .cells()
+            .filter(|cell| !running.values.contains_key(cell))
+            .map(|cell| cell - self.first)
+            .collect();
         // Baselines go with the cells, since they share rows; the originals first. The samples of an
         // example have one original.
         let baselines = &self.plan.baselines;
@@ -233,102 +332,78 @@ impl<'m> PreparedSweep<'m> {
         let first_cell = first_fixed + fixed.len();
         let mut cells: Vec<&Cell> = originals.iter().map(|baseline| &baselines[*baseline].original).collect();
         cells.extend(baselines.iter().filter_map(|b| b.fixed.as_ref()));
-        let is_exact = self.methods.contains(&Method::Exact);
+        let is_exact = self.sweep.methods.contains(&Method::Exact);
         cells.extend(missing.iter().filter(|_| is_exact).map(|cell| &self.plan.cells[*cell]));
-        let keeps_originals = self.metrics.iter().any(|metric| metric.needs_original());
-        let total = self.plan.cells.len() as u64;
-        let tell =
-            |done: usize| report(Progress { what: "sweeping", done: done as u64, total, unit: Unit::Cells });
+        let keeps_originals = self.sweep.metrics.iter().any(|metric| metric.needs_original());
 
         let mut base: Vec<Option<(Distribution, Values)>> = vec![None; first_fixed];
         let mut fixed_values = vec![None; baselines.len()];
-        let mut values = done;
         let mut pending: Vec<(usize, Values)> = Vec::new();
-        let mut recorded = Instant::now();
-        let mut flush =
-            |pending: &mut Vec<(usize, Values)>, values: &mut BTreeMap<usize, Values>| -> Result<()> {
-                if pending.is_empty() {
-                    return Ok(());
-                }
-                record(pending)?;
-                values.extend(pending.drain(..));
-                Ok(())
-            };
         let (mut estimates, mut work) = (HashMap::new(), Work::default());
-        if self.estimating().next().is_some() && !missing.is_empty() {
-            (estimates, work) = self.estimates(executor, &missing, report)?;
+        if self.sweep.estimating().next().is_some() && !missing.is_empty() {
+            (estimates, work) = self.estimates(executor, &missing, running.report)?;
         }
-        let mut stop = tell(values.len()).is_break() && !missing.is_empty();
-        if !stop {
-            let ran = executor.execute(self.model, &self.plan, &cells, &mut |index, readings| {
-                let (row, rest) =
-                    readings.split_first().ok_or_else(|| Error::part("sweep", "a cell gave no logits"))?;
-                let row = Distribution::read(row)?;
-                if index < first_fixed {
-                    let values = self.numbers((&row, rest), &row, originals[index])?;
-                    // A distribution is large, and there may be one for each of many examples.
-                    let row = if keeps_originals { row } else { Distribution::new(Vec::new()) };
-                    base[index] = Some((row, values));
-                    return Ok(ControlFlow::Continue(()));
-                }
-                let baseline = match index.checked_sub(first_cell) {
-                    Some(cell) => self.plan.cells[missing[cell]].baseline,
-                    None => fixed[index - first_fixed],
-                };
-                let original = base[original_of[baseline]].as_ref();
-                let (original, _) =
-                    original.ok_or_else(|| Error::part("sweep", "a cell came before its baseline"))?;
-                let numbers = self.numbers((&row, rest), original, baseline)?;
-                let Some(cell) = index.checked_sub(first_cell) else {
-                    fixed_values[baseline] = Some(numbers);
-                    return Ok(ControlFlow::Continue(()));
-                };
-                let mut numbers = numbers;
-                numbers.extend(estimates.remove(&missing[cell]).unwrap_or_default());
-                pending.push((missing[cell], numbers));
-                if recorded.elapsed() >= RECORD_EVERY {
-                    flush(&mut pending, &mut values)?;
-                    recorded = Instant::now();
-                    stop = tell(values.len()).is_break();
-                }
-                Ok(if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-            });
-            match ran {
-                Err(Error::Interrupted) => stop = true,
-                other => work += other?,
+        let mut stop = false;
+        let ran = executor.execute(self.sweep.model(), &self.plan, &cells, &mut |index, readings| {
+            let (row, rest) =
+                readings.split_first().ok_or_else(|| Error::part("sweep", "a cell gave no logits"))?;
+            let row = Distribution::read(row)?;
+            let is_due = running.clock.is_due();
+            if is_due {
+                running.flush(&mut pending)?;
+                stop = (running.tell)(running.values.len()).is_break();
             }
+            let flow = if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
+            if index < first_fixed {
+                let values = self.numbers((&row, rest), &row, originals[index])?;
+                // A distribution is large, and there may be one for each of many examples.
+                let row = if keeps_originals { row } else { Distribution::new(Vec::new()) };
+                base[index] = Some((row, values));
+                return Ok(flow);
+            }
+            let baseline = match index.checked_sub(first_cell) {
+                Some(cell) => self.plan.cells[missing[cell]].baseline,
+                None => fixed[index - first_fixed],
+            };
+            let original = base[original_of[baseline]].as_ref();
+            let (original, _) =
+                original.ok_or_else(|| Error::part("sweep", "a cell came before its baseline"))?;
+            let mut numbers = self.numbers((&row, rest), original, baseline)?;
+            let Some(cell) = index.checked_sub(first_cell) else {
+                fixed_values[baseline] = Some(numbers);
+                return Ok(flow);
+            };
+            numbers.extend(estimates.remove(&missing[cell]).unwrap_or_default());
+            pending.push((self.first + missing[cell], numbers));
+            Ok(flow)
+        });
+        let ran = match ran {
+            // What is finished is kept.
+            Err(Error::Interrupted) => None,
+            other => Some(other?),
+        };
+        if ran.is_some() {
             // Cells that are only estimated have not been run.
-            pending.extend(estimates.drain());
-            flush(&mut pending, &mut values)?;
-            // The last cells may come between two reports: a wish to stop then has nothing to stop.
-            stop &= values.len() < self.plan.cells.len();
-            let _ = tell(values.len());
+            pending.extend(estimates.drain().map(|(cell, values)| (self.first + cell, values)));
         }
-        if stop {
+        running.flush(&mut pending)?;
+        // The last cells may come between two reports: a wish to stop then has nothing to stop.
+        if ran.is_none() && running.values.len() < self.sweep.cells() {
             return Err(Error::Interrupted);
         }
-        Ok(SweepResult {
-            prompts: self.bases.iter().map(|basis| basis.prompt.clone()).collect(),
-            tokens: self.bases.iter().map(|basis| basis.tokens.clone()).collect(),
-            answers: self.bases.iter().map(|basis| basis.answers.clone()).collect(),
-            cells: self.plan.cells.iter().map(|cell| cell.at.clone()).collect(),
-            baseline_of: self.plan.cells.iter().map(|cell| cell.baseline).collect(),
-            values: values.into_values().collect(),
-            columns: self.columns(),
-            base: original_of
-                .iter()
-                .map(|i| self.for_all_methods(base[*i].as_ref().map_or(&[], |(_, values)| values)))
-                .collect(),
-            fixed: fixed_values
-                .into_iter()
-                .map(|values| values.map(|values| self.for_all_methods(&values)))
-                .collect(),
-            work,
-        })
-    }
-
-    pub(crate) fn model(&self) -> &'m Model {
-        self.model
+        let first = result.base.len();
+        result.prompts.extend(self.bases.iter().map(|basis| basis.prompt.clone()));
+        result.tokens.extend(self.bases.iter().map(|basis| basis.tokens.clone()));
+        result.answers.extend(self.bases.iter().map(|basis| basis.answers.clone()));
+        result.cells.extend(self.plan.cells.iter().map(|cell| cell.at.clone()));
+        result.baseline_of.extend(self.plan.cells.iter().map(|cell| first + cell.baseline));
+        let numbers = |i: usize| base[i].as_ref().map_or([].as_slice(), |(_, values)| values.as_slice());
+        result.base.extend(original_of.iter().map(|i| self.sweep.for_all_methods(numbers(*i))));
+        let of_fixed = |values: Option<Values>| values.map(|values| self.sweep.for_all_methods(&values));
+        result.fixed.extend(fixed_values.into_iter().map(of_fixed));
+        work += ran.unwrap_or_default();
+        result.work += work;
+        Ok(())
     }
 
     /// What is recorded of a cell whose logits are `row`, and whose other readings are what answers of several tokens
@@ -341,7 +416,7 @@ impl<'m> PreparedSweep<'m> {
     ) -> Result<Values> {
         let (tokens, label) = (self.tokens_in_a_row(baseline), self.bases[baseline].label);
         let answers = answer_logprobs(&self.bases[baseline].answers, row, rest)?;
-        let all = self.metrics.iter().flat_map(|metric| {
+        let all = self.sweep.metrics.iter().flat_map(|metric| {
             let of_answers = answers.iter().filter_map(|logprob| metric.of_answer(*logprob));
             metric.values(row, original, &tokens, label).into_iter().chain(of_answers)
         });
@@ -356,7 +431,7 @@ impl<'m> PreparedSweep<'m> {
         baseline: usize,
     ) -> Vec<Vec<f32>> {
         let (tokens, label) = (self.tokens_in_a_row(baseline), self.bases[baseline].label);
-        self.metrics.iter().flat_map(|metric| metric.slopes(row, original, &tokens, label)).collect()
+        self.sweep.metrics.iter().flat_map(|metric| metric.slopes(row, original, &tokens, label)).collect()
     }
 
     /// Where the tokens of a baseline stand in its rows of logits: where only single logits are read, a row
@@ -366,10 +441,5 @@ impl<'m> PreparedSweep<'m> {
             Some(Read::Logits { tokens: Some(tokens), .. }) => Cow::Owned((0..).take(tokens.len()).collect()),
             _ => Cow::Borrowed(&self.bases[baseline].tokens),
         }
-    }
-
-    /// The same numbers beside those of each method.
-    fn for_all_methods(&self, numbers: &[Option<f64>]) -> Values {
-        numbers.repeat(self.methods.len())
     }
 }

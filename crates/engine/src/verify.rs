@@ -1,7 +1,7 @@
 //! Cells of a finished sweep, computed again the slow and obvious way.
 
 use crate::attribution::Method;
-use crate::execute::{Executor, Reference};
+use crate::execute::{Clock, Executor, Reference};
 use crate::journal::Values;
 use crate::metric::{Distribution, Metric};
 use crate::plan::Cell;
@@ -60,41 +60,52 @@ impl PreparedSweep<'_> {
             let hint = Some("add \"exact\" to methods".into());
             return Err(Error::hinted("verify", "the reference executor has no estimates to compare", hint));
         }
-        let cells = spread(self.plan().cells.len(), sample);
+        let cells = spread(self.cells(), sample);
         let total = cells.len() as u64;
         let tell =
             |done: usize| report(Progress { what: "verifying", done: done as u64, total, unit: Unit::Cells });
-        let baselines: Vec<&Cell> = self.plan().baselines.iter().map(|baseline| &baseline.original).collect();
-        let mut originals: Vec<Distribution> = Vec::new();
-        let mut verification = Verification::default();
-        let needed = baselines.iter().copied().chain(cells.iter().map(|cell| &self.plan().cells[*cell]));
-        Reference.execute(
-            self.model(),
-            self.plan(),
-            &needed.collect::<Vec<_>>(),
-            &mut |index, readings| {
+        let (mut verification, mut clock) = (Verification::default(), Clock::new());
+        let mut rest = cells.as_slice();
+        for stretch in self.survey.stretches() {
+            let (now, later) = rest.split_at(rest.partition_point(|cell| *cell < stretch.end));
+            rest = later;
+            if now.is_empty() {
+                continue;
+            }
+            let stretch = self.stretch(stretch)?;
+            let plan = &stretch.plan;
+            let of_plan = |cell: usize| &plan.cells[cell - stretch.first];
+            let baselines: Vec<&Cell> = plan.baselines.iter().map(|baseline| &baseline.original).collect();
+            let needed = baselines.iter().copied().chain(now.iter().map(|cell| of_plan(*cell)));
+            let mut originals: Vec<Distribution> = Vec::new();
+            Reference.execute(self.model(), plan, &needed.collect::<Vec<_>>(), &mut |index, readings| {
                 let (row, rest) =
                     readings.split_first().ok_or_else(|| Error::part("verify", "a cell gave no logits"))?;
                 let row = Distribution::read(row)?;
                 let Some(place) = index.checked_sub(baselines.len()) else {
                     originals.push(row);
-                    return Ok(ControlFlow::Continue(()));
+                    return Ok(if clock.is_due() {
+                        tell(verification.cells)
+                    } else {
+                        ControlFlow::Continue(())
+                    });
                 };
-                let cell = cells[place];
-                let baseline = self.plan().cells[cell].baseline;
+                let cell = now[place];
+                let baseline = of_plan(cell).baseline;
                 let original = originals.get(baseline);
                 let original =
                     original.ok_or_else(|| Error::part("verify", "a cell came before its baseline"))?;
-                let token = |place: usize| result.tokens[baseline].get(place).copied();
+                let in_result = result.baseline_of[cell];
+                let token = |place: usize| result.tokens[in_result].get(place).copied();
                 // The exact numbers come first.
                 let exact = result.columns.iter().take(self.numbers_per_method());
                 let columns: Vec<_> =
                     exact.map(|column| (column.metric, column.token.and_then(token))).collect();
-                let theirs = self.numbers((&row, rest), original, baseline)?;
+                let theirs = stretch.numbers((&row, rest), original, baseline)?;
                 verification.compare(cell, &columns, &result.values[cell], &theirs);
-                Ok(tell(place + 1))
-            },
-        )?;
+                Ok(tell(verification.cells))
+            })?;
+        }
         Ok(verification)
     }
 }

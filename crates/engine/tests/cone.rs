@@ -413,23 +413,24 @@ fn no_memory_budget_changes_an_answer() {
     let exp = experiment(model, &written).unwrap();
     let sweep = PreparedSweep::new(&exp).unwrap();
     let whole = sweep.run(&Cone { memory: None }).unwrap();
-    let plan = sweep.plan();
+    let plan = exp.plan().unwrap();
     let cells: Vec<&Cell> = plan.baselines().chain(&plan.cells).collect();
-    let peak = ConePlan::new(plan, &cells, model.config(), None).unwrap().work().peak_bytes;
+    let peak = ConePlan::new(&plan, &cells, model.config(), None).unwrap().work().peak_bytes;
     let mut batches = 0;
     for percent in [90, 80, 70, 60] {
         let cone = Cone { memory: Some(peak * percent / 100) };
-        let Ok(told) = cone.estimate(plan, &cells, model.config()) else { break };
+        let Ok(told) = cone.estimate(&plan, &cells, model.config()) else { break };
         assert!(told.batches >= batches && told.peak_bytes <= peak * percent / 100);
         batches = told.batches;
-        let result = sweep.run(&cone).unwrap();
+        let with_record = Cone { memory: cone.memory.map(|memory| memory + sweep.record_bytes()) };
+        let result = sweep.run(&with_record).unwrap();
         for (ours, theirs) in result.values.iter().flatten().zip(whole.values.iter().flatten()) {
             let (a, b) = (ours.unwrap(), theirs.unwrap());
             assert!((a - b).abs() <= 1e-5 + 1e-5 * b.abs(), "{a} is not {b} at {percent} %");
         }
     }
     assert!(batches > 2, "{batches} batches only");
-    let error = Cone { memory: Some(1) }.estimate(plan, &cells, model.config()).unwrap_err();
+    let error = Cone { memory: Some(1) }.estimate(&plan, &cells, model.config()).unwrap_err();
     assert!(error.to_string().contains("too little for even one cell, which needs"), "{error}");
     assert!(error.is_bad_input());
 }

@@ -475,7 +475,7 @@ fn what_cannot_be_done_is_refused_by_name() {
             options(2),
             &["sweep", "op with a scale"],
         ),
-        (edit(json!({})), options(0), &["max_tokens = 0"]),
+        (edit(json!({})), options(0), &["`max_tokens` must be from 1"]),
         (edit(json!({})), Generation { stop: vec![String::new()], ..options(2) }, &["stop", "empty"]),
         (edit(json!({})), Generation { temperature: Some(-1.0), ..options(2) }, &["temperature = -1"]),
     ];

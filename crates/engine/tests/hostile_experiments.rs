@@ -40,7 +40,7 @@ fn prepared(text: &str, model: &Model) -> Result<usize> {
     let file = ExperimentFile::from_json(text)?;
     let experiment = file.experiment(model)?;
     let prepared = PreparedSweep::new(&experiment)?;
-    Ok(prepared.plan().cells.len())
+    Ok(prepared.cells())
 }
 
 /// A name, part of the message, and what is changed.

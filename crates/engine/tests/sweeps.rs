@@ -539,7 +539,7 @@ fn a_resumed_sweep_is_the_whole_sweep() {
     for name in MODELS {
         let model = model(name);
         let sweep = prepared(model, &long_sweep());
-        let cells = sweep.plan().cells.len();
+        let cells = sweep.cells();
         let whole = sweep.run(&Reference).unwrap();
         for (step, offset) in [(2, 0), (2, 1), (3, 2), (1, 0), (cells + 1, 1)] {
             let done: BTreeMap<usize, Values> =
@@ -562,7 +562,7 @@ fn a_resumed_sweep_is_the_whole_sweep() {
 fn a_stopped_sweep_goes_on_from_its_journal() {
     let model = model("tiny-gpt2");
     let sweep = prepared(model, &long_sweep());
-    let (cells, values) = (sweep.plan().cells.len(), sweep.columns().len());
+    let (cells, values) = (sweep.cells(), sweep.columns().len());
     let whole = sweep.run(&Reference).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal.jsonl");

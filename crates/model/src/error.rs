@@ -1,5 +1,6 @@
 //! What can go wrong below the engine, as types: what was given, what would fit, and a hint.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 /// The result of everything in this crate.
@@ -90,7 +91,7 @@ pub enum Error {
         hint: String,
     },
     /// A text that must be one token is not.
-    #[error("{text:?} is {} tokens, not one: {}", pieces.len(), quoted(pieces))]
+    #[error("{:?} is {} tokens, not one: {}", shortened(text, 120), pieces.len(), quoted(pieces))]
     NotOneToken {
         /// The text.
         text: String,
@@ -98,7 +99,7 @@ pub enum Error {
         pieces: Vec<String>,
     },
     /// Text was given to a model that came without a tokenizer.
-    #[error("{}, so {given:?} cannot be turned into token ids", why.as_deref().unwrap_or("this model has no tokenizer"))]
+    #[error("{}, so {:?} cannot be turned into token ids", why.as_deref().unwrap_or("this model has no tokenizer"), shortened(given, 120))]
     NoTokenizer {
         /// The text.
         given: String,
@@ -114,7 +115,7 @@ pub enum Error {
         hint: String,
     },
     /// The tokenizer failed on a text.
-    #[error("the tokenizer cannot handle {given:?}: {problem}")]
+    #[error("the tokenizer cannot handle {:?}: {problem}", shortened(given, 120))]
     Tokenize {
         /// The start of the text.
         given: String,
@@ -184,7 +185,8 @@ impl Error {
             Self::Write(source) => source.hint(),
             Self::Address { hint, .. } => hint.clone(),
             Self::NotOneToken { text, .. } if !text.starts_with(' ') => {
-                Some(format!("words inside a text usually start with a space: {:?}", format!(" {text}")))
+                let spaced = format!(" {}", shortened(text, 120));
+                Some(format!("words inside a text usually start with a space: {spaced:?}"))
             }
             Self::NoTokenizer { .. } => {
                 Some("token ids work without one: ids = [1, 2, 3], or --ids 1,2,3".into())
@@ -261,6 +263,29 @@ pub(crate) fn printable(text: &str, most: usize) -> String {
     out
 }
 
+/// The most characters of a message. What is quoted in one comes from files and may have any length.
+pub const LONGEST_MESSAGE: usize = 2000;
+
+/// A text of at most about so many characters: of a longer one the beginning and the end, with the number of characters
+/// between them that are left out.
+///
+/// ```
+/// use causalcone_model::shortened;
+/// assert_eq!(shortened("short", 10), "short");
+/// assert_eq!(shortened(&"long ".repeat(8), 20), "long long … [20 characters left out] … long long ");
+/// ```
+pub fn shortened(text: &str, most: usize) -> Cow<'_, str> {
+    // A text has at least as many bytes as characters.
+    let count = if text.len() <= most { 0 } else { text.chars().count() };
+    if count <= most {
+        return Cow::Borrowed(text);
+    }
+    let half = most / 2;
+    let at = |character: usize| text.char_indices().nth(character).map_or(text.len(), |(byte, _)| byte);
+    let (start, end) = (&text[..at(half)], &text[at(count - half)..]);
+    Cow::Owned(format!("{start}… [{} characters left out] … {end}", count - 2 * half))
+}
+
 /// The first few of some texts, with the number of the others.
 pub(crate) fn first_few(texts: &[String], most: usize) -> String {
     let shown = texts.get(..most).unwrap_or(texts);
@@ -270,7 +295,8 @@ pub(crate) fn first_few(texts: &[String], most: usize) -> String {
 
 /// `"a", "b"`: the pieces of a text, quoted so that spaces show.
 fn quoted(pieces: &[String]) -> String {
-    pieces.iter().map(|p| format!("{p:?}")).collect::<Vec<_>>().join(", ")
+    let shown: Vec<String> = pieces.iter().map(|piece| format!("{:?}", shortened(piece, 40))).collect();
+    first_few(&shown, 24)
 }
 
 /// The known word nearest to `given`, if one is near enough to be meant.

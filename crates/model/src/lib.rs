@@ -32,11 +32,12 @@ mod model;
 mod progress;
 mod site;
 pub mod store;
+pub mod threads;
 mod tokenizer;
 
 pub use address::{Indices, Positions, Target, Which};
 pub use config::{Bias, Config, Mlp, Norm, Positions as PositionScheme};
-pub use error::{Error, Result, nearest};
+pub use error::{Error, LONGEST_MESSAGE, Result, nearest, shortened};
 pub use file::Precision;
 pub use file::keys::{Defaulted, KeyPolicy, KeyReport};
 pub use load::{Footprint, LoadOptions};

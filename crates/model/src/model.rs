@@ -102,6 +102,7 @@ impl Model {
     }
 
     fn of(name: &str, options: &LoadOptions, report: Report<'_>, now: bool) -> Result<Self> {
+        crate::threads::start();
         let Parts { files, decoder, tokenizer, chat_template, ends, report } =
             load::load(store::find(name, report)?, options, now)?;
         let (name, hash) = (name.into(), OnceLock::new());

@@ -16,13 +16,16 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod column;
 mod parquet_file;
 
 use crate::Error;
+use column::Cells;
 use serde::{Serialize, Serializer};
 use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -213,7 +216,8 @@ impl FromStr for Format {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Table {
     columns: Vec<Column>,
-    rows: Vec<Vec<Cell>>,
+    cells: Vec<Cells>,
+    len: usize,
 }
 
 impl Table {
@@ -222,13 +226,14 @@ impl Table {
     /// # Errors
     /// [`Error::DuplicateColumn`], if two columns have the same name.
     pub fn new<N: Into<String>>(columns: impl IntoIterator<Item = (N, Kind)>) -> Result<Self, Error> {
-        let mut table = Table { columns: Vec::new(), rows: Vec::new() };
+        let mut table = Table { columns: Vec::new(), cells: Vec::new(), len: 0 };
         for (name, kind) in columns {
             let name = name.into();
             if table.columns.iter().any(|column| column.name == name) {
                 return Err(Error::DuplicateColumn { name });
             }
             table.columns.push(Column { name, kind });
+            table.cells.push(Cells::new(kind));
         }
         Ok(table)
     }
@@ -247,7 +252,8 @@ impl Table {
                 return Err(Error::CellKind { column: column.name.clone(), expected: column.kind, found });
             }
         }
-        self.rows.push(row);
+        self.cells.iter_mut().zip(row).for_each(|(cells, cell)| cells.push(cell));
+        self.len += 1;
         Ok(())
     }
 
@@ -257,10 +263,30 @@ impl Table {
         &self.columns
     }
 
-    /// The rows, in the order they were added.
+    /// How many rows there are.
     #[must_use]
-    pub fn rows(&self) -> &[Vec<Cell>] {
-        &self.rows
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The rows, in the order they were added.
+    pub fn rows(&self) -> impl Iterator<Item = Vec<Cell>> + '_ {
+        (0..self.len).map(|row| self.cells.iter().map(|cells| cells.get(row)).collect())
+    }
+
+    /// The cells of a column, by its place; none where there is no such column.
+    pub fn column(&self, column: usize) -> impl Iterator<Item = Cell> + '_ {
+        self.column_of(column, 0..self.len)
+    }
+
+    fn column_of(&self, column: usize, rows: Range<usize>) -> impl Iterator<Item = Cell> + '_ {
+        self.cells.get(column).into_iter().flat_map(move |cells| rows.clone().map(move |row| cells.get(row)))
     }
 
     /// Writes the table in a format.
@@ -282,8 +308,8 @@ impl Table {
     pub fn write_csv(&self, w: impl Write) -> io::Result<()> {
         let mut csv = csv::Writer::from_writer(w);
         csv.write_record(self.columns.iter().map(|column| &column.name))?;
-        for row in &self.rows {
-            for cell in row {
+        for row in self.rows() {
+            for cell in &row {
                 csv.write_field(cell.csv().as_bytes())?;
             }
             csv.write_record(None::<&[u8]>)?;
@@ -296,9 +322,9 @@ impl Table {
     /// # Errors
     /// Those of the writer.
     pub fn write_jsonl(&self, mut w: impl Write) -> io::Result<()> {
-        for row in &self.rows {
+        for row in self.rows() {
             let names = self.columns.iter().map(|column| &column.name);
-            serde_json::Serializer::new(&mut w).collect_map(names.zip(row))?;
+            serde_json::Serializer::new(&mut w).collect_map(names.zip(&row))?;
             w.write_all(b"\n")?;
         }
         w.flush()

@@ -4,7 +4,7 @@ use super::failure::Failure;
 use super::terminal::Terminal;
 use super::{FileArgs, Loaded, TopArgs};
 use crate::chat::Message;
-use crate::{Experiment, Metric, Precision, Record, Refused, Top, visible};
+use crate::{Cone, Experiment, Metric, Precision, Record, Refused, Top, visible};
 use candle_core::{DType, Tensor};
 use serde::Serialize;
 use serde_json::Value;
@@ -106,7 +106,7 @@ struct CollectedJson {
 /// `causalcone run`.
 pub(super) fn run(args: &FileArgs, terminal: &mut Terminal) -> Result<(), Failure> {
     let loaded = Loaded::new(args, terminal)?;
-    let (experiment, left_out) = loaded.single(terminal)?;
+    let (experiment, left_out) = loaded.single(&Cone::default(), terminal)?;
     let (model, weights) = (loaded.model.name().to_owned(), loaded.model.footprint().chosen);
     let Some(errors) = left_out.errors() else {
         let result = RunResult { model, weights, answered: answer(&experiment)? };
@@ -125,7 +125,7 @@ pub(super) fn run(args: &FileArgs, terminal: &mut Terminal) -> Result<(), Failur
 
 /// Runs the experiment of a file once, edited and unedited.
 pub(super) fn run_once(loaded: &Loaded, terminal: &Terminal) -> Result<Answered, Failure> {
-    answer(&loaded.single(terminal)?.0)
+    answer(&loaded.single(&Cone::default(), terminal)?.0)
 }
 
 fn answer(experiment: &Experiment<'_>) -> Result<Answered, Failure> {

@@ -6,7 +6,7 @@ use super::interrupt;
 use super::terminal::Terminal;
 use super::{CollectArgs, Loaded};
 use crate::collection::{Gathered, Taken};
-use crate::{Collection, EditId, KeyReport, Progress, Refused, Unit};
+use crate::{Collection, EditId, Error, KeyReport, Progress, Refused};
 use candle_core::Tensor;
 use causalcone_report::{Cell, Kind, Table};
 use serde::Serialize;
@@ -60,32 +60,33 @@ struct Record<'a> {
 pub(super) fn collect(args: &CollectArgs, terminal: &mut Terminal) -> Result<(), Failure> {
     let folder = Folder::claim(&args.out, args.again, Results::Collection)?;
     let loaded = Loaded::new(&args.file, terminal)?;
-    let (experiment, left_out) = loaded.single(terminal)?;
+    let executor = args.memory.executor(&loaded.model);
+    let (experiment, left_out) = loaded.single(&executor, terminal)?;
     let collection = Collection::new(&experiment, args.shard.bytes())?;
-    let names = Names::new(&collection);
+    let first = collection.first()?;
+    let names = Names::new(&first);
     // Shards are cut by their size, so that of another size they are others.
     let identity = loaded.identity()?.with(&format!("{} bytes a shard", args.shard.bytes()));
     folder.open(&identity)?;
-    let executor = args.memory.executor(&loaded.model);
     let chunks = collection.chunks();
     let shards: Vec<String> =
         (0..chunks.len()).map(|chunk| format!("shard-{chunk:05}.safetensors")).collect();
-    let progress = |done: usize| {
-        let (done, total) = (done as u64, collection.len() as u64);
-        terminal.progress(Progress { what: "collecting", unit: Unit::Examples, done, total })
-    };
     let mut resumed = 0;
     for (chunk, shard) in shards.iter().enumerate() {
-        if progress(chunks[chunk].start).is_break() {
-            terminal.clear();
-            return Err(interrupt::failure("; finished shards are kept"));
-        }
         // A shard is there whole or not at all.
         if folder.file(shard).exists() {
             resumed += chunks[chunk].len();
             continue;
         }
-        let tensors = stacked(&names, &collection.taken(chunk), collection.gather(chunk, &executor)?)?;
+        let report = |progress: Progress<'_>| terminal.progress(progress);
+        let gathered = match collection.gather_with(chunk, &executor, "collecting", &report) {
+            Err(Error::Interrupted) => {
+                terminal.clear();
+                return Err(interrupt::failure("; finished shards are kept"));
+            }
+            gathered => gathered?,
+        };
+        let tensors = stacked(&names, &collection.taken(chunk)?, gathered)?;
         let bytes = safetensors::serialize(&tensors, None).map_err(|e| Failure::run(e.to_string()))?;
         folder.write(shard, |w| w.write_all(&bytes))?;
     }
@@ -100,7 +101,7 @@ pub(super) fn collect(args: &CollectArgs, terminal: &mut Terminal) -> Result<(),
         model: loaded.model.name(),
         keys: loaded.model.key_report(),
         shards: &shards,
-        tensors: &records(&collection, &names, &experiment),
+        tensors: &records(&first, &names, &experiment),
         errors: left_out.errors(),
     };
     folder.write("collection.json", |w| Ok(serde_json::to_writer_pretty(w, &record)?))?;
@@ -128,9 +129,10 @@ pub(super) fn collect(args: &CollectArgs, terminal: &mut Terminal) -> Result<(),
 struct Names(BTreeMap<usize, String>);
 
 impl Names {
-    fn new(collection: &Collection<'_>) -> Self {
+    /// Of what one example, or more, has taken from it.
+    fn new(all: &[Taken<'_>]) -> Self {
         let mut names: BTreeMap<usize, String> = BTreeMap::new();
-        for taken in collection.taken(0) {
+        for taken in all {
             let site = taken.places.first().map_or("", |place| place.site.name());
             let of_site = match taken.gradient {
                 Some(_) => format!("{site}_gradient"),
@@ -174,7 +176,7 @@ fn stacked(
     let mut parts: BTreeMap<String, Vec<Tensor>> = BTreeMap::new();
     let mut read = gathered.into_iter().flat_map(|one| one.collected);
     for taken in taken {
-        for place in taken.places {
+        for place in &taken.places {
             let Some(collected) = read.next() else { return Err(Failure::run("less was read than planned")) };
             parts.entry(names.tensor(taken, place.layer)).or_default().push(collected.tensor);
         }
@@ -196,7 +198,7 @@ fn index_of(
     let mut table = Table::new(COLUMNS.to_vec())?;
     for (chunk, shard) in shards.iter().enumerate() {
         let mut next: BTreeMap<String, usize> = BTreeMap::new();
-        for taken in collection.taken(chunk) {
+        for taken in collection.taken(chunk)? {
             let Some(place) = taken.places.first() else { continue };
             let counter = next.entry(names.tensor(&taken, None)).or_default();
             for position in place.positions.iter() {
@@ -218,13 +220,9 @@ fn index_of(
     Ok(table)
 }
 
-fn records(
-    collection: &Collection<'_>,
-    names: &Names,
-    experiment: &crate::Experiment<'_>,
-) -> Vec<TensorRecord> {
+fn records(all: &[Taken<'_>], names: &Names, experiment: &crate::Experiment<'_>) -> Vec<TensorRecord> {
     let mut records: Vec<TensorRecord> = Vec::new();
-    for taken in collection.taken(0) {
+    for taken in all {
         let Some(place) = taken.places.first() else { continue };
         let name = names.of(taken.edit).to_owned();
         if records.iter().any(|other| other.name == name) {

@@ -3,7 +3,7 @@
 use super::Loaded;
 use super::failure::Failure;
 use super::terminal::Terminal;
-use crate::{Error, Experiment, Refused};
+use crate::{Cone, Error, Experiment, Outline, Progress, Refused};
 use std::path::Path;
 
 /// The examples that were left out, of all there are.
@@ -38,22 +38,47 @@ impl LeftOut {
 }
 
 impl Loaded {
-    /// The experiment with the examples that fit it; says which do not.
-    pub(super) fn experiment(&self, terminal: &Terminal) -> Result<(Experiment<'_>, LeftOut), Failure> {
-        let experiment = self.file.experiment(&self.model)?;
-        sifted(experiment, terminal)
+    /// The experiment with the examples that fit it; says which do not. What its file asks to be drawn or fitted is
+    /// computed in what the executor may take.
+    pub(super) fn experiment(
+        &self,
+        executor: &Cone,
+        terminal: &Terminal,
+    ) -> Result<(Experiment<'_>, LeftOut), Failure> {
+        sifted(self.built(executor, terminal)?, terminal)
     }
 
     /// The same without its sweep.
-    pub(super) fn single(&self, terminal: &Terminal) -> Result<(Experiment<'_>, LeftOut), Failure> {
-        let mut experiment = self.file.experiment(&self.model)?;
+    pub(super) fn single(
+        &self,
+        executor: &Cone,
+        terminal: &Terminal,
+    ) -> Result<(Experiment<'_>, LeftOut), Failure> {
+        let mut experiment = self.built(executor, terminal)?;
         experiment.sweep(None);
         sifted(experiment, terminal)
     }
 
     /// The experiment, ready to grow, with the examples that fit it; says which do not.
     pub(super) fn growing(&self, terminal: &Terminal) -> Result<(Experiment<'_>, LeftOut), Failure> {
-        sifted_by(self.file.experiment(&self.model)?, terminal, Experiment::sift_growing)
+        let experiment = self.built(&Cone::default(), terminal)?;
+        let total = experiment.example_count();
+        sifted_by(experiment, total, terminal, Experiment::sift_growing)
+    }
+
+    /// The experiment as far as it is planned.
+    pub(super) fn outline(&self, terminal: &Terminal) -> Result<(Outline<'_>, LeftOut), Failure> {
+        let outline = self.file.outline(&self.model)?;
+        let total = outline.example_count();
+        sifted_by(outline, total, terminal, Outline::sift)
+    }
+
+    /// The experiment with all its examples.
+    pub(super) fn built(&self, executor: &Cone, terminal: &Terminal) -> Result<Experiment<'_>, Failure> {
+        let report = |progress: Progress<'_>| terminal.progress(progress);
+        let built = self.file.experiment_within(&self.model, executor.memory, &report);
+        terminal.clear();
+        Ok(built?)
     }
 
     /// The name of its data set, for people.
@@ -68,16 +93,17 @@ pub(super) fn sifted<'m>(
     experiment: Experiment<'m>,
     terminal: &Terminal,
 ) -> Result<(Experiment<'m>, LeftOut), Failure> {
-    sifted_by(experiment, terminal, Experiment::sift)
+    let total = experiment.example_count();
+    sifted_by(experiment, total, terminal, Experiment::sift)
 }
 
-/// The same by a way of sifting.
-fn sifted_by<'m>(
-    mut experiment: Experiment<'m>,
+/// The same by a way of sifting, of so many examples.
+fn sifted_by<E>(
+    mut experiment: E,
+    total: Option<usize>,
     terminal: &Terminal,
-    sift: impl Fn(&mut Experiment<'m>) -> crate::Result<Vec<Refused>>,
-) -> Result<(Experiment<'m>, LeftOut), Failure> {
-    let total = experiment.example_count();
+    sift: impl Fn(&mut E) -> crate::Result<Vec<Refused>>,
+) -> Result<(E, LeftOut), Failure> {
     let refused = match sift(&mut experiment) {
         Err(Error::Examples { refused, .. }) => {
             tell(&refused, terminal);

@@ -1,6 +1,7 @@
 //! Errors on their way to the user: a message, a hint, an exit code.
 
 use super::interrupt;
+use causalcone_model::{LONGEST_MESSAGE, shortened};
 
 /// Why the command stops.
 #[derive(Debug)]
@@ -56,13 +57,15 @@ impl Failure {
         }
     }
 
-    /// What is printed on stderr. Texts from files may hold anything, so nothing in them may reach
-    /// a terminal as a command.
+    /// What is printed on stderr. Texts from files may hold anything and be of any length, so nothing in them may
+    /// reach a terminal as a command, and a message is never longer than a screen.
     pub(super) fn rendered(&self) -> String {
         let safe = |text: &str| -> String {
-            text.chars()
+            let escaped: String = shortened(text, LONGEST_MESSAGE)
+                .chars()
                 .map(|c| if c.is_control() && c != '\n' { c.escape_default().to_string() } else { c.into() })
-                .collect()
+                .collect();
+            shortened(&escaped, LONGEST_MESSAGE).into_owned()
         };
         match &self.hint {
             Some(hint) => format!("error: {}\n  hint: {}", safe(&self.message), safe(hint)),

@@ -125,7 +125,7 @@ pub(super) fn generate(args: &GenerateArgs, terminal: &mut Terminal) -> Result<(
     let texts = if is_one && !terminal.is_json() {
         stream(&experiment, &options, is_edited, terminal)?
     } else {
-        let total = examples.unwrap_or(1) as u64 * most_tokens(&options, &loaded);
+        let total = most_tokens(&options, &loaded).saturating_mul(examples.unwrap_or(1) as u64);
         let mut done = 0;
         let texts = experiment.generate_with(&options, &mut |_| {
             done += 1;
@@ -189,7 +189,9 @@ pub(super) fn scales(loaded: &Loaded) -> Option<&[f64]> {
 pub(super) fn most_tokens(options: &Generation, loaded: &Loaded) -> u64 {
     let versions = 1 + scales(loaded).map_or(1, <[f64]>::len);
     let context = loaded.model.config().context;
-    versions as u64 * options.samples as u64 * options.max_tokens.min(context) as u64
+    // More texts than are made are refused by the engine.
+    let of_text = options.max_tokens.min(context) as u64;
+    of_text.saturating_mul(options.samples as u64).saturating_mul(versions as u64)
 }
 
 /// Whether the user has ended some of them.

@@ -129,10 +129,17 @@ pub(super) fn listen() -> Result<(), String> {
     let _ = signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
     // nohup and its like start a command that ignores the end of its terminal.
     let hangs_up = (!is_ignored(SIGHUP)).then_some(SIGHUP);
-    let signals = [SIGINT, SIGTERM].into_iter().chain(hangs_up);
-    let mut signals = signal_hook::iterator::Signals::new(signals).map_err(|e| e.to_string())?;
+    let handled: Vec<i32> = [SIGINT, SIGTERM].into_iter().chain(hangs_up).collect();
+    let mut signals = signal_hook::iterator::Signals::new(&handled).map_err(|e| e.to_string())?;
     let listen = move || signals.forever().for_each(receive);
-    std::thread::Builder::new().name("signals".into()).spawn(listen).map(|_| ()).map_err(|e| e.to_string())
+    let started = std::thread::Builder::new().name("signals".into()).spawn(listen);
+    if started.is_err() {
+        // Nobody listens: the signals end the process as if nobody had meant to.
+        for signal in handled {
+            let _ = signal_hook::flag::register_conditional_default(signal, Arc::new(AtomicBool::new(true)));
+        }
+    }
+    started.map(|_| ()).map_err(|e| e.to_string())
 }
 
 /// Whether this process was started with a signal ignored; where the system does not tell, it was not.

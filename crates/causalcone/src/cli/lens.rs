@@ -69,8 +69,8 @@ pub(super) fn lens(args: &LensArgs, terminal: &mut Terminal) -> Result<(), Failu
             Loaded::of(file, None, args.weights, |name, options| terminal.load_with(name, options))?
         }
     };
-    let (experiment, left_out) = loaded.single(terminal)?;
     let executor = args.memory.executor(&loaded.model);
+    let (experiment, left_out) = loaded.single(&executor, terminal)?;
     let mut lenses: Vec<(Option<usize>, Lens)> = Vec::new();
     let total = experiment.example_count().unwrap_or(1) as u64;
     for (done, one) in experiment.by_example().enumerate() {

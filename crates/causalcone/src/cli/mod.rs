@@ -22,6 +22,7 @@ mod saved;
 mod sweep;
 mod terminal;
 mod texts;
+mod threads;
 mod tour;
 mod train;
 
@@ -114,12 +115,16 @@ enum Command {
     #[command(after_help = "Example: causalcone sweep examples/cumulative.toml --out cumulative")]
     Sweep(SweepArgs),
     /// Say what an experiment file would do, without doing it
+    ///
+    /// Nothing is computed: parameters are not drawn, and values are not fitted to data sets. What does not fit
+    /// in --memory is refused as the commands refuse it.
     Explain(ExplainArgs),
     /// Write the activations that an experiment file collects over its data set
     ///
     /// DIR gets shards of tensors (safetensors), an index that says which row of which shard is what
-    /// position of what example, and collection.json. Memory stays bounded however long the data set;
-    /// what was cut short goes on with --resume.
+    /// position of what example, and collection.json. The data set is computed in parts, so that memory is
+    /// bounded by --shard and --memory; only the index is held whole, at about 50 bytes a row. Interrupted
+    /// work is resumed with --resume.
     #[command(after_help = "Example: causalcone collect examples/collect.toml --out activations")]
     Collect(CollectArgs),
     /// Draw a data set of counterfactuals from a causal model: base, source, and the label of their interchange
@@ -478,6 +483,7 @@ pub fn main() -> ExitCode {
     if let Err(problem) = listening {
         terminal.note(&format!("Ctrl-C ends the command at once: {problem}"));
     }
+    threads::start(&terminal);
     let done = check_device(&cli.common.device).and_then(|()| dispatch(cli.command, &mut terminal));
     match done.and_then(|()| terminal.finish()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -584,8 +590,8 @@ impl Loaded {
 
 fn explain(args: &ExplainArgs, terminal: &mut Terminal) -> Result<(), Failure> {
     let loaded = Loaded::open(&args.file, terminal)?;
-    let (experiment, left_out) = loaded.experiment(terminal)?;
-    let explanation = Explanation::new(&experiment, &args.memory.executor(&loaded.model))?;
+    let (outline, left_out) = loaded.outline(terminal)?;
+    let explanation = Explanation::of_outline(&outline, &args.memory.executor(&loaded.model))?;
     let explained = Explained { explanation, memory: loaded.model.footprint() };
     terminal.result(&explained, |Explained { explanation, memory }| {
         format!("{explanation}\nmemory         {memory}\n")

@@ -30,7 +30,7 @@ pub(super) fn save(args: &SaveArgs, terminal: &mut Terminal) -> Result<(), Failu
         _ => check_output(&args.out, args.force && is_vector).map_err(taken)?,
     }
     let loaded = Loaded::new(&args.file, terminal)?;
-    let (experiment, left_out) = loaded.single(terminal)?;
+    let (experiment, left_out) = loaded.single(&Cone::default(), terminal)?;
     if is_vector {
         let vector = ControlVector::of(&experiment)?;
         vector.write(&args.out, args.force)?;

@@ -152,11 +152,11 @@ pub(super) fn sweep(
 ) -> Result<Swept, Failure> {
     let started = Instant::now();
     let model = &loaded.model;
-    let (experiment, left_out) = loaded.experiment(terminal)?;
+    let (experiment, left_out) = loaded.experiment(&how.executor, terminal)?;
     let prepared = PreparedSweep::new(&experiment)?;
     let plan = Explanation::of_sweep(&experiment, &prepared, &how.executor)?;
     let identity = loaded.identity()?;
-    let cells = prepared.plan().cells.len();
+    let cells = prepared.cells();
     let (mut journal, done) = folder.journal(&identity, cells, prepared.columns().len())?;
     let resumed = done.len();
     let result = prepared.resume(&how.executor, done, &|progress| terminal.progress(progress), |finished| {

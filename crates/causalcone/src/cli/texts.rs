@@ -62,10 +62,10 @@ pub(super) fn texts(args: &GenerateArgs, out: &Path, terminal: &mut Terminal) ->
             continue;
         }
         let each = most_tokens(&options, &loaded);
-        let mut done = start as u64 * each;
+        let mut done = (start as u64).saturating_mul(each);
         let made = experiment.generate_examples(start..end, &options, &mut |_| {
             done += 1;
-            let total = examples as u64 * each;
+            let total = (examples as u64).saturating_mul(each);
             terminal.progress(Progress { what: "generating", done, total, unit: Unit::Tokens })
         });
         terminal.clear();
@@ -98,7 +98,7 @@ pub(super) fn texts(args: &GenerateArgs, out: &Path, terminal: &mut Terminal) ->
     if has_tables {
         let movement = movement(&folder, &experiment)?;
         told = summary(&movement.moved());
-        let about = about(&loaded.model, examples * options.samples);
+        let about = about(&loaded.model, examples.saturating_mul(options.samples));
         files.extend(movement.write(&folder, args.format.unwrap_or(Format::Csv), &about, terminal)?);
     }
     let errors = left_out.errors();

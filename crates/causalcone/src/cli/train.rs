@@ -96,18 +96,16 @@ pub(super) fn train(args: &TrainArgs, terminal: &mut Terminal) -> Result<(), Fai
     let loaded = Loaded::new(&args.file, terminal)?;
     let load = started.elapsed().as_secs_f64();
     let started = Instant::now();
-    let mut experiment = loaded.file.experiment(&loaded.model)?;
+    let executor = args.memory.executor(&loaded.model);
+    let mut experiment = loaded.built(&executor, terminal)?;
     let (options, held_out, refused) = loaded.file.training(&experiment)?;
     options.prepare(&mut experiment)?;
     let (experiment, mut left_out) = sifted(experiment, terminal)?;
     left_out.add(refused, terminal);
-    let every = loaded.file.train.as_ref().and_then(|train| train.checkpoint).unwrap_or(CHECKPOINT_EVERY);
-    if every == 0 {
-        return Err(Failure::input("train: checkpoint is 0, where 1 or more fits"));
-    }
+    let every = loaded.file.train.as_ref().map(crate::file::TrainFile::checkpoint_every).transpose()?;
+    let every = every.flatten().unwrap_or(CHECKPOINT_EVERY);
     let how = format!("{options:?}");
     let training = Training::new(&experiment, held_out, options)?;
-    let executor = args.memory.executor(&loaded.model);
     let trainer = training.trainer(&executor)?;
     let originals = trainer.originals()?;
     let identity = loaded.identity()?;
@@ -311,7 +309,13 @@ impl<'w, 'm> Work<'w, 'm> {
                 None => self.trainer.fit(point)?,
             };
             self.fit(&mut fit, &mut log, terminal)?;
-            let scores = fit.scores()?;
+            let scores = match fit.scores_with(&|progress| terminal.progress(progress)) {
+                Err(Error::Interrupted) => {
+                    self.save(&fit, &log)?;
+                    return Err(Stopped::Interrupted);
+                }
+                scores => scores?,
+            };
             let cells = (self.first[point]..).zip(scores.iter().map(Score::values));
             let cells: Vec<(usize, Values)> = cells.collect();
             // What was learned is kept before the fit counts as finished.

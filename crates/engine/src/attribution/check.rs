@@ -1,6 +1,7 @@
 //! What a sweep must be for its cells to be estimated: whatever slopes cannot tell is refused by name.
 
 use super::Method;
+use crate::bounds;
 use crate::experiment::{EditId, Experiment, RunId, Sweep};
 use crate::metric::Metric;
 use crate::op::OpKind;
@@ -23,12 +24,12 @@ impl Experiment<'_> {
             return Err(Error::part("sweep", "methods lists one twice"));
         }
         match sweep.steps {
-            Some(0) => return Err(Error::part("sweep", "steps = 0 leaves no point of the path")),
             Some(_) if !methods.contains(&Method::Integrated) => {
                 let hint = Some("add \"integrated\" to methods, or leave steps out".into());
                 return Err(Error::hinted("sweep", "steps are of the path of method \"integrated\"", hint));
             }
-            _ => {}
+            Some(steps) => drop(bounds::SWEEP_STEPS.check(steps)?),
+            None => {}
         }
         let Some(method) = methods.iter().find(|method| **method != Method::Exact) else { return Ok(()) };
         let method = format!("method \"{}\"", method.name());

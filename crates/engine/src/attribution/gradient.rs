@@ -1,13 +1,14 @@
 //! Gradients as reads: slopes of a number of the answer with respect to activations.
 
 use super::{Key, MAX_ROWS, Probes, key};
-use crate::execute::{Executor, run_cells};
+use crate::execute::{Executor, Tell, go_on, run_cells};
 use crate::metric::{Distribution, Metric};
 use crate::plan::{Cell, Place, Plan, Read, Reading};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use causalcone_model::Model;
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// A gradient to be read.
@@ -57,6 +58,7 @@ pub(crate) fn collect(
     model: &Model,
     plan: &Plan,
     cells: &[&Cell],
+    tell: Tell<'_>,
 ) -> Result<Vec<Vec<Reading>>> {
     let mut readings = Vec::with_capacity(cells.len());
     let mut start = 0;
@@ -64,6 +66,7 @@ pub(crate) fn collect(
         let end = start + together(plan, &cells[start..]);
         readings.extend(of_group(executor, model, plan, &cells[start..end])?);
         start = end;
+        go_on(tell(end))?;
     }
     Ok(readings)
 }
@@ -103,7 +106,8 @@ fn of_group(
         Cell { reads, ..cell.clone() }
     };
     let asked: Vec<Cell> = cells.iter().map(|cell| asked(cell)).collect();
-    let mut readings = run_cells(executor, model, &probed, &asked.iter().collect::<Vec<_>>())?;
+    let cells_asked: Vec<&Cell> = asked.iter().collect();
+    let mut readings = run_cells(executor, model, &probed, &cells_asked, &mut |_| ControlFlow::Continue(()))?;
 
     // One backward pass for the first number of every cell together, one for the second …
     let mut sums: Vec<Tensor> = Vec::new();

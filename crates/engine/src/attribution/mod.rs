@@ -44,12 +44,12 @@ pub(crate) use gradient::collect;
 pub(crate) use probe::{Key, Probes, key, whole};
 
 use crate::cone::Work;
-use crate::execute::Executor;
+use crate::execute::{Clock, Executor};
 use crate::journal::Values;
 use crate::metric::Distribution;
 use crate::op::{OpKind, Operation};
 use crate::plan::{Cell, Constant, Edit, Place, Plan, Read, Reading, Taken};
-use crate::sweep::PreparedSweep;
+use crate::sweep::{PreparedSweep, Stretch};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use causalcone_model::{Progress, Report, Site, Unit};
@@ -141,6 +141,13 @@ impl Seen {
 }
 
 impl PreparedSweep<'_> {
+    /// The methods that estimate.
+    pub(crate) fn estimating(&self) -> impl Iterator<Item = Method> + '_ {
+        self.methods.iter().copied().filter(|method| *method != Method::Exact)
+    }
+}
+
+impl Stretch<'_, '_> {
     /// The numbers of cells by the methods that estimate, in their order.
     ///
     /// # Errors
@@ -162,14 +169,15 @@ impl PreparedSweep<'_> {
             }
         };
         let (mut estimates, mut work) = (HashMap::new(), Work::default());
+        let mut clock = Clock::new();
         tell(0)?;
         for chunk in &chunks {
             let mut plan = self.runs();
             let moved = chunk.iter().flat_map(|subject| subject.moved.iter().copied());
-            let probes = Probes::add(self.model(), &mut plan, moved)?;
+            let probes = Probes::add(self.sweep.model(), &mut plan, moved)?;
             let starts = self.starts(executor, &plan, chunk, &mut work)?;
             let mut by_method: Vec<Slopes> = Vec::new();
-            for method in self.estimating() {
+            for method in self.sweep.estimating() {
                 by_method.push(match method {
                     Method::Integrated => {
                         self.along_the_path(executor, chunk, &starts, &mut work, &mut tell)?
@@ -185,6 +193,9 @@ impl PreparedSweep<'_> {
             for (subject, start) in chunk.iter().zip(&starts) {
                 let at = self.numbers((&start.seen.fixed, &[]), &start.original, subject.baseline)?;
                 for cell in &subject.cells {
+                    if clock.is_due() {
+                        tell(0)?;
+                    }
                     let changes = self.changes(&self.moves[*cell], &start.activations)?;
                     let mut values = Values::new();
                     for slopes in &by_method {
@@ -200,28 +211,23 @@ impl PreparedSweep<'_> {
         Ok((estimates, work))
     }
 
-    /// How many forward and backward passes the estimates of all cells take.
+    /// How many forward and backward passes the estimates of all its cells take.
     pub(crate) fn passes(&self) -> Result<u64> {
         if self.moves.is_empty() {
             return Ok(0);
         }
-        let all: Vec<usize> = (0..self.plan().cells.len()).collect();
+        let all: Vec<usize> = (0..self.plan.cells.len()).collect();
         Ok(self.passes_over(&self.chunks(&all)?))
     }
 
     fn passes_over(&self, chunks: &[Vec<Subject>]) -> u64 {
-        let steps = |method: Method| if method == Method::Integrated { self.steps } else { 1 };
-        (chunks.len() * self.estimating().map(steps).sum::<usize>()) as u64
-    }
-
-    /// The methods that estimate.
-    pub(crate) fn estimating(&self) -> impl Iterator<Item = Method> + '_ {
-        self.methods.iter().copied().filter(|method| *method != Method::Exact)
+        let steps = |method: Method| if method == Method::Integrated { self.sweep.steps } else { 1 };
+        (chunks.len() * self.sweep.estimating().map(steps).sum::<usize>()) as u64
     }
 
     /// The runs without swept edits, and nothing else.
     fn runs(&self) -> Plan {
-        let plan = self.plan();
+        let plan = &self.plan;
         Plan { runs: plan.runs[..plan.shared].to_vec(), shared: plan.shared, ..Plan::default() }
     }
 
@@ -230,17 +236,17 @@ impl PreparedSweep<'_> {
     fn chunks(&self, wanted: &[usize]) -> Result<Vec<Vec<Subject>>> {
         let mut by_baseline: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for cell in wanted {
-            by_baseline.entry(self.plan().cells[*cell].baseline).or_default().push(*cell);
+            by_baseline.entry(self.plan.cells[*cell].baseline).or_default().push(*cell);
         }
-        let columns = self.numbers_per_method();
+        let columns = self.sweep.numbers_per_method();
         let mut chunks: Vec<Vec<Subject>> = Vec::new();
         let (mut rows, mut bytes, mut changed) = (0, 0, BTreeSet::new());
         for (baseline, cells) in by_baseline {
             let subject = self.subject(baseline, cells)?;
-            let len = |run: &usize| self.plan().runs[*run].ids.len();
+            let len = |run: &usize| self.plan.runs[*run].ids.len();
             let runs: BTreeSet<usize> = subject.moved.iter().map(|(run, ..)| *run).collect();
             let own: usize = runs.iter().map(len).sum();
-            let numbers = |key: &Key| key.1.layout(self.model().config()).numbers(len(&key.0));
+            let numbers = |key: &Key| key.1.layout(self.sweep.model().config()).numbers(len(&key.0));
             let slopes = subject.moved.iter().map(numbers).sum::<usize>() * size_of::<f32>() * columns;
             let is_apart = runs.is_disjoint(&changed);
             match chunks.last_mut() {
@@ -259,7 +265,7 @@ impl PreparedSweep<'_> {
     }
 
     fn subject(&self, baseline: usize, cells: Vec<usize>) -> Result<Subject> {
-        let of = &self.plan().baselines[baseline];
+        let of = &self.plan.baselines[baseline];
         let read = |cell: &Cell| {
             let found = cell.reads.first().cloned();
             found.ok_or_else(|| Error::part("sweep", "a baseline reads nothing"))
@@ -280,7 +286,7 @@ impl PreparedSweep<'_> {
                 Some(Taken::Constant(_)) | None => {}
             }
         }
-        if self.methods.contains(&Method::Integrated) {
+        if self.sweep.methods.contains(&Method::Integrated) {
             let ends = paths.iter().flat_map(|(run, source)| [*run, *source]);
             taken.extend(ends.map(|run| (run, Site::Embedding, None)));
         }
@@ -329,7 +335,7 @@ impl PreparedSweep<'_> {
         let cells: Vec<Cell> = reads.map(|reads| Cell { reads, ..Cell::default() }).collect();
         let cells: Vec<&Cell> = cells.iter().collect();
         let mut found: Vec<Vec<Reading>> = vec![Vec::new(); cells.len()];
-        *work += executor.execute(self.model(), plan, &cells, &mut |index, readings| {
+        *work += executor.execute(self.sweep.model(), plan, &cells, &mut |index, readings| {
             found[index] = readings;
             Ok(ControlFlow::Continue(()))
         })?;
@@ -343,8 +349,8 @@ impl PreparedSweep<'_> {
             self.slopes_of_logits(&seen.fixed, &start.original, subject.baseline)
         };
         let rows: Vec<_> = chunk.iter().zip(starts).zip(seen).map(of_logits).collect();
-        let mut slopes = Vec::with_capacity(self.numbers_per_method());
-        for column in 0..self.numbers_per_method() {
+        let mut slopes = Vec::with_capacity(self.sweep.numbers_per_method());
+        for column in 0..self.sweep.numbers_per_method() {
             let mut sum: Option<Tensor> = None;
             for (rows, seen) in rows.iter().zip(seen) {
                 let row = Tensor::new(rows[column].as_slice(), seen.logits.device())?;
@@ -369,9 +375,9 @@ impl PreparedSweep<'_> {
         work: &mut Work,
         tell: &mut impl FnMut(u64) -> Result<()>,
     ) -> Result<Slopes> {
-        let mut sums: Slopes = vec![HashMap::new(); self.numbers_per_method()];
-        for step in 0..self.steps {
-            let part = (step as f64 + 0.5) / self.steps as f64;
+        let mut sums: Slopes = vec![HashMap::new(); self.sweep.numbers_per_method()];
+        for step in 0..self.sweep.steps {
+            let part = (step as f64 + 0.5) / self.sweep.steps as f64;
             let mut plan = self.runs();
             for (subject, start) in chunk.iter().zip(starts) {
                 for (&run, &source) in &subject.paths {
@@ -383,12 +389,12 @@ impl PreparedSweep<'_> {
                     let rows = ((from * (1.0 - part))? + (to * part)?)?;
                     let place = whole(&plan, (run, Site::Embedding, None));
                     let op = Arc::new(Operation::plain(OpKind::Swap));
-                    let value = Some(Taken::Constant(Constant { rows, row: None, head: None }));
+                    let value = Some(Taken::Constant(Constant { rows: rows.into(), row: None, head: None }));
                     plan.runs[run].edits.push(Arc::new(Edit { op, scale: 1.0, place, value }));
                 }
             }
             let moved = chunk.iter().flat_map(|subject| subject.moved.iter().copied());
-            let probes = Probes::add(self.model(), &mut plan, moved)?;
+            let probes = Probes::add(self.sweep.model(), &mut plan, moved)?;
             let reads = chunk.iter().map(|subject| vec![subject.fixed.clone()]);
             let found = self.read(executor, &plan, reads, work)?.into_iter();
             let seen: Vec<Seen> =
@@ -396,7 +402,7 @@ impl PreparedSweep<'_> {
             let seen: Vec<&Seen> = seen.iter().collect();
             for (sums, slopes) in sums.iter_mut().zip(self.slopes(chunk, starts, &seen, &probes)?) {
                 for (key, slope) in slopes {
-                    let slope = (slope / self.steps as f64)?;
+                    let slope = (slope / self.sweep.steps as f64)?;
                     let sum = sums.remove(&key).map_or(Ok(slope.clone()), |sum| sum + slope)?;
                     sums.insert(key, sum);
                 }
@@ -409,7 +415,7 @@ impl PreparedSweep<'_> {
     /// What the edits of a cell change, given the tensors as they stand without them. Edits of one
     /// tensor see what those before them made of it.
     fn changes(&self, moves: &Moves, activations: &HashMap<Key, Tensor>) -> Result<Vec<Change>> {
-        let config = self.model().config();
+        let config = self.sweep.model().config();
         let find = |key: Key| {
             activations.get(&key).ok_or_else(|| Error::part("sweep", "an edited tensor was not read"))
         };
@@ -444,7 +450,8 @@ impl PreparedSweep<'_> {
         let mut rise = 0.0;
         for change in changes {
             let Some(slope) = slopes.get(&change.of) else { continue };
-            let slope = change.place.take(slope, self.model().config())?.flatten_all()?.to_vec1::<f32>()?;
+            let slope =
+                change.place.take(slope, self.sweep.model().config())?.flatten_all()?.to_vec1::<f32>()?;
             let terms = slope.iter().zip(&change.by).filter(|(slope, _)| **slope != 0.0);
             rise += terms.map(|(slope, by)| f64::from(*slope) * f64::from(*by)).sum::<f64>();
         }

@@ -41,7 +41,7 @@ impl Probes {
             };
             let zero = Var::zeros(shape, DType::F32, model.device())?;
             let rows = zero.as_tensor().clone();
-            let value = Some(Taken::Constant(Constant { rows, row: None, head: None }));
+            let value = Some(Taken::Constant(Constant { rows: rows.into(), row: None, head: None }));
             plan.runs[key.0].edits.push(Arc::new(Edit { op: op.clone(), scale: 1.0, place, value }));
             probes.push((key, zero));
         }

@@ -1,6 +1,7 @@
 //! Drawing data sets: pairs of settings, what their interchange says, and how often a language model is right.
 
 use super::{CausalFile, CausalModel, Setting};
+use crate::bounds;
 use crate::execute::Executor;
 use crate::metric::Distribution;
 use crate::noise::below;
@@ -18,6 +19,8 @@ const EXAMPLES: usize = 100;
 const MAX_DRAWS: usize = 200;
 /// Prompts answered together.
 const TOGETHER: usize = 64;
+/// Draws between two reports of progress: few enough that work can be stopped at once.
+const DRAWS_AT_ONCE: usize = 1 << 14;
 
 /// One example, as a line of a data set has it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -144,10 +147,15 @@ impl CausalFile {
                 "there is nothing to draw them from",
                 Some("add held_out, the part of the settings that is held out".into()),
             )),
-            _ if self.examples == Some(0) || self.held_out_examples == Some(0) => {
-                Err(Error::part("examples", "there is none to draw"))
+            _ => {
+                let counts = [
+                    (bounds::CAUSAL_EXAMPLES, self.examples),
+                    (bounds::CAUSAL_HELD_OUT_EXAMPLES, self.held_out_examples),
+                ];
+                counts
+                    .into_iter()
+                    .try_for_each(|(count, given)| given.map_or(Ok(()), |n| count.check(n).map(drop)))
             }
-            _ => Ok(()),
         }
     }
 }
@@ -192,12 +200,14 @@ impl Draw<'_> {
             sources.push(SourceRun { run, names, groups });
         }
         let (mut found, mut seen): (Vec<Drawn>, HashSet<Vec<&'s Setting>>) = (Vec::new(), HashSet::new());
-        let most = wanted.saturating_mul(MAX_DRAWS);
+        let most = wanted * MAX_DRAWS;
         let mut drawn = 0;
         tell(0)?;
         while found.len() < wanted && drawn < most {
             let mut candidates: Vec<Vec<&'s Setting>> = Vec::new();
-            while candidates.len() < TOGETHER && drawn < most {
+            // Where few settings are left, almost every draw repeats an earlier one.
+            let until = most.min(drawn + DRAWS_AT_ONCE);
+            while candidates.len() < TOGETHER && drawn < until {
                 // A group evenly, then one of it.
                 let pick = |groups: &[Vec<&'s Setting>], which: usize| {
                     let at = ((drawn * (1 + sources.len()) + which) as u64) * 2;

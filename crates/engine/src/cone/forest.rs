@@ -9,7 +9,7 @@
 use super::point::{Anatomy, Point, Reach};
 use super::rows::Rows;
 use crate::op::OperationKey;
-use crate::plan::{Edit, Place, Plan, Taken};
+use crate::plan::{Edit, NumbersId, Place, Plan, Taken};
 use causalcone_model::{Config, Site};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -76,7 +76,7 @@ struct Key {
 enum ValueKey {
     None,
     /// Which tensor, which row and head of it.
-    Constant(candle_core::TensorId, Option<usize>, Option<usize>),
+    Constant(NumbersId, Option<usize>, Option<usize>),
     /// Of which node, at which point, which rows, heads and dimensions of them.
     Rows(NodeId, Point, Arc<[usize]>, Option<Arc<[usize]>>, Option<Arc<[usize]>>),
 }

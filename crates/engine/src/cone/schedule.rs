@@ -5,9 +5,11 @@ use super::forest::{Forest, NodeId};
 use super::point::Point;
 use super::rows::Rows;
 use super::slice::{Need, Slice, Use};
+use crate::plan::{Constant, Taken};
 use crate::{Error, Result};
 use causalcone_model::{Config, Layout};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 /// Rows of a batch in its fullest block: enough that the weights are read from memory once for much
 /// work, few enough that a sweep can be watched and stopped.
@@ -111,7 +113,8 @@ impl Schedule {
         let sizes = Sizes::new(config);
         // What is kept if everything that can be is: an upper bound that holds for any cut.
         let kept = kept_bytes((forest, slice), reads, config, part).into_values().sum::<u64>()
-            + logits(part.cells.iter().map(|cell| &reads[*cell]), config);
+            + logits(part.cells.iter().map(|cell| &reads[*cell]), config)
+            + held(forest, part);
         let room = memory.map(|memory| memory.saturating_sub(kept));
         let mut schedule = Self { batch_of: vec![None; forest.nodes().len()], ..Self::default() };
         let mut load = Load::new(config);
@@ -120,7 +123,8 @@ impl Schedule {
         for &(wave, id) in part.nodes {
             let alone = Load::of(config, &sizes, slice, id);
             if room.is_some_and(|room| alone.bytes > room) {
-                return Err(too_small(memory.unwrap_or_default(), kept + alone.bytes));
+                let (given, needed) = (memory.unwrap_or_default(), kept + alone.bytes);
+                return Err(Error::memory("memory", "even one cell", given, needed));
             }
             let grown = load.with(&alone);
             let fits = grown.rows <= MOST_ROWS && room.is_none_or(|room| grown.bytes <= room);
@@ -190,6 +194,23 @@ impl Schedule {
     }
 }
 
+/// Bytes of the constants and parameters of a part's edits, each counted once.
+fn held(forest: &Forest, part: &Part<'_>) -> u64 {
+    let (mut constants, mut parameters, mut bytes) = (HashSet::new(), HashSet::new(), 0);
+    for edit in part.nodes.iter().filter_map(|(_, id)| Some(&forest.nodes()[*id].edit.as_ref()?.edit)) {
+        if let Some(Taken::Constant(Constant { rows, .. })) = &edit.value
+            && constants.insert(rows.id())
+        {
+            bytes += rows.bytes();
+        }
+        let own = &edit.op.parameters;
+        if !own.is_empty() && parameters.insert(Arc::as_ptr(own)) {
+            bytes += own.iter().map(|(_, x)| x.elem_count() * x.dtype().size_in_bytes()).sum::<usize>();
+        }
+    }
+    bytes as u64
+}
+
 /// The waves of all needed nodes: each can be computed beside those of its own wave it depends on, and
 /// after those of earlier ones.
 pub(super) fn waves(forest: &Forest, slice: &Slice) -> HashMap<NodeId, usize> {
@@ -218,13 +239,6 @@ fn logits<'a>(reads: impl Iterator<Item = &'a Vec<NodeRead>> + Clone, config: &C
     let most = reads.clone().map(rows).max().unwrap_or(0);
     let all: usize = reads.map(rows).sum();
     (all.min(LOGIT_ROWS).max(most) * config.vocab) as u64 * 4
-}
-
-fn too_small(given: u64, needed: u64) -> Error {
-    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-    let problem =
-        format!("{} MiB is too little for even one cell, which needs {} MiB", mib(given), mib(needed));
-    Error::hinted("memory", problem, Some(format!("give at least {}MB", needed.div_ceil(1_000_000))))
 }
 
 /// Bytes a row takes.

@@ -14,6 +14,7 @@ use crate::plan::{Cell, Plan, Reading};
 use crate::{Error, Result};
 use causalcone_model::{Config, Model};
 use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
 
 /// Hears the readings of a finished cell, in the order of its reads; can stop the rest.
 pub type Sink<'a> = &'a mut dyn FnMut(usize, Vec<Reading>) -> Result<ControlFlow<()>>;
@@ -33,8 +34,39 @@ pub trait Executor {
     /// When it cannot be done in the memory there is.
     fn estimate(&self, plan: &Plan, cells: &[&Cell], config: &Config) -> Result<Work>;
 
+    /// The same with so many bytes less to work in, which are held by `what` meanwhile; nothing where it has no limit.
+    ///
+    /// # Errors
+    /// When that is all it has; says how much would do.
+    fn beside(&self, _bytes: u64, _what: &str) -> Result<Option<Box<dyn Executor>>> {
+        Ok(None)
+    }
+
     /// Its name, as results record it.
     fn name(&self) -> &'static str;
+}
+
+/// Hears now and then how many cells are done; says whether to go on.
+pub(crate) type Tell<'a> = &'a mut dyn FnMut(usize) -> ControlFlow<()>;
+
+/// Says when progress is due again: often enough for a live bar and a prompt stop, seldom enough to cost nothing.
+pub(crate) struct Clock(Instant);
+
+impl Clock {
+    const EVERY: Duration = Duration::from_millis(100);
+
+    pub(crate) fn new() -> Self {
+        Self(Instant::now())
+    }
+
+    /// Whether it is time; then it starts again.
+    pub(crate) fn is_due(&mut self) -> bool {
+        let is_due = self.0.elapsed() >= Self::EVERY;
+        if is_due {
+            self.0 = Instant::now();
+        }
+        is_due
+    }
 }
 
 /// Runs a few cells and gives all their readings, gradients among them.
@@ -47,10 +79,21 @@ pub fn collect(
     plan: &Plan,
     cells: &[&Cell],
 ) -> Result<Vec<Vec<Reading>>> {
+    collect_with(executor, model, plan, cells, &mut |_| ControlFlow::Continue(()))
+}
+
+/// [`collect`], telling how many cells are done.
+pub(crate) fn collect_with(
+    executor: &dyn Executor,
+    model: &Model,
+    plan: &Plan,
+    cells: &[&Cell],
+    tell: Tell<'_>,
+) -> Result<Vec<Vec<Reading>>> {
     if cells.iter().any(|cell| cell.gradients().next().is_some()) {
-        return attribution::collect(executor, model, plan, cells);
+        return attribution::collect(executor, model, plan, cells, tell);
     }
-    run_cells(executor, model, plan, cells)
+    run_cells(executor, model, plan, cells, tell)
 }
 
 /// The same without gradients.
@@ -59,11 +102,14 @@ pub(crate) fn run_cells(
     model: &Model,
     plan: &Plan,
     cells: &[&Cell],
+    tell: Tell<'_>,
 ) -> Result<Vec<Vec<Reading>>> {
     let mut all: Vec<Vec<Reading>> = vec![Vec::new(); cells.len()];
+    let (mut done, mut clock) = (0, Clock::new());
     executor.execute(model, plan, cells, &mut |cell, readings| {
         all[cell] = readings;
-        Ok(ControlFlow::Continue(()))
+        done += 1;
+        Ok(if clock.is_due() { tell(done) } else { ControlFlow::Continue(()) })
     })?;
     Ok(all)
 }
@@ -77,7 +123,7 @@ fn no_gradients(cells: &[&Cell]) -> Result<()> {
 }
 
 /// Makes a sink's wish to stop an error.
-fn go_on(flow: ControlFlow<()>) -> Result<()> {
+pub(crate) fn go_on(flow: ControlFlow<()>) -> Result<()> {
     match flow {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(Error::Interrupted),

@@ -1,25 +1,25 @@
 //! From an experiment file to the experiment it describes.
 
-use super::op::Shared;
+use super::op::{Making, Shared};
 use super::value::site;
 use super::{
     EditFile, EditRefFile, EditsFile, ExperimentFile, ObjectiveFile, OpFile, RunFile, SweepFile, TokenFile,
     TrainFile,
 };
 use crate::attribution::Method;
+use crate::bounds;
 use crate::dataset::Prompt;
-use crate::dataset::{self, Example, Refused};
+use crate::dataset::{Example, Examples};
 use crate::error::Within;
+use crate::execute::half_of_free_memory;
 use crate::experiment::{EditId, Experiment, Sweep};
+use crate::explain::Outline;
 use crate::metric::Metric;
 use crate::{Error, Result};
-use causalcone_model::{Model, Site, nearest};
+use causalcone_model::{Model, Report, Site, nearest, silent};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-
-/// More runs or edits than anyone writes; their names are looked up in each other.
-const MAX_RUNS: usize = 1024;
-const MAX_EDITS: usize = 4096;
+use std::sync::Arc;
 
 impl ExperimentFile {
     /// Where a file that the experiment names is: beside the experiment file, else as it is written.
@@ -46,13 +46,40 @@ impl ExperimentFile {
     /// # Errors
     /// When it does not fit the model or contradicts itself.
     pub fn experiment<'m>(&self, model: &'m Model) -> Result<Experiment<'m>> {
+        self.experiment_within(model, half_of_free_memory(), &silent)
+    }
+
+    /// The same in so many bytes: what is drawn must fit, and what is fitted to data sets is computed in them. That
+    /// work tells `report` how it goes on.
+    ///
+    /// # Errors
+    /// As [`ExperimentFile::experiment`]; [`Error::Interrupted`] where `report` says so.
+    pub fn experiment_within<'m>(
+        &self,
+        model: &'m Model,
+        memory: Option<u64>,
+        report: Report<'_>,
+    ) -> Result<Experiment<'m>> {
+        self.build(model, Making::Numbers { memory, report })
+    }
+
+    /// The same as far as plans need it: nothing is drawn or fitted to a data set, however long that would take.
+    ///
+    /// # Errors
+    /// As [`ExperimentFile::experiment`].
+    pub fn outline<'m>(&self, model: &'m Model) -> Result<Outline<'m>> {
+        Ok(Outline(self.build(model, Making::Outline)?))
+    }
+
+    fn build<'m>(&self, model: &'m Model, making: Making<'_>) -> Result<Experiment<'m>> {
         let examples = match (&self.examples, &self.given.examples) {
             (Some(_), Some(_)) => return Err(Error::part("examples", "are given, and named as a file too")),
-            (Some(name), None) => Some(dataset::load(&self.data_path(name))?),
-            (None, given) => given.clone().map(dataset::numbered),
+            (Some(name), None) => Some(Examples::open(&self.data_path(name))?),
+            (None, given) => given.clone().map(Examples::numbered),
         };
-        let runs = self.declared_runs(examples.as_deref());
-        for (part, n, most) in [("runs", runs.len(), MAX_RUNS), ("edit", self.edit.len(), MAX_EDITS)] {
+        let runs = self.declared_runs(examples.as_ref());
+        for (part, n, most) in [("runs", runs.len(), bounds::RUNS), ("edit", self.edit.len(), bounds::EDITS)]
+        {
             if n > most {
                 return Err(Error::part(
                     part,
@@ -83,8 +110,8 @@ impl ExperimentFile {
             };
             experiment.run_ids(name, ids)?;
         }
-        experiment.examples = examples;
-        let mut shared = Shared::default();
+        experiment.examples = examples.map(Arc::new);
+        let mut shared = Shared::new(making);
         for (index, edit) in self.edit.iter().enumerate() {
             let part = match &edit.name {
                 Some(name) => format!("edit \"{name}\""),
@@ -97,7 +124,7 @@ impl ExperimentFile {
             if let Some(run) = &read.run {
                 experiment.read(experiment.find_run(run, "read")?);
             }
-            experiment.top(read.top.unwrap_or(10));
+            experiment.top(bounds::READ_TOP.check(read.top.unwrap_or(10))?);
             let id = |token: &TokenFile| token.id(model, "read");
             experiment.tokens(read.tokens.iter().map(id).collect::<Result<_>>()?)?;
             let ids = |answer: &Prompt| answer.ids(model, "answers");
@@ -114,10 +141,7 @@ impl ExperimentFile {
     /// The runs: those with a table; with examples also those that something else names, and `base`
     /// where they give it or nothing else says what is edited. What examples call otherwise is a
     /// mistake of theirs.
-    fn declared_runs(
-        &self,
-        examples: Option<&[Result<Example, Refused>]>,
-    ) -> BTreeMap<&str, Option<&RunFile>> {
+    fn declared_runs(&self, examples: Option<&Examples>) -> BTreeMap<&str, Option<&RunFile>> {
         let mut runs: BTreeMap<&str, Option<&RunFile>> =
             self.runs.iter().map(|(name, run)| (name.as_str(), Some(run))).collect();
         let Some(examples) = examples else { return runs };
@@ -129,10 +153,10 @@ impl ExperimentFile {
             _ => None,
         });
         let named: BTreeSet<&str> = of_edits.chain(of_values).chain(of_read).chain(of_train).collect();
-        let is_base = |example: &Example| example.prompts.contains_key("base");
+        let is_base = |example: Example| example.prompts.contains_key("base");
         let needs_base =
             self.runs.is_empty() && (named.is_empty() || self.edit.iter().any(|edit| edit.run.is_none()));
-        if needs_base || examples.iter().flatten().any(is_base) {
+        if needs_base || examples.iter().filter_map(Result::ok).any(is_base) {
             runs.entry("base").or_default();
         }
         for name in named {

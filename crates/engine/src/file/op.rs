@@ -3,13 +3,16 @@
 use super::autoencoder;
 use super::build::metric;
 use super::value::{TensorsFile, layers, site};
-use super::{DimsFile, EditFile, ExperimentFile, LinkFile, LoadFile, OpFile, ParameterFile, ParametersFile};
+use super::{
+    DimsFile, EditFile, ExperimentFile, LinkFile, LoadFile, OpFile, ParameterFile, ParametersFile, RandomFile,
+};
+use crate::bounds::DIMS as MAX_DIMS;
 use crate::experiment::{EditSpec, Experiment};
-use crate::op::{OPS, Op, OpInfo, OpKind, Setting, Subspace};
+use crate::op::{OPS, Op, OpInfo, OpKind, Problem, Setting, Subspace};
 use crate::saved::{Saved, merged, unlinked};
 use crate::{Error, Result};
 use candle_core::Tensor;
-use causalcone_model::{Indices, Layout, Positions, Target, nearest};
+use causalcone_model::{Indices, Layout, Positions, Report, Target, nearest};
 use causalcone_ops::Activation;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -17,12 +20,47 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 /// What is read once, however many edits name it.
-#[derive(Default)]
-pub(super) struct Shared {
+pub(super) struct Shared<'r> {
+    /// What is done about values and parameters that are drawn or fitted.
+    pub(super) making: Making<'r>,
+    /// Bytes of the parameters that were drawn.
+    drawn: u64,
     /// Parameters, by what the edits write and the folder it is relative to.
     parameters: HashMap<String, Op>,
     /// Saved interventions, by their path.
     saved: HashMap<PathBuf, Rc<Saved>>,
+}
+
+/// What is done about values and parameters that are drawn, or fitted to a data set.
+#[derive(Clone, Copy)]
+pub(super) enum Making<'r> {
+    /// Only their shapes are found: a plan needs no more.
+    Outline,
+    /// They are computed, in so many bytes at most.
+    Numbers { memory: Option<u64>, report: Report<'r> },
+}
+
+impl<'r> Shared<'r> {
+    pub(super) fn new(making: Making<'r>) -> Self {
+        Self { making, drawn: 0, parameters: HashMap::new(), saved: HashMap::new() }
+    }
+
+    /// Parameters that are drawn, once it is known that they fit in memory beside those before them.
+    fn drawn(&mut self, kind: OpKind, width: usize, random: &RandomFile, part: &str) -> Result<Op> {
+        let refuse = |problem: Problem| Error::hinted(part, problem.message, problem.hint);
+        let op = Op::new(kind);
+        let bytes = op.drawn_bytes(width, random.rank).map_err(refuse)?;
+        let memory = match self.making {
+            Making::Outline => return op.outlined(width, random.rank).map_err(refuse),
+            Making::Numbers { memory, .. } => memory,
+        };
+        let needed = self.drawn.saturating_add(bytes);
+        if let Some(memory) = memory.filter(|memory| needed > *memory) {
+            return Err(Error::memory(part, "the experiment with what is drawn", memory, needed));
+        }
+        self.drawn = needed;
+        op.drawn(width, random.rank, random.random).map_err(refuse)
+    }
 }
 
 impl ExperimentFile {
@@ -32,7 +70,7 @@ impl ExperimentFile {
         experiment: &Experiment<'_>,
         edit: &EditFile,
         part: &str,
-        shared: &mut Shared,
+        shared: &mut Shared<'_>,
     ) -> Result<EditSpec> {
         let same_name = |other: &&EditFile| other.name.is_some() && other.name == edit.name;
         if self.edit.iter().filter(same_name).count() > 1 {
@@ -81,8 +119,11 @@ impl ExperimentFile {
             OpFile::Load(_) => return Err(Error::part(part, "a saved intervention cannot load another")),
             OpFile::Given(closure) => self.given.op(&closure.given, part)?,
         };
-        op.value =
-            edit.value.as_ref().map(|value| of_value.value(experiment, value, at, part)).transpose()?;
+        op.value = edit
+            .value
+            .as_ref()
+            .map(|value| of_value.value(experiment, value, at, (part, shared.making)))
+            .transpose()?;
         op.scale = factor(edit, op.kind.info(), part)?;
         op.seed = edit.seed.unwrap_or(0);
         op.joint = edit.joint;
@@ -109,7 +150,7 @@ impl ExperimentFile {
         experiment: &Experiment<'_>,
         load: &LoadFile,
         part: &str,
-        shared: &mut Shared,
+        shared: &mut Shared<'_>,
     ) -> Result<Rc<Saved>> {
         let path = self.data_path(&load.load);
         let saved = match shared.saved.get(&path) {
@@ -128,7 +169,7 @@ impl ExperimentFile {
         edit: &EditFile,
         (kind, at): (OpKind, &Target),
         part: &str,
-        shared: &mut Shared,
+        shared: &mut Shared<'_>,
     ) -> Result<Op> {
         let mut op = match &edit.parameters {
             None => Op::new(kind),
@@ -141,7 +182,8 @@ impl ExperimentFile {
                 let mut op = match shared.parameters.get(&key) {
                     Some(op) => op.clone(),
                     None => {
-                        let op = self.parameters(experiment, edit, (kind, at), parameters, part)?;
+                        let op =
+                            self.parameters(experiment, edit, (kind, at), parameters, (part, &mut *shared))?;
                         shared.parameters.insert(key, op.clone());
                         op
                     }
@@ -179,15 +221,16 @@ impl ExperimentFile {
         edit: &EditFile,
         (kind, at): (OpKind, &Target),
         parameters: &ParametersFile,
-        part: &str,
+        (part, shared): (&str, &mut Shared<'_>),
     ) -> Result<Op> {
         let device = experiment.model().device();
         match parameters {
-            ParametersFile::Fit(fit) => self.fitted_parameters(experiment.model(), fit, kind, at, part),
+            ParametersFile::Fit(fit) => {
+                self.fitted_parameters(experiment.model(), fit, (kind, at), (part, shared.making))
+            }
             ParametersFile::Random(random) => {
                 let width = width_of(experiment, edit, kind, at, part)?;
-                let drawn = Op::random(kind, width, random.rank, random.random);
-                drawn.map_err(|problem| Error::hinted(part, problem.message, problem.hint))
+                shared.drawn(kind, width, random, part)
             }
             ParametersFile::All(name) => {
                 let path = self.data_path(name);
@@ -342,9 +385,6 @@ fn dims(edit: &EditFile, part: &str) -> Result<Option<Indices>> {
     }
     Ok(Some(Indices::List(found)))
 }
-
-/// More dimensions, of all parts of a partition together, than a basis has.
-const MAX_DIMS: i64 = 1 << 20;
 
 /// The numbers of a part: written out, so that parts can be told apart whatever they are of.
 fn numbers(name: &str, indices: &Indices, part: &str) -> Result<Vec<i64>> {

@@ -3,12 +3,15 @@
 use super::edit::TensorFile;
 use super::value::TensorsFile;
 use super::{EditRefFile, ExperimentFile};
+use crate::bounds;
+use crate::dataset::Examples;
 use crate::experiment::{EditId, Experiment};
 use crate::train::{Adam, HeldOut, Length, Map, Objective, Options, Schedule};
-use crate::{Error, Refused, Result, dataset};
+use crate::{Error, Refused, Result};
 use causalcone_model::nearest;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// `[train]`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -155,6 +158,14 @@ pub enum HeldOutFile {
 }
 
 impl TrainFile {
+    /// Updates between two checkpoints, where it says.
+    ///
+    /// # Errors
+    /// When the number does not fit.
+    pub fn checkpoint_every(&self) -> Result<Option<usize>> {
+        self.checkpoint.map(|every| bounds::TRAIN_CHECKPOINT.check(every)).transpose()
+    }
+
     /// The files it names.
     pub(crate) fn files(&self) -> impl Iterator<Item = &str> {
         let held = match &self.held_out {
@@ -245,10 +256,12 @@ impl ExperimentFile {
             Some(HeldOutFile::Part(part)) => (HeldOut::Part(*part), Vec::new()),
             Some(HeldOutFile::File(name)) => {
                 let mut alone = experiment.clone();
-                alone.examples = Some(dataset::load(&self.data_path(name))?);
+                alone.examples = Some(Arc::new(Examples::open(&self.data_path(name))?));
                 options.prepare(&mut alone)?;
                 let refused = alone.sift()?;
-                (HeldOut::Examples(alone.examples.into_iter().flatten().flatten().collect()), refused)
+                let held_out =
+                    alone.examples.iter().flat_map(|examples| examples.iter()).filter_map(Result::ok);
+                (HeldOut::Examples(held_out.collect()), refused)
             }
         };
         Ok((options, held_out, refused))

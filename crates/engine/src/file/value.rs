@@ -1,17 +1,19 @@
 //! From a value as it is written to what it is.
 
+use super::op::Making;
 use super::{ExperimentFile, FitFile, NumberFile, NumbersFile, TokenFile, ValueFile};
 use crate::control::ControlVector;
-use crate::dataset::Prompt;
+use crate::dataset::{Examples, Prompt};
 use crate::execute::Cone;
 use crate::experiment::Experiment;
-use crate::op::{Op, OpKind, Source, Value};
-use crate::{Error, Result, dataset, fit};
+use crate::op::{Op, OpKind, Parameters, Source, Value};
+use crate::{Error, Result, fit};
 use candle_core::{Device, Tensor};
 use causalcone_model::file::Weights;
 use causalcone_model::{Indices, Model, Positions, Site, Target, nearest};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 /// What stands for the layer in the name of a tensor.
 pub(crate) const LAYER: &str = "{layer}";
@@ -23,9 +25,9 @@ impl ExperimentFile {
         experiment: &Experiment<'_>,
         value: &ValueFile,
         at: Target,
-        part: &str,
+        (part, making): (&str, Making<'_>),
     ) -> Result<Value> {
-        let found = self.unscaled(experiment, value, at, part)?;
+        let found = self.unscaled(experiment, value, at, (part, making))?;
         if let Some(norm) = value.norm.filter(|norm| !(norm.is_finite() && *norm > 0.0)) {
             return Err(Error::part(part, format!("norm {norm} of its value is no number above 0")));
         }
@@ -58,7 +60,7 @@ impl ExperimentFile {
         experiment: &Experiment<'_>,
         value: &ValueFile,
         at: Target,
-        part: &str,
+        (part, making): (&str, Making<'_>),
     ) -> Result<Value> {
         let model = experiment.model();
         let device = model.device();
@@ -91,7 +93,7 @@ impl ExperimentFile {
             return Err(Error::part(part, problem));
         }
         if let Some(run) = fitted {
-            return self.fitted_value(experiment, run, value, at, part);
+            return self.fitted_value(experiment, run, value, at, (part, making));
         }
         if value.tensor.is_some() && value.file.is_none() {
             return Err(Error::part(part, "tensor needs value = { file = … }"));
@@ -138,7 +140,7 @@ impl ExperimentFile {
         run: &str,
         value: &ValueFile,
         mut at: Target,
-        part: &str,
+        (part, making): (&str, Making<'_>),
     ) -> Result<Value> {
         let Some(file) = &value.examples else {
             let hint = "write examples = \"FILE\", one example a line".to_string();
@@ -155,24 +157,33 @@ impl ExperimentFile {
         at.positions = value.positions.clone().unwrap_or(at.positions);
         let runs: Vec<&str> = [Some(run), value.minus.as_deref()].into_iter().flatten().collect();
         let collecting = self.collecting(experiment.model(), file, &runs, &at, part)?;
-        // Its rows are computed now, in what memory the weights leave.
-        experiment.model().decoder()?;
-        let executor = Cone::default();
-        let found: Result<fit::ByLayer<Tensor>> = match (&value.pca, runs.len()) {
-            (None, _) => fit::means(&collecting, &executor).and_then(|means| {
-                let less = |(layer, mean): (&Option<usize>, &Tensor)| {
-                    let minus = means.get(1).and_then(|minus| minus.get(layer));
-                    Ok((*layer, minus.map_or(Ok(mean.clone()), |minus| mean - minus)?))
-                };
-                means[0].iter().map(less).collect()
-            }),
-            (Some(_), 1) => fit::components(&collecting, &executor, 1, false).and_then(|mut found| {
-                let first = |(layer, found): (_, fit::Components)| Ok((layer, found.components.get(0)?));
-                found.swap_remove(0).into_iter().map(first).collect()
-            }),
-            (Some(_), _) => fit::contrast(&collecting, &executor),
+        let found: Result<fit::ByLayer<Tensor>> = match making {
+            Making::Outline => outlined(&collecting, value.pca.is_some()),
+            Making::Numbers { memory, report } => {
+                // Its rows are computed now, in what memory the weights leave.
+                experiment.model().decoder()?;
+                let executor = &Cone { memory };
+                match (&value.pca, runs.len()) {
+                    (None, _) => fit::means_with(&collecting, executor, report).and_then(|means| {
+                        let less = |(layer, mean): (&Option<usize>, &Tensor)| {
+                            let minus = means.get(1).and_then(|minus| minus.get(layer));
+                            Ok((*layer, minus.map_or(Ok(mean.clone()), |minus| mean - minus)?))
+                        };
+                        means[0].iter().map(less).collect()
+                    }),
+                    (Some(_), 1) => {
+                        let found = fit::components_with(&collecting, executor, 1, false, report);
+                        found.and_then(|mut found| {
+                            let first =
+                                |(layer, found): (_, fit::Components)| Ok((layer, found.components.get(0)?));
+                            found.swap_remove(0).into_iter().map(first).collect()
+                        })
+                    }
+                    (Some(_), _) => fit::contrast_with(&collecting, executor, report),
+                }
+            }
         };
-        let found = found.map_err(|error| fitting(file, part, &error))?;
+        let found = found.map_err(|error| fitting(file, part, error))?;
         let on_device =
             |(layer, tensor): (_, Tensor)| Ok((layer, tensor.to_device(experiment.model().device())?));
         let mut found: fit::ByLayer<Tensor> = found.into_iter().map(on_device).collect::<Result<_>>()?;
@@ -187,9 +198,8 @@ impl ExperimentFile {
         &self,
         model: &Model,
         fit: &FitFile,
-        kind: OpKind,
-        at: &Target,
-        part: &str,
+        (kind, at): (OpKind, &Target),
+        (part, making): (&str, Making<'_>),
     ) -> Result<Op> {
         if kind != OpKind::PcaSwap {
             let problem =
@@ -203,22 +213,38 @@ impl ExperimentFile {
         let mut at = at.clone();
         at.positions = fit.positions.clone().unwrap_or(Positions::Indices(Indices::All));
         let collecting = self.collecting(model, &fit.examples, &[&fit.pca], &at, part)?;
-        // Rows are computed now, in what memory the weights leave.
-        model.decoder()?;
-        let found = fit::components(&collecting, &Cone::default(), fit.rank, fit.standardise);
-        let found = found.map_err(|error| fitting(&fit.examples, part, &error))?.swap_remove(0);
-        let count = found.len();
-        let mut found = found.into_values();
-        match (found.next(), count) {
-            (Some(found), 1) => Ok(Op::new(kind)
-                .parameter("components", found.components)
-                .parameter("mean", found.mean)
-                .parameter("std", found.std)),
+        let of_file = |error| fitting(&fit.examples, part, error);
+        let one_layer = |count: usize| match count {
+            1 => Ok(()),
             _ => {
                 let problem = format!("components are of one layer, and it names {count}");
                 Err(Error::hinted(part, problem, Some("write an edit for each layer".into())))
             }
+        };
+        let (memory, report) = match making {
+            Making::Outline => {
+                let found = fit::outline(&collecting).map_err(of_file)?.swap_remove(0);
+                one_layer(found.len())?;
+                let shape = found.into_values().next().unwrap_or_default();
+                let width = shape.check_rank(fit.rank, &collecting).map_err(of_file)?;
+                let shapes =
+                    [("components", vec![fit.rank, width]), ("mean", vec![width]), ("std", vec![width])];
+                let parameters = Parameters::outlined(shapes)?;
+                return Ok(Op { parameters: Arc::new(parameters), ..Op::new(kind) });
+            }
+            Making::Numbers { memory, report } => (memory, report),
+        };
+        // Rows are computed now, in what memory the weights leave.
+        model.decoder()?;
+        let found = fit::components_with(&collecting, &Cone { memory }, fit.rank, fit.standardise, report);
+        let found = found.map_err(of_file)?.swap_remove(0);
+        one_layer(found.len())?;
+        let mut op = Op::new(kind);
+        for found in found.into_values() {
+            op = op.parameter("components", found.components);
+            op = op.parameter("mean", found.mean).parameter("std", found.std);
         }
+        Ok(op)
     }
 
     /// An experiment that collects from some runs of a data set.
@@ -230,11 +256,11 @@ impl ExperimentFile {
         at: &Target,
         part: &str,
     ) -> Result<Experiment<'m>> {
-        let examples = dataset::load(&self.data_path(file))?;
+        let examples = Examples::open(&self.data_path(file))?;
         let mut collecting = Experiment::new(model);
         let mut runs = BTreeMap::new();
-        let has = examples.iter().flatten().take(1).flat_map(|example| example.prompts.keys());
-        for name in has {
+        let first = examples.iter().find_map(Result::ok).unwrap_or_default();
+        for name in first.prompts.keys() {
             runs.insert(name.as_str(), collecting.open_run(name)?);
         }
         for name in names {
@@ -250,7 +276,7 @@ impl ExperimentFile {
             };
             collecting.edit(*run, at.clone(), Op::collect())?;
         }
-        collecting.examples = Some(examples);
+        collecting.examples = Some(Arc::new(examples));
         Ok(collecting)
     }
 
@@ -286,8 +312,23 @@ impl ExperimentFile {
 }
 
 /// That something cannot be fitted to a data set.
-fn fitting(file: &str, part: &str, error: &Error) -> Error {
-    Error::hinted(part, format!("what is fitted to {file}: {error}"), error.hint())
+fn fitting(file: &str, part: &str, error: Error) -> Error {
+    match error {
+        Error::Interrupted => Error::Interrupted,
+        error => Error::hinted(part, format!("what is fitted to {file}: {error}"), error.hint()),
+    }
+}
+
+/// Values of the shapes that are fitted to what an experiment collects: ones, which any op takes.
+fn outlined(collecting: &Experiment<'_>, is_component: bool) -> Result<fit::ByLayer<Tensor>> {
+    let by_layer = fit::outline(collecting)?.swap_remove(0);
+    let one = |(layer, shape): (_, fit::Shape)| {
+        if is_component {
+            shape.check_rank(1, collecting)?;
+        }
+        Ok((layer, Tensor::ones(shape.of_mean, candle_core::DType::F32, &Device::Cpu)?))
+    };
+    by_layer.into_iter().map(one).collect()
 }
 
 /// A file of tensors by name.

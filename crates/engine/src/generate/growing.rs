@@ -70,7 +70,7 @@ impl<'m> Growing<'m> {
         let (mut later, mut decode) = (Vec::new(), Vec::new());
         for index in 0..experiment.edits.len() {
             let id = EditId(index);
-            let spec = &mut experiment.edits[index];
+            let spec = &mut Arc::make_mut(&mut experiment.edits)[index];
             let (given, until) = (spec.steps.take(), std::mem::take(&mut spec.until));
             let spec = &experiment.edits[index];
             let refuse = |problem: &str, hint: &str| {
@@ -239,7 +239,7 @@ impl<'m> Growing<'m> {
     fn expand(&self, decode: &Decode, grown: &[u32], step: usize) -> Result<crate::resolve::Expanded> {
         let prompt = self.prompt();
         let position = i64::try_from(prompt.len() + step).unwrap_or(i64::MAX);
-        let mut one = Experiment { edits: Vec::new(), ..self.experiment.clone() };
+        let mut one = Experiment { edits: Arc::default(), ..self.experiment.clone() };
         one.runs[self.run.0].ids = prompt.iter().chain(&grown[..=step]).copied().collect();
         let spec = &self.experiment.edits[decode.edit.0];
         let mut edit = EditSpec { name: Some(String::new()), ..spec.clone() };
@@ -247,7 +247,7 @@ impl<'m> Growing<'m> {
             source.positions.get_or_insert_with(|| spec.target.positions.clone());
         }
         edit.target.positions = Positions::Indices(Indices::List(vec![position]));
-        one.edits.push(edit);
+        one.edits = Arc::new(vec![edit]);
         one.expand(EditId(0), None).map_err(|e| self.at_decode(decode, e))
     }
 

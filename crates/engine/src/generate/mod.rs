@@ -32,6 +32,7 @@ mod text;
 pub use beside::Beside;
 pub use steps::Steps;
 
+use crate::bounds;
 use crate::dataset::Refused;
 use crate::experiment::{EditId, Experiment};
 use crate::metric::Distribution;
@@ -41,6 +42,7 @@ use growing::{Growing, Version};
 use sample::Sampler;
 use serde::{Deserialize, Serialize};
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 use step::{Live, Stepper, prefill};
 
 /// Bytes of keys and values of the texts that grow at a time.
@@ -190,7 +192,7 @@ impl Experiment<'_> {
     }
 
     fn spec(&mut self, edit: EditId) -> Result<&mut crate::experiment::EditSpec> {
-        let found = self.edits.get_mut(edit.0);
+        let found = Arc::make_mut(&mut self.edits).get_mut(edit.0);
         found.ok_or_else(|| Error::part("edit", "is of another experiment"))
     }
 
@@ -228,6 +230,15 @@ impl Experiment<'_> {
         listener: &mut dyn FnMut(Grown<'_>) -> ControlFlow<()>,
     ) -> Result<Texts> {
         let sampler = options.sampler(self.model)?;
+        let versions = 1 + self.sweep.as_ref().map_or(1, |sweep| sweep.scales.len().max(1));
+        let all = [self.example_count().unwrap_or(1), versions, options.samples];
+        let texts = all.iter().map(|n| *n as u128).product::<u128>();
+        if texts > bounds::CELLS {
+            let problem =
+                format!("{texts} texts are more than the {} that are made at a time", bounds::CELLS);
+            let hint = Some("use fewer samples, scales or examples".into());
+            return Err(Error::hinted("generate", problem, hint));
+        }
         let growing = self.growing(examples)?;
         let mut texts = Texts::default();
         let mut open = Vec::new();
@@ -273,7 +284,7 @@ impl Experiment<'_> {
     fn growing(&self, examples: Range<usize>) -> Result<Vec<Growing<'_>>> {
         self.check_size()?;
         let mut growing = Vec::new();
-        for one in self.by_example().skip(examples.start).take(examples.len()) {
+        for one in self.by_example_in(examples.clone()) {
             let one = one?;
             let origin = one.origin.clone();
             growing.extend(Growing::all(one).map_err(|e| match &origin {

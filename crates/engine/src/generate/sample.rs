@@ -1,11 +1,9 @@
 //! Which token comes next: the likeliest, or one drawn.
 
 use super::Generation;
+use crate::bounds;
 use crate::noise::uniform;
 use crate::{Error, Result};
-
-/// More texts of one prompt than anyone keeps in memory.
-const MOST_SAMPLES: usize = 1 << 16;
 
 /// How tokens are chosen, checked.
 #[derive(Debug, Clone, Copy)]
@@ -19,10 +17,8 @@ pub(super) struct Sampler {
 
 impl Sampler {
     pub(super) fn new(options: &Generation) -> Result<Self> {
-        let refuse = |problem: String, hint: &str| {
-            let hint = (!hint.is_empty()).then(|| hint.to_owned());
-            Err(Error::hinted("generate", problem, hint))
-        };
+        let refuse =
+            |problem: String, hint: &str| Err(Error::hinted("generate", problem, Some(hint.to_owned())));
         // A temperature of 0 is the limit in which only the likeliest is left.
         let temperature = options.temperature.filter(|temperature| *temperature != 0.0);
         if let Some(temperature) = temperature.filter(|t| !(t.is_finite() && *t > 0.0)) {
@@ -31,9 +27,7 @@ impl Sampler {
                 "0, or none, takes the likeliest token",
             );
         }
-        if options.top_k == Some(0) {
-            return refuse("top_k = 0 leaves no token".into(), "leave it out for all of them");
-        }
+        options.top_k.map(|top_k| bounds::GENERATE_TOP_K.check(top_k)).transpose()?;
         if let Some(top_p) = options.top_p.filter(|p| !(*p > 0.0 && *p <= 1.0)) {
             return refuse(
                 format!("top_p = {top_p}, where a part of 1 fits, above 0"),
@@ -47,15 +41,7 @@ impl Sampler {
                 "add temperature = 1.0",
             );
         }
-        if options.samples == 0 {
-            return refuse("samples = 0 leaves nothing to generate".into(), "");
-        }
-        if options.samples > MOST_SAMPLES {
-            return refuse(
-                format!("samples = {} are more than the {MOST_SAMPLES} of one prompt", options.samples),
-                "draw more with another seed",
-            );
-        }
+        bounds::GENERATE_SAMPLES.check(options.samples)?;
         if temperature.is_none() && options.samples > 1 {
             return refuse(
                 format!(

@@ -4,6 +4,7 @@ use crate::axes::distinct;
 use crate::experiment::{Experiment, Sweep};
 use crate::metric::Metric;
 use crate::{Error, Result};
+use std::sync::Arc;
 
 impl<'m> Experiment<'m> {
     /// The experiments of a sweep over scales, each without a sweep; or this one.
@@ -15,7 +16,7 @@ impl<'m> Experiment<'m> {
         self.check_scales(&sweep, &edits)?;
         let at = |scale: &f64| {
             let mut one = self.clone();
-            edits.iter().for_each(|edit| one.edits[edit.0].op.scale = *scale);
+            edits.iter().for_each(|edit| Arc::make_mut(&mut one.edits)[edit.0].op.scale = *scale);
             (Some(*scale), one)
         };
         Ok(sweep.scales.iter().map(at).collect())

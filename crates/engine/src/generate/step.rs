@@ -11,6 +11,7 @@ use causalcone_model::decoder::{Attention, Causal, Tap};
 use causalcone_model::{Config, Model, Site};
 use causalcone_ops::{Query, Standing, Stretch, replace, softmax};
 use std::collections::{HashMap, HashSet};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 /// A text as it grows.
@@ -122,7 +123,7 @@ impl<'g, 'm> Live<'g, 'm> {
                 continue;
             };
             made.extend(edits.into_iter().zip(values).map(|(edit, rows)| {
-                let value = Constant { rows: rows.clone(), row: None, head: None };
+                let value = Constant { rows: rows.clone().into(), row: None, head: None };
                 Arc::new(Edit { value: Some(Taken::Constant(value)), ..(*edit).clone() })
             }));
         }
@@ -343,7 +344,7 @@ pub(super) fn prefill(
     }
     plan.shared = plan.runs.len();
     let cells: Vec<&Cell> = plan.cells.iter().collect();
-    let readings = run_cells(&Cone::default(), model, &plan, &cells)?;
+    let readings = run_cells(&Cone::default(), model, &plan, &cells, &mut |_| ControlFlow::Continue(()))?;
     let missing = || Error::part("plan", "read less than was asked for");
     let mut logits: HashMap<usize, Vec<f32>> = HashMap::new();
     for ((of, readings), taken) in prefixes.iter().zip(readings).zip(taken) {

@@ -1,14 +1,13 @@
 //! What generated tokens say, and when a stop text has come.
 
 use super::Generation;
+use crate::bounds;
 use crate::{Error, Result};
 use causalcone_model::Model;
 
 /// Checks what of the options is about texts.
 pub(super) fn check(options: &Generation, model: &Model) -> Result<()> {
-    if options.max_tokens == 0 {
-        return Err(Error::part("generate", "max_tokens = 0 leaves nothing to generate"));
-    }
+    bounds::GENERATE_MAX_TOKENS.check(options.max_tokens)?;
     if options.stop.iter().any(String::is_empty) {
         return Err(Error::part(
             "generate",

@@ -1,10 +1,13 @@
 //! Parameters drawn at random: where training starts, and controls for what was trained.
 
 use super::table::{Axis, ParameterInfo};
-use super::{Op, OpKind, Problem};
+use super::{Op, OpKind, Parameters, Problem};
+use crate::bounds;
 use crate::noise::{epsilon, uniform};
 use candle_core::{DType, Device, Tensor};
 use faer::Mat;
+use rayon::prelude::*;
+use std::sync::Arc;
 
 impl Op {
     /// The same with all its parameters that have no default drawn for vectors of that width: rotations uniform
@@ -22,6 +25,42 @@ impl Op {
     /// # Errors
     /// When the op has no such parameters, or the rank is not needed, missing, or more than the width.
     pub fn drawn(mut self, width: usize, rank: Option<usize>, seed: u64) -> Result<Self, Problem> {
+        let mut kept: Vec<(&'static str, Tensor)> = Vec::new();
+        for Drawn { number, parameter, sizes } in self.to_draw(width, rank)? {
+            let tensor = match parameter.name {
+                "W_dec" => kept.iter().find(|(name, _)| *name == "W_enc").map(|(_, encoder)| encoder.t()),
+                name => Some(draw(name, parameter.orthogonal, &sizes, width, (seed, number as u64))),
+            };
+            let tensor = tensor.unwrap_or_else(|| Tensor::zeros(sizes, DType::F32, &Device::Cpu));
+            let tensor = tensor.and_then(|x| x.contiguous()).map_err(|e| Problem::from(e.to_string()))?;
+            kept.push((parameter.name, tensor.clone()));
+            self = self.parameter(parameter.name, tensor);
+        }
+        Ok(self)
+    }
+
+    /// The same as [`Op::drawn`], without numbers: for plans, which only ask for shapes.
+    ///
+    /// # Errors
+    /// As [`Op::drawn`].
+    pub(crate) fn outlined(mut self, width: usize, rank: Option<usize>) -> Result<Self, Problem> {
+        let shapes = self.to_draw(width, rank)?.into_iter().map(|one| (one.parameter.name, one.sizes));
+        self.parameters = Arc::new(Parameters::outlined(shapes).map_err(|e| Problem::from(e.to_string()))?);
+        Ok(self)
+    }
+
+    /// The bytes that [`Op::drawn`] takes.
+    ///
+    /// # Errors
+    /// As [`Op::drawn`].
+    pub(crate) fn drawn_bytes(&self, width: usize, rank: Option<usize>) -> Result<u64, Problem> {
+        let numbers = |one: &Drawn| one.sizes.iter().product::<usize>();
+        let drawn = self.to_draw(width, rank)?;
+        Ok(drawn.iter().map(numbers).sum::<usize>() as u64 * size_of::<f32>() as u64)
+    }
+
+    /// What [`Op::drawn`] draws, checked: no size is too large to be computed with.
+    fn to_draw(&self, width: usize, rank: Option<usize>) -> Result<Vec<Drawn>, Problem> {
         let info = self.kind.info();
         let op = || format!("op \"{}\"", info.name);
         let is_drawn = |parameter: &&ParameterInfo| parameter.default.is_none();
@@ -45,20 +84,26 @@ impl Op {
                 format!("rank {rank} is not between 1 and the width {width} of what is edited").into()
             );
         }
-        let mut kept: Vec<(&'static str, Tensor)> = Vec::new();
-        for (number, parameter) in info.parameters.iter().enumerate().filter(|(_, p)| is_drawn(p)) {
-            let sizes: Vec<usize> =
-                parameter.shape.iter().map(|axis| if *axis == Axis::Width { width } else { rank }).collect();
-            let tensor = match parameter.name {
-                "W_dec" => kept.iter().find(|(name, _)| *name == "W_enc").map(|(_, encoder)| encoder.t()),
-                name => Some(draw(name, parameter.orthogonal, &sizes, width, (seed, number as u64))),
-            };
-            let tensor = tensor.unwrap_or_else(|| Tensor::zeros(sizes, DType::F32, &Device::Cpu));
-            let tensor = tensor.and_then(|x| x.contiguous()).map_err(|e| Problem::from(e.to_string()))?;
-            kept.push((parameter.name, tensor.clone()));
-            self = self.parameter(parameter.name, tensor);
+        if let (true, Some((message, hint))) = (has_rank, bounds::RANK.wrong(rank)) {
+            return Err(Problem { message, hint: Some(hint) });
         }
-        Ok(self)
+        let drawn = info.parameters.iter().enumerate().filter(|(_, parameter)| is_drawn(parameter));
+        let drawn = drawn.map(|(number, parameter)| {
+            let size = |axis: &Axis| if *axis == Axis::Width { width } else { rank };
+            let sizes: Vec<usize> = parameter.shape.iter().map(size).collect();
+            let count = sizes.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
+            match count {
+                Some(count) if count <= bounds::DRAWN => Ok(Drawn { number, parameter, sizes }),
+                _ => {
+                    let (name, most) = (parameter.name, bounds::DRAWN);
+                    let message = format!(
+                        "\"{name}\" of shape {sizes:?} has more than the {most} numbers that are drawn"
+                    );
+                    Err(Problem { message, hint: Some("lower the rank, or read it from a file".into()) })
+                }
+            }
+        });
+        drawn.collect()
     }
 
     /// [`Op::new`] and [`Op::drawn`].
@@ -70,6 +115,14 @@ impl Op {
     }
 }
 
+/// A parameter that is to be drawn.
+struct Drawn {
+    /// Its place in the op's table, which its stream of numbers depends on.
+    number: usize,
+    parameter: &'static ParameterInfo,
+    sizes: Vec<usize>,
+}
+
 /// One parameter.
 fn draw(
     name: &str,
@@ -79,22 +132,27 @@ fn draw(
     seed: (u64, u64),
 ) -> candle_core::Result<Tensor> {
     let count: usize = sizes.iter().product();
-    let numbers: Vec<f32> = match name {
+    let drawn: Vec<f32> = match name {
         _ if orthogonal => return orthonormal(sizes[0], sizes[1], seed.0),
         // The rows are orthonormal.
         "components" => return orthonormal(sizes[1], sizes[0], seed.0)?.t()?.contiguous(),
         "mask" | "b_enc" | "b_dec" | "threshold" => vec![0.0; count],
-        "source" => (0..count).map(|i| uniform(seed.0, seed.1, i as u64) as f32).collect(),
+        "source" => numbers(count, |i| uniform(seed.0, seed.1, i) as f32),
         "W_enc" => {
             let size = 1.0 / (width as f32).sqrt();
-            (0..count).map(|i| epsilon(seed.0, seed.1, 0, 0, i as u64) * size).collect()
+            numbers(count, |i| epsilon(seed.0, seed.1, 0, 0, i) * size)
         }
         _ => {
             let bound = 1.0 / (width as f64).sqrt();
-            (0..count).map(|i| ((2.0 * uniform(seed.0, seed.1, i as u64) - 1.0) * bound) as f32).collect()
+            numbers(count, |i| ((2.0 * uniform(seed.0, seed.1, i) - 1.0) * bound) as f32)
         }
     };
-    Tensor::from_vec(numbers, sizes, &Device::Cpu)
+    Tensor::from_vec(drawn, sizes, &Device::Cpu)
+}
+
+/// So many numbers, each a function of its place.
+fn numbers(count: usize, number: impl Fn(u64) -> f32 + Sync) -> Vec<f32> {
+    (0..count).into_par_iter().map(|i| number(i as u64)).collect()
 }
 
 /// A matrix of orthonormal columns, uniform over all of them: the orthogonal factor of a matrix of normal numbers,

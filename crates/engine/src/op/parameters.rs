@@ -2,7 +2,7 @@
 
 use super::table::{Axis, OpKind, Setting, Subspace, Takes};
 use super::{Joint, Op, Operation};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use causalcone_model::{Indices, nearest};
 use causalcone_ops::Activation;
 use std::borrow::Cow;
@@ -61,6 +61,18 @@ impl From<String> for Problem {
 }
 
 impl Parameters {
+    /// Tensors of these shapes that hold nothing: each is one number, repeated. What their numbers must be is not asked.
+    pub(crate) fn outlined(
+        shapes: impl IntoIterator<Item = (&'static str, Vec<usize>)>,
+    ) -> candle_core::Result<Self> {
+        let empty = |(name, shape): (&str, Vec<usize>)| {
+            let one = Tensor::ones((), DType::F32, &Device::Cpu)?;
+            Ok((name.to_owned(), one.broadcast_as(shape)?))
+        };
+        let tensors = shapes.into_iter().map(empty).collect::<candle_core::Result<_>>()?;
+        Ok(Self { tensors, checked: OnceLock::from(None) })
+    }
+
     /// The same and another tensor, in place of one of that name.
     pub(crate) fn with(&self, name: &str, tensor: Tensor) -> Self {
         let mut tensors = self.tensors.clone();

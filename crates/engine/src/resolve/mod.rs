@@ -6,7 +6,7 @@ use crate::error::Within;
 use crate::experiment::{EditId, Experiment, RunId};
 use crate::noise::Noise;
 use crate::op::{Joint, OpKind, Operation, Subspace, Value};
-use crate::plan::{Constant, Edit, Place, Taken};
+use crate::plan::{Constant, Edit, Numbers, Place, Taken};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use causalcone_model::{Error as ModelError, Indices, Layout, Site};
@@ -36,8 +36,8 @@ enum ExpandedValue {
     None,
     /// One row, or one a position; for all layers, or for each.
     Constant(Vec<Tensor>),
-    /// Drawn for each sample.
-    Noise(Noise),
+    /// Another one for each sample.
+    Noise(Arc<Noise>),
     /// Positions and heads are one, or as many as the edit's.
     Run {
         run: RunId,
@@ -114,13 +114,13 @@ impl Expanded {
         let heads = self.heads.as_ref().map(|heads| pick(heads, choice.head));
         // Cells that share a constant share its tensor, of which one that edits a position or head at a
         // time takes a row.
-        let constant = |rows: Tensor| {
-            let row = choice.position.filter(|_| rows.rank() > 0 && rows.dims()[0] > 1);
-            let head = choice.head.filter(|_| rows.rank() == 3 && rows.dims()[1] > 1);
+        let constant = |rows: Numbers| {
+            let row = choice.position.filter(|_| rows.rows().is_some_and(|rows| rows > 1));
+            let head = choice.head.filter(|_| rows.heads().is_some_and(|heads| heads > 1));
             Taken::Constant(Constant { rows, row, head })
         };
         let noise = match &self.value {
-            ExpandedValue::Noise(noise) => Some(constant(noise.tensor(sample)?)),
+            ExpandedValue::Noise(noise) => Some(constant(Numbers::noise(noise.clone(), sample))),
             _ => None,
         };
         layers
@@ -128,7 +128,7 @@ impl Expanded {
                 let (layer, source_layer) = self.layers[index];
                 let value = match (&self.value, source) {
                     (ExpandedValue::Constant(rows), _) => {
-                        Some(constant(rows[index.min(rows.len() - 1)].clone()))
+                        Some(constant(rows[index.min(rows.len() - 1)].clone().into()))
                     }
                     (ExpandedValue::Input(site), _) => Some(Taken::Own(Place {
                         site: *site,

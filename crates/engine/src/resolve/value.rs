@@ -10,6 +10,7 @@ use candle_core::{D, DType, Tensor};
 use causalcone_model::{Indices, Layout, Site};
 use causalcone_ops::select;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 impl Experiment<'_> {
     /// Noise: a number for each dimension of each position, by where it stands in the site's row.
@@ -35,7 +36,7 @@ impl Experiment<'_> {
         let example = self.origin.as_ref().map_or(0, |origin| origin.number);
         let device = self.model.device().clone();
         let noise = Noise::new(seed, example, edit.positions.clone(), dims, heads, device);
-        edit.value = ExpandedValue::Noise(noise);
+        edit.value = ExpandedValue::Noise(Arc::new(noise));
         Ok(())
     }
 

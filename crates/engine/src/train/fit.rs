@@ -7,7 +7,7 @@ use super::{Trainer, order};
 use crate::experiment::Experiment;
 use crate::op::Bound;
 use crate::{Error, Result};
-use causalcone_model::{Indices, Positions};
+use causalcone_model::{Indices, Positions, Report, silent};
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
@@ -238,12 +238,20 @@ impl<'f, 't, 'm> Fit<'f, 't, 'm> {
     /// # Errors
     /// When the computation fails.
     pub fn scores(&self) -> Result<Vec<Score>> {
+        self.scores_with(&silent)
+    }
+
+    /// [`Fit::scores`], telling how far it is.
+    ///
+    /// # Errors
+    /// As [`Fit::scores`]; [`Error::Interrupted`] where `report` says so: nothing of the fit has changed.
+    pub fn scores_with(&self, report: Report<'_>) -> Result<Vec<Score>> {
         let training = self.trainer.training;
         let cells = &training.points[self.point].cells;
         let judged: Vec<(usize, usize)> =
             training.judged().filter_map(|example| Some((example, cells[example]?))).collect();
         let bound = self.bound(self.temperature(), false)?;
-        scores(self.trainer, &self.trainer.session, &judged, &bound)
+        scores(self.trainer, &self.trainer.session, &judged, &bound, report)
     }
 
     /// What stands in for the edits' parameters. Numbers that an update has made too large have no rotation.
@@ -277,13 +285,13 @@ impl<'f, 't, 'm> Fit<'f, 't, 'm> {
     pub fn experiment(&self) -> Result<Experiment<'m>> {
         let training = self.trainer.training;
         let mut experiment = training.experiment.clone();
-        let sweep = experiment.sweep.take().unwrap_or_default();
+        let sweep = experiment.sweep.take().map(Arc::unwrap_or_clone).unwrap_or_default();
         let at = &training.points[self.point].at;
         if let Some(examples) = &mut experiment.examples {
-            examples.truncate(training.trained);
+            Arc::make_mut(examples).truncate(training.trained);
         }
         for edit in &sweep.edits {
-            let spec = &mut experiment.edits[edit.0];
+            let spec = &mut Arc::make_mut(&mut experiment.edits)[edit.0];
             if let (false, Some(site)) = (sweep.sites.is_empty(), at.site) {
                 spec.target.site = site;
             }
@@ -316,7 +324,7 @@ impl<'f, 't, 'm> Fit<'f, 't, 'm> {
             }
         }
         let mut known: Vec<(Arc<crate::op::Parameters>, Arc<crate::op::Parameters>)> = Vec::new();
-        for spec in &mut experiment.edits {
+        for spec in Arc::make_mut(&mut experiment.edits) {
             let old = spec.op.parameters.clone();
             let shared = known.iter().find(|(other, _)| Arc::ptr_eq(other, &old)).map(|(_, new)| new.clone());
             let new = match shared {

@@ -61,6 +61,7 @@ use crate::{Error, Result};
 use candle_core::Tensor;
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 use variables::Variables;
 
 /// Examples that are not trained on, but that tell how well it generalises.
@@ -74,6 +75,9 @@ pub enum HeldOut {
     /// These.
     Examples(Vec<Example>),
 }
+
+/// The bytes that the plan of a cell takes, as long as the fits go on.
+const CELL_BYTES: u64 = 3000;
 
 /// A training, compiled and checked.
 #[derive(Debug)]
@@ -122,7 +126,7 @@ impl<'m> Training<'m> {
         let (examples, trained) = parted(experiment, held_out, options.seed)?;
         let count = examples.len();
         let mut experiment = experiment.clone();
-        experiment.examples = Some(examples.into_iter().map(Ok).collect());
+        experiment.examples = Some(Arc::new(examples.into_iter().collect()));
         // Also finds what is wrong with the edits.
         Variables::new(&experiment, &options)?;
         options.prepare(&mut experiment)?;
@@ -184,6 +188,8 @@ impl<'m> Training<'m> {
     /// When it cannot be done in the memory there is, or fails.
     pub fn trainer(&self, cone: &Cone) -> Result<Trainer<'_, 'm>> {
         let model = self.experiment.model();
+        let count = self.plan.cells.len();
+        let cone = &cone.less(count as u64 * CELL_BYTES, &format!("the plan of {count} cells"))?;
         let of_targets = |plan| Session::new(cone, model, plan, &plan.cells.iter().collect::<Vec<_>>());
         let targets = self.targets.as_ref().map(of_targets).transpose()?;
         // The unedited runs' answers come last.
@@ -227,7 +233,7 @@ impl<'m> Training<'m> {
                 result.baseline_of.push(example - judged.start);
             }
         }
-        for instance in self.experiment.by_example().skip(judged.start).take(judged.len()) {
+        for instance in self.experiment.by_example_in(judged.clone()) {
             let instance = instance?;
             let run = instance.edits.first().map_or(RunId(0), |edit| edit.run);
             result.prompts.push(instance.runs[run.0].ids.clone());
@@ -270,7 +276,7 @@ impl<'t, 'm> Trainer<'t, 'm> {
         let first = self.training.plan.cells.len();
         let cells: Vec<(usize, usize)> =
             self.training.judged().map(|example| (example, first + example)).collect();
-        scores::scores(self, &self.session, &cells, &Bound::default())
+        scores::scores(self, &self.session, &cells, &Bound::default(), &causalcone_model::silent)
     }
 }
 
@@ -290,8 +296,8 @@ fn parted(experiment: &Experiment<'_>, held_out: HeldOut, seed: u64) -> Result<(
         return Err(Error::hinted("train", "there are no examples to train on", hint));
     };
     let mut all: Vec<Example> = Vec::with_capacity(given.len());
-    for example in given {
-        all.push(example.clone().map_err(Error::refused)?);
+    for example in given.iter() {
+        all.push(example.map_err(Error::refused)?);
     }
     let trained = match held_out {
         HeldOut::None => all.len(),
@@ -383,7 +389,7 @@ fn targets(experiment: &Experiment<'_>, run: RunId) -> Result<Plan> {
         return Err(Error::part("train", format!("run \"{name}\" is the target, and has edits")));
     }
     let mut target = experiment.clone();
-    target.edits.clear();
+    target.edits = Arc::default();
     target.sweep(None::<Sweep>);
     target.read(run);
     target.plan_single()

@@ -2,6 +2,7 @@
 
 use super::Adam;
 use crate::attribution::Method;
+use crate::bounds::{self, Count};
 use crate::experiment::{EditId, Experiment, RunId};
 use crate::metric::Metric;
 use crate::{Error, Result};
@@ -172,7 +173,7 @@ impl Options {
     /// # Errors
     /// When the sweep cannot be trained.
     pub fn prepare(&self, experiment: &mut Experiment<'_>) -> Result<()> {
-        let mut sweep = experiment.sweep.take().unwrap_or_default();
+        let mut sweep = experiment.sweep.take().map(Arc::unwrap_or_clone).unwrap_or_default();
         if sweep.samples.is_some() {
             return Err(Error::part("train", "samples of noise are for sweeps; a training has one"));
         }
@@ -191,39 +192,39 @@ impl Options {
             Objective::LogitDiff => Metric::LogitDiff,
             Objective::Kl(_) | Objective::Custom(_) => Metric::Kl,
         }];
-        experiment.sweep = Some(sweep);
+        experiment.sweep(sweep);
         Ok(())
     }
 
     /// Checks each number by itself.
     pub(super) fn check(&self) -> Result<()> {
-        let counts = [
-            ("batch", Some(self.batch)),
-            ("accumulate", Some(self.accumulate)),
+        let counts: [(Count, Option<usize>); 6] = [
+            (bounds::TRAIN_BATCH, Some(self.batch)),
+            (bounds::TRAIN_ACCUMULATE, Some(self.accumulate)),
             match self.length {
-                Length::Epochs(n) => ("epochs", Some(n)),
-                Length::Steps(n) => ("steps", Some(n)),
+                Length::Epochs(n) => (bounds::TRAIN_EPOCHS, Some(n)),
+                Length::Steps(n) => (bounds::TRAIN_STEPS, Some(n)),
             },
-            ("evaluate", self.evaluate),
-            ("patience", self.patience),
+            (bounds::TRAIN_WARMUP, Some(self.warmup)),
+            (bounds::TRAIN_EVALUATE, self.evaluate),
+            (bounds::TRAIN_PATIENCE, self.patience),
         ];
-        if let Some((key, _)) = counts.iter().find(|(_, count)| *count == Some(0)) {
-            return Err(Error::part("train", format!("{key} is 0, where 1 or more fits")));
+        for (count, given) in counts {
+            given.map(|given| count.check(given)).transpose()?;
         }
         let rates = self.learning_rates.iter().map(|(name, rate)| (name.as_str(), *rate));
         let above = [("learning_rate", self.learning_rate)].into_iter().chain(rates);
         let temperatures =
             self.temperature.iter().flat_map(|(from, to)| [("temperature", *from), ("temperature", *to)]);
-        if let Some((key, x)) = above.chain(temperatures).find(|(_, x)| !(x.is_finite() && *x > 0.0)) {
-            return Err(Error::part("train", format!("{key} {x} is no number above 0")));
+        for (key, x) in above.chain(temperatures) {
+            bounds::real("train", key, x, |x| x > 0.0, "a number above 0")?;
         }
         let Adam { beta1, beta2, epsilon, weight_decay, .. } = self.adam;
-        let least = [("weight_decay", weight_decay), ("sparsity", self.sparsity), ("epsilon", epsilon)];
-        if let Some((key, x)) = least.iter().find(|(_, x)| !(x.is_finite() && *x >= 0.0)) {
-            return Err(Error::part("train", format!("{key} {x} is no number of 0 or more")));
+        for (key, x) in [("weight_decay", weight_decay), ("sparsity", self.sparsity), ("epsilon", epsilon)] {
+            bounds::real("train", key, x, |x| x >= 0.0, "0 or a number above it")?;
         }
-        if let Some(x) = [beta1, beta2].iter().find(|x| !(0.0..1.0).contains(*x)) {
-            return Err(Error::part("train", format!("beta {x} is not from 0 to below 1")));
+        for beta in [beta1, beta2] {
+            bounds::real("train", "betas", beta, |x| (0.0..1.0).contains(&x), "from 0 to below 1")?;
         }
         if self.base.is_some() && self.map != Map::Householder {
             return Err(Error::part("train", "a base is for rotations by householder"));

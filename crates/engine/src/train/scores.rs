@@ -1,11 +1,12 @@
 //! How far logits are from what they should be, example by example.
 
 use super::{Objective, Trainer, target_logits};
-use crate::execute::Session;
+use crate::execute::{Session, go_on};
 use crate::journal::Values;
 use crate::op::Bound;
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
+use causalcone_model::{Progress, Report, Unit};
 use causalcone_ops::{cross_entropy, kl_divergence};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -111,9 +112,12 @@ pub(super) fn scores(
     session: &Session<'_>,
     examples: &[(usize, usize)],
     bound: &Bound,
+    report: Report<'_>,
 ) -> Result<Vec<Score>> {
     let mut scores = Vec::with_capacity(examples.len());
     for chunk in examples.chunks(CHUNK) {
+        let (done, total) = (scores.len() as u64, examples.len() as u64);
+        go_on(report(Progress { what: "scoring", done, total, unit: Unit::Examples }))?;
         let cells: Vec<usize> = chunk.iter().map(|(_, cell)| *cell).collect();
         let examples: Vec<usize> = chunk.iter().map(|(example, _)| *example).collect();
         let (losses, accuracies) = losses(trainer, session, (&examples, &cells), bound)?;

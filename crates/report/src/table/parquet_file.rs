@@ -18,11 +18,12 @@ pub(super) fn write(table: &Table, w: impl Write + Send) -> Result<()> {
         .set_created_by(concat!("causalcone version ", env!("CARGO_PKG_VERSION")).to_owned())
         .build();
     let mut file = SerializedFileWriter::new(w, schema(table)?, Arc::new(properties))?;
-    for rows in table.rows.chunks(ROWS_PER_GROUP) {
+    for start in (0..table.len()).step_by(ROWS_PER_GROUP) {
+        let rows = start..table.len().min(start + ROWS_PER_GROUP);
         let mut group = file.next_row_group()?;
         for (index, column) in table.columns.iter().enumerate() {
             if let Some(mut writer) = group.next_column()? {
-                write_column(&mut writer, column.kind, rows.iter().map(|row| &row[index]))?;
+                write_column(&mut writer, column.kind, table.column_of(index, rows.clone()))?;
                 writer.close()?;
             }
         }
@@ -50,32 +51,32 @@ fn field(column: &Column) -> Result<TypePtr> {
     Ok(Arc::new(field.build()?))
 }
 
-fn write_column<'a>(
+fn write_column(
     writer: &mut SerializedColumnWriter<'_>,
     kind: Kind,
-    cells: impl Iterator<Item = &'a Cell>,
+    cells: impl Iterator<Item = Cell>,
 ) -> Result<()> {
     match kind {
         Kind::Text => write_cells::<ByteArrayType>(writer, cells, |cell| match cell {
-            Cell::Text(text) => Some(ByteArray::from(text.as_str())),
+            Cell::Text(text) => Some(ByteArray::from(text.into_bytes())),
             _ => None,
         }),
         Kind::Integer => write_cells::<Int64Type>(writer, cells, |cell| match cell {
-            Cell::Integer(integer) => Some(*integer),
+            Cell::Integer(integer) => Some(integer),
             _ => None,
         }),
         Kind::Number => write_cells::<DoubleType>(writer, cells, |cell| match cell {
-            Cell::Number(number) => Some(*number),
+            Cell::Number(number) => Some(number),
             _ => None,
         }),
     }
 }
 
 /// Writes the values that are there, and for every cell whether its value is (definition level 1) or not (0).
-fn write_cells<'a, T: DataType>(
+fn write_cells<T: DataType>(
     writer: &mut SerializedColumnWriter<'_>,
-    cells: impl Iterator<Item = &'a Cell>,
-    value: impl Fn(&Cell) -> Option<T::T>,
+    cells: impl Iterator<Item = Cell>,
+    value: impl Fn(Cell) -> Option<T::T>,
 ) -> Result<()> {
     let mut values = Vec::new();
     let mut levels = Vec::new();

@@ -5,9 +5,8 @@ use super::{Cone, Job, Store};
 use crate::cone::{ConePlan, Forest, NodeId, Part, Work};
 use crate::experiment::{Collected, Experiment};
 use crate::op::{Bound, OpKind};
-use crate::plan::{Cell, Plan, Read, Reading, Taken};
+use crate::plan::{Cell, Constant, Numbers, NumbersId, Plan, Read, Reading, Taken};
 use crate::{Error, Result};
-use candle_core::TensorId;
 use causalcone_model::Model;
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -56,7 +55,7 @@ pub struct Memo {
     clock: u64,
     bytes: usize,
     /// The constants and parameters that the forest's edits hold, and their bytes.
-    held: HashSet<TensorId>,
+    held: HashSet<NumbersId>,
     held_bytes: usize,
     limit: usize,
     work: Work,
@@ -170,13 +169,14 @@ impl Memo {
     /// Counts what the edits of a plan hold.
     fn hold(&mut self, plan: &Plan) {
         for edit in plan.runs.iter().flat_map(|run| &run.edits) {
-            let constant = match &edit.value {
-                Some(Taken::Constant(constant)) => Some(&constant.rows),
-                _ => None,
-            };
-            for tensor in constant.into_iter().chain(edit.op.parameters.iter().map(|(_, tensor)| tensor)) {
+            if let Some(Taken::Constant(Constant { rows, .. })) = &edit.value
+                && self.held.insert(rows.id())
+            {
+                self.held_bytes += rows.bytes();
+            }
+            for tensor in edit.op.parameters.iter().map(|(_, tensor)| Numbers::from(tensor.clone())) {
                 if self.held.insert(tensor.id()) {
-                    self.held_bytes += tensor.elem_count() * tensor.dtype().size_in_bytes();
+                    self.held_bytes += tensor.bytes();
                 }
             }
         }

@@ -5,8 +5,8 @@ use super::table::{Index, Started, Table};
 use crate::Result;
 use crate::cone::{NodeId, Point, Rows, Step};
 use crate::op::OperationKey;
-use crate::plan::{Place, Taken};
-use candle_core::{DType, Tensor, TensorId};
+use crate::plan::{NumbersId, Place, Taken};
+use candle_core::{DType, Tensor};
 use causalcone_model::{Layout, Site};
 use causalcone_ops::select;
 
@@ -24,7 +24,7 @@ struct Kind<'a> {
 enum KindOfValue<'a> {
     None,
     /// One row for all, of this tensor.
-    Constant(TensorId, Option<usize>, Option<usize>),
+    Constant(NumbersId, Option<usize>, Option<usize>),
     /// Rows of one tensor, these heads and dimensions of them.
     Rows(Point, Site, Option<&'a [usize]>, Option<&'a [usize]>),
 }
