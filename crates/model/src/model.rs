@@ -1,6 +1,6 @@
 //! A model: decoder, tokenizer, and where they came from.
 
-use crate::chat::{ChatTemplate, Message, Specials};
+use crate::chat::{ChatTemplate, Clock, Message, Specials};
 use crate::config::Config;
 use crate::decoder::Decoder;
 use crate::file::Precision;
@@ -261,11 +261,17 @@ impl Model {
 
     /// The ids of a conversation as the model's own template writes it, up to where its turn begins if
     /// `generation_prompt` says so. The template puts the start-of-text token where it belongs; `bos` says that there
-    /// is one (true) or none (false), whatever the template does.
+    /// is one (true) or none (false), whatever the template does. A template that asks for the date reads the clock.
     ///
     /// # Errors
     /// When there is no template or tokenizer, the template fails, or the text does not fit the context.
-    pub fn chat(&self, messages: &[Message], generation_prompt: bool, bos: Option<bool>) -> Result<Vec<u32>> {
+    pub fn chat(
+        &self,
+        messages: &[Message],
+        generation_prompt: bool,
+        bos: Option<bool>,
+        clock: &Clock,
+    ) -> Result<Vec<u32>> {
         let template = match &self.chat_template {
             Ok(Some(template)) => template,
             Ok(None) => {
@@ -279,7 +285,8 @@ impl Model {
         };
         let tokenizer = self.needs_tokenizer("messages")?;
         let text = |id: Option<u32>| id.map(|id| tokenizer.token(id));
-        let specials = Specials { bos: text(tokenizer.bos()), eos: text(tokenizer.eos()) };
+        let specials =
+            Specials { bos: text(tokenizer.bos()), eos: text(tokenizer.eos()), clock: clock.clone() };
         let text = template.render(messages, generation_prompt, &specials)?;
         // What the template wrote is all: only one that is asked for is added.
         let mut ids = tokenizer.prompt(&text, Some(bos == Some(true)), self.config().context)?;

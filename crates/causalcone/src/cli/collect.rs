@@ -58,12 +58,12 @@ struct Record<'a> {
 /// `causalcone collect`.
 pub(super) fn collect(args: &CollectArgs, terminal: &mut Terminal) -> Result<(), Failure> {
     let folder = Folder::claim(&args.out, args.again, Results::Collection)?;
-    let loaded = Loaded::new(&args.file, terminal)?;
+    let loaded = Loaded::new(&args.file, terminal)?.at_date_of(&folder)?;
     let (experiment, left_out) = loaded.single(terminal)?;
     let collection = Collection::new(&experiment, args.shard.bytes())?;
     let names = Names::new(&collection);
     // Shards are cut by their size, so that of another size they are others.
-    let identity = loaded.identity()?.with(&format!("{} bytes a shard", args.shard.bytes()));
+    let identity = loaded.identity(&experiment)?.with(&format!("{} bytes a shard", args.shard.bytes()));
     folder.open(&identity)?;
     let executor = args.memory.executor(&loaded.model);
     let chunks = collection.chunks();

@@ -97,7 +97,7 @@ pub(super) struct Swept {
 pub(super) fn command(args: &SweepArgs, terminal: &mut Terminal) -> Result<(), Failure> {
     let folder = Folder::claim(&args.out, args.again, Results::Sweep)?;
     let started = Instant::now();
-    let loaded = Loaded::new(&args.file, terminal)?;
+    let loaded = Loaded::new(&args.file, terminal)?.at_date_of(&folder)?;
     let load = started.elapsed().as_secs_f64();
     let again =
         format!("causalcone sweep {} --out {} --resume", args.file.file.display(), args.out.display());
@@ -157,7 +157,7 @@ pub(super) fn sweep(
     let (experiment, left_out) = loaded.experiment(terminal)?;
     let prepared = PreparedSweep::new(&experiment)?;
     let plan = Explanation::of_sweep(&experiment, &prepared, &how.executor)?;
-    let identity = loaded.identity()?;
+    let identity = loaded.identity(&experiment)?;
     let cells = prepared.plan().cells.len();
     let (mut journal, done) = folder.journal(&identity, cells, prepared.columns().len())?;
     let resumed = done.len();

@@ -94,7 +94,7 @@ struct Record<'a> {
 pub(super) fn train(args: &TrainArgs, terminal: &mut Terminal) -> Result<(), Failure> {
     let folder = Folder::claim(&args.out, args.again, Results::Training)?;
     let started = Instant::now();
-    let loaded = Loaded::new(&args.file, terminal)?;
+    let loaded = Loaded::new(&args.file, terminal)?.at_date_of(&folder)?;
     let load = started.elapsed().as_secs_f64();
     let started = Instant::now();
     let mut experiment = loaded.file.experiment(&loaded.model)?;
@@ -111,7 +111,7 @@ pub(super) fn train(args: &TrainArgs, terminal: &mut Terminal) -> Result<(), Fai
     let executor = args.memory.executor(&loaded.model);
     let trainer = training.trainer(&executor)?;
     let originals = trainer.originals()?;
-    let identity = loaded.identity()?;
+    let identity = loaded.identity(&experiment)?;
     let prepare = started.elapsed().as_secs_f64();
 
     let started = Instant::now();
