@@ -142,6 +142,7 @@ impl Model {
             "sites": sites.map(causalcone::Site::name).collect::<Vec<_>>(),
             "bos": model.tokenizer().and_then(causalcone::Tokenizer::bos),
             "eos": model.tokenizer().and_then(causalcone::Tokenizer::eos),
+            "eos_ends_texts": model.eos_that_ends_nothing().is_none(),
             "adds_bos": model.tokenizer().is_some_and(causalcone::Tokenizer::adds_bos),
             "files": model.files().iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
         });

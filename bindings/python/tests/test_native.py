@@ -61,6 +61,15 @@ def test_a_chat_template_sees_the_date(tmp_path):
         model.chat(messages, date="9 Feb 2026")
 
 
+def test_info_says_whether_the_tokenizers_end_ends_texts(model, tmp_path):
+    assert model.info["eos_ends_texts"] and model.info["eos"] in model.info["ends"]
+    folder = tmp_path / "model"
+    shutil.copytree(TINY, folder)
+    (folder / "generation_config.json").write_text('{"eos_token_id": [7]}')
+    info = cc.Model(str(folder)).info
+    assert info["ends"] == [7] and info["eos"] == model.info["eos"] and not info["eos_ends_texts"]
+
+
 def test_unknown_keys_are_an_error_a_warning_or_ignored(tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(FIXTURES / "corpus" / "llama-2", folder)

@@ -195,6 +195,13 @@ impl Model {
         })
     }
 
+    /// The tokenizer's end-of-sequence token, where it does not end a text: texts then end with other tokens
+    /// ([`Model::ends`]), as they do in transformers, and run on over this one.
+    pub fn eos_that_ends_nothing(&self) -> Option<u32> {
+        let eos = self.tokenizer()?.eos()?;
+        self.ends().is_ok_and(|ends| !ends.contains(&eos)).then_some(eos)
+    }
+
     /// SHA-256 over its files: of the file itself if it is one, of the list of `name hash` lines
     /// sorted by name if they are several.
     ///
