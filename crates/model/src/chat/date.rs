@@ -238,9 +238,17 @@ mod tests {
     #[test]
     fn what_is_no_code_is_named() {
         let date: Date = "2026-11-30".parse().unwrap();
-        for directive in ["%Q", "%s", "%Ey", "%-f", "%é", "%_+", "%5d"] {
-            let problem = date.strftime(&format!("%d {directive}")).unwrap_err();
-            assert!(problem.contains(&directive[..directive.len().min(3)]), "{problem}");
+        for (format, named) in [
+            ("%Q", "%Q"),
+            ("%s", "%s"),
+            ("%Ey", "%E"),
+            ("%-f", "%-f"),
+            ("%é", "%é"),
+            ("%_+", "%_+"),
+            ("%5d", "%5"),
+        ] {
+            let problem = date.strftime(&format!("%d {format}")).unwrap_err();
+            assert!(problem.contains(&format!("\"{named}\"")), "{problem}");
         }
         assert_eq!(date.strftime("%d%"), Ok("30%".into()));
         assert_eq!(date.strftime("%d%-"), Ok("30%-".into()));
