@@ -8,7 +8,7 @@ use crate::error::{Failure, Result};
 use crate::sweep::SweepResult;
 use crate::trace::Trace;
 use crate::watch::{Watch, watched};
-use causalcone::chat::Message;
+use causalcone::chat::{Clock, Message};
 use causalcone::dataset::Example;
 use causalcone::generate::{Generation, Texts};
 use causalcone::plan::Place;
@@ -149,6 +149,7 @@ impl Model {
             "sites": sites.map(causalcone::Site::name).collect::<Vec<_>>(),
             "bos": model.tokenizer().and_then(causalcone::Tokenizer::bos),
             "eos": model.tokenizer().and_then(causalcone::Tokenizer::eos),
+            "eos_ends_texts": model.eos_that_ends_nothing().is_none(),
             "adds_bos": model.tokenizer().is_some_and(causalcone::Tokenizer::adds_bos),
             "files": model.files().iter().map(|path| path.display().to_string()).collect::<Vec<_>>(),
         });
@@ -177,10 +178,18 @@ impl Model {
     }
 
     /// The ids of a conversation, as the model's own template writes it.
-    #[pyo3(signature = (messages, generation_prompt=true, bos=None))]
-    fn chat(&self, messages: &str, generation_prompt: bool, bos: Option<bool>) -> PyResult<Vec<u32>> {
+    #[pyo3(signature = (messages, generation_prompt=true, bos=None, date=None))]
+    fn chat(
+        &self,
+        messages: &str,
+        generation_prompt: bool,
+        bos: Option<bool>,
+        date: Option<&str>,
+    ) -> PyResult<Vec<u32>> {
         let messages: Vec<Message> = serde_json::from_str(messages).map_err(Failure::from)?;
-        Ok(self.get()?.model.chat(&messages, generation_prompt, bos).map_err(Failure::from)?)
+        let date = date.map(str::parse).transpose();
+        let clock = Clock::new(date.map_err(|problem: String| Failure::input(problem, None))?);
+        Ok(self.get()?.model.chat(&messages, generation_prompt, bos, &clock).map_err(Failure::from)?)
     }
 
     /// The text of tokens in a row.
@@ -296,7 +305,7 @@ impl Model {
         let mut written = loaded.read(document, arrays, functions, (None, &[]))?;
         let watch = written.watch.clone();
         let names: Vec<String> = written.file.runs.keys().cloned().collect();
-        let (ids, originals, counterfactuals, collected, answers) = watched(py, &watch, |report| {
+        let (ids, originals, counterfactuals, collected, answers, date) = watched(py, &watch, |report| {
             let experiment = written.experiment(&loaded.model, None, report)?;
             let cone = Cone::default();
             let executor: &dyn Executor = if reference { &Reference } else { &cone };
@@ -313,7 +322,8 @@ impl Model {
                 .iter()
                 .map(|said| (said.ids.to_vec(), said.original, said.counterfactual))
                 .collect();
-            Ok((ids, originals, counterfactuals, outcome.collected().to_vec(), answers))
+            let date = experiment.seen_date().map(|date| date.to_string());
+            Ok((ids, originals, counterfactuals, outcome.collected().to_vec(), answers, date))
         })?;
         let result = PyDict::new(py);
         let arrays = |rows: Vec<Vec<f32>>| {
@@ -326,6 +336,7 @@ impl Model {
         let found = collected.iter().map(|one| found_of(py, &one.run, &one.place, &one.tensor));
         result.set_item("collected", found.collect::<PyResult<Vec<Found>>>()?)?;
         result.set_item("answers", answers)?;
+        result.set_item("date", date)?;
         Ok(result)
     }
 

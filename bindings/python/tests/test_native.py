@@ -1,6 +1,7 @@
 """The package's own interface: against the command's documents, NumPy, and itself."""
 
 import csv
+import datetime
 import io
 import json
 import shutil
@@ -37,6 +38,36 @@ def test_a_model_says_what_it_is(model):
     assert len(model.sha256) == 64 and model.context > 10
     assert "mlp_output" in model.sites and "layers" in model.info
     np.testing.assert_array_equal(model.embeddings([3, 1])[1], model.embedding(1))
+
+
+def test_a_chat_template_sees_the_date(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(TINY, folder)
+    (folder / "chat_template.jinja").write_text("{{ strftime_now('%d %b %Y') }}: {{ messages[0].content }}")
+    model = cc.Model(str(folder))
+    messages = [{"role": "user", "content": "hi"}]
+    assert model.decode(model.chat(messages, date="2026-02-09")) == "09 Feb 2026: hi"
+    assert model.chat(messages, date=datetime.date(2026, 2, 9)) == model.chat(messages, date="2026-02-09T10:00:00")
+    exp = cc.Experiment(model, date=datetime.datetime(2026, 2, 9, 10, 30, 0, 5))
+    exp.run(messages=messages)
+    assert exp.execute().date == "2026-02-09T10:30:00"
+    assert "2026-02-09T10:30:00" in str(exp.explain())
+    exp.write(tmp_path / "exp.json")
+    assert cc.Experiment.from_file(tmp_path / "exp.json").execute().date == "2026-02-09T10:30:00"
+    today = cc.Experiment(model)
+    today.run(messages=messages)
+    assert today.execute().date.startswith("20")
+    with pytest.raises(cc.InputError, match="YYYY-MM-DD"):
+        model.chat(messages, date="9 Feb 2026")
+
+
+def test_info_says_whether_the_tokenizers_end_ends_texts(model, tmp_path):
+    assert model.info["eos_ends_texts"] and model.info["eos"] in model.info["ends"]
+    folder = tmp_path / "model"
+    shutil.copytree(TINY, folder)
+    (folder / "generation_config.json").write_text('{"eos_token_id": [7]}')
+    info = cc.Model(str(folder)).info
+    assert info["ends"] == [7] and info["eos"] == model.info["eos"] and not info["eos_ends_texts"]
 
 
 def test_unknown_keys_are_an_error_a_warning_or_ignored(tmp_path):

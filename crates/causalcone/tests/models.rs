@@ -127,3 +127,34 @@ fn check_compares_logits_with_another_implementation() {
     assert_eq!(broken.status.code(), Some(1));
     assert!(said(&broken.stdout).contains("does not predict text"));
 }
+
+/// A tokenizer's end-of-sequence token that generation does not stop at, and is said not to.
+#[test]
+fn info_says_where_the_tokenizers_end_ends_no_text() {
+    let place = Place::new();
+    let model = place.path("model");
+    std::fs::create_dir(&model).unwrap();
+    for file in std::fs::read_dir(Path::new(FIXTURES).join("tiny-llama-tied")).unwrap().map(Result::unwrap) {
+        std::fs::copy(file.path(), model.join(file.file_name())).unwrap();
+    }
+    let info = || place.json(&["models", "info", "model"]);
+    let before = info();
+    let eos = before["tokenizer"]["eos"]["id"].as_u64().expect("the fixture's tokenizer has one");
+    let ends = |info: &Value| info["eos_ids"].as_array().unwrap().iter().any(|one| one["id"] == eos);
+    assert!(ends(&before) && before.get("eos_note").is_none(), "{before}");
+
+    std::fs::write(model.join("generation_config.json"), r#"{"eos_token_id": [7]}"#).unwrap();
+    let after = info();
+    assert_eq!(after["eos_ids"][0]["id"], 7);
+    let note = after["eos_note"].as_str().unwrap();
+    assert!(!ends(&after) && note.contains(&format!("is {eos}, ")), "{note}");
+    // Generation agrees: it runs on over the one, and stops at the other.
+    for (id, end) in [(eos, "max_tokens"), (7, "eos")] {
+        let text = format!(
+            "model = 'model'\n[runs.base]\nids = [5, 6]\n[[edit]]\nsite = 'logits'\npositions = 'last'\ndims = [{id}]\n\
+             op = 'add'\nvalue = {{ values = 1000.0 }}\n[generate]\nmax_tokens = 3\n"
+        );
+        std::fs::write(place.path("x.toml"), text).unwrap();
+        assert_eq!(place.json(&["generate", "x.toml"])["counterfactual"]["end"], end);
+    }
+}

@@ -7,7 +7,6 @@ use crate::plan::{Coordinates, Point};
 use crate::resolve::{Choice, Expanded};
 use crate::{Error, Result};
 use std::collections::HashSet;
-use std::fmt::Debug;
 use std::ops::Range;
 
 /// The axes at one site. `None` on an axis is everything the edits list, together.
@@ -24,9 +23,9 @@ pub(crate) struct Axes {
 impl Experiment<'_> {
     /// The axes of a sweep, site by site, checked.
     pub(crate) fn axes(&self, sweep: &Sweep, edits: &[EditId], expanded: &[Expanded]) -> Result<Vec<Axes>> {
-        distinct("sites", &sweep.sites)?;
-        distinct("scales", &sweep.scales)?;
-        distinct("metrics", &sweep.metrics)?;
+        distinct("sites", sweep.sites.iter().map(|site| format!("\"{}\"", site.name())))?;
+        distinct("scales", sweep.scales.iter().map(f64::to_string))?;
+        distinct("metrics", sweep.metrics.iter().map(|metric| format!("\"{}\"", metric.name())))?;
         self.check_scales(sweep, edits)?;
         let at_sites: Vec<Vec<Expanded>> = if sweep.sites.is_empty() {
             vec![edits.iter().map(|edit| expanded[edit.0].clone()).collect()]
@@ -161,10 +160,10 @@ pub(crate) fn one<T: PartialEq + Clone>(values: impl IntoIterator<Item = T>) -> 
 }
 
 /// Two equal points of an axis would be two rows for one cell.
-pub(crate) fn distinct<T: Debug>(key: &str, list: &[T]) -> Result<()> {
+pub(crate) fn distinct(key: &str, mut names: impl Iterator<Item = String>) -> Result<()> {
     let mut seen = HashSet::new();
-    match list.iter().find(|item| !seen.insert(format!("{item:?}"))) {
-        Some(item) => Err(Error::part("sweep", format!("{key} lists {item:?} twice"))),
+    match names.find(|name| !seen.insert(name.clone())) {
+        Some(name) => Err(Error::part("sweep", format!("{key} lists {name} twice"))),
         None => Ok(()),
     }
 }

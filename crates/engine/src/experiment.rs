@@ -10,6 +10,7 @@ use crate::op::{Op, OpKind, Parameters, Value};
 use crate::plan::{Plan, Read, Reading};
 use crate::{Error, Result};
 use candle_core::Tensor;
+use causalcone_model::chat::{Clock, Date};
 use causalcone_model::{Indices, Model, Site, Target, nearest};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -97,6 +98,8 @@ pub struct Experiment<'m> {
     pub(crate) names: BTreeMap<String, Indices>,
     /// What that example says should come, as JSON.
     pub(crate) label: Option<String>,
+    /// What chat templates read the date of. All examples share it.
+    pub(crate) clock: Clock,
 }
 
 /// The axes of a sweep; each point of their product is a cell. Without an axis, what the edits list
@@ -152,7 +155,18 @@ impl<'m> Experiment<'m> {
             origin: None,
             names: BTreeMap::new(),
             label: None,
+            clock: Clock::default(),
         }
+    }
+
+    /// The date that chat templates see, instead of the local time. Set it before the first conversation.
+    pub fn date(&mut self, date: Date) {
+        self.clock = Clock::new(Some(date));
+    }
+
+    /// The date that chat templates have seen; none where no template has asked for it.
+    pub fn seen_date(&self) -> Option<Date> {
+        self.clock.seen()
     }
 
     /// The model it is for.

@@ -6,6 +6,7 @@ use crate::experiment::Experiment;
 use crate::plan::{Cell, Plan, Read, Taken};
 use crate::sweep::PreparedSweep;
 use crate::{Refused, Result};
+use causalcone_model::chat::Date;
 use causalcone_model::{Config, Site};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -21,6 +22,9 @@ pub struct Explanation {
     pub executor: &'static str,
     /// The prompts.
     pub runs: Vec<ExplainedRun>,
+    /// The date that chat templates wrote into the prompts; none where no template asked for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub date: Option<Date>,
     /// How many cells there are; 1 for a single experiment.
     pub cells: usize,
     /// The sites that are edited or taken from, with the shape of their tensor.
@@ -200,6 +204,7 @@ impl Explanation {
             model: model.name().into(),
             executor: executor.name(),
             runs: experiment.prompted_runs().map(run).collect(),
+            date: experiment.seen_date(),
             cells: *cells,
             sites,
             edits: *edits,
@@ -250,6 +255,9 @@ impl fmt::Display for Explanation {
         for run in &self.runs {
             let tokens: Vec<String> = run.tokens.iter().map(|token| crate::visible(token)).collect();
             writeln!(f, "run            {}: {} tokens: {}", run.name, run.ids.len(), tokens.join(" "))?;
+        }
+        if let Some(date) = &self.date {
+            writeln!(f, "date           {date}, which the chat template asked for")?;
         }
         for (site, shape) in &self.sites {
             writeln!(f, "site           {site}: {shape}")?;

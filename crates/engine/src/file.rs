@@ -26,7 +26,7 @@ use crate::dataset::Prompt;
 use crate::experiment::LayerAxis;
 use crate::generate::Generation;
 use crate::{Error, Result};
-use causalcone_model::chat::Message;
+use causalcone_model::chat::{Date, Message};
 use causalcone_model::file::{DataFile, json};
 use causalcone_model::{KeyPolicy, Precision, nearest};
 use serde::de::{self, Deserializer, MapAccess, Visitor};
@@ -73,6 +73,9 @@ pub struct ExperimentFile {
     /// How the configuration of its model is read: keys to ignore, and whether unknown ones are refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_options: Option<KeyPolicy>,
+    /// The date that chat templates see, the local time if left out: "2026-11-30" or "2026-11-30T08:15:00".
+    #[serde(default, deserialize_with = "date", skip_serializing_if = "Option::is_none")]
+    pub date: Option<Date>,
     /// A data set, one example a line: prompts, positions and tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub examples: Option<String>,
@@ -100,6 +103,21 @@ pub struct ExperimentFile {
     /// What a program gives beside it.
     #[serde(skip)]
     pub given: Given,
+}
+
+/// A date as a text, or as one of TOML's own.
+fn date<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Date>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a date, such as \"2026-11-30\"")]
+    enum Written {
+        Text(String),
+        Toml(toml::value::Datetime),
+    }
+    let text = match Written::deserialize(deserializer)? {
+        Written::Text(text) => text,
+        Written::Toml(date) => date.to_string(),
+    };
+    text.parse().map(Some).map_err(de::Error::custom)
 }
 
 /// `[runs.NAME]`: a prompt, its ids, or a conversation; none where the examples give it.

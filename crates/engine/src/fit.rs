@@ -316,9 +316,9 @@ pub(crate) fn outline(experiment: &Experiment<'_>) -> Result<Vec<ByLayer<Shape>>
 /// The eigenvalues of a symmetric matrix, largest first, and their eigenvectors.
 fn eigen(matrix: &[f64], d: usize) -> Result<(Vec<f64>, Vec<Vec<f64>>)> {
     let matrix = Mat::from_fn(d, d, |i, j| matrix[i * d + j]);
-    let found = matrix
-        .self_adjoint_eigen(Side::Lower)
-        .map_err(|e| Error::part("fit", format!("the covariance has no eigenvectors: {e:?}")))?;
+    let found = matrix.self_adjoint_eigen(Side::Lower).map_err(|_| {
+        Error::part("fit", "the eigenvectors of the covariance were not found: no convergence")
+    })?;
     let values = (0..d).rev().map(|i| found.S().column_vector()[i]).collect();
     let vectors = (0..d).rev().map(|j| (0..d).map(|i| found.U()[(i, j)]).collect()).collect();
     Ok((values, vectors))

@@ -189,6 +189,7 @@ impl<'m> Experiment<'m> {
             origin: Some(example.origin.clone()),
             names: example.positions.clone(),
             label: example.label.clone(),
+            clock: self.clock.clone(),
         };
         if let Some(given) = &example.tokens {
             let ids = given.iter().map(|token| token.id(self.model, "tokens")).collect::<Result<_>>()?;
@@ -233,7 +234,7 @@ impl<'m> Experiment<'m> {
             (true, Some(Prompt::Ids(_))) if run.bos.is_some() => return Err(Error::bos_of_ids(part())),
             (true, Some(Prompt::Ids(ids))) => ids.clone(),
             (true, Some(Prompt::Chat { messages })) => {
-                self.model.chat(messages, true, run.bos).within(part)?
+                self.model.chat(messages, true, run.bos, &self.clock).within(part)?
             }
         };
         self.model.check(&ids).within(part)?;

@@ -232,6 +232,22 @@ impl Metric {
         self == Self::Kl
     }
 
+    /// About how much its number changes where logits change by 2⁻²⁰, a few times the rounding error of an f32 around 1:
+    /// smaller differences between cells are rounding.
+    pub(crate) fn resolution(self, value: f64) -> f64 {
+        const LOGIT: f64 = 1.0 / (1 << 20) as f64;
+        let slope = match self {
+            Self::Prob => value * (1.0 - value),
+            Self::Logprob => -value.exp_m1(),
+            Self::Loss => -(-value).exp_m1(),
+            Self::Logit | Self::LogitDiff => value.abs().max(1.0),
+            // It is half the variance of the changes.
+            Self::Kl => (2.0 * value.max(0.0)).sqrt() + LOGIT,
+            Self::Accuracy => 0.0,
+        };
+        slope.max(0.0) * LOGIT
+    }
+
     /// Its numbers for a distribution, given the tokens, the label, and the unedited distribution.
     pub fn values(
         self,

@@ -7,7 +7,9 @@ use crate::op::OpKind;
 use crate::plan::{Cell, Edit, Gradient, Place, Plan, Read, Run};
 use crate::resolve::{Choice, Expanded};
 use crate::{Error, Result};
+use causalcone_model::Config;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Which edits a version of a run has.
@@ -76,16 +78,11 @@ impl<'a> Compiler<'a> {
     pub(crate) fn answer_reads(&mut self, plan: &mut Plan, made: usize) -> Result<Vec<Read>> {
         let mut reads = Vec::new();
         for answer in &self.experiment.answers {
-            let len = plan.runs[made].ids.len();
-            if answer.len() == 1 {
-                continue;
-            }
-            let run = self.continued(plan, made, &answer[..answer.len() - 1])?;
-            reads.extend((0..answer.len() - 1).map(|i| Read::Logits {
-                run,
-                position: len + i,
-                tokens: None,
-            }));
+            let prompt = plan.runs[made].ids.len();
+            let lengths = prompt + 1..prompt + answer.len();
+            reads.extend(next_tokens(self.experiment.model.config(), lengths, |length| {
+                self.continued(plan, made, &answer[..length - prompt])
+            })?);
         }
         Ok(reads)
     }
@@ -197,6 +194,21 @@ impl<'a> Compiler<'a> {
         let changes = self.experiment.edits[edit].op.kind != OpKind::Collect;
         changes && (version == Version::Edited || version == Version::Fixed && !self.swept[edit])
     }
+}
+
+/// Reads the next token's logits after a growing text, once for each of its lengths. `place` adds the text of a length to
+/// the plan and returns its run; lengths that can share a pass ([`Config::shared_passes`]) share a run.
+pub(crate) fn next_tokens(
+    config: &Config,
+    lengths: Range<usize>,
+    mut place: impl FnMut(usize) -> Result<usize>,
+) -> Result<Vec<Read>> {
+    let mut reads = Vec::with_capacity(lengths.len());
+    for stretch in config.shared_passes(lengths) {
+        let run = place(stretch.end - 1)?;
+        reads.extend(stretch.map(|length| Read::Logits { run, position: length - 1, tokens: None }));
+    }
+    Ok(reads)
 }
 
 /// A run that goes on after its prompt, with the same edits of it.

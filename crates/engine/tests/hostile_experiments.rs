@@ -268,11 +268,11 @@ fn fields() {
             f["sweep"]["layers"] = json!({"window": 1u64 << 62});
         }),
         ("heads of a site without", "sweep: heads", |f| f["sweep"]["heads"] = "each".into()),
-        ("a scale twice", "sweep: scales lists 0.0 twice", |f| {
+        ("a scale twice", "sweep: scales lists 0 twice", |f| {
             scalable(f);
             f["sweep"]["scales"] = json!([0.0, 1.0, -0.0]);
         }),
-        ("a metric twice", "sweep: metrics lists Prob twice", |f| {
+        ("a metric twice", "sweep: metrics lists \"prob\" twice", |f| {
             f["sweep"]["metrics"] = json!(["prob", "prob"]);
         }),
         ("a million scales that are one", "sweep: scales lists", |f| {

@@ -3,6 +3,7 @@
 use crate::site::Site;
 use crate::{Error, Result};
 use causalcone_ops::Activation;
+use std::ops::Range;
 
 /// The shape of a decoder. Read from config.json or a GGUF header by its family; nothing that
 /// matters has a default.
@@ -215,6 +216,17 @@ impl Config {
             _ => None,
         };
         self.rotaries().iter().find_map(original)
+    }
+
+    /// Splits the lengths of a growing text into stretches that one pass can score.
+    ///
+    /// A pass over the longest text of a stretch computes at each position what a run of the shorter text that ends
+    /// there computes. Across stretches this is false: where rotary factors depend on the length, a longer text rotates
+    /// all of its rows by other angles.
+    pub fn shared_passes(&self, lengths: Range<usize>) -> impl Iterator<Item = Range<usize>> + use<> {
+        let Range { start, end } = lengths;
+        let cut = self.longest_original().map_or(end, |longest| (longest + 1).clamp(start, end.max(start)));
+        [start..cut, cut..end].into_iter().filter(|stretch| !stretch.is_empty())
     }
 
     /// Whether blocks have a norm before attention and one before the MLP.

@@ -24,7 +24,7 @@ pub(crate) fn of_gguf(
         match metadata.iter().find(|(name, _)| name == key) {
             None => {}
             Some((_, gguf::Value::Unsigned(id, _))) => ends.push(inside(*id, vocab, path, key)?),
-            Some((_, other)) => return Err(Error::file(path, key, format!("{other:?} is no token id"))),
+            Some((_, other)) => return Err(Error::file(path, key, format!("{other} is no token id"))),
         }
     }
     ends.sort_unstable();

@@ -1,6 +1,6 @@
 //! A model: decoder, tokenizer, and where they came from.
 
-use crate::chat::{ChatTemplate, Message, Specials};
+use crate::chat::{ChatTemplate, Clock, Message, Specials};
 use crate::config::Config;
 use crate::decoder::Decoder;
 use crate::file::Precision;
@@ -196,6 +196,13 @@ impl Model {
         })
     }
 
+    /// The tokenizer's end-of-sequence token, where it does not end a text: texts then end with other tokens
+    /// ([`Model::ends`]), as they do in transformers, and run on over this one.
+    pub fn eos_that_ends_nothing(&self) -> Option<u32> {
+        let eos = self.tokenizer()?.eos()?;
+        self.ends().is_ok_and(|ends| !ends.contains(&eos)).then_some(eos)
+    }
+
     /// SHA-256 over its files: of the file itself if it is one, of the list of `name hash` lines
     /// sorted by name if they are several.
     ///
@@ -262,11 +269,17 @@ impl Model {
 
     /// The ids of a conversation as the model's own template writes it, up to where its turn begins if
     /// `generation_prompt` says so. The template puts the start-of-text token where it belongs; `bos` says that there
-    /// is one (true) or none (false), whatever the template does.
+    /// is one (true) or none (false), whatever the template does. A template that asks for the date reads the clock.
     ///
     /// # Errors
     /// When there is no template or tokenizer, the template fails, or the text does not fit the context.
-    pub fn chat(&self, messages: &[Message], generation_prompt: bool, bos: Option<bool>) -> Result<Vec<u32>> {
+    pub fn chat(
+        &self,
+        messages: &[Message],
+        generation_prompt: bool,
+        bos: Option<bool>,
+        clock: &Clock,
+    ) -> Result<Vec<u32>> {
         let template = match &self.chat_template {
             Ok(Some(template)) => template,
             Ok(None) => {
@@ -280,7 +293,8 @@ impl Model {
         };
         let tokenizer = self.needs_tokenizer("messages")?;
         let text = |id: Option<u32>| id.map(|id| tokenizer.token(id));
-        let specials = Specials { bos: text(tokenizer.bos()), eos: text(tokenizer.eos()) };
+        let specials =
+            Specials { bos: text(tokenizer.bos()), eos: text(tokenizer.eos()), clock: clock.clone() };
         let text = template.render(messages, generation_prompt, &specials)?;
         // What the template wrote is all: only one that is asked for is added.
         let mut ids = tokenizer.prompt(&text, Some(bos == Some(true)), self.config().context)?;

@@ -11,7 +11,7 @@
 mod common;
 
 use causalcone_model::Error;
-use causalcone_model::chat::{ChatTemplate, Message, Specials};
+use causalcone_model::chat::{ChatTemplate, Clock, Message, Specials};
 use common::fixture;
 use serde::Deserialize;
 
@@ -31,7 +31,7 @@ struct Case {
 }
 
 fn specials() -> Specials {
-    Specials { bos: Some("<s>".into()), eos: Some("</s>".into()) }
+    Specials { bos: Some("<s>".into()), eos: Some("</s>".into()), clock: Clock::default() }
 }
 
 #[test]
@@ -102,4 +102,27 @@ fn a_long_conversation_is_written() {
         let text = ChatTemplate::new(template).unwrap().render(&messages, true, &specials());
         assert!(text.as_ref().is_ok_and(|text| !text.is_empty()), "{name}: {text:?}");
     }
+}
+
+/// Llama 3.2's way of asking for the date, whose fallback would be another conversation.
+#[test]
+fn a_template_that_asks_for_the_date_gets_that_of_the_clock() {
+    let template = ChatTemplate::new(
+        "{%- if strftime_now is defined %}{%- set day = strftime_now('%d %b %Y') %}{%- else %}{%- set day = '26 Jul 2024' %}\
+         {%- endif %}{{ 'Today Date: ' + day }}",
+    );
+    let template = template.unwrap();
+    let mut given = specials();
+    given.clock = Clock::new(Some("2026-02-09".parse().unwrap()));
+    let text = template.render(&[Message::user("hi")], true, &given).unwrap();
+    assert_eq!(text, "Today Date: 09 Feb 2026");
+    assert_eq!(given.clock.seen().unwrap().to_string(), "2026-02-09");
+    // Without a date it is today's, and the clock knows which day that was.
+    let now = specials();
+    let text = template.render(&[Message::user("hi")], true, &now).unwrap();
+    assert_eq!(text, format!("Today Date: {}", now.clock.seen().unwrap().strftime("%d %b %Y").unwrap()));
+    // Who does not ask has seen none.
+    let unread = specials();
+    ChatTemplate::new("{{ strftime_now is defined }}").unwrap().render(&[], true, &unread).unwrap();
+    assert_eq!(unread.clock.seen(), None);
 }

@@ -601,7 +601,7 @@ fn pieces_and_scores() {
         ("bos -1", "ggml.bos_token_id: Signed(-1", |p| {
             p.others.push(("bos_token_id", Metadata::Signed(-1, 4)));
         }),
-        ("a space prefix of 1", "ggml.add_space_prefix: Unsigned(1", |p| {
+        ("a space prefix of 1", "ggml.add_space_prefix: 1 is not true or false", |p| {
             p.others.push(("add_space_prefix", Metadata::Unsigned(1, 4)));
         }),
         ("extra spaces removed", "ggml.remove_extra_whitespaces: true is not supported", |p| {

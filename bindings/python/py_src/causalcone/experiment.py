@@ -17,6 +17,7 @@ True
 from __future__ import annotations
 
 import copy
+import datetime
 import json
 import math
 import os
@@ -29,7 +30,7 @@ import numpy as np
 from ._arrays import as_float32, as_ids, is_array
 from ._errors import InputError
 from ._progress import Progress
-from .model import Model
+from .model import Model, as_date
 from .results import Activation, Outcome, Sweep, Texts, Training
 
 Function = Callable[[Any], Any]
@@ -70,9 +71,12 @@ class Experiment:
     """Runs, the edits made to them, and what is read. Nothing is computed, or checked against the model, until
     something is asked for."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, *, date: str | datetime.date | None = None) -> None:
+        """An experiment without runs. A chat template that asks for the date gets `date`, by default the local time."""
         self.model = model
         self._document: dict[str, Any] = {"runs": {}, "edit": []}
+        if date is not None:
+            self._document["date"] = as_date(date)
         self._arrays: dict[str, np.ndarray] = {}
         self._functions: dict[str, Function] = {}
         self._examples: list[str] | None = None
@@ -90,6 +94,8 @@ class Experiment:
         name = document.pop("model", None)
         weights = document.pop("weights", None)
         options = document.pop("model_options", {})
+        if "date" in document:
+            document["date"] = as_date(document["date"])
         experiment = cls(model if model is not None else Model(name or "smollm2", weights=weights, **options))
         experiment._document = {"runs": {}, "edit": []} | document
         experiment._beside(path.parent)

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import warnings
@@ -29,6 +30,13 @@ Token = "str | int"
 
 KEEP = 256 << 20
 """Bytes of earlier experiments' rows that a model keeps, unless said otherwise."""
+
+
+def as_date(date: str | datetime.date | None) -> str | None:
+    """A date as experiment files write it."""
+    if isinstance(date, datetime.datetime):
+        return date.replace(microsecond=0).isoformat()
+    return date.isoformat() if isinstance(date, datetime.date) else date
 
 
 class Model:
@@ -228,10 +236,16 @@ class Model:
         return self._native.encode(text, not inside, bos)
 
     def chat(
-        self, messages: Sequence[dict[str, str]], *, generation_prompt: bool = True, bos: bool | None = None
+        self,
+        messages: Sequence[dict[str, str]],
+        *,
+        generation_prompt: bool = True,
+        bos: bool | None = None,
+        date: str | datetime.date | None = None,
     ) -> list[int]:
-        """The ids of a conversation, [{"role": "user", "content": …}, …], as the model's own template writes it."""
-        return self._native.chat(json.dumps(list(messages)), generation_prompt, bos)
+        """The ids of a conversation, [{"role": "user", "content": …}, …], as the model's own template writes it. A
+        template that asks for the date gets `date`, by default the local time."""
+        return self._native.chat(json.dumps(list(messages)), generation_prompt, bos, as_date(date))
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = False) -> str:
         """The text of tokens in a row."""

@@ -171,6 +171,8 @@ class Outcome:
         self._originals: list[np.ndarray] = found["originals"]
         self._counterfactuals: list[np.ndarray] = found["counterfactuals"]
         self.collected = [Activation(model, *one) for one in found["collected"]]
+        #: The date that the chat template wrote into a prompt; None where no template asked for it.
+        self.date: str | None = found["date"]
         self.answers = [Answer(ids, model.decode(ids), before, after) for ids, before, after in found["answers"]]
 
     def original(self, run: Run | str | None = None) -> Distribution:

@@ -3,7 +3,7 @@
 use super::failure::Failure;
 use super::terminal::Terminal;
 use super::{FileArgs, Loaded, TopArgs};
-use crate::chat::Message;
+use crate::chat::{Clock, Date, Message};
 use crate::{Cone, Experiment, Metric, Precision, Record, Refused, Top, visible};
 use candle_core::{DType, Tensor};
 use serde::Serialize;
@@ -15,22 +15,28 @@ struct TopResult {
     /// How the weights are kept.
     weights: Option<Precision>,
     ids: Vec<u32>,
+    /// What the chat template read, where it asked for the date.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    date: Option<Date>,
     top: Top,
 }
 
 /// `causalcone top`.
 pub(super) fn top(args: &TopArgs, terminal: &mut Terminal) -> Result<(), Failure> {
     let model = terminal.load(&args.model, args.weights.given())?;
+    let clock = Clock::default();
     let ids = match (&args.ids, &args.prompt) {
         (Some(ids), _) => ids.clone(),
-        (None, Some(question)) if args.chat => model.chat(&[Message::user(question)], true, args.bos)?,
+        (None, Some(question)) if args.chat => {
+            model.chat(&[Message::user(question)], true, args.bos, &clock)?
+        }
         (None, prompt) => model.prompt(prompt.as_deref().unwrap_or_default(), args.bos)?,
     };
     let mut experiment = Experiment::new(&model);
     let run = experiment.run_ids("base", ids.clone())?;
     let top = experiment.execute()?.original(run).top(args.n);
     let weights = model.footprint().chosen;
-    let result = TopResult { model: args.model.clone(), weights, ids, top };
+    let result = TopResult { model: args.model.clone(), weights, ids, date: clock.seen(), top };
     terminal.result(&result, |result| result.top.to_string())
 }
 
@@ -49,6 +55,9 @@ struct RunResult {
     model: String,
     /// How the weights are kept.
     weights: Option<Precision>,
+    /// What the chat template read, where it asked for the date.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    date: Option<Date>,
     #[serde(flatten)]
     answered: Answered,
 }
@@ -68,6 +77,9 @@ struct ExamplesResult {
     model: String,
     /// How the weights are kept.
     weights: Option<Precision>,
+    /// What the chat template read, where it asked for the date.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    date: Option<Date>,
     examples: Vec<ExampleResult>,
     errors: Vec<Refused>,
 }
@@ -109,7 +121,8 @@ pub(super) fn run(args: &FileArgs, terminal: &mut Terminal) -> Result<(), Failur
     let (experiment, left_out) = loaded.single(&Cone::default(), terminal)?;
     let (model, weights) = (loaded.model.name().to_owned(), loaded.model.footprint().chosen);
     let Some(errors) = left_out.errors() else {
-        let result = RunResult { model, weights, answered: answer(&experiment)? };
+        let (answered, date) = (answer(&experiment)?, experiment.seen_date());
+        let result = RunResult { model, weights, date, answered };
         return terminal.result(&result, |result| human(&result.answered));
     };
     let mut examples = Vec::new();
@@ -118,8 +131,8 @@ pub(super) fn run(args: &FileArgs, terminal: &mut Terminal) -> Result<(), Failur
         let example = one.example().unwrap_or_default();
         examples.push(ExampleResult { example, answered: answer(&one)? });
     }
-    terminal
-        .result(&ExamplesResult { model, weights, examples, errors }, |result| table_of(&result.examples))?;
+    let result = ExamplesResult { model, weights, date: experiment.seen_date(), examples, errors };
+    terminal.result(&result, |result| table_of(&result.examples))?;
     left_out.into_result()
 }
 

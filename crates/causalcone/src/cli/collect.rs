@@ -59,14 +59,14 @@ struct Record<'a> {
 /// `causalcone collect`.
 pub(super) fn collect(args: &CollectArgs, terminal: &mut Terminal) -> Result<(), Failure> {
     let folder = Folder::claim(&args.out, args.again, Results::Collection)?;
-    let loaded = Loaded::new(&args.file, terminal)?;
+    let loaded = Loaded::new(&args.file, terminal)?.at_date_of(&folder)?;
     let executor = args.memory.executor(&loaded.model);
     let (experiment, left_out) = loaded.single(&executor, terminal)?;
     let collection = Collection::new(&experiment, args.shard.bytes())?;
     let first = collection.first()?;
     let names = Names::new(&first);
     // Shards are cut by their size, so that of another size they are others.
-    let identity = loaded.identity()?.with(&format!("{} bytes a shard", args.shard.bytes()));
+    let identity = loaded.identity(&experiment)?.with(&format!("{} bytes a shard", args.shard.bytes()));
     folder.open(&identity)?;
     let chunks = collection.chunks();
     let shards: Vec<String> =

@@ -4,8 +4,9 @@ use super::failure::Failure;
 use super::interrupt;
 use super::terminal::Terminal;
 use super::{Again, Loaded};
+use crate::chat::Date;
 use crate::store::{self, sha256_of};
-use crate::{ExperimentFile, Journal, Precision, Refused, Saved, Values};
+use crate::{Experiment, ExperimentFile, Journal, Precision, Refused, Saved, Values};
 use causalcone_files::{FolderLock, PlaceKind, check_folder, remove_file, remove_folder, write_whole};
 use causalcone_model::file::DataFile;
 use causalcone_report::{Format, picture};
@@ -108,6 +109,9 @@ pub(super) struct Identity {
     pub(super) seed: Option<u64>,
     /// How the weights are kept: packed ones give numbers that differ in the last digits.
     pub(super) weights: Option<Precision>,
+    /// The date that chat templates wrote into prompts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) date: Option<Date>,
 }
 
 impl Identity {
@@ -116,12 +120,14 @@ impl Identity {
         let seed = |seed: Option<u64>| seed.map_or_else(|| "none".into(), |seed| seed.to_string());
         let weights =
             |weights: Option<Precision>| weights.map_or_else(|| "none".into(), |form| form.to_string());
+        let date = |date: Option<Date>| date.map_or_else(|| "none".into(), |date| date.to_string());
         let fields = [
             ("file", self.file.clone(), other.file.clone()),
             ("model", self.model.clone(), other.model.clone()),
             ("version", self.version.clone(), other.version.clone()),
             ("seed", seed(self.seed), seed(other.seed)),
             ("weights", weights(self.weights), weights(other.weights)),
+            ("date", date(self.date), date(other.date)),
         ];
         let differs = fields.into_iter().find(|(_, ours, theirs)| ours != theirs);
         differs.map(|(name, ours, theirs)| format!("{name} differs: {theirs} there, {ours} now"))
@@ -133,17 +139,27 @@ impl Identity {
     }
 
     fn hash(&self) -> String {
-        let Self { file, model, version, seed, weights } = self;
-        let text = format!("{file}\n{model}\n{version}\n{seed:?}\n{weights:?}");
+        let Self { file, model, version, seed, weights, date } = self;
+        let mut text = format!("{file}\n{model}\n{version}\n{seed:?}\n{weights:?}");
+        text.extend(date.iter().map(|date| format!("\n{date}")));
         sha256_of(text)
     }
 }
 
 impl Loaded {
+    /// With --resume, chat templates see the date that they saw when the work began, unless the file has one.
+    pub(super) fn at_date_of(mut self, folder: &Folder) -> Result<Self, Failure> {
+        if self.file.date.is_none() {
+            self.file.date = folder.earlier()?.and_then(|earlier| earlier.date);
+        }
+        Ok(self)
+    }
+
     /// What this work is, for a later --resume to compare. The model counts by its hash, whatever it was
-    /// called, and its weights by how they are kept, whoever asked for it.
-    pub(super) fn identity(&self) -> Result<Identity, Failure> {
-        let file = ExperimentFile { model: None, weights: None, ..self.file.clone() };
+    /// called, its weights by how they are kept, whoever asked for it, and the date by what templates saw of it in the
+    /// experiment.
+    pub(super) fn identity(&self, experiment: &Experiment<'_>) -> Result<Identity, Failure> {
+        let file = ExperimentFile { model: None, weights: None, date: None, ..self.file.clone() };
         let mut content = serde_json::to_string(&file).map_err(|e| Failure::run(e.to_string()))?;
         for path in file.data_files() {
             content += &store::cached_sha256(&path)?;
@@ -158,6 +174,7 @@ impl Loaded {
                 .find(|edit| edit.op.name() == Some("noise"))
                 .map(|edit| edit.seed.unwrap_or(0)),
             weights: self.model.footprint().chosen,
+            date: experiment.seen_date(),
         })
     }
 }
@@ -297,27 +314,40 @@ impl Folder {
     /// Makes the folder that of this work; with --resume older results must be of the same.
     pub(super) fn open(&self, identity: &Identity) -> Result<(), Failure> {
         self.make()?;
-        let identity_path = self.file(IDENTITY);
-        if PlaceKind::at(&identity_path)?.is_some() {
-            let text = DataFile::open(&identity_path)?.read_all(MOST_OF_IDENTITY)?;
-            let earlier: Identity = serde_json::from_slice(&text).map_err(|e| {
-                Failure::input(format!("{}: {e}", identity_path.display())).hint("start over with --force")
-            })?;
+        if let Some(earlier) = self.earlier()? {
             if let Some(difference) = identity.difference(&earlier) {
                 let message = format!("cannot resume {}: {difference}", self.path.display());
                 let hint = match earlier.weights {
                     Some(form) if difference.starts_with("weights ") => {
                         format!("--weights {form} resumes it")
                     }
+                    _ if difference.starts_with("date ") => {
+                        "leave `date` out of the file, and the work resumes with the date it began with"
+                            .into()
+                    }
                     _ => "--force starts over, or choose another --out".into(),
                 };
                 return Err(Failure::input(message).hint(hint));
             }
         } else {
-            write_whole(&identity_path, |w| Ok(serde_json::to_writer_pretty(w, identity)?))?;
+            write_whole(self.file(IDENTITY), |w| Ok(serde_json::to_writer_pretty(w, identity)?))?;
         }
         interrupt::can_resume();
         Ok(())
+    }
+
+    /// What the work is that left unfinished or finished results here, unless they are to be replaced.
+    fn earlier(&self) -> Result<Option<Identity>, Failure> {
+        let path = self.file(IDENTITY);
+        if self.again.force || PlaceKind::at(&path)?.is_none() {
+            return Ok(None);
+        }
+        let text = DataFile::open(&path)?.read_all(MOST_OF_IDENTITY)?;
+        let earlier = serde_json::from_slice(&text);
+        let earlier = earlier.map_err(|e| {
+            Failure::input(format!("{}: {e}", path.display())).hint("start over with --force")
+        })?;
+        Ok(Some(earlier))
     }
 
     /// Opens the folder and its journal, and gives back the cells that it holds already.

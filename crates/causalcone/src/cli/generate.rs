@@ -6,6 +6,7 @@ use super::moved::{Moved, Movement, summary};
 use super::sweep::ModelRecord;
 use super::terminal::Terminal;
 use super::{GenerateArgs, Loaded};
+use crate::chat::Date;
 use crate::generate::{Beside, Continuation, End, Generation, Grown, Texts};
 use crate::{Cone, Experiment, Model, Progress, Refused, Unit, visible};
 use serde::{Deserialize, Serialize};
@@ -52,12 +53,15 @@ pub(super) struct Made<'a> {
     causalcone: &'static str,
     generate: &'a Generation,
     model: ModelRecord<'a>,
+    /// What the chat template read, where it asked for the date.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    date: Option<Date>,
 }
 
 impl<'a> Made<'a> {
-    pub(super) fn new(generate: &'a Generation, model: &'a Model) -> Result<Self, Failure> {
-        let model = ModelRecord::of(model)?;
-        Ok(Self { causalcone: env!("CARGO_PKG_VERSION"), generate, model })
+    pub(super) fn new(generate: &'a Generation, experiment: &Experiment<'a>) -> Result<Self, Failure> {
+        let (model, date) = (ModelRecord::of(experiment.model())?, experiment.seen_date());
+        Ok(Self { causalcone: env!("CARGO_PKG_VERSION"), generate, model, date })
     }
 }
 
@@ -139,7 +143,7 @@ pub(super) fn generate(args: &GenerateArgs, terminal: &mut Terminal) -> Result<(
     let is_cut = is_cut(&texts);
     let has_tables = args.table || scales.is_some();
     let mut pairs = pairs(&experiment, &texts, has_tables)?;
-    let (name, made) = (model.name().to_owned(), Made::new(&options, model)?);
+    let (name, made) = (model.name().to_owned(), Made::new(&options, &experiment)?);
     match pairs.pop() {
         Some(Numbered { pair, .. }) if is_one => {
             let prompt = model.text(experiment.ids(experiment.reading_run()?));

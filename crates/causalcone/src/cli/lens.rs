@@ -6,6 +6,7 @@ use super::interrupt;
 use super::sweep::ModelRecord;
 use super::terminal::Terminal;
 use super::{Again, FileArgs, LensArgs, Loaded};
+use crate::chat::Date;
 use crate::lens::{Part, View};
 use crate::{ExperimentFile, Lens, Model, Progress, Refused, Unit, visible};
 use causalcone_engine::file::{ReadFile, RunFile, TokenFile};
@@ -40,6 +41,9 @@ struct Record<'a> {
     causalcone: &'static str,
     experiment: &'a ExperimentFile,
     model: ModelRecord<'a>,
+    /// What the chat template read, where it asked for the date.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    date: Option<Date>,
     top: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<Refused>>,
@@ -87,6 +91,7 @@ pub(super) fn lens(args: &LensArgs, terminal: &mut Terminal) -> Result<(), Failu
         causalcone: env!("CARGO_PKG_VERSION"),
         experiment: &loaded.file,
         model: ModelRecord::of(&loaded.model)?,
+        date: experiment.seen_date(),
         top: args.n,
         errors: left_out.errors(),
     };

@@ -110,6 +110,11 @@ fn info(name: &str, weights: Weights, hash: bool, terminal: &mut Terminal) -> Re
     let ends =
         model.ends().unwrap_or_default().iter().map(|id| json!({"id": id, "token": model.token_text(*id)}));
     field("eos_ids", ends.collect());
+    if let Some(id) = model.eos_that_ends_nothing() {
+        let note =
+            "texts do not end with the tokenizer's end-of-sequence token: the model's files name other ids";
+        field("eos_note", format!("{note} (the tokenizer's is {id}, {})", model.token_text(id)).into());
+    }
     let memory = model.footprint();
     field("memory", serde_json::to_value(memory).map_err(|e| Failure::run(e.to_string()))?);
     let sha256 = model.sha256_within(if hash { u64::MAX } else { HASHED })?;

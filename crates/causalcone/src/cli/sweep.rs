@@ -98,7 +98,7 @@ pub(super) struct Swept {
 pub(super) fn command(args: &SweepArgs, terminal: &mut Terminal) -> Result<(), Failure> {
     let folder = Folder::claim(&args.out, args.again, Results::Sweep)?;
     let started = Instant::now();
-    let loaded = Loaded::new(&args.file, terminal)?;
+    let loaded = Loaded::new(&args.file, terminal)?.at_date_of(&folder)?;
     let load = started.elapsed().as_secs_f64();
     let how = How { format: args.format, executor: args.memory.executor(&loaded.model), verify: args.verify };
     let swept = sweep(&loaded, &folder, how, load, terminal)?;
@@ -155,7 +155,7 @@ pub(super) fn sweep(
     let (experiment, left_out) = loaded.experiment(&how.executor, terminal)?;
     let prepared = PreparedSweep::new(&experiment)?;
     let plan = Explanation::of_sweep(&experiment, &prepared, &how.executor)?;
-    let identity = loaded.identity()?;
+    let identity = loaded.identity(&experiment)?;
     let cells = prepared.cells();
     let (mut journal, done) = folder.journal(&identity, cells, prepared.columns().len())?;
     let resumed = done.len();

@@ -33,7 +33,7 @@ struct Record<'a> {
 /// `causalcone generate FILE --out DIR`.
 pub(super) fn texts(args: &GenerateArgs, out: &Path, terminal: &mut Terminal) -> Result<(), Failure> {
     let folder = Folder::claim(out, args.again, Results::Texts)?;
-    let loaded = Loaded::new(&args.file, terminal)?;
+    let loaded = Loaded::new(&args.file, terminal)?.at_date_of(&folder)?;
     let options = options(args, &loaded)?;
     let (experiment, left_out) = loaded.growing(terminal)?;
     let examples = experiment.example_count().unwrap_or(1);
@@ -47,7 +47,7 @@ pub(super) fn texts(args: &GenerateArgs, out: &Path, terminal: &mut Terminal) ->
         return Err(failure.hint("add --table"));
     }
     let written = serde_json::to_string(&options).map_err(|e| Failure::run(e.to_string()))?;
-    let identity = loaded.identity()?.with(&format!("{written} {}", args.table));
+    let identity = loaded.identity(&experiment)?.with(&format!("{written} {}", args.table));
     folder.open(&identity)?;
     let together = TOGETHER.div_ceil(options.samples.saturating_mul(scales.max(1)));
     let starts: Vec<usize> = (0..examples).step_by(together).collect();
@@ -103,7 +103,7 @@ pub(super) fn texts(args: &GenerateArgs, out: &Path, terminal: &mut Terminal) ->
     }
     let errors = left_out.errors();
     let record = Record {
-        made: Made::new(&options, &loaded.model)?,
+        made: Made::new(&options, &experiment)?,
         experiment: &loaded.file,
         identity: &identity,
         errors: errors.clone(),

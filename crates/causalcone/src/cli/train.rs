@@ -93,7 +93,7 @@ struct Record<'a> {
 pub(super) fn train(args: &TrainArgs, terminal: &mut Terminal) -> Result<(), Failure> {
     let folder = Folder::claim(&args.out, args.again, Results::Training)?;
     let started = Instant::now();
-    let loaded = Loaded::new(&args.file, terminal)?;
+    let loaded = Loaded::new(&args.file, terminal)?.at_date_of(&folder)?;
     let load = started.elapsed().as_secs_f64();
     let started = Instant::now();
     let executor = args.memory.executor(&loaded.model);
@@ -108,7 +108,7 @@ pub(super) fn train(args: &TrainArgs, terminal: &mut Terminal) -> Result<(), Fai
     let training = Training::new(&experiment, held_out, options)?;
     let trainer = training.trainer(&executor)?;
     let originals = trainer.originals()?;
-    let identity = loaded.identity()?;
+    let identity = loaded.identity(&experiment)?;
     let prepare = started.elapsed().as_secs_f64();
 
     let started = Instant::now();

@@ -168,5 +168,8 @@ fn reading(model: &Model, read: &Read, kept: &Kept) -> Result<Reading> {
 
 fn tensor(kept: &Kept, run: usize, key: Key) -> Result<&Tensor> {
     let found = kept.get(&run).and_then(|tensors| tensors.get(&key));
-    found.ok_or_else(|| Error::part("plan", format!("run {run} is read at {key:?} before it is run")))
+    found.ok_or_else(|| {
+        let layer = key.1.map_or_else(String::new, |layer| format!(" of layer {layer}"));
+        Error::part("plan", format!("run {run} is read at {}{layer} before it is run", key.0.name()))
+    })
 }

@@ -16,6 +16,7 @@ use crate::experiment::{EditId, Experiment, Sweep};
 use crate::explain::Outline;
 use crate::metric::Metric;
 use crate::{Error, Result};
+use causalcone_model::chat::Clock;
 use causalcone_model::{Model, Report, Site, nearest, silent};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -88,6 +89,7 @@ impl ExperimentFile {
             }
         }
         let mut experiment = Experiment::new(model);
+        experiment.clock = Clock::new(self.date);
         for (name, run) in runs {
             let part = || format!("run \"{name}\"");
             let bos = run.and_then(|run| run.bos);
@@ -104,7 +106,7 @@ impl ExperimentFile {
                 Some((None, Some(_), None)) => return Err(Error::bos_of_ids(part())),
                 Some((None, None, Some(messages))) => {
                     let generation_prompt = run.and_then(|run| run.generation_prompt).unwrap_or(true);
-                    model.chat(messages, generation_prompt, bos).within(part)?
+                    model.chat(messages, generation_prompt, bos, &experiment.clock).within(part)?
                 }
                 _ => return Err(Error::part(part(), "needs one of prompt, ids and messages")),
             };

@@ -5,7 +5,8 @@ use super::growing::{Growing, Version};
 use crate::execute::Executor;
 use crate::experiment::Experiment;
 use crate::metric::Distribution;
-use crate::plan::{Cell, Plan, Read};
+use crate::plan::{Cell, Plan};
+use crate::versions::next_tokens;
 use crate::{Error, Result};
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -25,7 +26,8 @@ pub struct Beside {
 
 impl Experiment<'_> {
     /// Both versions' probabilities of the tokens of a text, whichever version said it: as if each had to say it. Every
-    /// position is computed anew, by the executor given, without the keys and values the text was generated with.
+    /// position is computed anew, by the executor given, without the keys and values the text was generated with. Each
+    /// probability is the one that a run of the text before the token gives.
     ///
     /// # Errors
     /// As [`Experiment::generate`]; when the text is of no example or scale of this experiment.
@@ -35,16 +37,13 @@ impl Experiment<'_> {
         let missing = || Error::part("generate", "the text is of no example and scale of this experiment");
         let mut growing = Growing::all(one.ok_or_else(missing)??)?.into_iter();
         let one = growing.find(|one| one.scale() == text.scale).ok_or_else(missing)?;
-        let Some((_, before)) = text.ids.split_last() else { return Ok(Vec::new()) };
-        let mut plan = Plan::default();
+        let (mut plan, prompt) = (Plan::default(), one.prompt().len());
         for version in [Version::Original, Version::Edited] {
-            let run = one.place(&mut plan, version, before)?.run;
-            plan.cells.push(Cell { reads: Vec::new(), ..Cell::default() });
-            let first = one.prompt().len() - 1;
-            let read = |i: usize| Read::Logits { run, position: first + i, tokens: None };
-            if let Some(cell) = plan.cells.last_mut() {
-                cell.reads = (0..text.ids.len()).map(read).collect();
-            }
+            let lengths = prompt..prompt + text.ids.len();
+            let reads = next_tokens(self.model.config(), lengths, |length| {
+                Ok(one.place(&mut plan, version, &text.ids[..length - prompt])?.run)
+            })?;
+            plan.cells.push(Cell { reads, ..Cell::default() });
         }
         plan.shared = plan.runs.len();
         let cells: Vec<&Cell> = plan.cells.iter().collect();

@@ -261,9 +261,8 @@ impl<'m> Growing<'m> {
         }
     }
 
-    /// Whether a run this long turns by other angles than one a token shorter.
+    /// Whether a run of this length cannot use the keys and values of a run that is one token shorter.
     pub(super) fn turns(&self, len: usize) -> bool {
-        let original = self.experiment.model.config().longest_original();
-        original.is_some_and(|original| len == original + 1)
+        self.experiment.model.config().shared_passes(len - 1..len + 1).count() > 1
     }
 }

@@ -11,7 +11,7 @@ impl<'m> Experiment<'m> {
     pub(super) fn by_scale(mut self) -> Result<Vec<(Option<f64>, Self)>> {
         let Some(sweep) = self.sweep.take() else { return Ok(vec![(None, self)]) };
         only_scales(&sweep)?;
-        distinct("scales", &sweep.scales)?;
+        distinct("scales", sweep.scales.iter().map(f64::to_string))?;
         let edits = self.swept(&sweep)?;
         self.check_scales(&sweep, &edits)?;
         let at = |scale: &f64| {

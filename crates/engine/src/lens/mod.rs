@@ -170,7 +170,10 @@ struct Stream(HashMap<(Site, Option<usize>), Tensor>);
 
 impl Stream {
     fn at(&self, site: Site, layer: Option<usize>) -> Result<&Tensor> {
-        let missing = || Error::part("lens", format!("{} of layer {layer:?} was not read", site.name()));
+        let missing = || {
+            let layer = layer.map_or_else(String::new, |layer| format!(" of layer {layer}"));
+            Error::part("lens", format!("{}{layer} was not read", site.name()))
+        };
         self.0.get(&(site, layer)).ok_or_else(missing)
     }
 

@@ -16,9 +16,12 @@
 //! ```
 
 mod bounds;
+mod date;
 mod python;
 mod syntax;
 mod vocabulary;
+
+pub use date::{Clock, Date};
 
 use crate::{Error, Result};
 use bounds::Bounds;
@@ -55,13 +58,15 @@ impl Message {
     }
 }
 
-/// The texts of special tokens that templates put where they belong.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// What templates may use besides the conversation: the texts of special tokens, and the date.
+#[derive(Debug, Clone, Default)]
 pub struct Specials {
     /// Start of text.
     pub bos: Option<String>,
     /// End of text.
     pub eos: Option<String>,
+    /// What `strftime_now` reads.
+    pub clock: Clock,
 }
 
 /// A chat template.
@@ -134,7 +139,7 @@ impl ChatTemplate {
         let steps = MOST_STEPS + STEPS_OF_A_MESSAGE * messages.len() as u64;
         environment.set_fuel(Some(steps.min(MOST_REPEATED / source.longest_text.max(1) as u64)));
         environment.set_recursion_limit(64);
-        vocabulary::equip(&mut environment, &bounds);
+        vocabulary::equip(&mut environment, &bounds, &specials.clock);
         let template = environment.template_from_str(&source.text).map_err(|e| wrong(&e))?;
         // As transformers gives them: what a model lacks is undefined, what is not asked for is none.
         let special = |token: Option<&str>| token.map_or(Value::UNDEFINED, Value::from);

@@ -1,10 +1,14 @@
 //! What a template may use: functions, filters, tests and methods, all within [`Bounds`].
 
 use super::bounds::{Bounds, ITEM, refused};
+use super::date::Clock;
 use super::python;
 use minijinja::value::{Kwargs, Rest, Value};
 use minijinja::{Environment, Error, State, filters, functions, tests};
 use std::sync::Arc;
+
+/// The most bytes that a byte of a date's format becomes: those of `%c`.
+const DATE: usize = 12;
 
 /// What `+` and `~` are rewritten to.
 pub(super) const ADD: &str = "_add(";
@@ -15,7 +19,7 @@ pub(super) const TURNED: &str = "_turned(";
 pub(super) const KEPT: &str = "_kept(";
 
 /// Gives an environment all that templates may use.
-pub(super) fn equip(environment: &mut Environment<'_>, bounds: &Arc<Bounds>) {
+pub(super) fn equip(environment: &mut Environment<'_>, bounds: &Arc<Bounds>, clock: &Clock) {
     let own = bounds.clone();
     environment.set_formatter(move |out, _, value| {
         // What is written into a variable is written here too.
@@ -29,6 +33,11 @@ pub(super) fn equip(environment: &mut Environment<'_>, bounds: &Arc<Bounds>) {
     environment.add_function("_add", move |a: Value, b: Value| own.add(&a, &b));
     environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
         Err(refused(format!("the template refuses this conversation: {message}")))
+    });
+    let (own, clock) = (bounds.clone(), clock.clone());
+    environment.add_function("strftime_now", move |format: String| {
+        own.text_of(format.len().saturating_mul(DATE))?;
+        clock.read().strftime(&format).map_err(refused)
     });
     let own = bounds.clone();
     environment.add_function("_kept", move |value: Value| own.made(value));

@@ -157,9 +157,43 @@ fn score(model: &Model, decoder: &Decoder, name: &'static str, text: &str) -> Re
         let problem = format!("the model's context of {} leaves no token to score", model.config().context);
         return Err(Error::Prompt { problem });
     }
-    let logits = decoder.forward(&ids, &mut Unedited)?.i(..labels.len())?;
-    let losses = causalcone_ops::cross_entropy(&logits, labels)?;
-    let nats: f64 = losses.to_dtype(DType::F64)?.sum_all()?.to_scalar()?;
-    let bits_per_byte = nats / std::f64::consts::LN_2 / bytes as f64;
+    let bits_per_byte = nats(decoder, &ids)? / std::f64::consts::LN_2 / bytes as f64;
     Ok(TextScore { text: name, tokens: labels.len(), bytes, bits_per_byte })
+}
+
+/// The sum of −ln p(token | the tokens before it) over all tokens but the first.
+fn nats(decoder: &Decoder, ids: &[u32]) -> Result<f64> {
+    let mut sum = 0.0;
+    for lengths in decoder.config().shared_passes(1..ids.len()) {
+        let logits = decoder.forward(&ids[..lengths.end - 1], &mut Unedited)?;
+        let logits = logits.i(lengths.start - 1..lengths.end - 1)?;
+        let losses = causalcone_ops::cross_entropy(&logits, &ids[lengths])?;
+        sum += losses.to_dtype(DType::F64)?.sum_all()?.to_scalar::<f64>()?;
+    }
+    Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+    use super::*;
+
+    /// In Phi-3, the rows of a prompt of more than 12 tokens rotate by other angles.
+    #[test]
+    fn a_text_scores_as_one_run_for_each_of_its_tokens() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/families/phi3");
+        let model = Model::load(path).unwrap();
+        let decoder = model.decoder().unwrap();
+        let ids: Vec<u32> = (0..20).map(|i| (i * 7 + 3) % 40).collect();
+        for len in [1, 2, 12, 13, 14, 20] {
+            let of = |end: usize| {
+                let logits = decoder.forward(&ids[..end], &mut Unedited).unwrap();
+                let last = logits.get(end - 1).unwrap().to_vec1::<f32>().unwrap();
+                causalcone_ops::log_sum_exp(&last) - f64::from(last[ids[end] as usize])
+            };
+            let expected: f64 = (1..len).map(of).sum();
+            let found = nats(decoder, &ids[..len]).unwrap();
+            assert!((found - expected).abs() <= 1e-5 * (1.0 + expected), "{len}: {found} is not {expected}");
+        }
+    }
 }

@@ -5,6 +5,7 @@
 
 use super::{DataFile, Encoding, Entry, Order};
 use crate::{Error, Result};
+use std::fmt;
 use std::io::{BufReader, Read};
 
 const MAGIC: &[u8; 4] = b"GGUF";
@@ -42,6 +43,22 @@ pub enum Value {
     Floats(Vec<f64>),
     /// A list of booleans.
     Bools(Vec<bool>),
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unsigned(n, _) => write!(f, "{n}"),
+            Self::Signed(n, _) => write!(f, "{n}"),
+            Self::Float(x) => write!(f, "{x}"),
+            Self::Bool(is_true) => write!(f, "{is_true}"),
+            Self::Text(text) => write!(f, "{text:?}"),
+            Self::Texts(list) => write!(f, "a list of {} texts", list.len()),
+            Self::Integers(list) => write!(f, "a list of {} integers", list.len()),
+            Self::Floats(list) => write!(f, "a list of {} numbers", list.len()),
+            Self::Bools(list) => write!(f, "a list of {} booleans", list.len()),
+        }
+    }
 }
 
 /// The checked header of a GGUF file.
@@ -106,7 +123,7 @@ fn alignment(reader: &Reader<'_>, metadata: &[(String, Value)]) -> Result<u64> {
         None => Ok(DEFAULT_ALIGNMENT),
         Some((_, Value::Unsigned(n, 4))) if n.is_power_of_two() && (8..=MAX_ALIGNMENT).contains(n) => Ok(*n),
         Some((_, other)) => {
-            Err(reader.bad(KEY, format!("{other:?} is not a 32-bit power of two from 8 to {MAX_ALIGNMENT}")))
+            Err(reader.bad(KEY, format!("{other} is not a 32-bit power of two from 8 to {MAX_ALIGNMENT}")))
         }
     }
 }

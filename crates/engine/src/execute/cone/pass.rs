@@ -311,5 +311,6 @@ impl<'a, 'b> Pass<'a, 'b> {
 
 /// A row that the plan said would be there.
 pub(super) fn lacking(node: NodeId, at: Point, row: usize) -> Error {
-    Error::part("plan", format!("row {row} of node {node} is needed at {at:?} and was not computed"))
+    let at = format!("{} in block {}", at.site.name(), at.block);
+    Error::part("plan", format!("row {row} of node {node} is needed at {at} and was not computed"))
 }

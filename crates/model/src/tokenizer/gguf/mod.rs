@@ -110,7 +110,7 @@ impl<'a> Keys<'a> {
         match self.take(key) {
             None => Ok(None),
             Some(Value::Text(text)) => Ok(Some(text)),
-            Some(other) => Err(self.bad(key, format!("{other:?} is not a text"))),
+            Some(other) => Err(self.bad(key, format!("{other} is not a text"))),
         }
     }
 
@@ -124,7 +124,7 @@ impl<'a> Keys<'a> {
         match self.take(key) {
             None => Ok(None),
             Some(Value::Bool(flag)) => Ok(Some(*flag)),
-            Some(other) => Err(self.bad(key, format!("{other:?} is not true or false"))),
+            Some(other) => Err(self.bad(key, format!("{other} is not true or false"))),
         }
     }
 
@@ -132,7 +132,7 @@ impl<'a> Keys<'a> {
         match self.take(key) {
             None => Ok(None),
             Some(Value::Unsigned(id, 4)) => Ok(u32::try_from(*id).ok()),
-            Some(other) => Err(self.bad(key, format!("{other:?} is not a 32-bit id"))),
+            Some(other) => Err(self.bad(key, format!("{other} is not a 32-bit id"))),
         }
     }
 
