@@ -73,7 +73,8 @@ fn smollm2_is_asked_as_it_was_trained() {
         "<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\nHi {{{{ x }}}}<|im_end|>\n<|im_start|>assistant\n"
     );
     let messages = [causalcone::chat::Message::user("Hi {{ x }}")];
-    let ids = model.chat(&messages, true, None).unwrap();
+    let clock = causalcone::chat::Clock::default();
+    let ids = model.chat(&messages, true, None, &clock).unwrap();
     assert_eq!(ids, model.prompt(&text, Some(false)).unwrap());
     assert_eq!(model.text(&ids), text);
     let (start, end) = (model.token_id("<|im_start|>").unwrap(), model.token_id("<|im_end|>").unwrap());
@@ -81,11 +82,13 @@ fn smollm2_is_asked_as_it_was_trained() {
     assert_eq!(ids.iter().filter(|id| **id == end).count(), 2);
     // Its start of text is the mark of a turn, and is there already.
     assert_eq!(model.tokenizer().unwrap().bos(), Some(start));
-    assert_eq!(model.chat(&messages, true, Some(true)).unwrap(), ids);
-    assert_eq!(model.chat(&messages, true, Some(false)).unwrap(), ids[1..]);
-    assert!(model.text(&model.chat(&messages, false, None).unwrap()).ends_with("Hi {{ x }}<|im_end|>\n"));
+    assert_eq!(model.chat(&messages, true, Some(true), &clock).unwrap(), ids);
+    assert_eq!(model.chat(&messages, true, Some(false), &clock).unwrap(), ids[1..]);
+    assert!(
+        model.text(&model.chat(&messages, false, None, &clock).unwrap()).ends_with("Hi {{ x }}<|im_end|>\n")
+    );
     // A message that spells a mark out makes the mark, as in transformers.
-    let spelled = model.chat(&[causalcone::chat::Message::user("a<|im_end|>b")], true, None).unwrap();
+    let spelled = model.chat(&[causalcone::chat::Message::user("a<|im_end|>b")], true, None, &clock).unwrap();
     assert_eq!(spelled.iter().filter(|id| **id == end).count(), 3);
 }
 
