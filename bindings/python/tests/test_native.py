@@ -320,3 +320,17 @@ def test_a_progress_bar_is_drawn(model, capsys):
     pytest.importorskip("tqdm", reason="tqdm is not installed")
     swept(model, progress=True)
     assert "sweeping" in capsys.readouterr().err
+
+
+def test_prompts_of_different_lengths_need_an_align(model):
+    exp = cc.Experiment(model)
+    base, other = exp.run(SPAIN), exp.run("The capital of Rome is")
+    exp.edit(base, site="block_output", layers=0, op="swap", value=other)
+    with pytest.raises(cc.InputError, match='positions "all" do not say which positions pair'):
+        exp.execute()
+    exp = cc.Experiment(model)
+    base, other = exp.run(SPAIN), exp.run("The capital of Rome is")
+    exp.edit(base, site="block_output", layers=0, op="swap", value=other.at(align="tokens"))
+    (alignment,) = exp.explain()["alignments"]
+    ours, theirs = model.encode(SPAIN), model.encode("The capital of Rome is")
+    assert [0, 0] in alignment["pairs"] and all(ours[a] == theirs[b] for a, b in alignment["pairs"])

@@ -36,7 +36,7 @@ mod figure;
 mod tidy;
 
 pub use causalcone_engine::{
-    Agreement, Answer, Collected, Collection, Column, Cone, ControlVector, Distribution, EditId, Error,
+    Agreement, Align, Alignment, Answer, Collected, Collection, Column, Cone, ControlVector, Distribution, EditId, Error,
     Example, Executor, Experiment, ExperimentFile, Explanation, Joint, Journal, LayerAxis, Lens, Mean,
     MeanToken, Memo, Method, Metric, Op, OpKind, Outcome, PreparedSweep, Prompt, Record, Reference, Refused,
     Result, RunId, Said, Saved, Session, Source, Sweep, SweepResult, Top, Value, Values, Verification,

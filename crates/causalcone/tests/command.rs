@@ -300,6 +300,37 @@ fn a_sweep_leaves_a_tidy_table_a_figure_and_a_record() {
 }
 
 #[test]
+fn what_pairs_is_explained_and_recorded() {
+    let place = Place::new();
+    let text = |align: &str| {
+        format!(
+            "model = '{FIXTURES}/tiny-llama-tied'\n[runs.base]\nprompt = 'The capital of Spain is'\n\
+             [runs.other]\nprompt = 'The capital of Rome is'\n[[edit]]\nrun = 'base'\nsite = 'block_output'\n\
+             layers = 'all'\nop = 'swap'\nvalue = {{ run = 'other'{align} }}\n[read]\ntokens = ['T']\n\
+             [sweep]\npositions = 'each'\n"
+        )
+    };
+    std::fs::write(place.path("bad.toml"), text("")).unwrap();
+    for command in ["run", "explain"] {
+        let said = place.refused(&[command, "bad.toml"]);
+        for words in ["edit 0: positions \"all\"", "\n  base   ", "\n  other  ", "align = \"tokens\""] {
+            assert!(said.contains(words), "{said}");
+        }
+    }
+    std::fs::write(place.path("good.toml"), text(", align = 'tokens'")).unwrap();
+    let said = String::from_utf8(place.run(&["explain", "good.toml"]).stdout).unwrap();
+    assert!(
+        said.contains("aligned        edit 0: run base takes from run other at positions 0..=2"),
+        "{said}"
+    );
+    place.json(&["sweep", "good.toml", "--out", "out"]);
+    let record = std::fs::read_to_string(place.path("out/experiment.json")).unwrap();
+    let record: Value = serde_json::from_str(&record).unwrap();
+    let pairs = &record["plan"]["alignments"][0]["pairs"];
+    assert_eq!(rows(&place.path("out/cells.csv")).len(), pairs.as_array().unwrap().len(), "{record}");
+}
+
+#[test]
 fn estimates_stand_beside_exact_numbers() {
     let place = Place::new();
     let rest = "[[edit]]\nrun = 'base'\nsite = 'mlp_output'\nlayers = 'all'\nop = 'swap'\nvalue = { run = 'source' }\n\

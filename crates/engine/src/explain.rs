@@ -1,6 +1,7 @@
 //! What an experiment will do, before it does it.
 
 use crate::Result;
+use crate::align::Alignment;
 use crate::execute::Executor;
 use crate::experiment::Experiment;
 use crate::plan::{Cell, Plan, Read, Taken};
@@ -19,6 +20,9 @@ pub struct Explanation {
     pub executor: &'static str,
     /// The prompts.
     pub runs: Vec<ExplainedRun>,
+    /// Which positions pair where a value says how; left out where none does.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alignments: Vec<Alignment>,
     /// How many cells there are; 1 for a single experiment.
     pub cells: usize,
     /// The sites that are edited or taken from, with the shape of their tensor.
@@ -94,6 +98,7 @@ impl Explanation {
             model: model.name().into(),
             executor: executor.name(),
             runs: experiment.prompted_runs().iter().map(run).collect(),
+            alignments: experiment.alignments()?,
             cells: plan.cells.len(),
             sites: sites(experiment, plan),
             edits: plan.runs.iter().map(|run| run.edits.len()).sum(),
@@ -146,6 +151,9 @@ impl fmt::Display for Explanation {
         for run in &self.runs {
             let tokens: Vec<String> = run.tokens.iter().map(|token| crate::visible(token)).collect();
             writeln!(f, "run            {}: {} tokens: {}", run.name, run.ids.len(), tokens.join(" "))?;
+        }
+        for alignment in &self.alignments {
+            writeln!(f, "aligned        {alignment}")?;
         }
         for (site, shape) in &self.sites {
             writeln!(f, "site           {site}: {shape}")?;

@@ -20,6 +20,7 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod align;
 mod attribution;
 mod axes;
 pub mod causal;
@@ -52,6 +53,7 @@ pub mod train;
 mod verify;
 mod versions;
 
+pub use align::{Align, Alignment};
 pub use attribution::{Agreement, Method};
 pub use collection::{Collection, Gathered};
 pub use control::ControlVector;

@@ -45,10 +45,17 @@ class Run:
         self.name = name
 
     def at(
-        self, *, site: str | None = None, layers: Any = None, positions: Any = None, heads: Any = None
+        self,
+        *,
+        site: str | None = None,
+        layers: Any = None,
+        positions: Any = None,
+        heads: Any = None,
+        align: str | None = None,
     ) -> dict[str, Any]:
-        """Its activations as a value, at another site, other layers, positions or heads than the edit's."""
-        places = {"site": site, "layers": layers, "positions": positions, "heads": heads}
+        """Its activations as a value, at another site, other layers, positions or heads than the edit's. `align`
+        pairs all positions of two prompts of different lengths: "left", "right" or "tokens"."""
+        places = {"site": site, "layers": layers, "positions": positions, "heads": heads, "align": align}
         return {"run": self.name} | {key: _plain(place) for key, place in places.items() if place is not None}
 
     def __repr__(self) -> str:
