@@ -289,7 +289,7 @@ impl Model {
         let mut written = loaded.read(document, arrays, functions, (None, &[]))?;
         let watch = written.watch.clone();
         let names: Vec<String> = written.file.runs.keys().cloned().collect();
-        let (ids, originals, counterfactuals, collected, answers) = watched(py, &watch, |_| {
+        let (ids, originals, counterfactuals, collected, answers, warnings) = watched(py, &watch, |_| {
             let experiment = written.experiment(&loaded.model, None)?;
             let cone = Cone::default();
             let executor: &dyn Executor = if reference { &Reference } else { &cone };
@@ -306,7 +306,8 @@ impl Model {
                 .iter()
                 .map(|said| (said.ids.to_vec(), said.original, said.counterfactual))
                 .collect();
-            Ok((ids, originals, counterfactuals, outcome.collected().to_vec(), answers))
+            let warnings: Vec<String> = outcome.missing_spaces().iter().map(ToString::to_string).collect();
+            Ok((ids, originals, counterfactuals, outcome.collected().to_vec(), answers, warnings))
         })?;
         let result = PyDict::new(py);
         let arrays = |rows: Vec<Vec<f32>>| {
@@ -319,6 +320,7 @@ impl Model {
         let found = collected.iter().map(|one| found_of(py, &one.run, &one.place, &one.tensor));
         result.set_item("collected", found.collect::<PyResult<Vec<Found>>>()?)?;
         result.set_item("answers", answers)?;
+        result.set_item("warnings", warnings)?;
         Ok(result)
     }
 

@@ -334,3 +334,16 @@ def test_prompts_of_different_lengths_need_an_align(model):
     (alignment,) = exp.explain()["alignments"]
     ours, theirs = model.encode(SPAIN), model.encode("The capital of Rome is")
     assert [0, 0] in alignment["pairs"] and all(ours[a] == theirs[b] for a, b in alignment["pairs"])
+
+
+def test_a_space_that_was_probably_forgotten_is_a_warning(model):
+    exp = cc.Experiment(model)
+    exp.run("the")
+    exp.edit(site="mlp_output", layers="all", positions="all", op="zero")
+    exp.read(tokens=["Ma", " Ma"])
+    with pytest.warns(UserWarning, match='did you mean " Ma"?') as seen:
+        exp.execute()
+    assert [one.filename for one in seen] == [__file__]
+    with pytest.warns(UserWarning, match='did you mean " Ma"?') as seen:
+        exp.sweep(layers="each")
+    assert [one.filename for one in seen] == [__file__]

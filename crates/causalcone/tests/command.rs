@@ -300,6 +300,31 @@ fn a_sweep_leaves_a_tidy_table_a_figure_and_a_record() {
 }
 
 #[test]
+fn a_forgotten_space_is_told() {
+    let place = Place::new();
+    let text = format!(
+        "model = '{FIXTURES}/tiny-llama-tied'\n[runs.base]\nprompt = 'the'\n[[edit]]\nsite = 'block_output'\n\
+         layers = 'all'\nop = 'scale'\nscale = 0.5\n[read]\ntokens = ['Ma', 'T']\n[sweep]\nlayers = 'each'\n"
+    );
+    std::fs::write(place.path("x.toml"), &text).unwrap();
+    let warning = "warning: token \"Ma\" has probability 1.7e-4, \" Ma\" 0.025; did you mean \" Ma\"?\n";
+    for args in [&["run"][..], &["sweep", "--out", "out"], &["lens", "--out", "lens"]] {
+        let args = |more: &[&'static str]| [&args[..1], &["x.toml"], &args[1..], more].concat();
+        let output = place.run(&args(&[]));
+        assert!(output.status.success(), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(warning) && said.matches("warning").count() == 1, "{said}");
+        let more: &[&str] = if args(&[]).len() > 2 { &["--json", "--force"] } else { &["--json"] };
+        let json: Value = serde_json::from_slice(&place.run(&args(more)).stdout).unwrap();
+        assert_eq!(json["warnings"][0]["likelier"], " Ma", "{json}");
+        assert!(warning.contains(json["warnings"][0]["message"].as_str().unwrap()), "{json}");
+    }
+    std::fs::write(place.path("right.toml"), text.replace("'Ma'", "' Ma'")).unwrap();
+    let output = place.run(&["run", "right.toml", "--json"]);
+    assert!(output.stderr.is_empty() && !String::from_utf8(output.stdout).unwrap().contains("warnings"));
+}
+
+#[test]
 fn what_pairs_is_explained_and_recorded() {
     let place = Place::new();
     let text = |align: &str| {

@@ -3,7 +3,7 @@
 use super::failure::Failure;
 use super::folder::{Folder, Results};
 use super::sweep::ModelRecord;
-use super::terminal::Terminal;
+use super::terminal::{Terminal, Warning};
 use super::{Again, FileArgs, LensArgs, Loaded};
 use crate::lens::{Part, View};
 use crate::{ExperimentFile, Lens, Model, Progress, Refused, Unit, visible};
@@ -53,6 +53,9 @@ struct Summary {
     files: Vec<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<Refused>>,
+    /// Tokens that were probably meant otherwise; left out where there is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Warning>,
 }
 
 /// `causalcone lens`.
@@ -112,8 +115,10 @@ pub(super) fn lens(args: &LensArgs, terminal: &mut Terminal) -> Result<(), Failu
     folder.write("lens.json", |w| Ok(serde_json::to_writer_pretty(w, &record)?))?;
     files.push("lens.json".into());
     let files = files.iter().map(|name| folder.file(name)).collect();
-    let summary =
-        Summary { model: model.name().into(), out: args.out.clone(), examples: lenses.len(), files, errors };
+    let missing = lenses.iter_mut().flat_map(|(_, lens)| std::mem::take(&mut lens.missing_spaces)).collect();
+    let warnings = terminal.warn(missing);
+    let (name, out, examples) = (model.name().into(), args.out.clone(), lenses.len());
+    let summary = Summary { model: name, out, examples, files, errors, warnings };
     terminal.result(&summary, |summary| {
         let shown = lenses.first().map(|(_, lens)| human(lens, model)).unwrap_or_default();
         let more = match summary.examples {

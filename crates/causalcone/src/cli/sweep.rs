@@ -4,7 +4,7 @@ use super::examples::LeftOut;
 use super::failure::Failure;
 use super::folder::{Folder, Identity, Results};
 use super::options::Verify;
-use super::terminal::Terminal;
+use super::terminal::{Terminal, Warning};
 use super::{Loaded, SweepArgs};
 use crate::{
     Agreement, Cone, Error, Explanation, KeyReport, Model, Precision, PreparedSweep, Refused, SweepResult,
@@ -42,6 +42,9 @@ pub(super) struct Summary {
     /// The examples left out; a list wherever there is a data set.
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<Refused>>,
+    /// Tokens that were probably meant otherwise; left out where there is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Warning>,
 }
 
 /// What ran, for whoever wants to run it again.
@@ -165,12 +168,13 @@ pub(super) fn sweep(
         journal.append(finished.iter().cloned())
     });
     terminal.clear();
-    let result = result.map_err(|e| match e {
+    let mut result = result.map_err(|e| match e {
         Error::Interrupted => Failure::run("interrupted; finished cells are in the journal")
             .hint(format!("go on with: {go_on}")),
         other => other.into(),
     })?;
 
+    let warnings = terminal.warn(std::mem::take(&mut result.missing_spaces));
     let name = format!("cells.{}", how.format.name());
     let cells_table = table(&result, model)?;
     folder.write(&name, |w| cells_table.write(how.format, w))?;
@@ -215,6 +219,7 @@ pub(super) fn sweep(
         seconds,
         verified,
         errors,
+        warnings,
     };
     Ok(Swept { summary, result, map, left_out })
 }
