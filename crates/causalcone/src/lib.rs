@@ -39,7 +39,7 @@ pub use causalcone_engine::{
     Agreement, Align, Alignment, Answer, Collected, Collection, Column, Cone, ControlVector, Distribution,
     EditId, Error, Example, Executor, Experiment, ExperimentFile, Explanation, Joint, Journal, LayerAxis,
     Lens, Mean, MeanToken, Memo, Method, Metric, MissingSpace, Op, OpKind, Outcome, PreparedSweep, Prompt,
-    Record, Reference, Refused, Result, RunId, Said, Saved, Session, Source, Sweep, SweepResult,
+    Record, Reference, Refused, Result, RunId, Said, Saved, Session, Source, Sweep, SweepResult, TokenLabels,
     Top, Value, Values, Verification, causal, collection, cone, dataset, file, generate, lens, noise, op,
     plan, saved, train, visible,
 };

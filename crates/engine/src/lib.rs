@@ -38,6 +38,7 @@ pub mod fit;
 pub mod generate;
 mod instance;
 mod journal;
+mod labels;
 pub mod lens;
 mod means;
 mod metric;
@@ -65,6 +66,7 @@ pub use experiment::{Answer, Collected, EditId, Experiment, LayerAxis, Outcome, 
 pub use explain::{ExplainedRun, Explanation};
 pub use file::ExperimentFile;
 pub use journal::{Journal, Values};
+pub use labels::TokenLabels;
 pub use lens::Lens;
 pub use means::{Mean, MeanToken};
 pub use metric::{Distribution, Metric, Record, Top, visible};

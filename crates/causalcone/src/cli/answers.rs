@@ -4,7 +4,7 @@ use super::failure::Failure;
 use super::terminal::{Terminal, Warning};
 use super::{FileArgs, Loaded, TopArgs};
 use crate::chat::Message;
-use crate::{Experiment, Metric, MissingSpace, Precision, Record, Refused, Top, visible};
+use crate::{Experiment, Metric, MissingSpace, Precision, Record, Refused, TokenLabels, Top, visible};
 use candle_core::{DType, Tensor};
 use serde::Serialize;
 use serde_json::Value;
@@ -211,8 +211,9 @@ fn human(result: &Answered) -> String {
     }
     if !original.tokens.is_empty() {
         text += &format!("\n{:<18} {:>10} {:>14}\n", "token", "original", "counterfactual");
+        let labels = TokenLabels::of_records(&original.tokens);
         for (before, after) in original.tokens.iter().zip(&edited.tokens) {
-            let (token, before, after) = (visible(&before.token), prob(before.prob), prob(after.prob));
+            let (token, before, after) = (labels.get(before.id), prob(before.prob), prob(after.prob));
             text += &format!("{token:<18} {before:>10} {after:>14}\n");
         }
     }
