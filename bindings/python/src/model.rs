@@ -305,26 +305,29 @@ impl Model {
         let mut written = loaded.read(document, arrays, functions, (None, &[]))?;
         let watch = written.watch.clone();
         let names: Vec<String> = written.file.runs.keys().cloned().collect();
-        let (ids, originals, counterfactuals, collected, answers, date) = watched(py, &watch, |report| {
-            let experiment = written.experiment(&loaded.model, None, report)?;
-            let cone = Cone::default();
-            let executor: &dyn Executor = if reference { &Reference } else { &cone };
-            let outcome = experiment.execute_with(executor)?;
-            let (mut ids, mut originals, mut counterfactuals) = (Vec::new(), Vec::new(), Vec::new());
-            for name in &names {
-                let run = experiment.find_run(name, "run")?;
-                ids.push(experiment.ids(run).to_vec());
-                originals.push(outcome.original(run).distribution.logits().to_vec());
-                counterfactuals.push(outcome.counterfactual(run).distribution.logits().to_vec());
-            }
-            let answers: Vec<_> = outcome
-                .answers()
-                .iter()
-                .map(|said| (said.ids.to_vec(), said.original, said.counterfactual))
-                .collect();
-            let date = experiment.seen_date().map(|date| date.to_string());
-            Ok((ids, originals, counterfactuals, outcome.collected().to_vec(), answers, date))
-        })?;
+        let (ids, originals, counterfactuals, collected, answers, date, warnings) =
+            watched(py, &watch, |report| {
+                let experiment = written.experiment(&loaded.model, None, report)?;
+                let cone = Cone::default();
+                let executor: &dyn Executor = if reference { &Reference } else { &cone };
+                let outcome = experiment.execute_with(executor)?;
+                let (mut ids, mut originals, mut counterfactuals) = (Vec::new(), Vec::new(), Vec::new());
+                for name in &names {
+                    let run = experiment.find_run(name, "run")?;
+                    ids.push(experiment.ids(run).to_vec());
+                    originals.push(outcome.original(run).distribution.logits().to_vec());
+                    counterfactuals.push(outcome.counterfactual(run).distribution.logits().to_vec());
+                }
+                let answers: Vec<_> = outcome
+                    .answers()
+                    .iter()
+                    .map(|said| (said.ids.to_vec(), said.original, said.counterfactual))
+                    .collect();
+                let date = experiment.seen_date().map(|date| date.to_string());
+                let warnings: Vec<String> =
+                    outcome.missing_spaces().iter().map(ToString::to_string).collect();
+                Ok((ids, originals, counterfactuals, outcome.collected().to_vec(), answers, date, warnings))
+            })?;
         let result = PyDict::new(py);
         let arrays = |rows: Vec<Vec<f32>>| {
             PyList::new(py, rows.into_iter().map(|row| numpy::PyArray1::from_vec(py, row)))
@@ -337,6 +340,7 @@ impl Model {
         result.set_item("collected", found.collect::<PyResult<Vec<Found>>>()?)?;
         result.set_item("answers", answers)?;
         result.set_item("date", date)?;
+        result.set_item("warnings", warnings)?;
         Ok(result)
     }
 

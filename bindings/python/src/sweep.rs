@@ -55,6 +55,12 @@ impl SweepResult {
         Ok(means.transpose()?)
     }
 
+    /// What was probably meant otherwise: tokens without the space before them.
+    #[getter]
+    fn warnings(&self) -> Vec<String> {
+        self.result.missing_spaces.iter().map(ToString::to_string).collect()
+    }
+
     /// What comparing with the reference executor showed, as JSON.
     #[getter]
     fn verification(&self) -> Option<String> {

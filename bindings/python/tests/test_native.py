@@ -351,3 +351,30 @@ def test_a_progress_bar_is_drawn(model, capsys):
     pytest.importorskip("tqdm", reason="tqdm is not installed")
     swept(model, progress=True)
     assert "sweeping" in capsys.readouterr().err
+
+
+def test_prompts_of_different_lengths_need_an_align(model):
+    exp = cc.Experiment(model)
+    base, other = exp.run(SPAIN), exp.run("The capital of Rome is")
+    exp.edit(base, site="block_output", layers=0, op="swap", value=other)
+    with pytest.raises(cc.InputError, match='positions "all" do not say which positions pair'):
+        exp.execute()
+    exp = cc.Experiment(model)
+    base, other = exp.run(SPAIN), exp.run("The capital of Rome is")
+    exp.edit(base, site="block_output", layers=0, op="swap", value=other.at(align="tokens"))
+    (alignment,) = exp.explain()["alignments"]
+    ours, theirs = model.encode(SPAIN), model.encode("The capital of Rome is")
+    assert [0, 0] in alignment["pairs"] and all(ours[a] == theirs[b] for a, b in alignment["pairs"])
+
+
+def test_a_space_that_was_probably_forgotten_is_a_warning(model):
+    exp = cc.Experiment(model)
+    exp.run("the")
+    exp.edit(site="mlp_output", layers="all", positions="all", op="zero")
+    exp.read(tokens=["Ma", " Ma"])
+    with pytest.warns(UserWarning, match='did you mean " Ma"?') as seen:
+        exp.execute()
+    assert [one.filename for one in seen] == [__file__]
+    with pytest.warns(UserWarning, match='did you mean " Ma"?') as seen:
+        exp.sweep(layers="each")
+    assert [one.filename for one in seen] == [__file__]

@@ -2,9 +2,9 @@
 
 use crate::tidy::span;
 use causalcone_engine::plan::Coordinates;
-use causalcone_engine::{Column, Metric, SweepResult};
+use causalcone_engine::{Column, Metric, SweepResult, TokenLabels};
 use causalcone_model::{Model, Site};
-use causalcone_report::{Axis, Facet, HeatMap, Scale, Tick, text};
+use causalcone_report::{Axis, Centre, Facet, HeatMap, Scale, Tick, text};
 use std::collections::{HashMap, HashSet};
 
 /// What runs along x: the first of these that a sweep varies, positions if it varies none.
@@ -13,6 +13,14 @@ enum Across {
     Position,
     Head,
     Scale,
+}
+
+/// What runs along y.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Down {
+    Layer,
+    /// Of one layer, where positions run along x.
+    Head,
 }
 
 /// One coordinate along an axis, in a form that can be compared: the scale by its bits.
@@ -52,6 +60,8 @@ impl Points {
 struct Entry {
     at: Coordinates,
     values: Vec<Option<f64>>,
+    /// The same without any edit.
+    base: Vec<Option<f64>>,
 }
 
 /// All that is drawn: cells, or their means.
@@ -63,14 +73,22 @@ struct Entries {
 
 impl Entries {
     fn new(result: &SweepResult) -> Self {
-        let cells = result.cells.iter().cloned().zip(result.values.iter().cloned());
         if !result.has_means() {
-            return Self { list: cells.map(|(at, values)| Entry { at, values }).collect(), by_place: false };
+            let cells = result.cells.iter().zip(&result.values).zip(&result.baseline_of);
+            let entry = |((at, values), baseline): ((&Coordinates, &Vec<Option<f64>>), &usize)| {
+                let base = result.base.get(*baseline).cloned().unwrap_or_default();
+                Entry { at: at.clone(), values: values.clone(), base }
+            };
+            return Self { list: cells.map(entry).collect(), by_place: false };
         }
         let means = result.means();
         let groups = means.chunks(result.columns.len().max(1));
         let mut list: Vec<Entry> = groups
-            .map(|group| Entry { at: group[0].at.clone(), values: group.iter().map(|m| m.mean).collect() })
+            .map(|group| Entry {
+                at: group[0].at.clone(),
+                values: group.iter().map(|mean| mean.mean).collect(),
+                base: group.iter().map(|mean| mean.base).collect(),
+            })
             .collect();
         let by_place = list.iter().any(|entry| entry.at.point.position > 0)
             && list.iter().any(|entry| entry.at.position.is_none());
@@ -82,8 +100,9 @@ impl Entries {
 }
 
 /// The heat map of a sweep's first metric: positions (or heads, or scales) along x; layers upwards,
-/// the sites of a layer one above the other in the order they run; a facet a token and method, and a
-/// facet for each value of what else is swept. Of a data set, or of samples, it shows the means; where
+/// the sites of a layer one above the other in the order they run, or heads where positions and heads of one
+/// layer are swept; a facet a token and method, and a facet for each value of what else is swept. A difference of
+/// logits is white where it is as without any edit. Of a data set, or of samples, it shows the means; where
 /// examples list different positions, x counts their places in those lists.
 ///
 /// ```
@@ -122,15 +141,25 @@ pub fn heat_map(result: &SweepResult, model: &Model, title: &str) -> HeatMap {
         scale: at.scale.filter(|_| across == Across::Scale).map(f64::to_bits),
         ..Point::default()
     };
-    let y_of = |at: &Coordinates| Point { layers: at.layers.clone(), site: at.site, ..Point::default() };
+    let is_one_row = entries.windows(2).all(|pair| {
+        let [a, b] = [&pair[0].at, &pair[1].at];
+        (&a.layers, a.site) == (&b.layers, b.site)
+    });
+    let down = if heads && positions && is_one_row { Down::Head } else { Down::Layer };
+    let y_of = |at: &Coordinates| Point {
+        layers: at.layers.clone(),
+        site: at.site,
+        head: at.head.filter(|_| down == Down::Head),
+        ..Point::default()
+    };
     let facet_of = |at: &Coordinates| Point {
-        head: at.head.filter(|_| across != Across::Head && heads),
+        head: at.head.filter(|_| across != Across::Head && down != Down::Head && heads),
         scale: at.scale.filter(|_| across != Across::Scale && scales).map(f64::to_bits),
         ..Point::default()
     };
     let columns = Points::new(entries.iter().map(|e| x_of(&e.at)));
     let mut rows = Points::new(entries.iter().map(|e| y_of(&e.at))).list;
-    rows.sort_by(|a, b| (a.layers.last(), a.site).cmp(&(b.layers.last(), b.site)));
+    rows.sort_by(|a, b| (a.layers.last(), a.site, a.head).cmp(&(b.layers.last(), b.site, b.head)));
     let rows = Points::ordered(rows);
     let others = Points::new(entries.iter().map(|e| facet_of(&e.at)));
 
@@ -139,13 +168,16 @@ pub fn heat_map(result: &SweepResult, model: &Model, title: &str) -> HeatMap {
     let mut drawn: Vec<usize> =
         (0..result.columns.len()).filter(|i| result.columns[*i].metric == metric).collect();
     drawn.sort_by_key(|i| result.columns[*i].token);
+    let labels = TokenLabels::new(result.tokens.iter().flat_map(|tokens| tokens.iter().copied()), |id| {
+        text::token(&model.token_text(id))
+    });
     let names: Vec<[Option<String>; 2]> =
-        drawn.iter().map(|i| column_title(result, model, &result.columns[*i])).collect();
+        drawn.iter().map(|i| column_title(result, model, &labels, &result.columns[*i])).collect();
     let titles = names.iter().flat_map(|name| others.list.iter().map(|o| facet_title(name, o)));
     let empty = vec![None; rows.list.len() * columns.list.len()];
     let mut facets: Vec<Facet> =
         titles.map(|title| Facet { title, values: empty.clone(), ..Facet::default() }).collect();
-    for Entry { at, values: numbers } in &entries {
+    for Entry { at, values: numbers, .. } in &entries {
         let place =
             (rows.places.get(&y_of(at)), columns.places.get(&x_of(at)), others.places.get(&facet_of(at)));
         let (Some(row), Some(column), Some(other)) = place else { continue };
@@ -176,16 +208,18 @@ pub fn heat_map(result: &SweepResult, model: &Model, title: &str) -> HeatMap {
         title: title.into(),
         subtitle: None,
         x: Axis { label: across.label(by_place).into(), ticks: columns.list.iter().map(tick).collect() },
-        y: Axis {
-            label: if cumulative { "edited up to layer".into() } else { "edited layer".into() },
-            ticks: rows.list.iter().map(|point| Tick::new(row_label(point, cumulative))).collect(),
-        },
+        y: row_axis(
+            &rows.list,
+            down,
+            cumulative,
+            if heads { None } else { entries.first().and_then(|e| e.at.head) },
+        ),
         facets,
         value_label: format!("{mean}{}", value_label(metric)),
         scale: match metric {
             Metric::Prob | Metric::Kl | Metric::Accuracy => Scale::FromZero,
             Metric::Logit | Metric::Logprob | Metric::Loss => Scale::Sequential,
-            Metric::LogitDiff => Scale::Diverging,
+            Metric::LogitDiff => Scale::Diverging(unedited(&entries, &drawn)),
         },
     }
 }
@@ -214,7 +248,12 @@ fn value_label(metric: Metric) -> &'static str {
 }
 
 /// What a column's numbers are of, and how they were found where there is more than one way.
-fn column_title(result: &SweepResult, model: &Model, column: &Column) -> [Option<String>; 2] {
+fn column_title(
+    result: &SweepResult,
+    model: &Model,
+    labels: &TokenLabels,
+    column: &Column,
+) -> [Option<String>; 2] {
     let tokens = result.tokens.first().map_or(0, |tokens| tokens.len());
     let token = column.token.map(|number| {
         if let Some(answer) = number.checked_sub(tokens) {
@@ -228,7 +267,7 @@ fn column_title(result: &SweepResult, model: &Model, column: &Column) -> [Option
         let mut ids = result.tokens.iter().filter_map(|tokens| tokens.get(number));
         match (ids.next(), model.tokenizer()) {
             (Some(first), _) if ids.any(|id| id != first) => format!("tokens[{number}]"),
-            (Some(id), Some(tokenizer)) => text::token(&tokenizer.token(*id)),
+            (Some(id), Some(_)) => labels.get(*id).into(),
             (Some(id), None) => format!("token {id}"),
             (None, _) => String::new(),
         }
@@ -246,12 +285,46 @@ fn facet_title([token, method]: &[Option<String>; 2], other: &Point) -> String {
     parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
 }
 
-/// The tutorial's names: attn_o3, mlp_o3; the last layer of those edited where layers accumulate.
-fn row_label(point: &Point, cumulative: bool) -> String {
-    let site = point.site.map_or("", Site::name);
-    let short = site.replace("_output", "_o").replace("attention", "attn");
-    match (cumulative, point.layers.last()) {
-        (true, Some(last)) => format!("{short}{last}"),
-        _ => format!("{short}{}", span(&point.layers).unwrap_or_default()),
-    }
+/// What the drawn numbers are without any edit, on average.
+fn unedited(entries: &[Entry], drawn: &[usize]) -> Centre {
+    let base =
+        entries.iter().flat_map(|entry| drawn.iter().filter_map(|i| entry.base.get(*i).copied().flatten()));
+    let (sum, count) = base.fold((0.0, 0.0), |(sum, count), x| (sum + x, count + 1.0));
+    let mean = sum / count;
+    if mean.is_finite() { Centre { value: mean, name: "unedited" } } else { Centre::ZERO }
+}
+
+/// The rows: layers, or heads of one layer. One site is named beside the axis; several are in the names of rows, as in
+/// the tutorial: attn_o3, mlp_o3. `head` is the only head that is edited.
+fn row_axis(rows: &[Point], down: Down, cumulative: bool, head: Option<usize>) -> Axis {
+    let site = rows.first().and_then(|first| first.site);
+    let site = site.filter(|_| rows.iter().all(|row| row.site == site));
+    let layer = |row: &Point| match (cumulative, row.layers.last()) {
+        (true, Some(last)) => last.to_string(),
+        _ => span(&row.layers).unwrap_or_default(),
+    };
+    let tick = |row: &Point| match (down, row.head, site, row.site) {
+        (Down::Head, Some(head), ..) if row.layers.len() == 1 => format!("L{} H{head}", layer(row)),
+        (Down::Head, Some(head), ..) => format!("H{head}"),
+        (_, _, Some(_), _) if !row.layers.is_empty() => layer(row),
+        (.., own) => {
+            let short = own.map_or("", Site::name).replace("_output", "_o").replace("attention", "attn");
+            short + &layer(row)
+        }
+    };
+    let what = match down {
+        Down::Head => "edited head",
+        Down::Layer if rows.iter().all(|row| row.layers.is_empty()) => "edited site",
+        Down::Layer if cumulative => "edited up to layer",
+        Down::Layer => "edited layer",
+    };
+    let layers = rows.first().filter(|row| down == Down::Head && row.layers.len() > 1);
+    let details = [
+        site.filter(|_| what != "edited site").map(|site| site.name().to_owned()),
+        layers.and_then(|row| span(&row.layers)).map(|layers| format!("layers {layers}")),
+        head.map(|head| format!("head {head}")),
+    ];
+    let details: Vec<String> = details.into_iter().flatten().collect();
+    let label = if details.is_empty() { what.into() } else { format!("{what} ({})", details.join(", ")) };
+    Axis { label, ticks: rows.iter().map(|row| Tick::new(tick(row))).collect() }
 }

@@ -6,7 +6,7 @@ use causalcone_model::{Model, Site};
 use causalcone_report::{Cell, Error, Kind, Table};
 
 /// The columns every table has, in this order.
-const COLUMNS: [(&str, Kind); 11] = [
+const COLUMNS: [(&str, Kind); 12] = [
     ("example", Kind::Integer),
     ("site", Kind::Text),
     ("layer", Kind::Integer),
@@ -15,6 +15,7 @@ const COLUMNS: [(&str, Kind); 11] = [
     ("scale", Kind::Number),
     ("sample", Kind::Integer),
     ("token", Kind::Text),
+    ("id", Kind::Integer),
     ("metric", Kind::Text),
     ("value", Kind::Number),
     ("base_value", Kind::Number),
@@ -39,7 +40,7 @@ const COLUMNS: [(&str, Kind); 11] = [
 /// let result = PreparedSweep::new(&exp)?.run(&Cone::default())?;
 /// let mut csv = Vec::new();
 /// table(&result, &model)?.write_csv(&mut csv)?;
-/// assert!(String::from_utf8(csv)?.starts_with("example,site,layer,head,position,scale,sample,token,metric,value,"));
+/// assert!(String::from_utf8(csv)?.starts_with("example,site,layer,head,position,scale,sample,token,id,metric,value,"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
@@ -67,6 +68,7 @@ pub fn table(result: &SweepResult, model: &Model) -> Result<Table, Error> {
             scale,
             row.at.sample.into(),
             row.token.map(|id| model.token_text(id)).or_else(|| row.answer.map(|ids| model.text(ids))).into(),
+            row.token.or_else(|| row.answer.and_then(|ids| only(ids))).into(),
             row.metric.name().into(),
             row.value.into(),
             row.base.into(),
@@ -84,13 +86,14 @@ pub fn table(result: &SweepResult, model: &Model) -> Result<Table, Error> {
 }
 
 /// The columns every table of means has, in this order.
-const MEANS: [(&str, Kind); 11] = [
+const MEANS: [(&str, Kind); 12] = [
     ("site", Kind::Text),
     ("layer", Kind::Integer),
     ("head", Kind::Integer),
     ("position", Kind::Integer),
     ("scale", Kind::Number),
     ("token", Kind::Text),
+    ("id", Kind::Integer),
     ("metric", Kind::Text),
     ("n", Kind::Integer),
     ("mean", Kind::Number),
@@ -117,15 +120,17 @@ pub fn means_table(result: &SweepResult, model: &Model) -> Result<Table, Error> 
     }
     let mut table = Table::new(columns)?;
     for mean in result.means() {
-        let token = mean.token.map(|token| match token {
-            MeanToken::Same(id) => model.token_text(id),
-            MeanToken::Numbered(number) => format!("tokens[{number}]"),
-            MeanToken::SameAnswer(ids) => model.text(&ids),
-            MeanToken::NumberedAnswer(number) => format!("answers[{number}]"),
-        });
+        let (token, id) = match &mean.token {
+            Some(MeanToken::Same(id)) => (Some(model.token_text(*id)), Some(*id)),
+            Some(MeanToken::Numbered(number)) => (Some(format!("tokens[{number}]")), None),
+            Some(MeanToken::SameAnswer(ids)) => (Some(model.text(ids)), only(ids)),
+            Some(MeanToken::NumberedAnswer(number)) => (Some(format!("answers[{number}]")), None),
+            None => (None, None),
+        };
         let mut cells = place(&mean.at).to_vec();
         cells.extend([
             token.into(),
+            id.into(),
             mean.metric.name().into(),
             mean.n.into(),
             mean.mean.into(),
@@ -147,6 +152,14 @@ pub fn means_table(result: &SweepResult, model: &Model) -> Result<Table, Error> 
 /// The columns that say what was edited.
 fn place(at: &Coordinates) -> [Cell; 5] {
     [at.site.map(Site::name).into(), at.layer.into(), at.head.into(), at.position.into(), at.scale.into()]
+}
+
+/// The id of an answer of one token.
+fn only(ids: &[u32]) -> Option<u32> {
+    match ids {
+        [id] => Some(*id),
+        _ => None,
+    }
 }
 
 /// Layers edited together: "3", "0..=5", "0 3 7".

@@ -300,6 +300,107 @@ fn a_sweep_leaves_a_tidy_table_a_figure_and_a_record() {
 }
 
 #[test]
+fn tokens_of_the_same_text_can_be_told_apart() {
+    let place = Place::new();
+    let tied = format!("{FIXTURES}/tiny-llama-tied");
+    // Two tokens of one byte each, neither of which is a character.
+    let text = format!(
+        "model = '{tied}'\n[runs.base]\nids = [5, 6, 7]\n[[edit]]\nsite = 'block_output'\nlayers = 'all'\nop = 'zero'\n\
+         [read]\ntokens = [162, 120]\n[sweep]\nlayers = 'each'\n"
+    );
+    std::fs::write(place.path("x.toml"), &text).unwrap();
+    place.json(&["sweep", "x.toml", "--out", "out"]);
+    let header = std::fs::read_to_string(place.path("out/cells.csv")).unwrap();
+    assert!(
+        header.starts_with(
+            "example,site,layer,head,position,scale,sample,token,id,metric,value,base_value,layers\n"
+        ),
+        "{header}"
+    );
+    let table = rows(&place.path("out/cells.csv"));
+    assert_eq!(table[0]["token"], table[1]["token"]);
+    assert_eq!((table[0]["id"].as_str(), table[1]["id"].as_str()), ("162", "120"));
+    let svg = std::fs::read_to_string(place.path("out/heatmap.svg")).unwrap();
+    assert!(svg.contains("\u{fffd} #162<") && svg.contains("\u{fffd} #120<"), "{svg}");
+    let said = String::from_utf8(place.run(&["run", "x.toml"]).stdout).unwrap();
+    assert!(said.contains("\u{fffd} #162 ") && said.contains("\u{fffd} #120 "), "{said}");
+
+    // A metric of no single token, and means.
+    std::fs::write(place.path("y.toml"), format!("{text}metrics = ['prob', 'logit_diff']\n")).unwrap();
+    place.json(&["sweep", "y.toml", "--out", "diff"]);
+    assert_eq!(rows(&place.path("diff/cells.csv"))[2]["id"], "");
+    let examples = "{\"base\": [5, 6], \"tokens\": [162, 3]}\n{\"base\": [5, 7], \"tokens\": [162, 4]}\n";
+    std::fs::write(place.path("set.jsonl"), examples).unwrap();
+    let text = text.replace("[runs.base]\nids = [5, 6, 7]\n", "examples = 'set.jsonl'\n");
+    std::fs::write(place.path("set.toml"), text.replace("tokens = [162, 120]", "")).unwrap();
+    place.json(&["sweep", "set.toml", "--out", "set"]);
+    let means = rows(&place.path("set/means.csv"));
+    assert_eq!((means[0]["id"].as_str(), means[1]["id"].as_str()), ("162", ""));
+
+    place.json(&["lens", "x.toml", "--out", "lens"]);
+    let parts = rows(&place.path("lens/contributions.csv"));
+    assert_eq!((parts[0]["id"].as_str(), parts[1]["id"].as_str()), ("162", "120"));
+    let seen = rows(&place.path("lens/lens.csv"));
+    assert!(seen.iter().any(|row| row["id"] == "162") && seen[0]["input_id"] == "5");
+}
+
+#[test]
+fn a_forgotten_space_is_told() {
+    let place = Place::new();
+    let text = format!(
+        "model = '{FIXTURES}/tiny-llama-tied'\n[runs.base]\nprompt = 'the'\n[[edit]]\nsite = 'block_output'\n\
+         layers = 'all'\nop = 'scale'\nscale = 0.5\n[read]\ntokens = ['Ma', 'T']\n[sweep]\nlayers = 'each'\n"
+    );
+    std::fs::write(place.path("x.toml"), &text).unwrap();
+    let warning = "warning: token \"Ma\" has probability 1.7e-4, \" Ma\" 0.025; did you mean \" Ma\"?\n";
+    for args in [&["run"][..], &["sweep", "--out", "out"], &["lens", "--out", "lens"]] {
+        let args = |more: &[&'static str]| [&args[..1], &["x.toml"], &args[1..], more].concat();
+        let output = place.run(&args(&[]));
+        assert!(output.status.success(), "{output:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(warning) && said.matches("warning").count() == 1, "{said}");
+        let more: &[&str] = if args(&[]).len() > 2 { &["--json", "--force"] } else { &["--json"] };
+        let json: Value = serde_json::from_slice(&place.run(&args(more)).stdout).unwrap();
+        assert_eq!(json["warnings"][0]["likelier"], " Ma", "{json}");
+        assert!(warning.contains(json["warnings"][0]["message"].as_str().unwrap()), "{json}");
+    }
+    std::fs::write(place.path("right.toml"), text.replace("'Ma'", "' Ma'")).unwrap();
+    let output = place.run(&["run", "right.toml", "--json"]);
+    assert!(output.stderr.is_empty() && !String::from_utf8(output.stdout).unwrap().contains("warnings"));
+}
+
+#[test]
+fn what_pairs_is_explained_and_recorded() {
+    let place = Place::new();
+    let text = |align: &str| {
+        format!(
+            "model = '{FIXTURES}/tiny-llama-tied'\n[runs.base]\nprompt = 'The capital of Spain is'\n\
+             [runs.other]\nprompt = 'The capital of Rome is'\n[[edit]]\nrun = 'base'\nsite = 'block_output'\n\
+             layers = 'all'\nop = 'swap'\nvalue = {{ run = 'other'{align} }}\n[read]\ntokens = ['T']\n\
+             [sweep]\npositions = 'each'\n"
+        )
+    };
+    std::fs::write(place.path("bad.toml"), text("")).unwrap();
+    for command in ["run", "explain"] {
+        let said = place.refused(&[command, "bad.toml"]);
+        for words in ["edit 0: positions \"all\"", "\n  base   ", "\n  other  ", "align = \"tokens\""] {
+            assert!(said.contains(words), "{said}");
+        }
+    }
+    std::fs::write(place.path("good.toml"), text(", align = 'tokens'")).unwrap();
+    let said = String::from_utf8(place.run(&["explain", "good.toml"]).stdout).unwrap();
+    assert!(
+        said.contains("aligned        edit 0: run base takes from run other at positions 0..=2"),
+        "{said}"
+    );
+    place.json(&["sweep", "good.toml", "--out", "out"]);
+    let record = std::fs::read_to_string(place.path("out/experiment.json")).unwrap();
+    let record: Value = serde_json::from_str(&record).unwrap();
+    let pairs = &record["plan"]["alignments"][0]["pairs"];
+    assert_eq!(rows(&place.path("out/cells.csv")).len(), pairs.as_array().unwrap().len(), "{record}");
+}
+
+#[test]
 fn estimates_stand_beside_exact_numbers() {
     let place = Place::new();
     let rest = "[[edit]]\nrun = 'base'\nsite = 'mlp_output'\nlayers = 'all'\nop = 'swap'\nvalue = { run = 'source' }\n\

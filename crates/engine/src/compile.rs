@@ -6,6 +6,7 @@ use crate::experiment::{EditId, Experiment, RunId, Sweep};
 use crate::metric::Metric;
 use crate::plan::{Baselines, Cell, Place, Plan, Read};
 use crate::resolve::{Choice, Expanded};
+use crate::spaces::Spaced;
 use crate::versions::{Compiler, Version};
 use crate::{Error, Result};
 use causalcone_model::Site;
@@ -23,6 +24,8 @@ pub(crate) struct Swept<'a> {
     /// Tokens whose logits are all that is read; `None` where whole distributions are.
     single: Option<Arc<[u32]>>,
     label: Option<u32>,
+    /// What is read and has a token with a space before it.
+    spaced: Arc<[Spaced]>,
     /// The plan's number of its first baseline, the sample of that, and whether there is one for each sample.
     baseline: usize,
     first_sample: usize,
@@ -144,6 +147,10 @@ pub(crate) struct Basis {
     pub(crate) answers: Arc<[Arc<[u32]>]>,
     /// What should come, where a metric asks.
     pub(crate) label: Option<u32>,
+    /// The example, where there is a data set.
+    pub(crate) example: Option<usize>,
+    /// What is read and has a token with a space before it.
+    pub(crate) spaced: Arc<[Spaced]>,
 }
 
 /// The plan of a lens.
@@ -444,6 +451,7 @@ impl<'a> Swept<'a> {
         let samples = experiment.samples(sweep)?;
         let by_sample = samples.is_some() && compiler.noisy[0][read_run.0];
         let methods = methods(sweep);
+        let spaced = experiment.spaced(label).into();
         Ok(Self {
             compiler,
             edits,
@@ -452,6 +460,7 @@ impl<'a> Swept<'a> {
             read_run,
             single,
             label,
+            spaced,
             baseline: 0,
             first_sample: 0,
             by_sample,
@@ -472,7 +481,8 @@ impl<'a> Swept<'a> {
         let edited = experiment.edits[self.edits[0].0].run;
         let prompt = experiment.runs[edited.0].ids.clone();
         let (tokens, answers) = (experiment.tokens.clone().into(), experiment.answers.clone().into());
-        Basis { prompt, tokens, answers, label: self.label }
+        let (example, spaced) = (experiment.example(), self.spaced.clone());
+        Basis { prompt, tokens, answers, label: self.label, example, spaced }
     }
 
     /// Adds the runs that some of its cells share, and their baselines: one, or one a sample.
@@ -494,7 +504,13 @@ impl<'a> Swept<'a> {
             }
             if self.by_sample || plan.baselines.len() == self.baseline {
                 let has_others = self.compiler.swept.contains(&false);
-                let original = Cell { reads: self.read(plan, original)?, ..Cell::default() };
+                let mut reads = self.read(plan, original)?;
+                if self.single.is_some() && !self.spaced.is_empty() {
+                    // Where whole distributions are read, they have these logits.
+                    let spaced = self.spaced.iter().map(|one| one.spaced).collect();
+                    reads.push(self.compiler.logits(self.read_run, original, Some(spaced)));
+                }
+                let original = Cell { reads, ..Cell::default() };
                 let fixed = has_others.then(|| self.read(plan, fixed)).transpose()?;
                 let fixed = fixed.map(|reads| Cell { reads, ..Cell::default() });
                 plan.baselines.push(Baselines { original, fixed });

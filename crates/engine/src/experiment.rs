@@ -8,6 +8,7 @@ use crate::generate::Steps;
 use crate::metric::{Distribution, Metric, Top};
 use crate::op::{Op, OpKind, Parameters, Value};
 use crate::plan::{Plan, Read, Reading};
+use crate::spaces::{MissingSpace, Spaced, spaced};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use causalcone_model::chat::{Clock, Date};
@@ -483,9 +484,16 @@ impl<'m> Experiment<'m> {
             original,
             counterfactual,
         };
+        let answers: Vec<Said> = answers.map(said).collect();
+        let read = self.reading_run().ok().and_then(|run| originals.get(run.0));
+        let missing_spaces = read.map_or_else(Vec::new, |original| {
+            let answers = answers.iter().map(|said| (&said.ids, said.original));
+            Spaced::among(&self.spaced(None), self.model, self.example(), original, answers)
+        });
         Ok(Outcome {
             model: self.model,
-            answers: answers.map(said).collect(),
+            answers,
+            missing_spaces,
             originals,
             counterfactuals,
             collected: self.collected(&plan, collected),
@@ -497,6 +505,13 @@ impl<'m> Experiment<'m> {
     /// each in turn, those of its others.
     pub(crate) fn answer_logprobs(&self, first: &Distribution, rows: &[Reading]) -> Result<Vec<f64>> {
         answer_logprobs(&self.answers, first, rows)
+    }
+
+    /// What is read, a label too, and is one token also with a space before it.
+    pub(crate) fn spaced(&self, label: Option<u32>) -> Vec<Spaced> {
+        let label = label.filter(|label| !self.tokens.contains(label));
+        let tokens = self.tokens.iter().chain(&label).map(std::slice::from_ref);
+        spaced(self.model, tokens.chain(self.answers.iter().map(|answer| &**answer)))
     }
 
     /// Pairs the activations read for `collect` edits with where they stand.
@@ -574,6 +589,7 @@ pub struct Said {
 pub struct Outcome<'m> {
     model: &'m Model,
     answers: Vec<Said>,
+    missing_spaces: Vec<MissingSpace>,
     originals: Vec<Distribution>,
     counterfactuals: Vec<Distribution>,
     collected: Vec<Collected>,
@@ -650,6 +666,11 @@ impl Outcome<'_> {
     /// How likely each of the answers asked for is, after the run that is read.
     pub fn answers(&self) -> &[Said] {
         &self.answers
+    }
+
+    /// The tokens and answers asked for that were probably meant with a space before them.
+    pub fn missing_spaces(&self) -> &[MissingSpace] {
+        &self.missing_spaces
     }
 
     /// What `collect` edits read, in file order, a layer each.

@@ -1,5 +1,6 @@
 //! What an experiment will do, before it does it.
 
+use crate::align::Alignment;
 use crate::cone::Work;
 use crate::execute::Executor;
 use crate::experiment::Experiment;
@@ -25,6 +26,9 @@ pub struct Explanation {
     /// The date that chat templates wrote into the prompts; none where no template asked for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub date: Option<Date>,
+    /// Which positions pair where a value says how; left out where none does.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub alignments: Vec<Alignment>,
     /// How many cells there are; 1 for a single experiment.
     pub cells: usize,
     /// The sites that are edited or taken from, with the shape of their tensor.
@@ -169,7 +173,7 @@ impl Explanation {
             figures += &own;
             last = kind.map(|kind| (kind, own));
         }
-        Ok(Self::of(experiment, sites, &figures, (executor, sweep.record_bytes())))
+        Self::of(experiment, sites, &figures, (executor, sweep.record_bytes()))
     }
 
     /// Explains an experiment without a sweep.
@@ -184,7 +188,7 @@ impl Explanation {
             add_sites(experiment, &plan, &mut sites);
             figures += &Figures::of(&plan, experiment.model().config(), executor)?;
         }
-        Ok(Self::of(experiment, sites, &figures, (executor, 0)))
+        Self::of(experiment, sites, &figures, (executor, 0))
     }
 
     fn of(
@@ -192,7 +196,7 @@ impl Explanation {
         sites: BTreeMap<&'static str, String>,
         figures: &Figures,
         (executor, record): (&dyn Executor, u64),
-    ) -> Self {
+    ) -> Result<Self> {
         let model = experiment.model();
         let run = |spec: crate::experiment::RunSpec| ExplainedRun {
             name: spec.name.to_string(),
@@ -200,11 +204,12 @@ impl Explanation {
             tokens: spec.ids.iter().map(|&id| model.token_text(id)).collect(),
         };
         let Figures { cells, edits, rows_naive, passes, for_cells, whole } = figures;
-        Self {
+        Ok(Self {
             model: model.name().into(),
             executor: executor.name(),
             runs: experiment.prompted_runs().map(run).collect(),
             date: experiment.seen_date(),
+            alignments: experiment.alignments()?,
             cells: *cells,
             sites,
             edits: *edits,
@@ -215,7 +220,7 @@ impl Explanation {
             passes: *passes,
             batches: whole.batches,
             peak_bytes: if whole.peak_bytes == 0 { 0 } else { whole.peak_bytes + record },
-        }
+        })
     }
 }
 
@@ -258,6 +263,9 @@ impl fmt::Display for Explanation {
         }
         if let Some(date) = &self.date {
             writeln!(f, "date           {date}, which the chat template asked for")?;
+        }
+        for alignment in &self.alignments {
+            writeln!(f, "aligned        {alignment}")?;
         }
         for (site, shape) in &self.sites {
             writeln!(f, "site           {site}: {shape}")?;

@@ -20,6 +20,7 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod align;
 mod attribution;
 mod axes;
 mod bounds;
@@ -38,6 +39,7 @@ pub mod fit;
 pub mod generate;
 mod instance;
 mod journal;
+mod labels;
 pub mod lens;
 mod means;
 mod metric;
@@ -48,11 +50,13 @@ pub mod plan;
 mod positions;
 mod resolve;
 pub mod saved;
+mod spaces;
 mod sweep;
 pub mod train;
 mod verify;
 mod versions;
 
+pub use align::{Align, Alignment};
 pub use attribution::{Agreement, Method};
 pub use collection::{Collection, Gathered};
 pub use control::ControlVector;
@@ -63,10 +67,12 @@ pub use experiment::{Answer, Collected, EditId, Experiment, LayerAxis, Outcome, 
 pub use explain::{ExplainedRun, Explanation, Outline};
 pub use file::ExperimentFile;
 pub use journal::{Journal, Values};
+pub use labels::TokenLabels;
 pub use lens::Lens;
 pub use means::{Mean, MeanToken};
 pub use metric::{Distribution, Metric, Record, Top, visible};
 pub use op::{Joint, Op, OpKind, Source, Value};
 pub use saved::Saved;
+pub use spaces::MissingSpace;
 pub use sweep::{Column, PreparedSweep, Row, SweepResult};
 pub use verify::{Mismatch, Verification};

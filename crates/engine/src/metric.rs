@@ -1,5 +1,6 @@
 //! Next-token distributions, and the numbers a sweep records of them.
 
+use crate::labels::TokenLabels;
 use crate::plan::Reading;
 use crate::{Error, Result};
 use causalcone_model::Model;
@@ -128,9 +129,10 @@ pub struct Top(
 
 impl fmt::Display for Top {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let labels = TokenLabels::of_records(&self.0);
         for record in &self.0 {
             let prob = record.prob.map_or_else(|| "not finite".into(), |p| format!("{p:.6}"));
-            writeln!(f, "{:<20} {prob}", visible(&record.token))?;
+            writeln!(f, "{:<20} {prob}", labels.get(record.id))?;
         }
         Ok(())
     }

@@ -88,7 +88,7 @@ impl Experiment<'_> {
     }
 
     /// What this example calls by a name.
-    fn named_positions(&self, name: &str) -> Result<&Indices, ModelError> {
+    pub(crate) fn named_positions(&self, name: &str) -> Result<&Indices, ModelError> {
         let problem = match (self.names.get(name), &self.origin) {
             (Some(indices), _) => return Ok(indices),
             (None, None) => {

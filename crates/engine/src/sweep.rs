@@ -8,6 +8,7 @@ use crate::experiment::{Experiment, answer_logprobs};
 use crate::journal::Values;
 use crate::metric::{Distribution, Metric};
 use crate::plan::{Cell, Coordinates, Plan, Read, Reading};
+use crate::spaces::{MissingSpace, Spaced};
 use crate::{Error, Result};
 use causalcone_model::{Model, Progress, Report, Unit};
 use std::borrow::Cow;
@@ -88,6 +89,8 @@ pub struct SweepResult {
     pub base: Vec<Values>,
     /// By baseline, the same numbers with all edits but the swept ones, where there are others.
     pub fixed: Vec<Option<Values>>,
+    /// The tokens and answers read that were probably meant with a space before them, example by example.
+    pub missing_spaces: Vec<MissingSpace>,
     /// What was done to get them.
     pub work: Work,
 }
@@ -356,6 +359,11 @@ impl Stretch<'_, '_> {
             let flow = if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
             if index < first_fixed {
                 let values = self.numbers((&row, rest), &row, originals[index])?;
+                let missing_spaces = self.missing_spaces((&row, rest), originals[index])?;
+                // The samples of an example may be in several stretches.
+                if !result.missing_spaces.ends_with(&missing_spaces) {
+                    result.missing_spaces.extend(missing_spaces);
+                }
                 // A distribution is large, and there may be one for each of many examples.
                 let row = if keeps_originals { row } else { Distribution::new(Vec::new()) };
                 base[index] = Some((row, values));
@@ -421,6 +429,28 @@ impl Stretch<'_, '_> {
             metric.values(row, original, &tokens, label).into_iter().chain(of_answers)
         });
         Ok(all.map(|x| x.is_finite().then_some(x)).collect())
+    }
+
+    /// What is read of an unedited run and was probably meant with a space before it.
+    fn missing_spaces(
+        &self,
+        (row, rest): (&Distribution, &[Reading]),
+        baseline: usize,
+    ) -> Result<Vec<MissingSpace>> {
+        let Basis { tokens, answers, spaced, example, .. } = &self.bases[baseline];
+        let reads = &self.plan.baselines[baseline].original.reads;
+        match (spaced.is_empty(), reads.first(), rest.last()) {
+            (true, ..) => Ok(Vec::new()),
+            (_, Some(Read::Logits { tokens: Some(_), .. }), Some(with_spaces)) => {
+                let with_spaces = Distribution::read(with_spaces)?;
+                Ok(Spaced::among_logits(spaced, self.sweep.model(), *example, (tokens, row), &with_spaces))
+            }
+            _ => {
+                let logprobs = answer_logprobs(answers, row, rest)?;
+                let answers = answers.iter().zip(logprobs);
+                Ok(Spaced::among(spaced, self.sweep.model(), *example, row, answers))
+            }
+        }
     }
 
     /// The slopes of [`numbers`](Self::numbers) with respect to the logits in `row`.

@@ -8,7 +8,7 @@
 
 mod common;
 
-use causalcone_engine::{Distribution, Executor, PreparedSweep};
+use causalcone_engine::{Distribution, Executor, MissingSpace, Outcome, PreparedSweep};
 use causalcone_model::{Model, Site};
 use common::*;
 use serde_json::{Value, json};
@@ -206,4 +206,70 @@ fn a_text_is_an_answer() {
     assert!(outcome.answers()[0].ids.len() > 1);
     let _: &Distribution =
         outcome.original(experiment(model, &written).unwrap().find_run("base", "t").unwrap()).distribution;
+}
+
+/// After "the" the tokens " Ma", 0.025, and "Ma", 0.0002, are far apart; after "a" both " the" and "the" are unlikely.
+#[test]
+fn a_space_that_was_probably_forgotten_is_noticed() {
+    let model = model("tiny-llama-tied");
+    let written = |prompt: &str, read: &Value| {
+        json!({"runs": {"base": {"prompt": prompt}}, "read": read,
+               "edit": [{"site": "block_output", "layers": "all", "op": "scale", "scale": 0.5}]})
+    };
+    let single = |prompt: &str, read: &Value| {
+        experiment(model, &written(prompt, read)).unwrap().execute().unwrap().missing_spaces().to_vec()
+    };
+    let found = |all: &[MissingSpace]| -> Vec<[String; 2]> {
+        all.iter().map(|one| [one.token.clone(), one.likelier.clone()]).collect()
+    };
+    let ma = [["Ma", " Ma"].map(String::from)];
+    let said = single("the", &json!({"tokens": ["Ma", "the", " Ma", "T"]}));
+    assert_eq!(found(&said), ma);
+    let plain = experiment(model, &json!({"runs": {"base": {"prompt": "the"}}})).unwrap().execute().unwrap();
+    let plain: &Outcome<'_> = &plain;
+    let base = experiment(model, &written("the", &json!({}))).unwrap().find_run("base", "test").unwrap();
+    let plain = plain.original(base).distribution;
+    let ids = ["Ma", " Ma"].map(|text| model.token_id(text).unwrap());
+    let [own, other] = ids.map(|id| plain.prob(id));
+    assert!(own < 0.001 && other > 0.02, "{own} {other}");
+    assert_eq!((said[0].ids.to_vec(), said[0].likelier_id, said[0].example), (vec![ids[0]], ids[1], None));
+    let near = |a: Option<f64>, b: f64| (a.unwrap() - b).abs() < 1e-4 * b;
+    assert!(
+        near(said[0].prob, own) && near(said[0].likelier_prob, other) && near(said[0].ratio, other / own)
+    );
+    let text = said[0].to_string();
+    assert!(text.starts_with("token \"Ma\" has probability 1.7e-4, \" Ma\" 0.025; "), "{text}");
+    assert!(text.ends_with("did you mean \" Ma\"?"), "{text}");
+
+    assert_eq!(found(&single("a", &json!({"tokens": ["the"]}))), [[""; 2].map(String::from); 0]);
+    assert_eq!(found(&single("the", &json!({"tokens": [" Ma"], "answers": ["Ma", "The capital"]}))), ma);
+    // An answer of several tokens, where the same text with a space is one.
+    let said = single("Thethe", &json!({"answers": ["capital"]}));
+    assert_eq!(found(&said), [["capital", " capital"].map(String::from)]);
+    assert!(said[0].ids.len() > 1 && said[0].to_string().starts_with("answer \"capital\""), "{}", said[0]);
+
+    // Sweeps and lenses, by whole distributions or by the logits of what is read alone.
+    let sweep = |metrics: &[&str], read: &Value| {
+        let swept = with(&written("the", read), &json!({"sweep": {"layers": "each", "metrics": metrics}}));
+        PreparedSweep::new(&experiment(model, &swept).unwrap()).unwrap()
+    };
+    let read = json!({"tokens": ["the", "Ma"]});
+    for executor in EXECUTORS {
+        let all = ["prob", "logit_diff", "kl"];
+        let result = sweep(&all, &read).run(executor).unwrap();
+        assert_eq!(found(&result.missing_spaces), ma);
+        assert!(near(result.missing_spaces[0].prob, own));
+        let result = sweep(&["logit", "logit_diff"], &read).run(executor).unwrap();
+        assert_eq!(found(&result.missing_spaces), ma);
+        let one = &result.missing_spaces[0];
+        assert!(one.prob.is_none() && near(one.ratio, other / own), "{one:?}");
+        assert!(one.to_string().contains("far less likely than \" Ma\", by a factor of 146"), "{one}");
+        // What is recorded does not change.
+        let values: Vec<_> = result.values.iter().map(Vec::len).collect();
+        assert_eq!((values, result.columns.len()), (vec![3; model.config().layers], 3));
+        let answers = sweep(&["logprob"], &json!({"answers": ["Ma"]})).run(executor).unwrap();
+        assert_eq!(found(&answers.missing_spaces), ma);
+        let lens = experiment(model, &written("the", &read)).unwrap().lens(executor, 3).unwrap();
+        assert_eq!(found(&lens.missing_spaces), ma);
+    }
 }

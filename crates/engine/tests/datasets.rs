@@ -135,6 +135,38 @@ fn every_example_is_the_experiment_alone() {
 }
 
 #[test]
+fn examples_of_different_lengths_need_an_align() {
+    let set = Set::of(&[
+        json!({"base": [4, 5, 6], "other": [7, 8, 9]}),
+        json!({"base": [4, 5, 6], "other": [4, 9, 5, 6]}),
+        json!({"base": [1, 2], "other": [3, 4, 5]}),
+    ]);
+    let file = |align: Value| {
+        let value = with(&json!({"run": "other"}), &align);
+        set.file(&json!({"edit": [{"run": "base", "site": "block_output", "layers": 0, "op": "swap", "value": value}],
+            "read": {"run": "base", "tokens": [7]}, "sweep": {"positions": "each"}}))
+    };
+    let model = model("tiny-llama-tied");
+    let (left, refused) = sifted(model, &file(json!({})));
+    let numbers: Vec<usize> = refused.iter().map(|one| one.example).collect();
+    assert_eq!(numbers, [1, 2]);
+    assert!(refused[0].problem.contains("\"other\" has 4\n"), "{}", refused[0].problem);
+    assert_eq!(swept(&left).cells.len(), 3);
+    // Positions without a partner are no cells; an example in which none has one does not fit.
+    let (left, refused) = sifted(model, &file(json!({"align": "tokens"})));
+    let numbers: Vec<usize> = refused.iter().map(|one| one.example).collect();
+    assert_eq!(numbers, [0, 2]);
+    assert!(refused[0].problem.contains("no token in common"), "{}", refused[0].problem);
+    let cells: Vec<_> = swept(&left).cells.iter().map(|at| (at.example, at.position)).collect();
+    assert_eq!(cells, [0, 1, 2].map(|position| (Some(1), Some(position))));
+    let explained = Explanation::new(&left, &Reference).unwrap();
+    assert_eq!(explained.alignments[0].pairs, [(0, 0), (1, 2), (2, 3)]);
+    let text = explained.to_string();
+    let line = "edit 0, example 1: run base takes from run other at positions 0 from 0, 1..=2 from 2..=3";
+    assert!(text.contains(line), "{text}");
+}
+
+#[test]
 fn one_answer_for_each_example() {
     let examples = ragged();
     let set = Set::of(&examples.iter().map(|(line, _)| line.clone()).collect::<Vec<_>>());

@@ -452,7 +452,12 @@ fn what_cannot_be_done_is_refused_by_name() {
         (
             edit(value(json!({"run": "italy", "positions": "all"}))),
             options(2),
-            &["edit 0", "position 2 is not in run"],
+            &["edit 0", "\"base\" has 3 tokens", "\"italy\" has 2"],
+        ),
+        (
+            edit(json!({"op": "swap", "value": {"run": "italy", "positions": "all"}, "steps": "decode"})),
+            options(2),
+            &["takes all positions of run \"italy\"", "one position"],
         ),
         (
             edit(json!({"op": "swap", "value": {"run": "italy", "positions": [0, 1]}, "positions": "1.."})),

@@ -9,7 +9,8 @@
 
 mod common;
 
-use causalcone_engine::{Experiment, Op};
+use causalcone_engine::generate::Generation;
+use causalcone_engine::{Experiment, Explanation, Op, PreparedSweep, Reference};
 use causalcone_model::{Layout, Model, Site};
 use common::*;
 use serde_json::{Value, json};
@@ -112,7 +113,6 @@ fn positions_of_a_value_are_those_of_its_run_or_of_the_edit() {
         }
     };
     // The base has 4 positions and the value's run 6. Unnamed, they are the edit's:
-    check(json!("all"), json!(null), json!([0, 1, 2, 3]), json!([0, 1, 2, 3]));
     check(json!([2, 0]), json!(null), json!([2, 0]), json!([2, 0]));
     check(json!("1.."), json!(null), json!([1, 2, 3]), json!([1, 2, 3]));
     check(json!("..2"), json!(null), json!([0, 1]), json!([0, 1]));
@@ -122,7 +122,6 @@ fn positions_of_a_value_are_those_of_its_run_or_of_the_edit() {
     check(json!("-2.."), json!(null), json!([2, 3]), json!([4, 5]));
     check(json!([0, -1]), json!(null), json!([0, 3]), json!([0, 5]));
     // Named, they pair up in order, or one serves all:
-    check(json!("all"), json!("all"), json!([0, 1, 2, 3]), json!([0, 1, 2, 3]));
     check(json!("all"), json!("last"), json!([0, 1, 2, 3]), json!([5]));
     check(json!([3, 1]), json!([0, 5]), json!([1, 3]), json!([5, 0]));
     check(json!("last"), json!(5), json!([3]), json!([-1]));
@@ -144,6 +143,123 @@ fn positions_of_a_value_are_those_of_its_run_or_of_the_edit() {
     assert!(of(json!({"token": " Spain"}), json!(null)) == of(json!([3, 4, 5]), json!([1, 2, 3])));
     assert!(of(json!([3, 4, 5]), json!({"token": " Spain"})) == of(json!([3, 4, 5]), json!([1, 2, 3])));
     assert!(of(json!([0]), json!({"token": " Spain", "which": "last"})) == of(json!(0), json!(3)));
+}
+
+#[test]
+fn all_positions_of_runs_of_different_lengths_need_an_align() {
+    // base is 49 28 31 17, long 3 14 15 9 26 5; shifted has two tokens more before those of base, other ones between.
+    let shifted = [3, 49, 28, 9, 5, 17];
+    let written = |edits: &Value| {
+        let mut written = runs(edits);
+        written["runs"]["shifted"] = json!({"ids": shifted});
+        written["runs"]["short"] = json!({"ids": [28, 31]});
+        written
+    };
+    let op = |value: Value, more: &Value| {
+        let swap =
+            json!({"site": "block_output", "layers": [0, 1], "op": "swap", "run": "base", "value": value});
+        json!([with(&swap, more)])
+    };
+    let align = |run: &str, align: &str| op(json!({"run": run, "align": align}), &json!({}));
+    for name in MODELS {
+        let model = model(name);
+        let of = |edits: &Value| everything(model, &written(edits), "base");
+        let paired = |run: &str, ours: &Value, theirs: &Value| {
+            of(&op(json!({"run": run, "positions": theirs}), &json!({"positions": ours})))
+        };
+        let all = json!([0, 1, 2, 3]);
+        assert!(of(&align("long", "left")) == paired("long", &all, &all));
+        assert!(of(&align("long", "right")) == paired("long", &all, &json!([2, 3, 4, 5])));
+        assert!(of(&align("shifted", "tokens")) == paired("shifted", &json!([0, 1, 3]), &json!([1, 2, 5])));
+        assert!(of(&align("short", "tokens")) == paired("short", &json!([1, 2]), &json!([0, 1])));
+        // Runs of the same length pair index to index without it.
+        assert!(of(&op(json!({"run": "mid"}), &json!({}))) == paired("mid", &all, &all));
+        assert!(of(&align("mid", "right")) == paired("mid", &all, &all));
+        let both = json!({"run": "long", "align": "left", "positions": "all"});
+        assert!(of(&op(both, &json!({"positions": "all"}))) == paired("long", &all, &all));
+    }
+
+    let model = model("tiny-llama-tied");
+    let refuse = |edits: &Value, words: &[&str]| refused(experiment(model, &written(edits)), words);
+    let wrong = ["positions \"all\"", "\"base\" has 4 tokens", "\"long\" has 6", "align = \"tokens\""];
+    refuse(&op(json!({"run": "long"}), &json!({})), &wrong);
+    refuse(&op(json!({"run": "long"}), &json!({"positions": "all"})), &wrong);
+    refuse(&op(json!({"run": "long", "positions": "all"}), &json!({})), &wrong);
+    refuse(&op(json!({"run": "long", "positions": "all"}), &json!({"positions": "0..4"})), &wrong);
+    refuse(&op(json!({"run": "long"}), &json!({"op": "add"})), &wrong);
+    refuse(&op(json!({"run": "short"}), &json!({})), &["\"short\" has 2"]);
+    refuse(&align("short", "left"), &["positions 2 to 3 of run \"base\"", "positions = \"..2\""]);
+    refuse(&align("short", "right"), &["positions 0 to 1 of run \"base\"", "positions = \"-2..\""]);
+    refuse(&align("mid", "tokens"), &["no token in common"]);
+    // Where it means nothing:
+    for more in
+        [json!({"positions": "last"}), json!({"positions": [0, 1, 2, 3]}), json!({"positions": "0.."})]
+    {
+        refuse(&op(json!({"run": "long", "align": "left"}), &more), &["align = \"left\" only applies"]);
+    }
+    let one = json!({"run": "long", "align": "left", "positions": 0});
+    refuse(&op(one, &json!({})), &["align = \"left\" only applies"]);
+    refuse(
+        &op(json!({"values": 1.0, "align": "left"}), &json!({})),
+        &["align of a value need value = { run"],
+    );
+    refused(
+        causalcone_engine::ExperimentFile::from_json(&written(&align("long", "middle")).to_string()),
+        &["middle", "left", "right", "tokens"],
+    );
+}
+
+/// Sweeps go over the positions that pair; a prompt that grows is aligned as it is, and decode steps are not.
+#[test]
+fn aligned_positions_are_swept_and_generated_from() {
+    let model = model("tiny-llama-tied");
+    let swap = json!({"run": "base", "site": "block_output", "layers": [0, 1], "op": "swap",
+                      "value": {"run": "other", "align": "tokens"}});
+    let runs = json!({"base": {"ids": [49, 28, 31, 17]}, "other": {"ids": [49, 9, 28, 5, 17]}});
+    let written = json!({"runs": runs, "edit": [swap], "read": {"run": "base", "tokens": [7]}});
+    let swept = with(&written, &json!({"sweep": {"positions": "each"}}));
+    let result = PreparedSweep::new(&experiment(model, &swept).unwrap()).unwrap().run(&Reference).unwrap();
+    let positions: Vec<_> = result.cells.iter().map(|at| at.position).collect();
+    assert_eq!(positions, [Some(0), Some(1), Some(3)]);
+    for (cell, (ours, theirs)) in [(0, 0), (1, 2), (3, 4)].into_iter().enumerate() {
+        let one = json!({"positions": ours, "value": {"run": "other", "positions": theirs}});
+        let one = with(&written, &json!({"edit": [with(&swap, &one)]}));
+        let one = experiment(model, &one).unwrap().execute_with(&Reference).unwrap();
+        let read = experiment(model, &written).unwrap().find_run("base", "test").unwrap();
+        let (value, prob) = (result.values[cell][0].unwrap(), one.counterfactual(read).distribution.prob(7));
+        assert!((value - prob).abs() < 1e-5 * prob, "cell {cell}: {value} is not {prob}");
+    }
+    let explained = Explanation::new(&experiment(model, &written).unwrap(), &Reference).unwrap();
+    assert_eq!(explained.alignments[0].pairs, [(0, 0), (1, 2), (3, 4)]);
+
+    let say = |value: Value, more: &Value| {
+        let one = with(&with(&swap, &json!({"value": value})), more);
+        let one = experiment(model, &with(&written, &json!({"edit": [one]}))).unwrap();
+        let options = Generation { max_tokens: 3, eos: false, ..Generation::default() };
+        one.generate(&options).map(|texts| texts.counterfactual[0].ids.clone())
+    };
+    let aligned = say(json!({"run": "other", "align": "tokens"}), &json!({"steps": "prompt"})).unwrap();
+    let listed = json!({"run": "other", "positions": [0, 2, 4]});
+    assert_eq!(aligned, say(listed, &json!({"positions": [0, 1, 3]})).unwrap());
+    refused(say(json!({"run": "other", "align": "tokens"}), &json!({})), &["all positions of run \"other\""]);
+}
+
+#[test]
+fn runs_of_different_lengths_are_printed_below_each_other() {
+    let model = model("tiny-llama-tied");
+    let said = |base: &str, other: &str| {
+        let written = json!({"runs": {"base": {"prompt": base}, "other run": {"prompt": other}},
+            "edit": [{"site": "block_output", "layers": 0, "op": "swap", "run": "base", "value": {"run": "other run"}}]});
+        let error = experiment(model, &written).map(|_| ()).unwrap_err().to_string();
+        error.split_once('\n').unwrap().1.to_owned()
+    };
+    let rows = "  \
+  base       …  1 _capital  2 _of  3 _      4 Sp  5 ain  6 _is
+  other run  …  1 _capital  2 _of  3 _Rome               4 _is";
+    assert_eq!(said("The capital of Spain is", "The capital of Rome is"), rows);
+    let long = "The capital of Spain is ".repeat(8);
+    let rows = said(&long, "Rome is the capital of");
+    assert!(rows.lines().count() == 2 && rows.chars().count() < 500 && rows.contains('…'), "{rows}");
 }
 
 /// A value's one position serves all of the edit's: as if written out one edit each.

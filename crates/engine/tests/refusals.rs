@@ -355,7 +355,7 @@ fn a_value_of_a_run_must_fit() {
     );
     check(
         "value = { run = 'other' }",
-        &["edit 0", "position 3 is not in run \"other\"", "has only 3", "0 to 2"],
+        &["edit 0", "positions \"all\"", "run \"other\" has 3", "align = \"tokens\""],
     );
     check("positions = 4 | value = { run = 'other' }", &["position 4", "run \"other\"", "0 to 2"]);
     check(

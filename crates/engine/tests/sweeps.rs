@@ -495,7 +495,7 @@ fn rows_are_counted_as_every_cell_in_full() {
         let model = model(name);
         let layers = model.config().layers as u64;
         let edit = json!({"run": "base", "site": "block_output", "layers": "all", "positions": "all", "op": "swap",
-                          "value": {"run": "other"}});
+                          "value": {"run": "other", "align": "left"}});
         let explain = |edits: Value, sweep: Value| {
             Explanation::new(&experiment(model, &file(&edits, &sweep)).unwrap(), &Reference).unwrap()
         };
@@ -523,7 +523,7 @@ fn rows_are_counted_as_every_cell_in_full() {
 /// A sweep whose cells all differ.
 fn long_sweep() -> Value {
     let edit = json!({"run": "base", "site": "block_output", "layers": "all", "positions": "all", "op": "swap",
-                      "value": {"run": "other"}});
+                      "value": {"run": "other", "align": "left"}});
     let fixed = json!({"run": "base", "site": "embedding", "op": "scale", "scale": 2.0});
     let sweep = json!({"layers": "each", "positions": "each", "metrics": ALL_METRICS});
     file(&json!([edit, fixed]), &sweep)

@@ -3,7 +3,7 @@
 
 use causalcone_files::write_whole;
 use causalcone_report::terminal::{Colour, Style, render};
-use causalcone_report::{Axis, Facet, HeatMap, Scale, Tick, text};
+use causalcone_report::{Axis, Centre, Facet, HeatMap, Scale, Tick, text};
 use std::error::Error;
 use std::path::PathBuf;
 
@@ -44,7 +44,7 @@ fn gallery() -> Vec<(&'static str, HeatMap)> {
         &long[..15],
         &[" Rome", " Paris", " London"],
     );
-    three.scale = Scale::Diverging;
+    three.scale = Scale::Diverging(Centre::ZERO);
     three.value_label = "logit difference".to_owned();
     for (index, facet) in three.facets.iter_mut().enumerate() {
         for value in facet.values.iter_mut().flatten() {

@@ -50,5 +50,5 @@ pub mod text;
 pub use error::Error;
 pub use figure::{Axis, Facet, HeatMap, Tick, picture};
 pub use lines::{Chart, Panel, Series, Span};
-pub use scale::Scale;
+pub use scale::{Centre, Scale};
 pub use table::{Cell, Column, Format, Kind, Table};

@@ -4,15 +4,44 @@ use crate::colour::{ColourMap, DIVERGING, Rgb, SEQUENTIAL};
 use crate::text;
 
 /// How values become colours; one scale for all facets of a figure.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Scale {
     /// Dark to light, from 0 to the greatest value (from the least one, if there are negative values): probabilities.
     #[default]
     FromZero,
     /// Dark to light, from the least to the greatest value: logits.
     Sequential,
-    /// Blue for negative, white for 0, red for positive values, as far to both sides: differences.
-    Diverging,
+    /// White for the centre, blue for values below it, red for values above it, as far to both sides: differences.
+    Diverging(Centre),
+}
+
+/// The middle of a diverging scale.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Centre {
+    /// The value that is white; finite.
+    pub value: f64,
+    /// What the value is, for the legend of the colour bar; nothing is written there if it is empty.
+    pub name: &'static str,
+}
+
+impl Centre {
+    /// 0, which needs no legend.
+    pub const ZERO: Self = Self { value: 0.0, name: "" };
+
+    /// The legend, if the centre has one.
+    pub(crate) fn legend(self) -> Option<String> {
+        (!self.name.is_empty()).then(|| format!("{}: {}", text::prose(self.name), text::number(self.value)))
+    }
+}
+
+impl Scale {
+    /// The legend of the middle of the scale, if it has one.
+    pub(crate) fn legend(self) -> Option<String> {
+        match self {
+            Self::Diverging(centre) => centre.legend(),
+            Self::FromZero | Self::Sequential => None,
+        }
+    }
 }
 
 /// The values that the two ends of a colour map stand for, low < high, both finite.
@@ -30,13 +59,14 @@ impl Range {
             let (low, high) = ends.unwrap_or((value, value));
             Some((low.min(value), high.max(value)))
         });
-        let (low, high) = ends.unwrap_or((0.0, 0.0));
+        let middle = if let Scale::Diverging(centre) = scale { centre.value } else { 0.0 };
+        let (low, high) = ends.unwrap_or((middle, middle));
         let (low, high, colours) = match scale {
             Scale::FromZero => (low.min(0.0), high.max(0.0), SEQUENTIAL),
             Scale::Sequential => (low, high, SEQUENTIAL),
-            Scale::Diverging => {
-                let most = high.max(-low);
-                (-most, most, DIVERGING)
+            Scale::Diverging(_) => {
+                let most = (high - middle).max(middle - low);
+                ((middle - most).max(f64::MIN), (middle + most).min(f64::MAX), DIVERGING)
             }
         };
         let (low, high) = widened(scale, low, high);
@@ -159,7 +189,9 @@ mod tests {
 
     #[test]
     fn ranges() {
-        use Scale::{Diverging, FromZero, Sequential};
+        use Scale::{FromZero, Sequential};
+        let zero = Scale::Diverging(Centre::ZERO);
+        let three = Scale::Diverging(Centre { value: 3.0, name: "base" });
         assert_eq!(ends(FromZero, &[0.2, 0.5]), (0.0, 0.5));
         assert_eq!(ends(FromZero, &[-0.2, 0.5]), (-0.2, 0.5));
         assert_eq!(ends(FromZero, &[0.0]), (0.0, 1.0));
@@ -168,14 +200,21 @@ mod tests {
         assert_eq!(ends(Sequential, &[4.0]), (2.0, 6.0));
         assert_eq!(ends(Sequential, &[-4.0]), (-6.0, -2.0));
         assert_eq!(ends(Sequential, &[]), (-1.0, 1.0));
-        assert_eq!(ends(Diverging, &[0.2, -0.5]), (-0.5, 0.5));
-        assert_eq!(ends(Diverging, &[0.5]), (-0.5, 0.5));
-        assert_eq!(ends(Diverging, &[0.0]), (-1.0, 1.0));
+        assert_eq!(ends(zero, &[0.2, -0.5]), (-0.5, 0.5));
+        assert_eq!(ends(zero, &[0.5]), (-0.5, 0.5));
+        assert_eq!(ends(zero, &[0.0]), (-1.0, 1.0));
+        assert_eq!(ends(three, &[2.0, 3.5]), (2.0, 4.0));
+        assert_eq!(ends(three, &[7.0]), (-1.0, 7.0));
+        assert_eq!(ends(three, &[3.0]), (1.5, 4.5));
+        assert_eq!(ends(three, &[]), (1.5, 4.5));
     }
 
     #[test]
-    fn zero_is_white_on_a_diverging_scale() {
-        let range = Range::of(Scale::Diverging, [0.001, 7.0].into_iter());
+    fn the_centre_is_white_on_a_diverging_scale() {
+        let centre = Centre { value: 4.2, name: "" };
+        let range = Range::of(Scale::Diverging(centre), [0.1, 5.0].into_iter());
+        assert_eq!(range.colour(4.2), Rgb([0xf7; 3]));
+        let range = Range::of(Scale::Diverging(Centre::ZERO), [0.001, 7.0].into_iter());
         assert_eq!(range.colour(0.0), Rgb([0xf7; 3]));
         assert_eq!(range.colour(7.0), DIVERGING.at(1.0));
         assert_eq!(range.colour(-7.0), DIVERGING.at(0.0));

@@ -26,6 +26,7 @@
 //!            0   1
 //!
 //! position: 0 The  1 _capital
+//! rows: site
 //! probability: 0 to 0.38
 //! · no value
 //! ";
@@ -117,6 +118,7 @@ pub fn render(map: &HeatMap, style: &Style) -> Result<String, Error> {
         lines.push(String::new());
     }
     lines.extend(screen.tokens());
+    lines.extend(screen.rows_label());
     lines.extend(screen.scale());
     lines.extend(screen.notes());
     Ok(lines.iter().map(|line| format!("{}\n", line.trim_end())).collect())
@@ -319,6 +321,12 @@ impl<'a> Screen<'a> {
         lines
     }
 
+    /// What the rows are.
+    fn rows_label(&self) -> Option<String> {
+        let label = text::prose(&self.map.y.label);
+        (!label.is_empty()).then(|| shorten_columns(&format!("rows: {label}"), self.width))
+    }
+
     /// What the values are and the two ends of the scale, with the colours or shades between them.
     fn scale(&self) -> Vec<String> {
         let label = text::prose(&self.map.value_label);
@@ -353,6 +361,9 @@ impl<'a> Screen<'a> {
 
     fn notes(&self) -> Vec<String> {
         let mut lines = Vec::new();
+        if let Some(legend) = self.map.scale.legend() {
+            lines.push(shorten_columns(&format!("{legend}, the middle of the scale"), self.width));
+        }
         if self.map.has_empty_cells() {
             lines.push(format!("{EMPTY} no value"));
         }
@@ -393,7 +404,7 @@ fn short_number(value: f64) -> String {
 /// One of five characters for a fraction of the scale.
 fn shade(scale: Scale, fraction: f64) -> char {
     let shades = match scale {
-        Scale::Diverging => ['=', '-', ' ', '+', '#'],
+        Scale::Diverging(_) => ['=', '-', ' ', '+', '#'],
         _ => [' ', '░', '▒', '▓', '█'],
     };
     let fifth = (1..5).rev().find(|fifth| fraction * 5.0 >= *fifth as f64);

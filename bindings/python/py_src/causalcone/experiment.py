@@ -21,6 +21,7 @@ import datetime
 import json
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,10 +47,17 @@ class Run:
         self.name = name
 
     def at(
-        self, *, site: str | None = None, layers: Any = None, positions: Any = None, heads: Any = None
+        self,
+        *,
+        site: str | None = None,
+        layers: Any = None,
+        positions: Any = None,
+        heads: Any = None,
+        align: str | None = None,
     ) -> dict[str, Any]:
-        """Its activations as a value, at another site, other layers, positions or heads than the edit's."""
-        places = {"site": site, "layers": layers, "positions": positions, "heads": heads}
+        """Its activations as a value, at another site, other layers, positions or heads than the edit's. `align`
+        pairs all positions of two prompts of different lengths: "left", "right" or "tokens"."""
+        places = {"site": site, "layers": layers, "positions": positions, "heads": heads, "align": align}
         return {"run": self.name} | {key: _plain(place) for key, place in places.items() if place is not None}
 
     def __repr__(self) -> str:
@@ -235,7 +243,9 @@ class Experiment:
     def execute(self, *, reference: bool = False) -> Outcome:
         """Runs everything once, without and with the edits. `reference` uses the plain executor that computes all of
         every run."""
-        return Outcome(self.model, self._document, self.model._native.run(*self._call(), reference))
+        found = self.model._native.run(*self._call(), reference)
+        _warn(found["warnings"])
+        return Outcome(self.model, self._document, found)
 
     def activations(self) -> list[Activation]:
         """What the `collect` edits read, in order, a layer each; nothing else is computed. Rows are kept for the
@@ -309,6 +319,7 @@ class Experiment:
         text, arrays, functions = self._call(document)
         with Progress(progress) as bar:
             native = self.model._native.sweep(text, arrays, functions, self._examples, memory, check, bar.listener)
+        _warn(native.warnings)
         return Sweep(self.model, document, native)
 
     def explain(self, **axes: Any) -> dict[str, Any]:
@@ -427,6 +438,12 @@ def saved(model: Model, folder: str | os.PathLike[str]) -> dict[str, Any]:
     """What a folder of saved interventions holds, ours or pyvene's: {"edit": [documents], "passed": whether its
     self-test gives the same answers on this model, "how": how it was made}."""
     return json.loads(model._native.saved(Path(folder)))
+
+
+def _warn(messages: Iterable[str]) -> None:
+    """Warns the caller of an experiment's method."""
+    for message in messages:
+        warnings.warn(message, stacklevel=3)
 
 
 def _plain(x: Any) -> Any:

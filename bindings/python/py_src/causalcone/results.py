@@ -46,14 +46,19 @@ class Record:
 class Top(list["Record"]):
     """Tokens with their probabilities, likeliest first; a table in a notebook."""
 
+    def _labels(self) -> list[str]:
+        """The texts, with the id where two tokens have the same text."""
+        texts = [_visible(one.token) for one in self]
+        return [f"{text} #{one.id}" if texts.count(text) > 1 else text for text, one in zip(texts, self)]
+
     def __repr__(self) -> str:
-        return "\n".join(f"{_visible(one.token):<20} {one.prob:.6f}" for one in self)
+        return "\n".join(f"{label:<20} {one.prob:.6f}" for label, one in zip(self._labels(), self))
 
     def _repr_html_(self) -> str:
         rows = "".join(
-            f"<tr><td><code>{html.escape(_visible(one.token))}</code></td><td>{one.prob:.6f}</td>"
+            f"<tr><td><code>{html.escape(label)}</code></td><td>{one.prob:.6f}</td>"
             f"<td>{one.logit:.4f}</td></tr>"
-            for one in self
+            for label, one in zip(self._labels(), self)
         )
         return f"<table><tr><th>token</th><th>prob</th><th>logit</th></tr>{rows}</table>"
 

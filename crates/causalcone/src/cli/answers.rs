@@ -1,10 +1,10 @@
 //! `top` and `run`: a model's answer, once.
 
 use super::failure::Failure;
-use super::terminal::Terminal;
+use super::terminal::{Terminal, Warning};
 use super::{FileArgs, Loaded, TopArgs};
 use crate::chat::{Clock, Date, Message};
-use crate::{Cone, Experiment, Metric, Precision, Record, Refused, Top, visible};
+use crate::{Cone, Experiment, Metric, MissingSpace, Precision, Record, Refused, TokenLabels, Top, visible};
 use candle_core::{DType, Tensor};
 use serde::Serialize;
 use serde_json::Value;
@@ -60,6 +60,9 @@ struct RunResult {
     date: Option<Date>,
     #[serde(flatten)]
     answered: Answered,
+    /// Tokens that were probably meant otherwise; left out where there is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Warning>,
 }
 
 /// What one experiment answered, without and with its edits.
@@ -82,6 +85,9 @@ struct ExamplesResult {
     date: Option<Date>,
     examples: Vec<ExampleResult>,
     errors: Vec<Refused>,
+    /// Tokens that were probably meant otherwise; left out where there is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Warning>,
 }
 
 #[derive(Serialize)]
@@ -121,27 +127,32 @@ pub(super) fn run(args: &FileArgs, terminal: &mut Terminal) -> Result<(), Failur
     let (experiment, left_out) = loaded.single(&Cone::default(), terminal)?;
     let (model, weights) = (loaded.model.name().to_owned(), loaded.model.footprint().chosen);
     let Some(errors) = left_out.errors() else {
-        let (answered, date) = (answer(&experiment)?, experiment.seen_date());
-        let result = RunResult { model, weights, date, answered };
+        let (answered, missing) = answer(&experiment)?;
+        let (date, warnings) = (experiment.seen_date(), terminal.warn(missing));
+        let result = RunResult { model, weights, date, answered, warnings };
         return terminal.result(&result, |result| human(&result.answered));
     };
-    let mut examples = Vec::new();
+    let (mut examples, mut warnings) = (Vec::new(), Vec::new());
     for one in experiment.by_example() {
         let one = one?;
         let example = one.example().unwrap_or_default();
-        examples.push(ExampleResult { example, answered: answer(&one)? });
+        let (answered, missing) = answer(&one)?;
+        examples.push(ExampleResult { example, answered });
+        warnings.extend(missing);
     }
-    let result = ExamplesResult { model, weights, date: experiment.seen_date(), examples, errors };
+    let (date, warnings) = (experiment.seen_date(), terminal.warn(warnings));
+    let result = ExamplesResult { model, weights, date, examples, errors, warnings };
     terminal.result(&result, |result| table_of(&result.examples))?;
     left_out.into_result()
 }
 
 /// Runs the experiment of a file once, edited and unedited.
 pub(super) fn run_once(loaded: &Loaded, terminal: &Terminal) -> Result<Answered, Failure> {
-    answer(&loaded.single(&Cone::default(), terminal)?.0)
+    Ok(answer(&loaded.single(&Cone::default(), terminal)?.0)?.0)
 }
 
-fn answer(experiment: &Experiment<'_>) -> Result<Answered, Failure> {
+/// What an experiment answered, and tokens that were probably meant with a space.
+fn answer(experiment: &Experiment<'_>) -> Result<(Answered, Vec<MissingSpace>), Failure> {
     let read_run = experiment.reading_run()?;
     // Compiled for what it refuses: an edit that nothing read could show.
     experiment.plan_single()?;
@@ -174,11 +185,12 @@ fn answer(experiment: &Experiment<'_>) -> Result<Answered, Failure> {
             values: nested(&collected.tensor)?,
         })
     });
-    Ok(Answered {
+    let answered = Answered {
         original: answers(outcome.original(read_run), |said| said.original),
         counterfactual: answers(outcome.counterfactual(read_run), |said| said.counterfactual),
         collected: collected.collect::<Result<_, _>>()?,
-    })
+    };
+    Ok((answered, outcome.missing_spaces().to_vec()))
 }
 
 /// A tensor as lists in lists; numbers that are not finite are null.
@@ -212,8 +224,9 @@ fn human(result: &Answered) -> String {
     }
     if !original.tokens.is_empty() {
         text += &format!("\n{:<18} {:>10} {:>14}\n", "token", "original", "counterfactual");
+        let labels = TokenLabels::of_records(&original.tokens);
         for (before, after) in original.tokens.iter().zip(&edited.tokens) {
-            let (token, before, after) = (visible(&before.token), prob(before.prob), prob(after.prob));
+            let (token, before, after) = (labels.get(before.id), prob(before.prob), prob(after.prob));
             text += &format!("{token:<18} {before:>10} {after:>14}\n");
         }
     }

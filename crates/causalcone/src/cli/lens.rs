@@ -4,34 +4,37 @@ use super::failure::Failure;
 use super::folder::{self, Folder, Results};
 use super::interrupt;
 use super::sweep::ModelRecord;
-use super::terminal::Terminal;
+use super::terminal::{Terminal, Warning};
 use super::{Again, FileArgs, LensArgs, Loaded};
 use crate::chat::Date;
 use crate::lens::{Part, View};
-use crate::{ExperimentFile, Lens, Model, Progress, Refused, Unit, visible};
+use crate::{ExperimentFile, Lens, Model, Progress, Refused, TokenLabels, Unit, visible};
 use causalcone_engine::file::{ReadFile, RunFile, TokenFile};
-use causalcone_report::{Axis, Cell, Facet, Format, HeatMap, Kind, Scale, Table, Tick, text};
+use causalcone_report::{Axis, Cell, Centre, Facet, Format, HeatMap, Kind, Scale, Table, Tick, text};
 use serde::Serialize;
 
-const LENS: [(&str, Kind); 9] = [
+const LENS: [(&str, Kind); 11] = [
     ("example", Kind::Integer),
     ("version", Kind::Text),
     ("layer", Kind::Integer),
     ("position", Kind::Integer),
     ("input", Kind::Text),
+    ("input_id", Kind::Integer),
     ("token", Kind::Text),
+    ("id", Kind::Integer),
     ("rank", Kind::Integer),
     ("prob", Kind::Number),
     ("logit", Kind::Number),
 ];
 
-const CONTRIBUTIONS: [(&str, Kind); 7] = [
+const CONTRIBUTIONS: [(&str, Kind); 8] = [
     ("example", Kind::Integer),
     ("version", Kind::Text),
     ("part", Kind::Text),
     ("layer", Kind::Integer),
     ("head", Kind::Integer),
     ("token", Kind::Text),
+    ("id", Kind::Integer),
     ("logit", Kind::Number),
 ];
 
@@ -57,6 +60,9 @@ struct Summary {
     files: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<Refused>>,
+    /// Tokens that were probably meant otherwise; left out where there is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Warning>,
 }
 
 /// `causalcone lens`.
@@ -100,12 +106,14 @@ pub(super) fn lens(args: &LensArgs, terminal: &mut Terminal) -> Result<(), Failu
     let files =
         write(&folder, args.format, &lenses, &loaded, &record, terminal).inspect_err(|_| folder.discard())?;
     let model = &loaded.model;
+    let missing = lenses.iter_mut().flat_map(|(_, lens)| std::mem::take(&mut lens.missing_spaces)).collect();
     let summary = Summary {
         model: model.name().into(),
         out: folder::shown(&args.out),
         examples: lenses.len(),
         files: files.iter().map(|name| folder.shown(name)).collect(),
         errors: left_out.errors(),
+        warnings: terminal.warn(missing),
     };
     terminal.result(&summary, |summary| {
         let seen = lenses.first().map(|(_, lens)| human(lens, model)).unwrap_or_default();
@@ -183,7 +191,9 @@ fn lens_table(lenses: &[(Option<usize>, Lens)], model: &Model) -> Result<Table, 
                             depth.layer.into(),
                             Some(position).into(),
                             view.ids.get(position).map(|id| model.token_text(*id)).into(),
+                            view.ids.get(position).copied().into(),
                             Some(model.token_text(seen.token)).into(),
+                            seen.token.into(),
                             Some(seen.rank).into(),
                             finite(seen.prob).into(),
                             finite(seen.logit).into(),
@@ -210,6 +220,7 @@ fn contributions_table(lenses: &[(Option<usize>, Lens)], model: &Model) -> Resul
                         part.layer().into(),
                         part.head().into(),
                         Some(model.token_text(*token)).into(),
+                        (*token).into(),
                         logit.is_finite().then_some(*logit).into(),
                     ];
                     table.push(row)?;
@@ -232,8 +243,9 @@ fn subtitle(loaded: &Loaded, lens: &Lens, examples: usize) -> String {
     text::shorten(&format!("{name}: {}{of}", text::prose(&prompt)), 90)
 }
 
-fn shown(model: &Model, token: u32) -> String {
-    text::token(&model.token_text(token))
+/// Labels of tokens as figures write them.
+fn drawn_labels(model: &Model, ids: impl Iterator<Item = u32>) -> TokenLabels {
+    TokenLabels::new(ids, |id| text::token(&model.token_text(id)))
 }
 
 /// The likeliest token after every layer at every position.
@@ -241,13 +253,15 @@ fn lens_map(lens: &Lens, model: &Model, of: &str) -> HeatMap {
     let tick = |(position, id): (usize, &u32)| Tick::token(position.to_string(), model.token_text(*id));
     let depth =
         |layer: Option<usize>| layer.map_or_else(|| "embeddings".into(), |layer| format!("layer {layer}"));
+    let best = views(lens).into_iter().flat_map(|(_, view)| &view.depths).flat_map(|depth| &depth.positions);
+    let labels = drawn_labels(model, best.filter_map(|sight| sight.top.first()).map(|seen| seen.token));
     let facet = |(version, view): (&'static str, &View)| {
         let best = || view.depths.iter().flat_map(|depth| &depth.positions).map(|sight| sight.top.first());
         Facet {
             title: version.into(),
             values: best().map(|seen| seen.map(|seen| seen.prob)).collect(),
             words: best()
-                .map(|seen| seen.map_or_else(String::new, |seen| shown(model, seen.token)))
+                .map(|seen| seen.map_or_else(String::new, |seen| labels.get(seen.token).into()))
                 .collect(),
         }
     };
@@ -291,11 +305,12 @@ fn contributions_map(lens: &Lens, model: &Model, of: &str) -> HeatMap {
         }
         Facet { title: version.into(), values, ..Facet::default() }
     };
+    let labels = drawn_labels(model, lens.tokens.iter().copied());
     let what = match lens.tokens.as_slice() {
         [first, second, ..] => {
-            format!("logit of {} less that of {}", shown(model, *first), shown(model, *second))
+            format!("logit of {} less that of {}", labels.get(*first), labels.get(*second))
         }
-        [one] => format!("logit of {}", shown(model, *one)),
+        [one] => format!("logit of {}", labels.get(*one)),
         [] => String::new(),
     };
     let head = (0..heads).map(|head| Tick::new(head.to_string()));
@@ -307,17 +322,18 @@ fn contributions_map(lens: &Lens, model: &Model, of: &str) -> HeatMap {
         y: Axis { label: String::new(), ticks: layer.collect() },
         facets: views(lens).into_iter().map(facet).collect(),
         value_label: "contribution (logits)".into(),
-        scale: Scale::Diverging,
+        scale: Scale::Diverging(Centre::ZERO),
     }
 }
 
 /// The last position, layer by layer: the likeliest token and those asked for; then the largest contributions.
 fn human(lens: &Lens, model: &Model) -> String {
     let mut text = String::new();
+    let labels = TokenLabels::new(lens.tokens.iter().copied(), |id| visible(&model.token_text(id)));
     for (version, view) in views(lens) {
         text += &format!("{version}, at the last position\n{:<12} {:<26}", "after", "likeliest");
         for token in &lens.tokens {
-            text += &format!(" {:>12}", text::shorten(&visible(&model.token_text(*token)), 12));
+            text += &format!(" {:>12}", text::shorten(labels.get(*token), 12));
         }
         text += "\n";
         for depth in &view.depths {

@@ -5,7 +5,7 @@ use super::failure::Failure;
 use super::folder::{Folder, Identity, Results};
 use super::interrupt;
 use super::options::Verify;
-use super::terminal::Terminal;
+use super::terminal::{Terminal, Warning};
 use super::{Loaded, SweepArgs};
 use crate::{
     Agreement, Cone, Error, Explanation, KeyReport, Model, Precision, PreparedSweep, Refused, SweepResult,
@@ -43,6 +43,9 @@ pub(super) struct Summary {
     /// The examples left out; a list wherever there is a data set.
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<Refused>>,
+    /// Tokens that were probably meant otherwise; left out where there is none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    warnings: Vec<Warning>,
 }
 
 /// What ran, for whoever wants to run it again.
@@ -163,11 +166,12 @@ pub(super) fn sweep(
         journal.append(finished.iter().cloned())
     });
     terminal.clear();
-    let result = result.map_err(|e| match e {
+    let mut result = result.map_err(|e| match e {
         Error::Interrupted => interrupt::failure("; finished cells are in the journal"),
         other => other.into(),
     })?;
 
+    let warnings = terminal.warn(std::mem::take(&mut result.missing_spaces));
     let name = format!("cells.{}", how.format.name());
     let cells_table = table(&result, model)?;
     folder.write(&name, |w| cells_table.write(how.format, w))?;
@@ -212,6 +216,7 @@ pub(super) fn sweep(
         seconds,
         verified,
         errors,
+        warnings,
     };
     Ok(Swept { summary, result, map, left_out })
 }

@@ -2,7 +2,7 @@
 
 use super::failure::Failure;
 use super::interrupt;
-use crate::{KeyPolicy, LoadOptions, Model, ModelError, Precision, Progress, Report, Unit};
+use crate::{KeyPolicy, LoadOptions, MissingSpace, Model, ModelError, Precision, Progress, Report, Unit};
 use causalcone_report::terminal::{Colour, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
@@ -10,6 +10,17 @@ use std::io::{ErrorKind, IsTerminal, Write};
 use std::ops::ControlFlow;
 use std::sync::Mutex;
 use std::sync::PoisonError;
+
+/// Warnings of one kind that are printed; all are in JSON.
+const MOST_WARNINGS: usize = 5;
+
+/// A warning, as JSON output has it.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Warning {
+    message: String,
+    #[serde(flatten)]
+    of: MissingSpace,
+}
 
 /// The user's end of the command.
 pub(super) struct Terminal {
@@ -104,6 +115,19 @@ impl Terminal {
         if std::io::stderr().is_terminal() {
             let _ = writeln!(std::io::stderr(), "{text}");
         }
+    }
+
+    /// Warns on stderr, also where it is no terminal, of tokens that were probably meant with a space. Returns the
+    /// warnings for JSON.
+    pub(super) fn warn(&self, missing: Vec<MissingSpace>) -> Vec<Warning> {
+        self.clear();
+        for one in missing.iter().take(MOST_WARNINGS) {
+            let _ = writeln!(std::io::stderr(), "warning: {one}");
+        }
+        if let Some(more @ 1..) = missing.len().checked_sub(MOST_WARNINGS) {
+            let _ = writeln!(std::io::stderr(), "warning: {more} more tokens or answers like these");
+        }
+        missing.into_iter().map(|of| Warning { message: of.to_string(), of }).collect()
     }
 
     /// Asks a question that wants a yes; where nobody can answer, it is no.

@@ -1,6 +1,7 @@
 //! The schema of edits.
 
 use super::given::GivenFile;
+use crate::align::Align;
 use crate::generate::Steps;
 use crate::op::Joint;
 use causalcone_model::{Indices, Positions};
@@ -298,6 +299,9 @@ pub struct ValueFile {
     /// Other heads of that run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heads: Option<Indices>,
+    /// How positions `"all"` of both runs pair where the runs differ in length.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub align: Option<Align>,
     /// A run of a data set of its own, over which the mean is taken.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mean: Option<String>,

@@ -80,12 +80,12 @@ impl ExperimentFile {
                 "value needs exactly one of run, mean, pca, embedding, file, values or, of a program, given",
             ));
         }
-        let of_run = value.layers.is_some() || value.heads.is_some();
+        let of_run = value.layers.is_some() || value.heads.is_some() || value.align.is_some();
         let of_either = value.site.is_some() || value.positions.is_some();
         if of_run && value.run.is_none() || of_either && value.run.is_none() && fitted.is_none() {
             return Err(Error::part(
                 part,
-                "layers and heads of a value need value = { run = … }, site and positions that or { mean = … } or { pca = … }",
+                "layers, heads and align of a value need value = { run = … }, site and positions that or { mean = … } or { pca = … }",
             ));
         }
         if (value.minus.is_some() || value.examples.is_some()) && fitted.is_none() {
@@ -121,6 +121,7 @@ impl ExperimentFile {
                 layers: layers(value.layers.as_ref(), layer, part)?,
                 positions: value.positions.clone(),
                 heads: value.heads.clone(),
+                align: value.align,
             }));
         }
         match &value.values {

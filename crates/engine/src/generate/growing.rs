@@ -123,11 +123,16 @@ impl<'m> Growing<'m> {
         let Some(Value::Run(source)) = &spec.op.value else { return Ok(()) };
         let positions = source.positions.as_ref().unwrap_or(&spec.target.positions);
         let found = self.experiment.positions(positions, source.run, spec.run).map(|found| found.len());
-        if let Ok(1) = found {
+        let is_all = self.experiment.is_all(positions).unwrap_or(false);
+        if let (Ok(1), false) = (&found, is_all) {
             return Ok(());
         }
         let name = &self.experiment.runs[source.run.0].name;
-        let given = found.map_or_else(|_| "no position".into(), |n| format!("{n} positions"));
+        let given = match found {
+            _ if is_all => "all positions".into(),
+            Ok(n) => format!("{n} positions"),
+            Err(_) => "no position".into(),
+        };
         let problem = format!(
             "takes {given} of run \"{name}\", and a decode step has one position, which one row of a source goes with"
         );

@@ -32,6 +32,7 @@ use crate::execute::{Executor, collect};
 use crate::experiment::Experiment;
 use crate::metric::Distribution;
 use crate::plan::Reading;
+use crate::spaces::{MissingSpace, Spaced};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use causalcone_model::Site;
@@ -47,6 +48,8 @@ pub struct Lens {
     pub counterfactual: Option<View>,
     /// The tokens whose numbers are given: those that are read, or the likeliest one of the original answer.
     pub tokens: Vec<u32>,
+    /// Those that were probably meant with a space before them.
+    pub missing_spaces: Vec<MissingSpace>,
 }
 
 /// One version of the run.
@@ -111,11 +114,16 @@ impl Experiment<'_> {
         let LensPlan { plan, versions, sites } = self.plan_lens()?;
         let cells: Vec<_> = plan.cells.iter().collect();
         let mut tokens = self.tokens.clone();
-        let mut views = Vec::new();
+        let (mut views, mut missing_spaces) = (Vec::new(), Vec::new());
         for (readings, run) in collect(executor, self.model, &plan, &cells)?.into_iter().zip(versions) {
             let mut readings = readings.into_iter();
             let answer = readings.next().ok_or_else(|| Error::part("lens", "a run gave no logits"))?;
             let answer = Distribution::read(&answer)?;
+            if views.is_empty() {
+                let spaced = self.spaced(None);
+                let answers = std::iter::empty();
+                missing_spaces = Spaced::among(&spaced, self.model, self.example(), &answer, answers);
+            }
             if tokens.is_empty() {
                 tokens = answer.top_ids(1);
             }
@@ -136,7 +144,7 @@ impl Experiment<'_> {
         }
         let mut views = views.into_iter();
         let original = views.next().ok_or_else(|| Error::part("lens", "there is nothing to see"))?;
-        Ok(Lens { original, counterfactual: views.next(), tokens })
+        Ok(Lens { original, counterfactual: views.next(), tokens, missing_spaces })
     }
 
     fn depths(&self, stream: &Stream, tokens: &[u32], top: usize) -> Result<Vec<Depth>> {

@@ -38,6 +38,7 @@ pub use joint::Joint;
 pub use parameters::{Bound, Parameters, Problem, Settings};
 pub use table::{Axis, Group, OPS, OpInfo, OpKind, ParameterInfo, Setting, Subspace, Takes};
 
+use crate::align::Align;
 use crate::{Metric, RunId};
 use candle_core::Tensor;
 use causalcone_model::{Indices, Positions, Site};
@@ -108,11 +109,13 @@ pub struct Source {
     pub positions: Option<Positions>,
     /// Other heads: one, or as many as the edit has, paired in order.
     pub heads: Option<Indices>,
+    /// How positions pair where both are all of them, which without it need runs of the same length.
+    pub align: Option<Align>,
 }
 
 impl From<RunId> for Source {
     fn from(run: RunId) -> Self {
-        Self { run, site: None, layers: None, positions: None, heads: None }
+        Self { run, site: None, layers: None, positions: None, heads: None, align: None }
     }
 }
 

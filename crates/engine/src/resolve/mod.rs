@@ -207,7 +207,13 @@ impl Experiment<'_> {
             (layers, _) => layers.clone(),
         };
         let layers = self.layers(site, named.as_ref(), Indices::resolve).within(part)?;
-        let positions = self.positions(&edit.target.positions, edit.run, edit.run).within(part)?;
+        let (positions, taken) = match &edit.op.value {
+            Some(Value::Run(source)) => {
+                let (positions, taken) = self.paired_positions(edit, source, &part)?;
+                (positions, Some((source, taken)))
+            }
+            _ => (self.positions(&edit.target.positions, edit.run, edit.run).within(part)?, None),
+        };
         let heads = self.heads(site, edit.target.heads.as_ref(), Indices::resolve).within(part)?;
         if site.is_attention_matrix() && (info.is_of_rows || edit.op.joint.is_some()) {
             let what = if info.is_of_rows { format!("op \"{}\"", info.name) } else { "joint".into() };
@@ -264,7 +270,10 @@ impl Experiment<'_> {
             }
             Some(Value::Tensor(tensor)) => self.expand_constant(&mut expanded, tensor, &part)?,
             Some(Value::Layers(tensors)) => self.expand_by_layer(&mut expanded, tensors, &part)?,
-            Some(Value::Run(source)) => self.expand_source(&mut expanded, edit, source, &part)?,
+            Some(Value::Run(_)) => {}
+        }
+        if let Some((source, taken)) = taken {
+            self.expand_source(&mut expanded, source, taken, &part)?;
         }
         Ok(expanded)
     }

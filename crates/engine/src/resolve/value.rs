@@ -2,7 +2,7 @@
 
 use super::{Expanded, ExpandedValue};
 use crate::error::Within;
-use crate::experiment::{EditSpec, Experiment};
+use crate::experiment::Experiment;
 use crate::noise::Noise;
 use crate::op::{Joint, OpKind, Source};
 use crate::{Error, Result};
@@ -148,12 +148,12 @@ impl Experiment<'_> {
         Ok(if by_head && rows.rank() == 2 { rows.unsqueeze(1)? } else { rows })
     }
 
-    /// Activations of another run: site, layers, positions and heads paired with the edit's.
+    /// Activations of another run at some positions: site, layers, positions and heads paired with the edit's.
     pub(super) fn expand_source(
         &self,
         edit: &mut Expanded,
-        spec: &EditSpec,
         source: &Source,
+        positions: Vec<usize>,
         part: &dyn Fn() -> String,
     ) -> Result<()> {
         let wrong = |problem: String| Error::part(part(), problem);
@@ -212,8 +212,6 @@ impl Experiment<'_> {
         let layers = paired("layer", &layers, edit.layers.len()).map_err(wrong)?;
         edit.layers = edit.layers.iter().zip(layers).map(|((ours, _), theirs)| (*ours, theirs)).collect();
 
-        let written = source.positions.as_ref().unwrap_or(&spec.target.positions);
-        let positions = self.positions(written, source.run, edit.run).within(part)?;
         check_count("position", positions.len(), edit.positions.len()).map_err(wrong)?;
         let heads = match (&source.heads, &edit.heads) {
             (Some(heads), _) => {

@@ -112,6 +112,7 @@ fn describe(
             layers: source.layers.clone(),
             positions: source.positions.clone(),
             heads: source.heads.clone(),
+            align: source.align,
             ..ValueFile::default()
         }),
     };

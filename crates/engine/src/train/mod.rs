@@ -218,6 +218,7 @@ impl<'m> Training<'m> {
             answers: Vec::new(),
             base: originals.iter().map(Score::values).collect(),
             fixed: vec![None; originals.len()],
+            missing_spaces: Vec::new(),
             work: crate::cone::Work::default(),
         };
         let wrong = || Error::part("train", "the scores are not those of this training");

@@ -24,10 +24,11 @@ const AXIS_LABEL_HEIGHT: f64 = 20.0;
 pub(super) const BAR_GAP: f64 = 28.0;
 pub(super) const BAR_WIDTH: f64 = 13.0;
 const BAR_HEIGHT: f64 = 200.0;
-/// From the colour bar down to the swatch of empty cells.
+/// From the colour bar down to the first swatch below it, and from one swatch to the next.
 pub(super) const SWATCH_DROP: f64 = 16.0;
-/// Tick labels are cut to this many characters.
-const TICK_CHARS: usize = 14;
+/// Labels of columns are cut to this many characters, those of rows, which stand beside the panel, to more.
+const COLUMN_CHARS: usize = 14;
+const ROW_CHARS: usize = 28;
 const TOKEN_CHARS: usize = 12;
 /// A row of cells with words is at least so high.
 const WORD_LINE: f64 = 14.0;
@@ -112,8 +113,8 @@ impl Layout {
         let top = MARGIN + heading + if heading > 0.0 { 10.0 } else { 0.0 } + HEADER;
         let labels_bottom = top + panels_height + labels_height;
         let x_label = if map.x.label.is_empty() { 0.0 } else { AXIS_LABEL_HEIGHT };
-        let swatch = if map.has_empty_cells() { SWATCH_DROP + 12.0 } else { 0.0 };
-        let height = (labels_bottom + x_label).max(top + bar_height + swatch) + MARGIN;
+        let swatches = SWATCH_DROP * swatches(map).len() as f64 + 12.0;
+        let height = (labels_bottom + x_label).max(top + bar_height + swatches) + MARGIN;
         Layout {
             width,
             height: height.ceil(),
@@ -156,11 +157,11 @@ impl Layout {
 }
 
 impl TickLabel {
-    fn of(index: usize, tick: &super::Tick) -> Self {
+    fn of(index: usize, tick: &super::Tick, most: usize) -> Self {
         let token = tick.token.as_deref().map(text::token).unwrap_or_default();
         TickLabel {
             index,
-            name: text::shorten(&text::prose(&tick.label), TICK_CHARS),
+            name: text::shorten(&text::prose(&tick.label), most),
             token: text::shorten(&token, TOKEN_CHARS),
         }
     }
@@ -196,7 +197,7 @@ fn columns(map: &HeatMap, words: f64) -> (f64, Stand) {
     let target = 840.0 / map.facets.len().min(3) as f64;
     let words = if words > 0.0 { words.min(MAX_WORD).ceil() + WORD_GAP } else { 0.0 };
     let width = cell_size(count, target, 32.0, 96.0).max(words);
-    let all = map.x.ticks.iter().enumerate().map(|(index, tick)| TickLabel::of(index, tick));
+    let all = map.x.ticks.iter().enumerate().map(|(index, tick)| TickLabel::of(index, tick, COLUMN_CHARS));
     let needed = widest(all.map(|label| label.stacked_width())).ceil() + 8.0;
     let has_tokens = map.x.ticks.iter().any(|tick| tick.token.is_some());
     if needed <= 72.0 && needed * count as f64 <= target.max(420.0) {
@@ -212,20 +213,22 @@ fn columns(map: &HeatMap, words: f64) -> (f64, Stand) {
 
 /// The labels there is room for, if each needs a line.
 fn labels(ticks: &[super::Tick], cell: f64) -> Vec<TickLabel> {
-    thinned(ticks, step(cell, TICK_LINE))
+    thinned(ticks, step(cell, TICK_LINE), ROW_CHARS)
 }
 
 fn column_labels(map: &HeatMap, cell_width: f64, stand: Stand) -> Vec<TickLabel> {
     let needed = match stand {
         Stand::Upright => TICK_LINE,
-        Stand::Level => widest(thinned(&map.x.ticks, 1).iter().map(TickLabel::stacked_width)) + 6.0,
+        Stand::Level => {
+            widest(thinned(&map.x.ticks, 1, COLUMN_CHARS).iter().map(TickLabel::stacked_width)) + 6.0
+        }
     };
-    thinned(&map.x.ticks, step(cell_width, needed))
+    thinned(&map.x.ticks, step(cell_width, needed), COLUMN_CHARS)
 }
 
-fn thinned(ticks: &[super::Tick], step: usize) -> Vec<TickLabel> {
+fn thinned(ticks: &[super::Tick], step: usize, most: usize) -> Vec<TickLabel> {
     let every = ticks.iter().enumerate().step_by(step);
-    every.map(|(index, tick)| TickLabel::of(index, tick)).collect()
+    every.map(|(index, tick)| TickLabel::of(index, tick, most)).collect()
 }
 
 /// Every how many cells there is a label: even above 1, so that where two sites alternate the same one is labelled.
@@ -266,9 +269,25 @@ fn span(count: usize, each: f64, gap: f64) -> f64 {
 fn bar_block_width(map: &HeatMap, bar_ticks: &[BarTick]) -> f64 {
     let labels = bar_ticks.iter().map(|tick| text::pixels(&tick.label, TICK_SIZE));
     let bar = BAR_WIDTH + TICK_GAP + widest(labels);
-    let empty =
-        if map.has_empty_cells() { BAR_WIDTH + TICK_GAP + text::pixels("no value", TICK_SIZE) } else { 0.0 };
-    bar.max(empty).max(text::pixels(&value_label(map), LABEL_SIZE))
+    let swatches = swatches(map).into_iter();
+    let swatches = swatches.map(|(_, legend)| BAR_WIDTH + TICK_GAP + text::pixels(&legend, TICK_SIZE));
+    bar.max(widest(swatches)).max(text::pixels(&value_label(map), LABEL_SIZE))
+}
+
+/// What a swatch below the colour bar shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Swatch {
+    /// The middle of a diverging scale.
+    Centre,
+    /// Cells without a value.
+    Empty,
+}
+
+/// The swatches below the colour bar with their legends.
+pub(super) fn swatches(map: &HeatMap) -> Vec<(Swatch, String)> {
+    let centre = map.scale.legend().map(|legend| (Swatch::Centre, text::shorten(&legend, 24)));
+    let empty = map.has_empty_cells().then(|| (Swatch::Empty, "no value".to_owned()));
+    centre.into_iter().chain(empty).collect()
 }
 
 /// What stands above the colour bar.

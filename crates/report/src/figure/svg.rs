@@ -1,8 +1,8 @@
 //! Writes a figure as SVG.
 
 use super::layout::{
-    BAR_WIDTH, LABEL_SIZE, Layout, MARGIN, SUBTITLE_LINE, SUBTITLE_SIZE, SWATCH_DROP, Stand, TICK_GAP,
-    TICK_SIZE, TITLE_LINE, TITLE_SIZE, TickLabel, WORD_GAP, value_label,
+    BAR_WIDTH, LABEL_SIZE, Layout, MARGIN, SUBTITLE_LINE, SUBTITLE_SIZE, SWATCH_DROP, Stand, Swatch,
+    TICK_GAP, TICK_SIZE, TITLE_LINE, TITLE_SIZE, TickLabel, WORD_GAP, swatches, value_label,
 };
 use super::{Facet, HeatMap};
 use crate::scale::Range;
@@ -290,10 +290,15 @@ impl Out {
             self.tick_mark(x + BAR_WIDTH, tick_y, x + BAR_WIDTH + 3.0, tick_y);
             self.text(style, labels, tick_y + TICK_SIZE * MIDDLE, &tick.label);
         }
-        if map.has_empty_cells() {
-            let swatch = y + height + SWATCH_DROP;
-            self.line(&format!("<rect {} fill=\"url(#empty)\" {stroke}/>", place(swatch, 12.0)));
-            self.text(style, labels, swatch + 6.0 + TICK_SIZE * MIDDLE, "no value");
+        let mut top = y + height;
+        for (swatch, legend) in swatches(map) {
+            top += SWATCH_DROP;
+            let fill = match swatch {
+                Swatch::Centre => range.colours.at(0.5).hex(),
+                Swatch::Empty => "url(#empty)".to_owned(),
+            };
+            self.line(&format!("<rect {} fill=\"{fill}\" {stroke}/>", place(top, 12.0)));
+            self.text(style, labels, top + 6.0 + TICK_SIZE * MIDDLE, &legend);
         }
     }
 

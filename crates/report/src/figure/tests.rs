@@ -1,5 +1,6 @@
 use super::layout::{LABEL_SIZE, TICK_SIZE};
 use super::*;
+use crate::Centre;
 use proptest::prelude::*;
 use resvg::tiny_skia::{Pixmap, Rect};
 use resvg::usvg::{Group, Node};
@@ -102,13 +103,32 @@ fn facets_share_a_scale() {
 #[test]
 fn a_diverging_scale_is_symmetric() {
     let mut map = map(1, 3, 1);
-    map.scale = Scale::Diverging;
+    map.scale = Scale::Diverging(Centre::ZERO);
     map.facets[0].values = vec![Some(-1.0), Some(0.0), Some(4.0)];
     let svg = svg(&map);
     assert!(cell(&svg, "attn_o0, 1 (The): 0").contains("fill=\"#f7f7f7\""));
     assert!(cell(&svg, "attn_o0, 2 (_capital): 4").contains("fill=\"#67001f\""));
     assert!(cell(&svg, "attn_o0, 0 (_Spain): -1").contains(&crate::colour::DIVERGING.at(0.375).hex()));
     assert!(svg.contains(">-4</text>") && svg.contains(">4</text>"));
+}
+
+#[test]
+fn a_centre_that_is_not_zero_is_white_and_in_the_legend() {
+    let mut map = map(1, 3, 1);
+    map.scale = Scale::Diverging(Centre { value: 3.0, name: "unedited" });
+    map.facets[0].values = vec![Some(1.0), Some(3.0), Some(3.5)];
+    let svg = svg(&map);
+    assert!(cell(&svg, "attn_o0, 1 (The): 3").contains("fill=\"#f7f7f7\""));
+    assert!(cell(&svg, "attn_o0, 0 (_Spain): 1").contains(&crate::colour::DIVERGING.at(0.0).hex()));
+    assert!(svg.contains(">unedited: 3</text>"));
+}
+
+#[test]
+fn numbers_in_long_row_labels_are_kept() {
+    let mut map = map(2, 1, 1);
+    map.y.ticks = (28..30).map(|layer| Tick::new(format!("head_attn_value_o{layer}"))).collect();
+    let svg = svg(&map);
+    assert!(svg.contains(">head_attn_value_o28</text>") && svg.contains(">head_attn_value_o29</text>"));
 }
 
 #[test]
@@ -162,7 +182,7 @@ fn extreme_values_are_drawn() {
         [Some(5e-324), Some(0.0)],
         [Some(1.0), Some(1.0 + f64::EPSILON)],
     ] {
-        for scale in [Scale::FromZero, Scale::Sequential, Scale::Diverging] {
+        for scale in [Scale::FromZero, Scale::Sequential, Scale::Diverging(Centre::ZERO)] {
             let mut map = map(1, 2, 1);
             map.facets[0].values = values.to_vec();
             map.scale = scale;

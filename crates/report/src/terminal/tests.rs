@@ -1,6 +1,6 @@
 use super::*;
 use crate::colour::{DIVERGING, SEQUENTIAL};
-use crate::{Axis, Tick};
+use crate::{Axis, Centre, Tick};
 use proptest::prelude::*;
 
 /// A map with as many rows and columns; the values rise from 0 to 1.
@@ -77,7 +77,7 @@ fn shades_stand_in_where_numbers_are_too_wide() {
 
 #[test]
 fn shades_of_a_diverging_scale_tell_the_signs_apart() {
-    let shades = [0.0, 0.3, 0.5, 0.7, 1.0].map(|fraction| shade(Scale::Diverging, fraction));
+    let shades = [0.0, 0.3, 0.5, 0.7, 1.0].map(|fraction| shade(Scale::Diverging(Centre::ZERO), fraction));
     assert_eq!(shades, ['=', '-', ' ', '+', '#']);
 }
 
@@ -88,9 +88,17 @@ fn cells_have_the_colours_of_the_picture() {
     let [red, green, blue] = SEQUENTIAL.at(1.0).0;
     let line = format!("r0 \x1b[48;2;{red};{green};{blue}m  \x1b[0m· \x1b[0m\n   0 1\n");
     assert!(shown(&map, Colour::TrueColor, 80).starts_with(&line));
-    map.scale = Scale::Diverging;
+    map.scale = Scale::Diverging(Centre::ZERO);
     let line = format!("r0 \x1b[48;5;{}m  \x1b[0m· \x1b[0m\n", DIVERGING.xterm_at(1.0));
     assert!(shown(&map, Colour::Ansi256, 80).starts_with(&line));
+}
+
+#[test]
+fn the_middle_of_a_diverging_scale_is_in_the_notes() {
+    let mut map = map(1, 2, &[""]);
+    map.scale = Scale::Diverging(Centre { value: 0.75, name: "unedited" });
+    let text = shown(&map, Colour::None, 80);
+    assert!(text.contains("\nprob: 0 to 1.5\nunedited: 0.75, the middle of the scale\n"), "{text}");
 }
 
 #[test]

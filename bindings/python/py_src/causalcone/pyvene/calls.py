@@ -291,6 +291,8 @@ class Caller:
                     value["positions"] = theirs
                 elif theirs is None and len(source.ids[example]) < len(batch.ids[example]):
                     raise InputError(f"{place.key}: a source shorter than its base", "say which units are meant")
+                if theirs is None and positions is None:
+                    value["align"] = "left"
                 if their_heads is not None and their_heads != heads:
                     value["heads"] = their_heads
             settings, op = dict(native.settings), native.op
