@@ -8,6 +8,7 @@
 //! built for everything that runs. All steps therefore select the whole workspace, since cargo gives a dependency other
 //! features when it builds one package alone, and compiles it again.
 
+mod fuzz;
 mod python;
 
 use std::path::{Path, PathBuf};
@@ -65,6 +66,12 @@ fn command(name: &'static str, args: &str) -> Result<Step, String> {
     Ok(Step::new(name, program, &args.split(' ').collect::<Vec<_>>()))
 }
 
+/// This program once more, with other arguments.
+fn itself(name: &'static str, args: &[&str]) -> Result<Step, String> {
+    let here = std::env::current_exe().map_err(|e| format!("cannot find this program: {e}"))?;
+    Ok(Step::new(name, here, args))
+}
+
 fn steps() -> Result<Vec<Step>, String> {
     let mut steps = vec![
         cargo("format", "fmt --all --check"),
@@ -81,6 +88,7 @@ fn steps() -> Result<Vec<Step>, String> {
         cargo("tests", "test --workspace --all-targets --locked"),
         cargo("doc tests", "test --workspace --doc --locked"),
         command("tour", "tour --check --force --out target/tour")?,
+        itself("fuzz", &["fuzz", "all", "10"])?,
     ];
     if python::is_there() {
         steps.extend(python::steps(&root())?);
@@ -93,19 +101,39 @@ fn steps() -> Result<Vec<Step>, String> {
 fn long() -> Vec<Step> {
     let ([made, installed], python) =
         python::environment("python-long", &["numpy==2.4.6", "gguf==0.19.0"], &root());
-    let tests = cargo("long tests", "test --workspace --all-targets --locked -- --ignored --nocapture");
-    vec![made, installed, tests.with("CAUSALCONE_PYTHON", python.display().to_string())]
+    let tests = "test --workspace --all-targets --locked -- --ignored --nocapture --skip hostile_files";
+    let tests = cargo("long tests", tests).with("CAUSALCONE_PYTHON", python.display().to_string());
+    vec![made, installed, tests]
+}
+
+/// Fuzzing without end in sight: a target or all of them, then the command on hostile files.
+fn long_fuzz(target: &str, seconds: &str) -> Result<Vec<Step>, String> {
+    let mut steps = vec![itself("fuzz", &["fuzz", target, seconds])?];
+    if target == "all" {
+        let driver = "test --workspace --all-targets --locked -- --ignored --nocapture hostile_files";
+        steps.push(cargo("command on hostile files", driver));
+    }
+    Ok(steps)
 }
 
 const USAGE: &str =
-    "usage: cargo xtask test    check everything: format, lints, tests, docs, the tour, Python
-       cargo xtask long    run what takes too long for that: large models";
+    "usage: cargo xtask test    check everything: format, lints, tests, docs, the tour, Python, fuzzing for seconds
+       cargo xtask long    run what takes too long for that: large models
+       cargo xtask long fuzz [TARGET] [SECONDS]    fuzz each target for 600 s, then the command
+       cargo xtask fuzz TARGET|all SECONDS    fuzz, and no more";
 
 fn main() -> ExitCode {
+    if let Some(status) = fuzz::wrap() {
+        return status;
+    }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["test"] => steps().and_then(|steps| run(&steps)),
         ["long"] => run(&long()),
+        ["long", "fuzz"] => long_fuzz("all", "600").and_then(|steps| run(&steps)),
+        ["long", "fuzz", target] => long_fuzz(target, "600").and_then(|steps| run(&steps)),
+        ["long", "fuzz", target, seconds] => long_fuzz(target, seconds).and_then(|steps| run(&steps)),
+        ["fuzz", target, seconds] => fuzz::run(target, seconds, &root()),
         _ => Err(USAGE.into()),
     };
     match outcome {

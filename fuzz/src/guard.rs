@@ -1,0 +1,54 @@
+//! What no input may cause: a panic, a long wait, much memory.
+
+use peak_alloc::PeakAlloc;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, Once, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Counts all memory of a process that uses this crate.
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+
+/// How long a run may take on a busy machine.
+pub const MOST_TIME: Duration = Duration::from_secs(10);
+/// How much a run may allocate besides three times its input.
+pub const MOST_MEMORY: usize = 64 << 20;
+
+/// What the last panic was, caught or not.
+static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
+
+/// Makes panics silent, and remembers the last one.
+///
+/// The library catches panics of the tokenizer library and makes errors of them. Such a panic is no fault, so that the
+/// hook must not end the process; whether a panic is caught is known only later.
+pub fn watch_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        std::panic::set_hook(Box::new(|panic| {
+            *LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner) = panic.to_string();
+        }));
+    });
+}
+
+/// Runs `work`, which reads `bytes` bytes of input.
+///
+/// # Errors
+/// What it did that no input may cause.
+pub fn guarded(bytes: usize, work: impl FnOnce()) -> Result<(), String> {
+    watch_panics();
+    let before = MEMORY.current_usage();
+    MEMORY.reset_peak_usage();
+    let start = Instant::now();
+    let ended = catch_unwind(AssertUnwindSafe(work));
+    let (took, peak) = (start.elapsed(), MEMORY.peak_usage().saturating_sub(before));
+    if ended.is_err() {
+        return Err(LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner).clone());
+    }
+    if took > MOST_TIME {
+        return Err(format!("it took {took:.1?}, more than {MOST_TIME:?}"));
+    }
+    if peak > MOST_MEMORY + 3 * bytes {
+        return Err(format!("it allocated {} MiB for {bytes} bytes of input", peak >> 20));
+    }
+    Ok(())
+}

@@ -1,0 +1,154 @@
+//! Tokenizers encode four texts; chat templates render two conversations.
+
+use crate::Scene;
+use crate::scene::repository;
+use causalcone_model::Tokenizer;
+use causalcone_model::chat::{ChatTemplate, Message, Specials};
+use serde_json::Value;
+
+/// The most tokens a text may have.
+const MOST: usize = 4096;
+
+/// Encodes four texts, and decodes what they became.
+pub(super) fn encode(tokenizer: &Tokenizer) {
+    let letters = "a".repeat(300);
+    for text in
+        ["The capital of Spain is", " \u{feff}é\u{301}𝕏\0\u{85}\r\n", "<s><|im_end|>{{ x }}", &letters]
+    {
+        if let Ok(ids) = tokenizer.prompt(text, None, MOST) {
+            tokenizer.decode(&ids);
+        }
+        let _ = (
+            tokenizer.encode_inside(text, MOST),
+            tokenizer.encode_behind(text, MOST),
+            tokenizer.one_token(text),
+        );
+    }
+    let _ = (
+        tokenizer.token(0),
+        tokenizer.token(u32::MAX),
+        tokenizer.bos(),
+        tokenizer.eos(),
+        tokenizer.spelling(),
+    );
+}
+
+fn encode_if(tokenizer: causalcone_model::Result<Tokenizer>) -> Option<()> {
+    encode(&tokenizer.ok()?);
+    Some(())
+}
+
+pub(super) fn json(scene: &Scene, data: &[u8]) -> Option<()> {
+    encode_if(Tokenizer::from_json(&scene.write("tokenizer.json", data)?))
+}
+
+pub(super) fn sentencepiece(scene: &Scene, data: &[u8]) -> Option<()> {
+    encode_if(Tokenizer::from_sentencepiece(&scene.write("sentencepiece/tokenizer.model", data)?))
+}
+
+/// A fixture, as JSON.
+fn fixture(name: &str) -> Value {
+    let text = std::fs::read(repository("fixtures").join(name)).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
+}
+
+/// The vocabularies and merges of two tokenizers, as the two files that tokenizers had before tokenizer.json.
+fn files() -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
+    ["tokenizers/gpt-2.json", "tokenizers/qwen-2.json"].into_iter().map(|name| {
+        let model = &fixture(name)["model"];
+        let merges = model["merges"].as_array().cloned().unwrap_or_default();
+        let merges = merges.iter().map(|merge| match merge {
+            Value::Array(pair) => pair.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(" "),
+            other => other.as_str().unwrap_or_default().to_owned(),
+        });
+        let merges = std::iter::once("#version: 0.2".to_owned()).chain(merges).collect::<Vec<_>>().join("\n");
+        (model["vocab"].to_string().into_bytes(), merges.into_bytes())
+    })
+}
+
+pub(super) fn vocabularies() -> Vec<Vec<u8>> {
+    files().map(|(vocab, _)| vocab).collect()
+}
+
+pub(super) fn merge_lists() -> Vec<Vec<u8>> {
+    files().map(|(_, merges)| merges).collect()
+}
+
+/// A folder with a vocabulary, merges, and one file that is the input.
+fn old_folder(scene: &Scene, name: &str, data: &[u8]) -> Option<std::path::PathBuf> {
+    let folder = format!("old-{name}");
+    if !scene.folder().join(&folder).is_dir() {
+        let (vocab, merges) = files().next()?;
+        scene.write(&format!("{folder}/vocab.json"), &vocab)?;
+        scene.write(&format!("{folder}/merges.txt"), &merges)?;
+        scene.write(&format!("{folder}/config.json"), br#"{"model_type":"gpt2"}"#)?;
+    }
+    scene.write(&format!("{folder}/{name}"), data)?;
+    Some(scene.folder().join(folder))
+}
+
+pub(super) fn vocab(scene: &Scene, data: &[u8]) -> Option<()> {
+    encode_if(Tokenizer::from_vocab_and_merges(&old_folder(scene, "vocab.json", data)?.join("vocab.json")))
+}
+
+pub(super) fn merges(scene: &Scene, data: &[u8]) -> Option<()> {
+    encode_if(Tokenizer::from_vocab_and_merges(&old_folder(scene, "merges.txt", data)?.join("vocab.json")))
+}
+
+/// What the fixtures have of a small file beside the vocabulary.
+pub(super) fn beside(name: &str) -> Vec<Vec<u8>> {
+    let folders = fixture("tokenizers/folders.json");
+    let found = folders.as_array().into_iter().flatten().map(|folder| &folder["files"][name]);
+    found.filter(|file| file.is_object()).map(|file| file.to_string().into_bytes()).collect()
+}
+
+/// The file beside both kinds of vocabulary.
+fn both(scene: &Scene, name: &str, data: &[u8]) -> Option<()> {
+    let old = old_folder(scene, name, data)?;
+    let pieces = format!("pieces-{name}");
+    if !scene.folder().join(&pieces).is_dir() {
+        let model = std::fs::read(repository("fixtures/tokenizers/llama-2.model")).ok()?;
+        scene.write(&format!("{pieces}/tokenizer.model"), &model)?;
+        scene.write(&format!("{pieces}/config.json"), br#"{"model_type":"llama"}"#)?;
+    }
+    scene.write(&format!("{pieces}/{name}"), data)?;
+    for folder in [old, scene.folder().join(pieces)] {
+        if let Ok(Some((tokenizer, _))) = Tokenizer::from_directory(&folder) {
+            encode(&tokenizer);
+        }
+    }
+    Some(())
+}
+
+pub(super) fn config(scene: &Scene, data: &[u8]) -> Option<()> {
+    both(scene, "tokenizer_config.json", data)
+}
+
+pub(super) fn special_tokens_map(scene: &Scene, data: &[u8]) -> Option<()> {
+    both(scene, "special_tokens_map.json", data)
+}
+
+pub(super) fn added_tokens(scene: &Scene, data: &[u8]) -> Option<()> {
+    both(scene, "added_tokens.json", data)
+}
+
+/// The templates of the fixtures.
+pub(super) fn templates() -> Vec<Vec<u8>> {
+    let all = fixture("chat.json");
+    let templates = all.as_array().into_iter().flatten().filter_map(|one| one["template"].as_str());
+    templates.map(|template| template.as_bytes().to_vec()).collect()
+}
+
+pub(super) fn template(_: &Scene, data: &[u8]) -> Option<()> {
+    let template = ChatTemplate::new(std::str::from_utf8(data).ok()?).ok()?;
+    let turn = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
+    let specials = Specials { bos: Some("<s>".into()), eos: Some("</s>".into()) };
+    let long = [
+        turn("system", "Be {{ brief }}."),
+        turn("user", " Hello\n"),
+        turn("assistant", "<|im_end|>"),
+        turn("user", "é"),
+    ];
+    let _ = template.render(&[Message::user("Hello")], true, &Specials::default());
+    template.render(&long, false, &specials).ok().map(drop)
+}
