@@ -170,7 +170,9 @@ fn prepare(base: &Path) {
     copy(&repository("fuzz/seeds/place"), base).unwrap();
     copy(&repository("fixtures/tiny-llama-tied"), &base.join("model")).unwrap();
     copy(&repository("fixtures/weight-files/tiny-llama-tied"), &base.join("pickled")).unwrap();
-    let file = |from: &str, to: &str| drop(fs::copy(repository(from), base.join(to)).unwrap());
+    let file = |from: &str, to: &str| {
+        fs::copy(repository(from), base.join(to)).unwrap();
+    };
     file("fixtures/tiny-llama-tied/config.json", "pickled/config.json");
     file("fixtures/tiny-llama-tied.gguf", "model.gguf");
     file("fuzz/seeds/causal_model/equality.toml", "causal.toml");

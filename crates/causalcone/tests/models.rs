@@ -137,6 +137,7 @@ fn info_says_where_the_tokenizers_end_ends_no_text() {
     for file in std::fs::read_dir(Path::new(FIXTURES).join("tiny-llama-tied")).unwrap().map(Result::unwrap) {
         std::fs::copy(file.path(), model.join(file.file_name())).unwrap();
     }
+    std::fs::write(model.join("tokenizer_config.json"), r#"{"eos_token": "<|endoftext|>"}"#).unwrap();
     let info = || place.json(&["models", "info", "model"]);
     let before = info();
     let eos = before["tokenizer"]["eos"]["id"].as_u64().expect("the fixture's tokenizer has one");

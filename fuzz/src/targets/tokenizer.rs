@@ -142,7 +142,7 @@ pub(super) fn templates() -> Vec<Vec<u8>> {
 pub(super) fn template(_: &Scene, data: &[u8]) -> Option<()> {
     let template = ChatTemplate::new(std::str::from_utf8(data).ok()?).ok()?;
     let turn = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
-    let specials = Specials { bos: Some("<s>".into()), eos: Some("</s>".into()) };
+    let specials = Specials { bos: Some("<s>".into()), eos: Some("</s>".into()), ..Specials::default() };
     let long = [
         turn("system", "Be {{ brief }}."),
         turn("user", " Hello\n"),
