@@ -169,7 +169,7 @@ fn counts(log: &str) -> String {
     let after = |line: &str, key: &str| {
         line.split_once(key).and_then(|(_, rest)| rest.split_whitespace().next()).unwrap_or("?").to_owned()
     };
-    let line = |key: &str| log.lines().filter(|line| line.contains(key)).next_back().unwrap_or_default();
+    let line = |key: &str| log.lines().rfind(|line| line.contains(key)).unwrap_or_default();
     let runs = after(line("stat::number_of_executed_units:"), "units:");
     let (first, last) = (after(line("INITED"), "cov: "), after(line(" cov: "), "cov: "));
     let peak = after(line("stat::peak_rss_mb:"), "mb:");

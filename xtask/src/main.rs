@@ -88,7 +88,6 @@ fn steps() -> Result<Vec<Step>, String> {
         cargo("tests", "test --workspace --all-targets --locked"),
         cargo("doc tests", "test --workspace --doc --locked"),
         command("tour", "tour --check --force --out target/tour")?,
-        itself("fuzz", &["fuzz", "all", "10"])?,
     ];
     if python::is_there() {
         steps.extend(python::steps(&root())?);
@@ -117,7 +116,7 @@ fn long_fuzz(target: &str, seconds: &str) -> Result<Vec<Step>, String> {
 }
 
 const USAGE: &str =
-    "usage: cargo xtask test    check everything: format, lints, tests, docs, the tour, Python, fuzzing for seconds
+    "usage: cargo xtask test    check everything: format, lints, tests, docs, the tour, Python
        cargo xtask long    run what takes too long for that: large models
        cargo xtask long fuzz [TARGET] [SECONDS]    fuzz each target for 600 s, then the command
        cargo xtask fuzz TARGET|all SECONDS    fuzz, and no more";

@@ -183,9 +183,9 @@ impl ControlVector {
 
         let fill = |w: &mut (dyn Write + Send)| w.write_all(bytes.get_ref());
         if replace {
-            write_whole(path, fill)?
+            write_whole(path, fill)?;
         } else {
-            write_new(path, fill)?
+            write_new(path, fill)?;
         }
         Ok(())
     }

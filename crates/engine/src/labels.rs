@@ -20,15 +20,15 @@ impl TokenLabels {
     /// Labels of these tokens; `text` gives the text of each, as it is shown.
     pub fn new(ids: impl IntoIterator<Item = u32>, text: impl Fn(u32) -> String) -> Self {
         let ids: BTreeSet<u32> = ids.into_iter().collect();
-        Self::of_texts(ids.into_iter().map(|id| (id, text(id))).collect())
+        Self::of_texts(&ids.into_iter().map(|id| (id, text(id))).collect())
     }
 
     /// Labels of the tokens of records, as a terminal shows them.
     pub fn of_records(records: &[Record]) -> Self {
-        Self::of_texts(records.iter().map(|record| (record.id, visible(&record.token))).collect())
+        Self::of_texts(&records.iter().map(|record| (record.id, visible(&record.token))).collect())
     }
 
-    fn of_texts(texts: BTreeMap<u32, String>) -> Self {
+    fn of_texts(texts: &BTreeMap<u32, String>) -> Self {
         let mut counts: HashMap<&str, usize> = HashMap::new();
         for text in texts.values() {
             *counts.entry(text).or_default() += 1;

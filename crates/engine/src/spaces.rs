@@ -110,7 +110,7 @@ impl Spaced {
         model: &Model,
         example: Option<usize>,
         original: &Distribution,
-        answers: impl Iterator<Item = (&'a Arc<[u32]>, f64)> + Clone,
+        answers: &(impl Iterator<Item = (&'a Arc<[u32]>, f64)> + Clone),
     ) -> Vec<MissingSpace> {
         let own = |ids: &Arc<[u32]>| match &**ids {
             [id] => Some(original.logprob(*id)),

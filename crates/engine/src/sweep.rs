@@ -280,13 +280,16 @@ impl<'m> PreparedSweep<'m> {
     }
 }
 
+/// What keeps finished cells.
+type Recording<'r> = dyn FnMut(&[(usize, Values)]) -> Result<()> + 'r;
+
 /// A sweep on its way.
 struct Running<'r> {
     /// The numbers of finished cells.
     values: BTreeMap<usize, Values>,
     tell: &'r dyn Fn(usize) -> ControlFlow<()>,
     report: Report<'r>,
-    record: &'r mut dyn FnMut(&[(usize, Values)]) -> Result<()>,
+    record: &'r mut Recording<'r>,
     clock: Clock,
 }
 
@@ -448,7 +451,7 @@ impl Stretch<'_, '_> {
             _ => {
                 let logprobs = answer_logprobs(answers, row, rest)?;
                 let answers = answers.iter().zip(logprobs);
-                Ok(Spaced::among(spaced, self.sweep.model(), *example, row, answers))
+                Ok(Spaced::among(spaced, self.sweep.model(), *example, row, &answers))
             }
         }
     }

@@ -241,7 +241,7 @@ fn a_space_that_was_probably_forgotten_is_noticed() {
     assert!(text.starts_with("token \"Ma\" has probability 1.7e-4, \" Ma\" 0.025; "), "{text}");
     assert!(text.ends_with("did you mean \" Ma\"?"), "{text}");
 
-    assert_eq!(found(&single("a", &json!({"tokens": ["the"]}))), [[""; 2].map(String::from); 0]);
+    assert!(found(&single("a", &json!({"tokens": ["the"]}))).is_empty());
     assert_eq!(found(&single("the", &json!({"tokens": [" Ma"], "answers": ["Ma", "The capital"]}))), ma);
     // An answer of several tokens, where the same text with a space is one.
     let said = single("Thethe", &json!({"answers": ["capital"]}));

@@ -438,7 +438,10 @@ fn what_slopes_cannot_tell_is_refused() {
         (written(&add(), &["prob"], &[]), "methods = []"),
         (written(&add(), &["prob"], &["gradient"]), "not a method"),
         (with(written(&add(), &["prob"], &["attribution"]), "sweep", "steps", json!(3)), "steps"),
-        (with(written(&swap(), &["prob"], &["integrated"]), "sweep", "steps", json!(0)), "steps = 0"),
+        (
+            with(written(&swap(), &["prob"], &["integrated"]), "sweep", "steps", json!(0)),
+            "`steps` must be from 1",
+        ),
         (
             with(
                 written(&swap(), &["prob"], &["integrated"]),

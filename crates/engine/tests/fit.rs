@@ -155,7 +155,7 @@ fn what_cannot_be_fitted_is_refused() {
     refused(of(json!({"mean": "happy", "minus": "glad", "examples": ""})), &["no prompts for \"glad\""]);
     refused(of(json!({"minus": "sad", "run": "base"})), &["need value = { mean"]);
     refused(of(json!({"mean": "happy", "values": 1.0, "examples": ""})), &["exactly one"]);
-    refused(of(json!({"mean": "happy", "examples": "", "layers": 1})), &["layers and heads"]);
+    refused(of(json!({"mean": "happy", "examples": "", "layers": 1})), &["layers, heads and align"]);
     refused(of(json!({"mean": "happy", "examples": "", "site": "mlp_activation"})), &["wide"]);
     refused(of(json!({"mean": "happy", "examples": "", "site": "head_query_output"})), &["shape"]);
     refused(of(json!({"mean": "happy", "examples": "", "site": "attention_weight"})), &["whole rows"]);

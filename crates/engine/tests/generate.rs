@@ -457,7 +457,7 @@ fn what_cannot_be_done_is_refused_by_name() {
         (
             edit(json!({"op": "swap", "value": {"run": "italy", "positions": "all"}, "steps": "decode"})),
             options(2),
-            &["takes all positions of run \"italy\"", "one position"],
+            &["do not say which positions pair", "\"italy\" has 2"],
         ),
         (
             edit(json!({"op": "swap", "value": {"run": "italy", "positions": [0, 1]}, "positions": "1.."})),

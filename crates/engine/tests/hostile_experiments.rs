@@ -558,8 +558,8 @@ fn many_runs_and_edits() {
         "sweep": {"layers": "each"}})
     .to_string();
     let _ = verdict.accepted("1000 edits", text.len() as u64, || prepared(&text, &model));
-    let text = json!({"runs": {"base": {"ids": [1]}}, "read": {"top": u64::MAX}}).to_string();
-    let _ = verdict.accepted("the 2^64 likeliest tokens", text.len() as u64, || {
+    let text = json!({"runs": {"base": {"ids": [1]}}, "read": {"top": 1 << 24}}).to_string();
+    let _ = verdict.accepted("the 2^24 likeliest tokens", text.len() as u64, || {
         let file = ExperimentFile::from_json(&text)?;
         file.experiment(&model)?.execute().map(|outcome| outcome.collected().len())
     });
@@ -789,7 +789,7 @@ fn journal_paths() {
         ("/dev/full", "is not a regular file"),
         (".", "is not a regular file"),
         ("missing/journal.jsonl", "cannot open"),
-        (&"x".repeat(256), "cannot open"),
+        (&"x".repeat(256), "cannot examine"),
     ] {
         verdict.refused(name, 0, field, || Journal::open(&at(name), "x", CELLS, VALUES));
     }

@@ -148,7 +148,7 @@ impl Node {
         match self {
             Self::Literal(literal) => change_literal(literal, words, random),
             Self::Text(text) => change_text(text, words, random),
-            Self::List(list) => change_list(list, words, random, |words, random| words.node(random)),
+            Self::List(list) => change_list(list, words, random, super::words::Words::node),
             Self::Map(entries) => {
                 let at = random.below(entries.len());
                 match random.below(3) {

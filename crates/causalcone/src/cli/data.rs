@@ -105,9 +105,9 @@ fn write_lines(path: &Path, lines: &[Drawn], replace: bool) -> Result<(), Failur
         Ok(())
     };
     if replace {
-        write_whole(path, fill)?
+        write_whole(path, fill)?;
     } else {
-        write_new(path, fill).map_err(taken)?
+        write_new(path, fill).map_err(taken)?;
     }
     Ok(())
 }

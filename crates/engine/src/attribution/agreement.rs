@@ -100,7 +100,7 @@ mod tests {
             assert_eq!(correlation(&[(value, value); 10], metric), None);
             // What f32 cannot tell from another is the same; what it can is not.
             let moved = |by: f64| {
-                let other = |i: usize| if i % 2 == 0 { value } else { value * (1.0 + by) };
+                let other = |i: usize| if i.is_multiple_of(2) { value } else { value * (1.0 + by) };
                 let pairs: Vec<_> = (0..10).map(|i| (other(i), i as f64)).collect();
                 correlation(&pairs, metric)
             };

@@ -169,14 +169,14 @@ mod tests {
         for (options, says) in [
             (Generation { temperature: Some(-1.0), ..g() }, "temperature = -1"),
             (Generation { temperature: Some(f64::NAN), ..g() }, "temperature = NaN"),
-            (Generation { temperature: Some(1.0), top_k: Some(0), ..g() }, "top_k = 0"),
+            (Generation { temperature: Some(1.0), top_k: Some(0), ..g() }, "`top_k` must be from 1"),
             (Generation { temperature: Some(1.0), top_p: Some(0.0), ..g() }, "top_p = 0"),
             (Generation { temperature: Some(1.0), top_p: Some(1.5), ..g() }, "top_p = 1.5"),
             (Generation { top_k: Some(5), ..g() }, "top_k is for sampling"),
             (Generation { top_p: Some(0.9), temperature: Some(0.0), ..g() }, "top_p is for sampling"),
             (Generation { samples: 3, ..g() }, "samples = 3"),
-            (Generation { samples: 0, ..g() }, "samples = 0"),
-            (Generation { samples: usize::MAX, temperature: Some(1.0), ..g() }, "more than the 65536"),
+            (Generation { samples: 0, ..g() }, "`samples` must be from 1"),
+            (Generation { samples: usize::MAX, temperature: Some(1.0), ..g() }, "`samples` must be from 1"),
         ] {
             let error = Sampler::new(&options).unwrap_err().to_string();
             assert!(error.contains(says), "{error}");

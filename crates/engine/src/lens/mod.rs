@@ -122,7 +122,7 @@ impl Experiment<'_> {
             if views.is_empty() {
                 let spaced = self.spaced(None);
                 let answers = std::iter::empty();
-                missing_spaces = Spaced::among(&spaced, self.model, self.example(), &answer, answers);
+                missing_spaces = Spaced::among(&spaced, self.model, self.example(), &answer, &answers);
             }
             if tokens.is_empty() {
                 tokens = answer.top_ids(1);

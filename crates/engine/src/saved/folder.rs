@@ -83,9 +83,9 @@ pub(super) fn write(saved: &Saved, path: &Path, replace: bool) -> Result<()> {
     new.put(README, card::card(&saved.description).as_bytes())?;
     new.put(WEIGHTS, &weights)?;
     if replace {
-        new.replace(is_ours)?
+        new.replace(is_ours)?;
     } else {
-        new.place()?
+        new.place()?;
     }
     Ok(())
 }
