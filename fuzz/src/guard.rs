@@ -1,6 +1,7 @@
 //! What no input may cause: a panic, a long wait, much memory.
 
 use peak_alloc::PeakAlloc;
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,15 +18,24 @@ pub const MOST_MEMORY: usize = 64 << 20;
 /// What the last panic was, caught or not.
 static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
 
-/// Makes panics silent, and remembers the last one.
+thread_local! {
+    /// Whether this thread runs a target, whose panics are reported otherwise.
+    static RUNS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Makes panics of targets silent, and remembers the last one.
 ///
 /// The library catches panics of the tokenizer library and makes errors of them. Such a panic is no fault, so that the
 /// hook must not end the process; whether a panic is caught is known only later.
 pub fn watch_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
-        std::panic::set_hook(Box::new(|panic| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
             *LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner) = panic.to_string();
+            if !RUNS.get() {
+                usual(panic);
+            }
         }));
     });
 }
@@ -39,7 +49,9 @@ pub fn guarded(bytes: usize, work: impl FnOnce()) -> Result<(), String> {
     let before = MEMORY.current_usage();
     MEMORY.reset_peak_usage();
     let start = Instant::now();
+    RUNS.set(true);
     let ended = catch_unwind(AssertUnwindSafe(work));
+    RUNS.set(false);
     let (took, peak) = (start.elapsed(), MEMORY.peak_usage().saturating_sub(before));
     if ended.is_err() {
         return Err(LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner).clone());

@@ -9,12 +9,19 @@
 use causalcone_fuzz::mutate::{Mutator, Random, Structure};
 use causalcone_fuzz::{Scene, TARGETS, Target, guarded, seeds};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Mutants of all seeds of a target.
 const MUTANTS: usize = 300;
 
 /// Seeds of faults that are not mended yet.
 const OPEN: [&str; 0] = [];
+
+/// Memory is counted for the whole process, so that tests run one after another.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Where an input is kept while it runs: if the process dies, it is the last file there.
 fn kept(target: &Target) -> PathBuf {
@@ -39,6 +46,7 @@ fn try_one(target: &Target, scene: &Scene, name: &str, data: &[u8], faults: &mut
 
 #[test]
 fn seeds_and_their_mutants_are_harmless() {
+    let _alone = alone();
     let only = std::env::var("CAUSALCONE_FUZZ_TARGET").ok();
     let mut faults = Vec::new();
     for target in TARGETS.iter().filter(|target| only.as_ref().is_none_or(|only| only == target.name)) {
@@ -73,6 +81,7 @@ fn seeds_and_their_mutants_are_harmless() {
 
 #[test]
 fn the_guard_notices_what_no_input_may_cause() {
+    let _alone = alone();
     assert_eq!(guarded(10, || ()), Ok(()));
     let panicked = guarded(10, || panic!("a fault")).unwrap_err();
     assert!(panicked.contains("a fault") && panicked.contains("seeds.rs"), "{panicked}");
@@ -83,6 +92,7 @@ fn the_guard_notices_what_no_input_may_cause() {
 
 #[test]
 fn a_mutant_depends_on_the_seed_alone_and_is_another_file() {
+    let _alone = alone();
     for target in TARGETS {
         let (seeds, mutator) = (seeds::of(target), target.mutator());
         let mutate = |number| mutator.mutate(&seeds[0].data, &mut Random::new(number));
@@ -96,6 +106,7 @@ fn a_mutant_depends_on_the_seed_alone_and_is_another_file() {
 /// Whether a mutant is still whole where it was not changed: it parses again.
 #[test]
 fn mutants_keep_their_frame() {
+    let _alone = alone();
     let count = |structure: Structure, data: &[u8], parses: fn(&[u8]) -> bool| {
         assert!(parses(data), "{structure:?}: the seed itself");
         let mutator = Mutator::new(structure, &[data.to_vec()], "");

@@ -430,6 +430,8 @@ fn what_slopes_cannot_tell_is_refused() {
     let model = model("tiny-gpt2");
     let add = || json!({"run": "base", "site": "mlp_output", "layers": "all", "op": "add", "value": {"values": 0.5}});
     let swap = || json!({"run": "base", "site": "mlp_output", "layers": "all", "op": "swap", "value": {"run": "source"}});
+    let mut aligned = swap();
+    aligned["value"]["align"] = json!("left");
     let cases = [
         (written(&add(), &["accuracy"], &["attribution"]), "accuracy"),
         (written(&add(), &["kl"], &["exact", "attribution"]), "slope is 0"),
@@ -444,7 +446,7 @@ fn what_slopes_cannot_tell_is_refused() {
         ),
         (
             with(
-                written(&swap(), &["prob"], &["integrated"]),
+                written(&aligned, &["prob"], &["integrated"]),
                 "runs",
                 "source",
                 json!({"ids": [1, 2, 3, 4, 5, 6]}),

@@ -165,7 +165,7 @@ fn what_is_out_of_range_is_told_the_range() {
         &["layer 9", "0 to 2"],
     );
     check(
-        "site = 'head_value_output' | layers = 0 | op = 'swap' | value = { run = 'long', heads = 9 }",
+        "site = 'head_value_output' | layers = 0 | op = 'swap' | value = { run = 'long', align = 'left', heads = 9 }",
         "",
         &["head 9", "0 to 3"],
     );
@@ -227,7 +227,7 @@ fn lists_are_neither_empty_nor_repeated() {
     check(ok, "[sweep] | scales = []", &["scales = []"]);
     check(ok, "[sweep] | sites = []", &["sites = []"]);
     check(ok, "[sweep] | metrics = []", &["metrics = []"]);
-    check(ok, "[read] | tokens = [1] | [sweep] | scales = [1, 2, 1]", &["scales", "1.0 twice"]);
+    check(ok, "[read] | tokens = [1] | [sweep] | scales = [1, 2, 1]", &["scales", "1 twice"]);
     check(ok, "[sweep] | metrics = ['kl', 'kl']", &["metrics", "twice"]);
     check(
         ok,
@@ -368,17 +368,29 @@ fn a_value_of_a_run_must_fit() {
     );
     check("positions = [0, 1] | value = { run = 'other', positions = -4 }", &["position -4", "0 to 2"]);
     check("value = { run = 'long', positions = '1..3' }", &["value has 2 positions", "edit's 5"]);
-    check("value = { run = 'long', layers = [0, 1, 2] }", &["value has 3 layers", "edit's 2"]);
     check(
-        "value = { run = 'long', site = 'mlp_hidden' }",
+        "value = { run = 'long', align = 'left', layers = [0, 1, 2] }",
+        &["value has 3 layers", "edit's 2"],
+    );
+    check(
+        "value = { run = 'long', align = 'left', site = 'mlp_hidden' }",
         &["mlp_hidden", "does not fit block_output", "40", "24"],
     );
-    check("value = { run = 'long', site = 'attention_weight' }", &["attention_weight", "does not fit"]);
-    check("value = { run = 'long', site = 'head_query_output' }", &["head_query_output", "does not fit"]);
-    check("value = { run = 'long', heads = 1 }", &["block_output", "no heads"]);
-    check("value = { run = 'long', site = 'embedding', layers = 0 }", &["embedding", "no layers"]);
     check(
-        "value = { run = 'long', site = 'blocks.1.hook_resid_post', layers = 0 }",
+        "value = { run = 'long', align = 'left', site = 'attention_weight' }",
+        &["attention_weight", "does not fit"],
+    );
+    check(
+        "value = { run = 'long', align = 'left', site = 'head_query_output' }",
+        &["head_query_output", "does not fit"],
+    );
+    check("value = { run = 'long', align = 'left', heads = 1 }", &["block_output", "no heads"]);
+    check(
+        "value = { run = 'long', align = 'left', site = 'embedding', layers = 0 }",
+        &["embedding", "no layers"],
+    );
+    check(
+        "value = { run = 'long', align = 'left', site = 'blocks.1.hook_resid_post', layers = 0 }",
         &["layers = 0", "layer 1"],
     );
 }
@@ -398,7 +410,7 @@ fn sites_have_layers_and_heads_or_not() {
     check("site = 'logits' | layers = 'all' | op = 'zero'", "", &["logits is outside the blocks"]);
     check("site = 'blocks.1.hook_attn_out' | layers = 2 | op = 'zero'", "", &["layers = 2", "says layer 1"]);
     check(
-        "site = 'embedding' | op = 'swap' | value = { run = 'long', site = 'block_input' }",
+        "site = 'embedding' | op = 'swap' | value = { run = 'long', align = 'left', site = 'block_input' }",
         "",
         &["block_input", "needs layers"],
     );
@@ -415,13 +427,13 @@ fn sites_have_layers_and_heads_or_not() {
             &[&format!("{site} has no heads"), &format!("use \"{view}\"")],
         );
     }
-    let head = "site = 'head_key_output' | layers = 0 | op = 'swap' | value = { run = 'long', site = 'head_query_output'";
+    let head = "site = 'head_key_output' | layers = 0 | op = 'swap' | value = { run = 'long', align = 'left', site = 'head_query_output'";
     let text = |edit: &str| format!("{RUNS}\n[[edit]]\n{}", edit.replace(" | ", "\n"));
     // This Llama has 4 query heads and 2 key heads.
     for (edit, words) in [
         (format!("{head} }}"), &["value has 4 heads", "edit's 2"][..]),
         (format!("{head}, heads = [0, 1, 2] }}"), &["value has 3 heads", "edit's 2"]),
-        ("site = 'head_query_output' | layers = 0 | heads = 3 | op = 'swap' | value = { run = 'long', site = 'head_key_output' }".into(), &["head 3", "0 to 1"]),
+        ("site = 'head_query_output' | layers = 0 | heads = 3 | op = 'swap' | value = { run = 'long', align = 'left', site = 'head_key_output' }".into(), &["head 3", "0 to 1"]),
         ("site = 'head_key_output' | layers = 0 | heads = 2 | op = 'zero'".into(), &["head 2", "0 to 1"]),
     ] {
         says(&refuse("tiny-llama", &text(&edit)), words, &edit);
@@ -459,7 +471,11 @@ fn attention_stays_attention() {
         &["no key column"],
     );
     // Rows of runs of different lengths have different columns.
-    check(&format!("{score} | op = 'swap' | value = {{ run = 'long' }}"), "", &["5 and 6 positions", "dims"]);
+    check(
+        &format!("{score} | op = 'swap' | value = {{ run = 'long', align = 'left' }}"),
+        "",
+        &["5 and 6 positions", "dims"],
+    );
     check(
         &format!("{score} | op = 'swap' | positions = 0 | dims = 3 | value = {{ run = 'other' }}"),
         "",
@@ -648,7 +664,12 @@ fn the_builder_refuses_the_same() {
     refuse(base, Site::Logits.at(Last), Op::scale(f64::NAN), &["scale NaN"]);
     refuse(base, Site::Logits.at(Last), Op::swap(f64::INFINITY), &["holds inf"]);
     refuse(base, Site::Embedding.into(), Op::swap(base), &["from the run it edits"]);
-    refuse(base, Site::Embedding.into(), Op::swap(other), &["position 2", "run \"other\""]);
+    refuse(
+        base,
+        Site::Embedding.into(),
+        Op::swap(other),
+        &["do not say which positions pair", "run \"other\""],
+    );
     let source = Source { site: Some(Site::Logits), ..other.into() };
     refuse(base, Site::Embedding.at(0), Op::swap(source), &["does not fit embedding"]);
     let cube =

@@ -557,7 +557,7 @@ fn what_cannot_be_trained_is_refused() {
     plain_swap.examples(examples(&record));
     refused(of(&plain_swap, plain()), &["no edit has parameters that train", "random = 0"]);
     for (options, words) in [
-        (Options { batch: 0, ..plain() }, &["batch is 0"][..]),
+        (Options { batch: 0, ..plain() }, &["`batch` must be from 1"][..]),
         (Options { learning_rate: -1.0, ..plain() }, &["learning_rate -1"]),
         (Options { learning_rate: f64::NAN, ..plain() }, &["learning_rate NaN"]),
         (Options { sparsity: 0.1, ..plain() }, &["sparsity", "masks"]),
@@ -566,7 +566,7 @@ fn what_cannot_be_trained_is_refused() {
         (Options { map: Map::Exponential, ..plain() }, &["not square", "householder"]),
         (Options { learning_rates: [("mask".to_owned(), 0.1)].into(), ..plain() }, &["\"mask\"", "rotation"]),
         (Options { objective: Objective::LogitDiff, ..plain() }, &["at least 2 tokens"]),
-        (Options { patience: Some(0), ..plain() }, &["patience is 0"]),
+        (Options { patience: Some(0), ..plain() }, &["`patience` must be from 1"]),
         (
             Options {
                 map: Map::Householder,

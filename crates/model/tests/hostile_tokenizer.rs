@@ -592,13 +592,13 @@ fn pieces_and_scores() {
         ("an unknown token past the end", "ggml.unknown_token_id: id 264 is outside", |p| {
             p.others.push(("unknown_token_id", Metadata::Unsigned(264, 4)));
         }),
-        ("an unknown token as text", "ggml.unknown_token_id: Text", |p| {
+        ("an unknown token as text", "ggml.unknown_token_id: \"<unk>\" is not a 32-bit id", |p| {
             p.others.push(("unknown_token_id", Metadata::Text("<unk>".into())));
         }),
         ("bos past the end", "bos: id 264 is outside", |p| {
             p.others.push(("bos_token_id", Metadata::Unsigned(264, 4)));
         }),
-        ("bos -1", "ggml.bos_token_id: Signed(-1", |p| {
+        ("bos -1", "ggml.bos_token_id: -1 is not a 32-bit id", |p| {
             p.others.push(("bos_token_id", Metadata::Signed(-1, 4)));
         }),
         ("a space prefix of 1", "ggml.add_space_prefix: 1 is not true or false", |p| {
