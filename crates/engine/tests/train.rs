@@ -558,11 +558,11 @@ fn what_cannot_be_trained_is_refused() {
     refused(of(&plain_swap, plain()), &["no edit has parameters that train", "random = 0"]);
     for (options, words) in [
         (Options { batch: 0, ..plain() }, &["`batch` must be from 1"][..]),
-        (Options { learning_rate: -1.0, ..plain() }, &["learning_rate -1"]),
-        (Options { learning_rate: f64::NAN, ..plain() }, &["learning_rate NaN"]),
+        (Options { learning_rate: -1.0, ..plain() }, &["`learning_rate` must be"]),
+        (Options { learning_rate: f64::NAN, ..plain() }, &["`learning_rate` must be"]),
         (Options { sparsity: 0.1, ..plain() }, &["sparsity", "masks"]),
         (Options { temperature: Some((1.0, 0.1)), ..plain() }, &["no op that trains has a temperature"]),
-        (Options { temperature: Some((1.0, 0.0)), ..plain() }, &["temperature 0"]),
+        (Options { temperature: Some((1.0, 0.0)), ..plain() }, &["`temperature` must be a number above 0"]),
         (Options { map: Map::Exponential, ..plain() }, &["not square", "householder"]),
         (Options { learning_rates: [("mask".to_owned(), 0.1)].into(), ..plain() }, &["\"mask\"", "rotation"]),
         (Options { objective: Objective::LogitDiff, ..plain() }, &["at least 2 tokens"]),
