@@ -61,13 +61,15 @@ def test_a_chat_template_sees_the_date(tmp_path):
         model.chat(messages, date="9 Feb 2026")
 
 
-def test_info_says_whether_the_tokenizers_end_ends_texts(model, tmp_path):
-    assert model.info["eos_ends_texts"] and model.info["eos"] in model.info["ends"]
+def test_info_says_whether_the_tokenizers_end_ends_texts(tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(TINY, folder)
+    (folder / "tokenizer_config.json").write_text('{"eos_token": "<|endoftext|>"}')
+    before = cc.Model(str(folder)).info
+    assert before["eos_ends_texts"] and before["eos"] in before["ends"]
     (folder / "generation_config.json").write_text('{"eos_token_id": [7]}')
     info = cc.Model(str(folder)).info
-    assert info["ends"] == [7] and info["eos"] == model.info["eos"] and not info["eos_ends_texts"]
+    assert info["ends"] == [7] and info["eos"] == before["eos"] and not info["eos_ends_texts"]
 
 
 def test_unknown_keys_are_an_error_a_warning_or_ignored(tmp_path):
@@ -147,7 +149,7 @@ def test_a_sweep_is_a_table_and_a_picture(model):
     for row, theirs in zip(sweep.table, rows):
         assert float(theirs["value"]) == row["value"] and theirs["token"] == row["token"]
     assert sweep.to_svg().startswith("<svg") and sweep._repr_svg_() == sweep.to_svg()
-    assert sweep.to_png()[1:4] == b"PNG" and "mlp_o1" in repr(sweep)
+    assert sweep.to_png()[1:4] == b"PNG" and "mlp_output" in repr(sweep)
     assert sweep.means is None and "<th>value</th>" in sweep.table._repr_html_()
 
 
