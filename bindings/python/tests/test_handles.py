@@ -114,7 +114,7 @@ def test_all_files_of_a_vocabulary_spell_it_alike():
 
 
 def test_a_vocabulary_beside_merges(tmp_path):
-    # An older layout, with a token that only a file beside it has.
+    # The older layout: vocab.json and merges.txt, and a token that only added_tokens.json defines.
     for path in (FIXTURES / "tiny-llama-tied").iterdir():
         if path.name != "tokenizer.json":
             (tmp_path / path.name).write_bytes(path.read_bytes())

@@ -43,6 +43,10 @@ pub(super) fn json(scene: &Scene, data: &[u8]) -> Option<()> {
 }
 
 pub(super) fn sentencepiece(scene: &Scene, data: &[u8]) -> Option<()> {
+    if !scene.folder().join("sentencepiece").is_dir() {
+        // The file does not say which class of tokenizer reads it.
+        scene.write("sentencepiece/tokenizer_config.json", br#"{"tokenizer_class":"LlamaTokenizer"}"#)?;
+    }
     encode_if(Tokenizer::from_sentencepiece(&scene.write("sentencepiece/tokenizer.model", data)?))
 }
 

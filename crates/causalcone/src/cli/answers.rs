@@ -15,7 +15,7 @@ struct TopResult {
     /// How the weights are kept.
     weights: Option<Precision>,
     ids: Vec<u32>,
-    /// What the chat template read, where it asked for the date.
+    /// The date that the chat template asked for, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     date: Option<Date>,
     top: Top,
@@ -55,12 +55,12 @@ struct RunResult {
     model: String,
     /// How the weights are kept.
     weights: Option<Precision>,
-    /// What the chat template read, where it asked for the date.
+    /// The date that the chat template asked for, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     date: Option<Date>,
     #[serde(flatten)]
     answered: Answered,
-    /// Tokens that were probably meant otherwise; left out where there is none.
+    /// Tokens that probably lack a leading space; omitted if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<Warning>,
 }
@@ -80,12 +80,12 @@ struct ExamplesResult {
     model: String,
     /// How the weights are kept.
     weights: Option<Precision>,
-    /// What the chat template read, where it asked for the date.
+    /// The date that the chat template asked for, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     date: Option<Date>,
     examples: Vec<ExampleResult>,
     errors: Vec<Refused>,
-    /// Tokens that were probably meant otherwise; left out where there is none.
+    /// Tokens that probably lack a leading space; omitted if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<Warning>,
 }

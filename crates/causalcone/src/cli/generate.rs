@@ -53,7 +53,7 @@ pub(super) struct Made<'a> {
     causalcone: &'static str,
     generate: &'a Generation,
     model: ModelRecord<'a>,
-    /// What the chat template read, where it asked for the date.
+    /// The date that the chat template asked for, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     date: Option<Date>,
 }

@@ -44,7 +44,7 @@ struct Record<'a> {
     causalcone: &'static str,
     experiment: &'a ExperimentFile,
     model: ModelRecord<'a>,
-    /// What the chat template read, where it asked for the date.
+    /// The date that the chat template asked for, if it did.
     #[serde(skip_serializing_if = "Option::is_none")]
     date: Option<Date>,
     top: usize,
@@ -60,7 +60,7 @@ struct Summary {
     files: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<Refused>>,
-    /// Tokens that were probably meant otherwise; left out where there is none.
+    /// Tokens that probably lack a leading space; omitted if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<Warning>,
 }

@@ -43,7 +43,7 @@ pub(super) struct Summary {
     /// The examples left out; a list wherever there is a data set.
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<Refused>>,
-    /// Tokens that were probably meant otherwise; left out where there is none.
+    /// Tokens that probably lack a leading space; omitted if there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     warnings: Vec<Warning>,
 }

@@ -32,7 +32,7 @@ fn restart(threads: usize) {
         again.arg0(name);
     }
     again.args(arguments).env(TENSORS, "1").env(REDUCED, threads.to_string());
-    // Returns only if it fails; the command then goes on as it is.
+    // exec only returns if it fails; the command then continues in this process.
     let _ = again.env("RAYON_NUM_THREADS", threads.to_string()).exec();
 }
 

