@@ -232,14 +232,9 @@ impl Folder {
     pub(super) fn claim(path: &Path, again: Again, results: Results) -> Result<Self, Failure> {
         let shown = path.display();
         let lock = FolderLock::take(path).map_err(|error| {
+            // Whatever the reason, it is this --out that cannot be written to.
             let failure = Failure::input(error.to_string());
-            match (&error, error.hint()) {
-                (causalcone_files::Error::NotAFolder { .. } | causalcone_files::Error::Locked { .. }, _) => {
-                    failure.hint("wait until it is free, or choose another --out")
-                }
-                (_, Some(hint)) => failure.hint(hint),
-                (_, None) => failure,
-            }
+            error.hint().into_iter().fold(failure, |failure, hint| failure.hint(hint))
         })?;
         let held = held(path, results);
         if !held.is_empty() && !again.force && !again.resume {
