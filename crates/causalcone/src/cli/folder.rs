@@ -234,7 +234,7 @@ impl Folder {
         let lock = FolderLock::take(path).map_err(|error| {
             // Whatever the reason, it is this --out that cannot be written to.
             let failure = Failure::input(error.to_string());
-            error.hint().into_iter().fold(failure, |failure, hint| failure.hint(hint))
+            error.hint().into_iter().fold(failure, Failure::hint)
         })?;
         let held = held(path, results);
         if !held.is_empty() && !again.force && !again.resume {
