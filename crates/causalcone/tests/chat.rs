@@ -88,3 +88,30 @@ fn a_sweep_resumes_with_the_date_it_began_with() {
     assert!(sweep(&["--force"]).status.success());
     assert_ne!(record()["identity"]["date"], "2001-02-03");
 }
+
+/// What is fitted to conversations is fitted at the date of the experiment.
+#[test]
+fn fitted_values_see_the_same_date() {
+    let place = Place::new();
+    let lines: String = ["hi", "you", "me"]
+        .iter()
+        .map(|text| {
+            format!("{{\"base\": {{\"messages\": [{{\"role\": \"user\", \"content\": \"{text}\"}}]}}}}\n")
+        })
+        .collect();
+    std::fs::write(place.path("chat.jsonl"), lines).unwrap();
+    let run = |date: &str| {
+        dated(&place, date);
+        let text = format!(
+            "model = 'model'\n{date}\n[runs.base]\nids = [1, 2, 3]\n[[edit]]\nsite = 'block_output'\nlayers = 0\n\
+             op = 'add'\nvalue = {{ mean = 'base', examples = 'chat.jsonl' }}\n[read]\nrun = 'base'\n"
+        );
+        std::fs::write(place.path("fit.toml"), text).unwrap();
+        place.json(&["run", "fit.toml"])
+    };
+    let (old, older) = (run("date = '2001-02-03'"), run("date = '1987-10-26'"));
+    assert_eq!((&old["date"], &older["date"]), (&"2001-02-03".into(), &"1987-10-26".into()));
+    assert_eq!(old["original"], older["original"]);
+    assert_ne!(old["counterfactual"], older["counterfactual"]);
+    assert!(run("")["date"].is_string(), "a template has asked for the date");
+}

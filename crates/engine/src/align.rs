@@ -15,6 +15,10 @@ const TOKEN_CHARS: usize = 14;
 const NAME_CHARS: usize = 24;
 /// Columns of equal tokens shown before the first difference.
 const BEFORE: usize = 2;
+/// Tokens of each run, from the first column shown on, that are matched to show them.
+const LOOKED_AT: usize = 64;
+/// The most tokens that are compared to match two runs: some seconds. Two texts of 8192 words take half of it.
+const MOST_COMPARISONS: usize = 1 << 29;
 
 /// How positions `"all"` of an edit pair with those of the run that its value comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -85,15 +89,17 @@ impl fmt::Display for Alignment {
 /// Pairs positions with equal tokens, in order: the tokens that both begin with, the tokens that both end with, and
 /// between these the longest run of tokens that both have, then the same to the left and to the right of that run. Of
 /// several longest runs the one that starts first in `ours` is taken, and of those the one that starts first in
-/// `theirs`.
+/// `theirs`. `None` where that takes too long: the time grows with the product of the lengths, and more where runs have
+/// many single tokens in common.
 ///
 /// ```
 /// use causalcone_engine::align::matching;
 ///
 /// // The capital of Spain is, The capital of South Korea is
-/// assert_eq!(matching(&[1, 2, 3, 4, 5], &[1, 2, 3, 6, 7, 5]), [(0, 0), (1, 1), (2, 2), (4, 5)]);
+/// let pairs = matching(&[1, 2, 3, 4, 5], &[1, 2, 3, 6, 7, 5]);
+/// assert_eq!(pairs.unwrap(), [(0, 0), (1, 1), (2, 2), (4, 5)]);
 /// ```
-pub fn matching(ours: &[u32], theirs: &[u32]) -> Vec<(usize, usize)> {
+pub fn matching(ours: &[u32], theirs: &[u32]) -> Option<Vec<(usize, usize)>> {
     let same = |(a, b): &(&u32, &u32)| a == b;
     let start = ours.iter().zip(theirs).take_while(same).count();
     let (a, b) = (&ours[start..], &theirs[start..]);
@@ -101,7 +107,9 @@ pub fn matching(ours: &[u32], theirs: &[u32]) -> Vec<(usize, usize)> {
     let mut pairs: Vec<(usize, usize)> = (0..start).map(|i| (i, i)).collect();
     pairs.extend((0..end).map(|i| (ours.len() - 1 - i, theirs.len() - 1 - i)));
     let mut left = vec![(start..ours.len() - end, start..theirs.len() - end)];
+    let mut comparisons = MOST_COMPARISONS;
     while let Some((a, b)) = left.pop() {
+        comparisons = comparisons.checked_sub(a.len().checked_mul(b.len())?)?;
         let (i, j, len) = longest_run(&ours[a.clone()], &theirs[b.clone()]);
         if len > 0 {
             let (i, j) = (a.start + i, b.start + j);
@@ -111,7 +119,7 @@ pub fn matching(ours: &[u32], theirs: &[u32]) -> Vec<(usize, usize)> {
         }
     }
     pairs.sort_unstable();
-    pairs
+    Some(pairs)
 }
 
 /// Where the longest run of tokens that both have starts in each, and its length.
@@ -177,7 +185,14 @@ impl Experiment<'_> {
             return Err(Error::hinted(part(), problem, Some("leave out align, or the positions".into())));
         }
         let pairs = match align {
-            Align::Tokens => matching(&ours.ids, &theirs.ids),
+            Align::Tokens => matching(&ours.ids, &theirs.ids).ok_or_else(|| {
+                let problem = format!("align = \"{name}\" would take too long: {}", lengths());
+                Error::hinted(
+                    part(),
+                    problem,
+                    Some("give positions, or align = \"left\" or \"right\"".into()),
+                )
+            })?,
             Align::Left | Align::Right if m < n => {
                 let (without, fits) = match align {
                     Align::Left => (m..n, format!("..{m}")),
@@ -240,12 +255,16 @@ impl Experiment<'_> {
 
 /// Two rows of tokens with their positions, equal tokens below each other, around where they differ.
 fn tokens_side_by_side(model: &Model, runs: [(&str, &[u32]); 2]) -> String {
-    let [ours, theirs] = runs.map(|(_, ids)| ids);
+    let all = runs.map(|(_, ids)| ids);
+    let equal = all[0].iter().zip(all[1]).take_while(|(a, b)| a == b).count();
+    let from = equal.saturating_sub(BEFORE);
+    let [ours, theirs] = all.map(|ids| &ids[from..ids.len().min(from + LOOKED_AT)]);
     let mut columns: Vec<[Option<usize>; 2]> = Vec::new();
     let mut first_difference = None;
     let (mut i, mut j) = (0, 0);
     // One pair more ends what follows the last.
-    for (a, b) in matching(ours, theirs).into_iter().chain([(ours.len(), theirs.len())]) {
+    let pairs = matching(ours, theirs).unwrap_or_default();
+    for (a, b) in pairs.into_iter().chain([(ours.len(), theirs.len())]) {
         if i < a || j < b {
             first_difference.get_or_insert(columns.len());
         }
@@ -262,10 +281,10 @@ fn tokens_side_by_side(model: &Model, runs: [(&str, &[u32]); 2]) -> String {
     let end = (start + SHOWN).min(columns.len());
     let cell = |ids: &[u32], at: Option<usize>| {
         at.and_then(|at| Some((at, ids.get(at)?))).map_or_else(String::new, |(at, id)| {
-            format!("{at} {}", shortened(&visible(&model.token_text(*id)), TOKEN_CHARS))
+            format!("{} {}", from + at, clipped(&visible(&model.token_text(*id)), TOKEN_CHARS))
         })
     };
-    let mut lines = runs.map(|(name, _)| format!("  {}", shortened(&visible(name), NAME_CHARS)));
+    let mut lines = runs.map(|(name, _)| format!("  {}", clipped(&visible(name), NAME_CHARS)));
     let mut add = |cells: [String; 2]| {
         let wide = lines.iter().map(|line| line.chars().count()).max().unwrap_or(0);
         for (line, cell) in lines.iter_mut().zip(cells) {
@@ -275,19 +294,19 @@ fn tokens_side_by_side(model: &Model, runs: [(&str, &[u32]); 2]) -> String {
         }
     };
     let more = || ["…", "…"].map(String::from);
-    if start > 0 {
+    if from + start > 0 {
         add(more());
     }
     for [a, b] in &columns[start..end] {
         add([cell(ours, *a), cell(theirs, *b)]);
     }
-    if end < columns.len() {
+    if end < columns.len() || all.iter().any(|ids| ids.len() > from + LOOKED_AT) {
         add(more());
     }
     lines.map(|line| line.trim_end().to_owned()).join("\n")
 }
 
-fn shortened(text: &str, most: usize) -> String {
+fn clipped(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
         return text.to_owned();
     }
@@ -301,7 +320,7 @@ mod tests {
     #[test]
     fn equal_stretches_pair() {
         let check = |a: &[u32], b: &[u32], expected: &[(usize, usize)]| {
-            assert_eq!(matching(a, b), expected, "{a:?} {b:?}");
+            assert_eq!(matching(a, b).unwrap(), expected, "{a:?} {b:?}");
         };
         check(&[], &[1], &[]);
         check(&[1, 2], &[3, 4, 5], &[]);
@@ -315,6 +334,17 @@ mod tests {
         check(&[7, 5, 8, 5, 9], &[1, 5, 2, 5, 3, 4], &[(1, 1), (3, 3)]);
     }
 
+    /// Every second token is the same, so that each longest run is a single token, and the next one its neighbour.
+    #[test]
+    fn what_takes_too_long_is_given_up() {
+        let tokens =
+            |n: u32, own: u32| (0..n).map(|i| if i % 2 == 0 { own + i } else { 1 }).collect::<Vec<_>>();
+        assert!(matching(&tokens(256, 1_000), &tokens(256, 2_000)).is_some());
+        assert!(matching(&tokens(4_000, 10_000), &tokens(4_000, 20_000)).is_none());
+        let long: Vec<u32> = (0..50_000).collect();
+        assert_eq!(matching(&long, &long).map(|pairs| pairs.len()), Some(long.len()));
+    }
+
     #[test]
     fn pairs_are_equal_tokens_in_order() {
         // All sequences of up to four of three tokens.
@@ -323,7 +353,7 @@ mod tests {
             .collect();
         for a in &sequences {
             for b in &sequences {
-                let pairs = matching(a, b);
+                let pairs = matching(a, b).unwrap();
                 assert!(pairs.iter().all(|(i, j)| a[*i] == b[*j]), "{a:?} {b:?} {pairs:?}");
                 assert!(pairs.windows(2).all(|two| two[0].0 < two[1].0 && two[0].1 < two[1].1));
                 assert_eq!(pairs.is_empty(), !a.iter().any(|x| b.contains(x)), "{a:?} {b:?}");

@@ -26,7 +26,7 @@
 use crate::execute::{Executor, collect_with, go_on};
 use crate::experiment::{Collected, EditId, Experiment};
 use crate::metric::Metric;
-use crate::plan::{Place, Read, Reading};
+use crate::plan::{Place, Plan, Read, Reading};
 use crate::{Error, Result};
 use causalcone_model::{Layout, Progress, Report, Unit, silent};
 use std::ops::Range;
@@ -151,6 +151,31 @@ impl<'m> Collection<'m> {
         Ok(taken)
     }
 
+    /// Checks, before anything is computed, that all of it can be, in the memory that `executor` may take.
+    ///
+    /// # Errors
+    /// When it cannot; [`Error::Interrupted`] where `report` says so.
+    pub fn check(&self, executor: &dyn Executor, report: Report<'_>) -> Result<()> {
+        for start in (0..self.examples).step_by(TOGETHER) {
+            let (done, total) = (start as u64, self.examples as u64);
+            go_on(report(Progress { what: "checking", done, total, unit: Unit::Examples }))?;
+            let (_, plan) = self.plan(start..self.examples.min(start + TOGETHER))?;
+            executor.estimate(
+                &plan,
+                &plan.cells.iter().collect::<Vec<_>>(),
+                self.experiment.model.config(),
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Some examples, and the plan of what is collected from them.
+    fn plan(&self, examples: Range<usize>) -> Result<(Vec<Experiment<'m>>, Plan)> {
+        let instances: Vec<_> = self.experiment.by_example_in(examples).collect::<Result<_>>()?;
+        let plan = Experiment::plan_collects(&instances)?;
+        Ok((instances, plan))
+    }
+
     /// Computes a chunk.
     ///
     /// # Errors
@@ -179,9 +204,7 @@ impl<'m> Collection<'m> {
                 report(Progress { what, done, total, unit: Unit::Examples })
             };
             go_on(tell(0))?;
-            let some = self.experiment.by_example_in(start..examples.end.min(start + TOGETHER));
-            let instances: Vec<_> = some.collect::<Result<_>>()?;
-            let plan = Experiment::plan_collects(&instances)?;
+            let (instances, plan) = self.plan(start..examples.end.min(start + TOGETHER))?;
             let cells: Vec<_> = plan.cells.iter().collect();
             let readings = collect_with(executor, self.experiment.model, &plan, &cells, &mut tell)?;
             let pairs = cells.iter().zip(readings).zip(&instances);

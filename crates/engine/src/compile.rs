@@ -52,7 +52,13 @@ pub(crate) struct Survey {
     of_sample: Vec<usize>,
     /// How many tokens and answers each example reads: all as many as the first.
     pub(crate) reads: (usize, usize),
+    /// The most examples that are run together, where metrics compare each cell with the whole distribution of its
+    /// original.
+    most_originals: Option<usize>,
 }
+
+/// The most bytes of originals that are held for that, beyond the first.
+const ORIGINALS_BYTES: usize = 16 << 20;
 
 /// Cells that are planned and run together. What a plan and an executor hold for a cell is a few kilobytes.
 const TOGETHER: usize = 4096;
@@ -61,7 +67,11 @@ impl Survey {
     /// Counts the cells of a sweep, and checks all that can be wrong with it. Nothing is kept of the examples.
     pub(crate) fn new(experiment: &Experiment<'_>) -> Result<Self> {
         experiment.check_size()?;
-        let mut survey = Self { starts: vec![0], of_sample: Vec::new(), reads: (0, 0) };
+        let metrics = experiment.sweep.as_deref().map(metrics).unwrap_or_default();
+        let of_originals = ORIGINALS_BYTES / (experiment.model().config().vocab * size_of::<f32>()).max(1);
+        let most_originals =
+            metrics.iter().any(|metric| metric.needs_original()).then_some(of_originals.max(1));
+        let mut survey = Self { starts: vec![0], of_sample: Vec::new(), reads: (0, 0), most_originals };
         let mut cells = 0;
         for instance in experiment.by_example() {
             let instance = instance?;
@@ -85,6 +95,11 @@ impl Survey {
     /// The example that a cell is of.
     fn example(&self, cell: usize) -> usize {
         self.starts.partition_point(|start| *start <= cell).saturating_sub(1)
+    }
+
+    /// How many originals are held at most, where metrics compare with them.
+    pub(crate) fn originals(&self) -> usize {
+        self.most_originals.map_or(0, |most| most.min(self.of_sample.len()))
     }
 
     /// The examples that some cells are of.
@@ -112,7 +127,9 @@ impl Survey {
         let own = self.starts[example + 1];
         if own - self.starts[example] <= TOGETHER {
             // As many examples as fit, of which none is large.
-            return self.starts[self.starts.partition_point(|end| *end <= start + TOGETHER) - 1].max(own);
+            let last = self.starts.partition_point(|end| *end <= start + TOGETHER) - 1;
+            let most = self.most_originals.map_or(last, |most| last.min(example + most));
+            return self.starts[most].max(own);
         }
         let of_sample = self.of_sample[example];
         let end = match TOGETHER / of_sample {

@@ -374,7 +374,9 @@ fn is_blank(line: &[u8]) -> bool {
 fn count(file: &DataFile) -> Result<usize> {
     let mut buffer = vec![0; 1 << 16];
     let (mut lines, mut is_open) = (0, false);
-    let mut at = 0;
+    let mut start = [0; BOM.len()];
+    let has_bom = file.len() >= BOM.len() as u64 && file.read_at(&mut start, 0).is_ok() && start == *BOM;
+    let mut at = if has_bom { BOM.len() as u64 } else { 0 };
     while at < file.len() {
         let left = usize::try_from(file.len() - at).unwrap_or(usize::MAX);
         let len = left.min(buffer.len());

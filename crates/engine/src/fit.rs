@@ -181,15 +181,7 @@ pub fn contrast_with(
         }
         for ((edit, ours), (_, theirs)) in first.iter().zip(second) {
             let (a, b) = (rows_of(experiment, *edit, ours)?, rows_of(experiment, *edit, theirs)?);
-            if a.dims() != b.dims() {
-                let problem = format!(
-                    "its runs have {} and {} positions there, which do not pair up",
-                    a.dim(0)?,
-                    b.dim(0)?
-                );
-                let hint = Some("name as many positions in both, such as positions = \"last\"".into());
-                return Err(Error::hinted(experiment.edit_name(*edit), problem, hint));
-            }
+            check_pairs(a.dim(0)?, b.dim(0)?, experiment, *edit)?;
             add_moments(&mut found, ours.place.layer, &(a - b)?, experiment, *edit)?;
         }
         Ok(())
@@ -202,6 +194,26 @@ pub fn contrast_with(
         Ok((layer, Tensor::new(direction, &Device::Cpu)?))
     };
     found.into_iter().map(one).collect()
+}
+
+/// Checks that rows of two runs pair up.
+fn check_pairs(ours: usize, theirs: usize, experiment: &Experiment<'_>, edit: EditId) -> Result<()> {
+    if ours == theirs {
+        return Ok(());
+    }
+    let problem = format!("its runs have {ours} and {theirs} positions there, which do not pair up");
+    let hint = Some("name as many positions in both, such as positions = \"last\"".into());
+    Err(Error::hinted(experiment.edit_name(edit), problem, hint))
+}
+
+/// Checks that the products of so many layers' dimensions fit into memory.
+fn check_products(layers: usize, width: usize, experiment: &Experiment<'_>, edit: EditId) -> Result<()> {
+    if layers * width * width * size_of::<f64>() <= MOST_PRODUCTS {
+        return Ok(());
+    }
+    let problem =
+        format!("{width} dimensions of so many layers take more than {} MiB to fit", MOST_PRODUCTS >> 20);
+    Err(Error::hinted(experiment.edit_name(edit), problem, Some("name fewer layers".into())))
 }
 
 /// Sums over rows: of each dimension, and of the products of any two.
@@ -286,15 +298,35 @@ impl Shape {
     }
 }
 
-/// What [`means`] and [`components`] would find, by edit and layer: everything but the numbers.
+/// What is fitted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fitted {
+    /// [`means`].
+    Means,
+    /// [`components`].
+    Components,
+    /// [`contrast`].
+    Contrast,
+}
+
+/// What would be fitted, by edit and layer: everything but the numbers.
 ///
 /// # Errors
-/// As [`means`], but for what only a computation finds.
-pub(crate) fn outline(experiment: &Experiment<'_>) -> Result<Vec<ByLayer<Shape>>> {
+/// As [`means`], [`components`] or [`contrast`], but for what only a computation finds.
+pub(crate) fn outline(experiment: &Experiment<'_>, fitted: Fitted) -> Result<Vec<ByLayer<Shape>>> {
     let collection = Collection::new(experiment, CHUNK)?;
     let mut found: Vec<ByLayer<Shape>> = vec![BTreeMap::new(); experiment.edits.len()];
     for chunk in 0..collection.chunks().len() {
-        for taken in collection.taken(chunk)? {
+        let taken = collection.taken(chunk)?;
+        if fitted == Fitted::Contrast {
+            for of_example in taken.chunk_by(|a, b| a.example == b.example) {
+                let [ours, theirs] = of_example else { continue };
+                for (a, b) in ours.places.iter().zip(&theirs.places) {
+                    check_pairs(a.positions.len(), b.positions.len(), experiment, ours.edit)?;
+                }
+            }
+        }
+        for taken in taken {
             for place in &taken.places {
                 let wide = |width: usize| place.dims.as_ref().map_or(width, |dims| dims.len());
                 let of_mean = match place.site.layout(experiment.model().config()) {
@@ -304,7 +336,13 @@ pub(crate) fn outline(experiment: &Experiment<'_>) -> Result<Vec<ByLayer<Shape>>
                     }
                     Layout::Attention { .. } => return Err(no_vectors(experiment, taken.edit, place)),
                 };
-                let shape = found[taken.edit.index()].entry(place.layer).or_default();
+                let found = &mut found[taken.edit.index()];
+                if let ([width], true, false) =
+                    (&of_mean[..], fitted != Fitted::Means, found.contains_key(&place.layer))
+                {
+                    check_products(found.len() + 1, *width, experiment, taken.edit)?;
+                }
+                let shape = found.entry(place.layer).or_default();
                 let rows = shape.rows + place.positions.len();
                 *shape = Shape { of_mean, edit: taken.edit.index(), rows };
             }
@@ -332,10 +370,8 @@ fn add_moments(
     edit: EditId,
 ) -> Result<()> {
     let width = rows.dim(1)?;
-    if !found.contains_key(&layer) && (found.len() + 1) * width * width * size_of::<f64>() > MOST_PRODUCTS {
-        let problem =
-            format!("{width} dimensions of so many layers take more than {} MiB to fit", MOST_PRODUCTS >> 20);
-        return Err(Error::hinted(experiment.edit_name(edit), problem, Some("name fewer layers".into())));
+    if !found.contains_key(&layer) {
+        check_products(found.len() + 1, width, experiment, edit)?;
     }
     found.entry(layer).or_insert_with(|| Moments::new(width)).add(rows)
 }

@@ -9,6 +9,7 @@ use causalcone_files::Appended;
 use causalcone_model::store::sha256_of;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fs::TryLockError;
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
@@ -63,7 +64,8 @@ impl Journal {
     ) -> Result<(Self, BTreeMap<usize, Values>)> {
         let io = |doing| move |source| Error::io(path, doing, source);
         let file = Appended::open(path)?;
-        if file.file().try_lock().is_err() {
+        // File systems without locks leave it to the lock of the folder.
+        if matches!(file.file().try_lock(), Err(TryLockError::WouldBlock)) {
             return Err(bad(
                 path,
                 "another process is writing to it".into(),

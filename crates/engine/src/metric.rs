@@ -234,10 +234,11 @@ impl Metric {
         self == Self::Kl
     }
 
-    /// About how much its number changes where logits change by 2⁻²⁰, a few times the rounding error of an f32 around 1:
-    /// smaller differences between cells are rounding.
+    /// About how much its number changes where logits change by 2⁻¹⁶: logits of real models are up to some hundred, where
+    /// an f32 resolves 2⁻¹⁷ and sums of products in another order differ by a few times that. Smaller differences between
+    /// cells are rounding.
     pub(crate) fn resolution(self, value: f64) -> f64 {
-        const LOGIT: f64 = 1.0 / (1 << 20) as f64;
+        const LOGIT: f64 = 1.0 / (1 << 16) as f64;
         let slope = match self {
             Self::Prob => value * (1.0 - value),
             Self::Logprob => -value.exp_m1(),

@@ -37,6 +37,15 @@ pub struct MissingSpace {
     pub ratio: Option<f64>,
 }
 
+impl MissingSpace {
+    /// Whether both are of the same example and tokens. Their probabilities may differ in the last digits, as they were
+    /// computed beside other cells.
+    pub(crate) fn is_about_the_same(&self, other: &Self) -> bool {
+        let key = |one: &Self| (one.example, one.ids.clone(), one.likelier_id);
+        key(self) == key(other)
+    }
+}
+
 impl fmt::Display for MissingSpace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(example) = self.example {

@@ -3,7 +3,7 @@
 use crate::attribution::{Method, Moves, STEPS};
 use crate::compile::{Basis, Compiled, Survey, methods, metrics};
 use crate::cone::Work;
-use crate::execute::{Clock, Executor, go_on};
+use crate::execute::{Executor, Ticker, go_on};
 use crate::experiment::{Experiment, answer_logprobs};
 use crate::journal::Values;
 use crate::metric::{Distribution, Metric};
@@ -190,7 +190,8 @@ impl<'m> PreparedSweep<'m> {
     pub fn record_bytes(&self) -> u64 {
         let (cells, numbers) = (self.cells() as u64, self.columns().len() as u64);
         let examples = self.experiment.example_count().unwrap_or(1) as u64;
-        cells * (CELL_BYTES + numbers * NUMBER_BYTES) + examples * EXAMPLE_BYTES
+        let originals = (self.survey.originals() * self.model().config().vocab * size_of::<f32>()) as u64;
+        cells * (CELL_BYTES + numbers * NUMBER_BYTES) + examples * EXAMPLE_BYTES + originals
     }
 
     /// The plan of some of the cells.
@@ -248,7 +249,7 @@ impl<'m> PreparedSweep<'m> {
             |done: usize| report(Progress { what: "sweeping", done: done as u64, total, unit: Unit::Cells });
         let mut result = SweepResult { columns: self.columns(), ..SweepResult::default() };
         let mut running =
-            Running { values: done, tell: &tell, report, record: &mut record, clock: Clock::new() };
+            Running { values: done, tell: &tell, report, record: &mut record, ticker: Ticker::new() };
         if running.values.len() < self.cells() {
             go_on(tell(running.values.len()))?;
         }
@@ -290,7 +291,7 @@ struct Running<'r> {
     tell: &'r dyn Fn(usize) -> ControlFlow<()>,
     report: Report<'r>,
     record: &'r mut Recording<'r>,
-    clock: Clock,
+    ticker: Ticker,
 }
 
 impl Running<'_> {
@@ -304,7 +305,28 @@ impl Running<'_> {
     }
 }
 
+/// The unedited runs of a stretch: the samples of an example have one original.
+pub(crate) struct Originals {
+    /// By original, the first baseline that has it.
+    pub(crate) baselines: Vec<usize>,
+    /// By baseline, its original.
+    pub(crate) of_baseline: Vec<usize>,
+}
+
 impl Stretch<'_, '_> {
+    /// Its originals, in the order of baselines.
+    pub(crate) fn originals(&self) -> Originals {
+        let read = |baseline: usize| self.plan.baselines[baseline].original.reads.first().map(Read::run);
+        let mut originals = Originals { baselines: Vec::new(), of_baseline: Vec::new() };
+        for baseline in 0..self.plan.baselines.len() {
+            if originals.baselines.last().is_none_or(|last| read(*last) != read(baseline)) {
+                originals.baselines.push(baseline);
+            }
+            originals.of_baseline.push(originals.baselines.len() - 1);
+        }
+        originals
+    }
+
     /// The numbers of its cells in the sweep.
     fn cells(&self) -> Range<usize> {
         self.first..self.first + self.plan.cells.len()
@@ -322,17 +344,9 @@ impl Stretch<'_, '_> {
             .filter(|cell| !running.values.contains_key(cell))
             .map(|cell| cell - self.first)
             .collect();
-        // Baselines go with the cells, since they share rows; the originals first. The samples of an
-        // example have one original.
+        // Baselines go with the cells, since they share rows; the originals first.
         let baselines = &self.plan.baselines;
-        let read = |baseline: usize| baselines[baseline].original.reads.first().map(Read::run);
-        let (mut originals, mut original_of): (Vec<usize>, Vec<usize>) = (Vec::new(), Vec::new());
-        for baseline in 0..baselines.len() {
-            if originals.last().is_none_or(|last| read(*last) != read(baseline)) {
-                originals.push(baseline);
-            }
-            original_of.push(originals.len() - 1);
-        }
+        let Originals { baselines: originals, of_baseline: original_of } = self.originals();
         let fixed: Vec<usize> = (0..baselines.len()).filter(|i| baselines[*i].fixed.is_some()).collect();
         let first_fixed = originals.len();
         let first_cell = first_fixed + fixed.len();
@@ -354,7 +368,7 @@ impl Stretch<'_, '_> {
             let (row, rest) =
                 readings.split_first().ok_or_else(|| Error::part("sweep", "a cell gave no logits"))?;
             let row = Distribution::read(row)?;
-            let is_due = running.clock.is_due();
+            let is_due = running.ticker.is_due();
             if is_due {
                 running.flush(&mut pending)?;
                 stop = (running.tell)(running.values.len()).is_break();
@@ -364,8 +378,12 @@ impl Stretch<'_, '_> {
                 let values = self.numbers((&row, rest), &row, originals[index])?;
                 let missing_spaces = self.missing_spaces((&row, rest), originals[index])?;
                 // The samples of an example may be in several stretches.
-                if !result.missing_spaces.ends_with(&missing_spaces) {
-                    result.missing_spaces.extend(missing_spaces);
+                for missing in missing_spaces {
+                    let told = result.missing_spaces.iter().rev();
+                    let mut told = told.take_while(|told| told.example == missing.example);
+                    if !told.any(|told| told.is_about_the_same(&missing)) {
+                        result.missing_spaces.push(missing);
+                    }
                 }
                 // A distribution is large, and there may be one for each of many examples.
                 let row = if keeps_originals { row } else { Distribution::new(Vec::new()) };
@@ -393,13 +411,16 @@ impl Stretch<'_, '_> {
             Err(Error::Interrupted) => None,
             other => Some(other?),
         };
-        if ran.is_some() {
-            // Cells that are only estimated have not been run.
+        if ran.is_some() || !is_exact {
+            // Cells that are only estimated are not run: only their baselines are.
             pending.extend(estimates.drain().map(|(cell, values)| (self.first + cell, values)));
         }
         running.flush(&mut pending)?;
-        // The last cells may come between two reports: a wish to stop then has nothing to stop.
-        if ran.is_none() && running.values.len() < self.sweep.cells() {
+        // The last cells may come between two reports: a wish to stop then has nothing to stop. Cells of an earlier run may
+        // all be there, but not the baselines.
+        let has_baselines = base.iter().all(Option::is_some)
+            && fixed.iter().all(|baseline| fixed_values[*baseline].is_some());
+        if ran.is_none() && (running.values.len() < self.sweep.cells() || !has_baselines) {
             return Err(Error::Interrupted);
         }
         let first = result.base.len();

@@ -1,7 +1,7 @@
 //! Cells of a finished sweep, computed again the slow and obvious way.
 
 use crate::attribution::Method;
-use crate::execute::{Clock, Executor, Reference};
+use crate::execute::{Executor, Reference, Ticker};
 use crate::journal::Values;
 use crate::metric::{Distribution, Metric};
 use crate::plan::Cell;
@@ -64,7 +64,7 @@ impl PreparedSweep<'_> {
         let total = cells.len() as u64;
         let tell =
             |done: usize| report(Progress { what: "verifying", done: done as u64, total, unit: Unit::Cells });
-        let (mut verification, mut clock) = (Verification::default(), Clock::new());
+        let (mut verification, mut ticker) = (Verification::default(), Ticker::new());
         let mut rest = cells.as_slice();
         for stretch in self.survey.stretches() {
             let (now, later) = rest.split_at(rest.partition_point(|cell| *cell < stretch.end));
@@ -75,36 +75,36 @@ impl PreparedSweep<'_> {
             let stretch = self.stretch(stretch)?;
             let plan = &stretch.plan;
             let of_plan = |cell: usize| &plan.cells[cell - stretch.first];
-            let baselines: Vec<&Cell> = plan.baselines.iter().map(|baseline| &baseline.original).collect();
-            let needed = baselines.iter().copied().chain(now.iter().map(|cell| of_plan(*cell)));
-            let mut originals: Vec<Distribution> = Vec::new();
-            Reference.execute(self.model(), plan, &needed.collect::<Vec<_>>(), &mut |index, readings| {
-                let (row, rest) =
-                    readings.split_first().ok_or_else(|| Error::part("verify", "a cell gave no logits"))?;
-                let row = Distribution::read(row)?;
-                let Some(place) = index.checked_sub(baselines.len()) else {
-                    originals.push(row);
-                    return Ok(if clock.is_due() {
-                        tell(verification.cells)
-                    } else {
-                        ControlFlow::Continue(())
-                    });
-                };
-                let cell = now[place];
-                let baseline = of_plan(cell).baseline;
-                let original = originals.get(baseline);
-                let original =
-                    original.ok_or_else(|| Error::part("verify", "a cell came before its baseline"))?;
-                let in_result = result.baseline_of[cell];
-                let token = |place: usize| result.tokens[in_result].get(place).copied();
-                // The exact numbers come first.
-                let exact = result.columns.iter().take(self.numbers_per_method());
-                let columns: Vec<_> =
-                    exact.map(|column| (column.metric, column.token.and_then(token))).collect();
-                let theirs = stretch.numbers((&row, rest), original, baseline)?;
-                verification.compare(cell, &columns, &result.values[cell], &theirs);
-                Ok(tell(verification.cells))
-            })?;
+            let originals = stretch.originals();
+            let original_of = |cell: usize| originals.of_baseline[of_plan(cell).baseline];
+            // An original at a time, since the reference executor keeps the whole logits of each.
+            for together in now.chunk_by(|a, b| original_of(*a) == original_of(*b)) {
+                let own = originals.baselines[original_of(together[0])];
+                let cells = together.iter().map(|cell| of_plan(*cell));
+                let needed: Vec<&Cell> = [&plan.baselines[own].original].into_iter().chain(cells).collect();
+                let mut original: Option<Distribution> = None;
+                Reference.execute(self.model(), plan, &needed, &mut |index, readings| {
+                    let (row, rest) = readings
+                        .split_first()
+                        .ok_or_else(|| Error::part("verify", "a cell gave no logits"))?;
+                    let row = Distribution::read(row)?;
+                    let Some(original) = &original else {
+                        original = Some(row);
+                        let is_due = ticker.is_due();
+                        return Ok(if is_due { tell(verification.cells) } else { ControlFlow::Continue(()) });
+                    };
+                    let cell = together[index - 1];
+                    let in_result = result.baseline_of[cell];
+                    let token = |place: usize| result.tokens[in_result].get(place).copied();
+                    // The exact numbers come first.
+                    let exact = result.columns.iter().take(self.numbers_per_method());
+                    let columns: Vec<_> =
+                        exact.map(|column| (column.metric, column.token.and_then(token))).collect();
+                    let theirs = stretch.numbers((&row, rest), original, of_plan(cell).baseline)?;
+                    verification.compare(cell, &columns, &result.values[cell], &theirs);
+                    Ok(tell(verification.cells))
+                })?;
+            }
         }
         Ok(verification)
     }

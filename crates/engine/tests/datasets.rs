@@ -10,11 +10,13 @@
 
 mod common;
 
+use causalcone_engine::cone::Work;
+use causalcone_engine::plan::{Cell, Plan};
 use causalcone_engine::{
-    Error, Example, Experiment, Explanation, LayerAxis, MeanToken, Op, PreparedSweep, Reference, Refused,
-    Source, Sweep, SweepResult, dataset,
+    Error, Example, Executor, Experiment, Explanation, LayerAxis, MeanToken, Op, PreparedSweep, Reference,
+    Refused, Sink, Source, Sweep, SweepResult, dataset,
 };
-use causalcone_model::{Model, Positions, Site};
+use causalcone_model::{Config, Model, Positions, Site};
 use common::*;
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -486,4 +488,45 @@ fn what_an_example_is_told_of_is_an_error_with_its_place() {
     assert_eq!((built.example_count(), built.plan_single().unwrap().cells.len()), (Some(1), 1));
     built.examples(Vec::new());
     assert!(built.plan_single().unwrap_err().to_string().contains("there is none"));
+}
+
+/// A sweep whose cells are all done, but which is interrupted while its baselines are computed again, has no numbers to
+/// compare with: it must not end as if it had.
+#[test]
+fn an_interrupted_end_is_no_end() {
+    let model = model("tiny-gpt2");
+    let lines: Vec<Value> = (1..40).map(|i| json!({"base": [i, 2, 3], "label": 4})).collect();
+    let set = Set::of(&lines);
+    let edit = json!([{"run": "base", "site": "mlp_output", "layers": 0, "op": "zero"}]);
+    let written = set.file(&json!({"edit": edit, "read": {"tokens": [1]}, "sweep": {"layers": "each"}}));
+    let sweep = PreparedSweep::new(&experiment(model, &written).unwrap()).unwrap();
+    let whole = sweep.run(&Reference).unwrap();
+    let done: std::collections::BTreeMap<usize, _> = whole.values.iter().cloned().enumerate().collect();
+    let stop = |_: causalcone_model::Progress<'_>| std::ops::ControlFlow::Break(());
+    // Baselines that take no time are all there before anybody asks.
+    let slow = Slow(std::time::Duration::from_millis(20));
+    let again = sweep.resume(&slow, done.clone(), &stop, |_| Ok(()));
+    assert!(matches!(again, Err(Error::Interrupted)), "{again:?}");
+    let again = sweep.resume(&Reference, done, &causalcone_model::silent, |_| Ok(())).unwrap();
+    assert_eq!(again.base, whole.base);
+}
+
+/// The reference executor, slowly.
+struct Slow(std::time::Duration);
+
+impl Executor for Slow {
+    fn execute(&self, model: &Model, plan: &Plan, cells: &[&Cell], sink: Sink<'_>) -> Result<Work, Error> {
+        Reference.execute(model, plan, cells, &mut |index, readings| {
+            std::thread::sleep(self.0);
+            sink(index, readings)
+        })
+    }
+
+    fn estimate(&self, plan: &Plan, cells: &[&Cell], config: &Config) -> Result<Work, Error> {
+        Reference.estimate(plan, cells, config)
+    }
+
+    fn name(&self) -> &'static str {
+        "slow"
+    }
 }

@@ -161,6 +161,14 @@ fn what_cannot_be_fitted_is_refused() {
     refused(of(json!({"mean": "happy", "examples": "", "site": "attention_weight"})), &["whole rows"]);
     refused(of(json!({"pca": "happy", "examples": "", "site": "head_query_output"})), &["whole rows"]);
     refused(of(json!({"pca": "happy", "minus": "sad", "examples": ""})), &["do not pair up", "last"]);
+    // Also where nothing is computed, as in `explain`.
+    let outlined = |value: Value| {
+        let file: ExperimentFile = serde_json::from_value(written(folder.path(), &value)).unwrap();
+        file.outline(model("tiny-gpt2"))
+    };
+    refused(outlined(json!({"pca": "happy", "minus": "sad", "examples": ""})), &["do not pair up", "last"]);
+    let last = json!({"pca": "happy", "minus": "sad", "examples": "", "positions": "last"});
+    assert!(outlined(last).is_ok());
     refused(of(json!({"pca": "happy"})), &["fitted to no examples"]);
     refused(of(json!({"mean": "happy", "examples": "", "positions": 4})), &["pairs.jsonl", "position"]);
     refused(of(json!({"values": random_row(), "norm": 0.0})), &["norm 0"]);

@@ -67,6 +67,8 @@ pub(super) fn collect(args: &CollectArgs, terminal: &mut Terminal) -> Result<(),
     let names = Names::new(&first);
     // Shards are cut by their size, so that of another size they are others.
     let identity = loaded.identity(&experiment)?.with(&format!("{} bytes a shard", args.shard.bytes()));
+    let report = |progress: Progress<'_>| terminal.progress(progress);
+    collection.check(&executor, &report)?;
     folder.open(&identity)?;
     let chunks = collection.chunks();
     let shards: Vec<String> =
@@ -78,7 +80,6 @@ pub(super) fn collect(args: &CollectArgs, terminal: &mut Terminal) -> Result<(),
             resumed += chunks[chunk].len();
             continue;
         }
-        let report = |progress: Progress<'_>| terminal.progress(progress);
         let gathered = match collection.gather_with(chunk, &executor, "collecting", &report) {
             Err(Error::Interrupted) => {
                 terminal.clear();

@@ -48,8 +48,9 @@ pub(super) fn texts(args: &GenerateArgs, out: &Path, terminal: &mut Terminal) ->
     }
     let written = serde_json::to_string(&options).map_err(|e| Failure::run(e.to_string()))?;
     let identity = loaded.identity(&experiment)?.with(&format!("{written} {}", args.table));
-    folder.open(&identity)?;
     let together = TOGETHER.div_ceil(options.samples.saturating_mul(scales.max(1)));
+    experiment.check_generation(0..together, &options)?;
+    folder.open(&identity)?;
     let starts: Vec<usize> = (0..examples).step_by(together).collect();
     let part = |start: usize| format!("texts-{start:07}.jsonl");
     let is_finished = folder.file(TEXTS).exists();

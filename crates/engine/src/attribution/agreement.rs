@@ -18,7 +18,7 @@ pub struct Agreement {
     /// How many cells have both numbers.
     pub cells: usize,
     /// Pearson's correlation; `None` where the numbers of either method are the same in all cells, up to rounding: the
-    /// exact ones where they differ by less than a change of the logits by 2⁻²⁰ does, which is what f32 resolves of
+    /// exact ones where they differ by less than a change of the logits by 2⁻¹⁶ does, which is what f32 resolves of
     /// them; the estimates where they differ in the last bits.
     pub correlation: Option<f64>,
     /// The mean of |estimate − exact|.
@@ -105,7 +105,7 @@ mod tests {
                 correlation(&pairs, metric)
             };
             assert_eq!(moved(1e-8), None, "{metric:?}");
-            assert!(moved(1e-5).is_some(), "{metric:?}");
+            assert!(moved(1e-4).is_some(), "{metric:?}");
             let estimates: Vec<_> = (0..10).map(|i| (f64::from(i), value)).collect();
             assert_eq!(correlation(&estimates, metric), None);
         }

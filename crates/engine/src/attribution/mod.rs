@@ -44,7 +44,7 @@ pub(crate) use gradient::collect;
 pub(crate) use probe::{Key, Probes, key, whole};
 
 use crate::cone::Work;
-use crate::execute::{Clock, Executor};
+use crate::execute::{Executor, Ticker};
 use crate::journal::Values;
 use crate::metric::Distribution;
 use crate::op::{OpKind, Operation};
@@ -169,7 +169,7 @@ impl Stretch<'_, '_> {
             }
         };
         let (mut estimates, mut work) = (HashMap::new(), Work::default());
-        let mut clock = Clock::new();
+        let mut ticker = Ticker::new();
         tell(0)?;
         for chunk in &chunks {
             let mut plan = self.runs();
@@ -193,7 +193,7 @@ impl Stretch<'_, '_> {
             for (subject, start) in chunk.iter().zip(&starts) {
                 let at = self.numbers((&start.seen.fixed, &[]), &start.original, subject.baseline)?;
                 for cell in &subject.cells {
-                    if clock.is_due() {
+                    if ticker.is_due() {
                         tell(0)?;
                     }
                     let changes = self.changes(&self.moves[*cell], &start.activations)?;

@@ -50,9 +50,9 @@ pub trait Executor {
 pub(crate) type Tell<'a> = &'a mut dyn FnMut(usize) -> ControlFlow<()>;
 
 /// Says when progress is due again: often enough for a live bar and a prompt stop, seldom enough to cost nothing.
-pub(crate) struct Clock(Instant);
+pub(crate) struct Ticker(Instant);
 
-impl Clock {
+impl Ticker {
     const EVERY: Duration = Duration::from_millis(100);
 
     pub(crate) fn new() -> Self {
@@ -105,11 +105,11 @@ pub(crate) fn run_cells(
     tell: Tell<'_>,
 ) -> Result<Vec<Vec<Reading>>> {
     let mut all: Vec<Vec<Reading>> = vec![Vec::new(); cells.len()];
-    let (mut done, mut clock) = (0, Clock::new());
+    let (mut done, mut ticker) = (0, Ticker::new());
     executor.execute(model, plan, cells, &mut |cell, readings| {
         all[cell] = readings;
         done += 1;
-        Ok(if clock.is_due() { tell(done) } else { ControlFlow::Continue(()) })
+        Ok(if ticker.is_due() { tell(done) } else { ControlFlow::Continue(()) })
     })?;
     Ok(all)
 }

@@ -226,7 +226,7 @@ impl ExperimentFile {
         let device = experiment.model().device();
         match parameters {
             ParametersFile::Fit(fit) => {
-                self.fitted_parameters(experiment.model(), fit, (kind, at), (part, shared.making))
+                self.fitted_parameters(experiment, fit, (kind, at), (part, shared.making))
             }
             ParametersFile::Random(random) => {
                 let width = width_of(experiment, edit, kind, at, part)?;

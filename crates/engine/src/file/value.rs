@@ -6,6 +6,7 @@ use crate::control::ControlVector;
 use crate::dataset::{Examples, Prompt};
 use crate::execute::Cone;
 use crate::experiment::Experiment;
+use crate::fit::Fitted;
 use crate::op::{Op, OpKind, Parameters, Source, Value};
 use crate::{Error, Result, fit};
 use candle_core::{Device, Tensor};
@@ -157,9 +158,16 @@ impl ExperimentFile {
         }
         at.positions = value.positions.clone().unwrap_or(at.positions);
         let runs: Vec<&str> = [Some(run), value.minus.as_deref()].into_iter().flatten().collect();
-        let collecting = self.collecting(experiment.model(), file, &runs, &at, part)?;
+        let collecting = self.collecting(experiment, file, &runs, &at, part)?;
         let found: Result<fit::ByLayer<Tensor>> = match making {
-            Making::Outline => outlined(&collecting, value.pca.is_some()),
+            Making::Outline => {
+                let fitted = match (&value.pca, runs.len()) {
+                    (None, _) => Fitted::Means,
+                    (Some(_), 1) => Fitted::Components,
+                    (Some(_), _) => Fitted::Contrast,
+                };
+                outlined(&collecting, fitted)
+            }
             Making::Numbers { memory, report } => {
                 // Its rows are computed now, in what memory the weights leave.
                 experiment.model().decoder()?;
@@ -197,7 +205,7 @@ impl ExperimentFile {
     /// The principal components that an op's parameters are fitted to be.
     pub(super) fn fitted_parameters(
         &self,
-        model: &Model,
+        experiment: &Experiment<'_>,
         fit: &FitFile,
         (kind, at): (OpKind, &Target),
         (part, making): (&str, Making<'_>),
@@ -213,7 +221,7 @@ impl ExperimentFile {
         }
         let mut at = at.clone();
         at.positions = fit.positions.clone().unwrap_or(Positions::Indices(Indices::All));
-        let collecting = self.collecting(model, &fit.examples, &[&fit.pca], &at, part)?;
+        let collecting = self.collecting(experiment, &fit.examples, &[&fit.pca], &at, part)?;
         let of_file = |error| fitting(&fit.examples, part, error);
         let one_layer = |count: usize| match count {
             1 => Ok(()),
@@ -224,7 +232,7 @@ impl ExperimentFile {
         };
         let (memory, report) = match making {
             Making::Outline => {
-                let found = fit::outline(&collecting).map_err(of_file)?.swap_remove(0);
+                let found = fit::outline(&collecting, Fitted::Components).map_err(of_file)?.swap_remove(0);
                 one_layer(found.len())?;
                 let shape = found.into_values().next().unwrap_or_default();
                 let width = shape.check_rank(fit.rank, &collecting).map_err(of_file)?;
@@ -236,7 +244,7 @@ impl ExperimentFile {
             Making::Numbers { memory, report } => (memory, report),
         };
         // Rows are computed now, in what memory the weights leave.
-        model.decoder()?;
+        experiment.model().decoder()?;
         let found = fit::components_with(&collecting, &Cone { memory }, fit.rank, fit.standardise, report);
         let found = found.map_err(of_file)?.swap_remove(0);
         one_layer(found.len())?;
@@ -248,17 +256,18 @@ impl ExperimentFile {
         Ok(op)
     }
 
-    /// An experiment that collects from some runs of a data set.
+    /// An experiment that collects from some runs of a data set, at the date of the one it is for.
     fn collecting<'m>(
         &self,
-        model: &'m Model,
+        experiment: &Experiment<'m>,
         file: &str,
         names: &[&str],
         at: &Target,
         part: &str,
     ) -> Result<Experiment<'m>> {
         let examples = Examples::open(&self.data_path(file))?;
-        let mut collecting = Experiment::new(model);
+        let mut collecting = Experiment::new(experiment.model());
+        collecting.clock = experiment.clock.clone();
         let mut runs = BTreeMap::new();
         let first = examples.iter().find_map(Result::ok).unwrap_or_default();
         for name in first.prompts.keys() {
@@ -321,10 +330,10 @@ fn fitting(file: &str, part: &str, error: Error) -> Error {
 }
 
 /// Values of the shapes that are fitted to what an experiment collects: ones, which any op takes.
-fn outlined(collecting: &Experiment<'_>, is_component: bool) -> Result<fit::ByLayer<Tensor>> {
-    let by_layer = fit::outline(collecting)?.swap_remove(0);
+fn outlined(collecting: &Experiment<'_>, fitted: Fitted) -> Result<fit::ByLayer<Tensor>> {
+    let by_layer = fit::outline(collecting, fitted)?.swap_remove(0);
     let one = |(layer, shape): (_, fit::Shape)| {
-        if is_component {
+        if fitted != Fitted::Means {
             shape.check_rank(1, collecting)?;
         }
         Ok((layer, Tensor::ones(shape.of_mean, candle_core::DType::F32, &Device::Cpu)?))

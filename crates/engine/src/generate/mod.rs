@@ -229,16 +229,8 @@ impl Experiment<'_> {
         options: &Generation,
         listener: &mut dyn FnMut(Grown<'_>) -> ControlFlow<()>,
     ) -> Result<Texts> {
+        self.check_texts(&examples, options)?;
         let sampler = options.sampler(self.model)?;
-        let versions = 1 + self.sweep.as_ref().map_or(1, |sweep| sweep.scales.len().max(1));
-        let all = [self.example_count().unwrap_or(1), versions, options.samples];
-        let texts = all.iter().map(|n| *n as u128).product::<u128>();
-        if texts > bounds::CELLS {
-            let problem =
-                format!("{texts} texts are more than the {} that are made at a time", bounds::CELLS);
-            let hint = Some("use fewer samples, scales or examples".into());
-            return Err(Error::hinted("generate", problem, hint));
-        }
         let growing = self.growing(examples)?;
         let mut texts = Texts::default();
         let mut open = Vec::new();
@@ -278,6 +270,31 @@ impl Experiment<'_> {
     /// As [`Experiment::sift`].
     pub fn sift_growing(&mut self) -> Result<Vec<Refused>> {
         self.sift_by(|one| Growing::all(one.clone()).map(|_| ()))
+    }
+
+    /// Checks, before any text is generated, that [`Experiment::generate_examples`] can make those of some examples. Of a
+    /// data set, what is wrong with single examples is found by [`Experiment::sift_growing`].
+    ///
+    /// # Errors
+    /// As [`Experiment::generate`], but for what only a computation finds.
+    pub fn check_generation(&self, examples: Range<usize>, options: &Generation) -> Result<()> {
+        self.check_texts(&examples, options)?;
+        options.sampler(self.model)?;
+        self.growing(0..1).map(|_| ())
+    }
+
+    /// Checks how many texts that are.
+    fn check_texts(&self, examples: &Range<usize>, options: &Generation) -> Result<()> {
+        let versions = 1 + self.sweep.as_ref().map_or(1, |sweep| sweep.scales.len().max(1));
+        let count = examples.end.min(self.example_count().unwrap_or(1)).saturating_sub(examples.start);
+        let texts = [count, versions, options.samples].iter().map(|n| *n as u128).product::<u128>();
+        if texts > bounds::CELLS {
+            let problem =
+                format!("{texts} texts are more than the {} that are made at a time", bounds::CELLS);
+            let hint = Some("use fewer samples, scales or examples".into());
+            return Err(Error::hinted("generate", problem, hint));
+        }
+        Ok(())
     }
 
     /// The growing runs of some examples, checked.

@@ -26,6 +26,7 @@ pub(super) const BAR_WIDTH: f64 = 13.0;
 const BAR_HEIGHT: f64 = 200.0;
 /// From the colour bar down to the first swatch below it, and from one swatch to the next.
 pub(super) const SWATCH_DROP: f64 = 16.0;
+pub(super) const SWATCH_HEIGHT: f64 = 12.0;
 /// Labels of columns are cut to this many characters, those of rows, which stand beside the panel, to more.
 const COLUMN_CHARS: usize = 14;
 const ROW_CHARS: usize = 28;
@@ -113,7 +114,10 @@ impl Layout {
         let top = MARGIN + heading + if heading > 0.0 { 10.0 } else { 0.0 } + HEADER;
         let labels_bottom = top + panels_height + labels_height;
         let x_label = if map.x.label.is_empty() { 0.0 } else { AXIS_LABEL_HEIGHT };
-        let swatches = SWATCH_DROP * swatches(map).len() as f64 + 12.0;
+        let swatches = match swatches(map).len() {
+            0 => 0.0,
+            count => SWATCH_DROP * count as f64 + SWATCH_HEIGHT,
+        };
         let height = (labels_bottom + x_label).max(top + bar_height + swatches) + MARGIN;
         Layout {
             width,

@@ -1,8 +1,8 @@
 //! Writes a figure as SVG.
 
 use super::layout::{
-    BAR_WIDTH, LABEL_SIZE, Layout, MARGIN, SUBTITLE_LINE, SUBTITLE_SIZE, SWATCH_DROP, Stand, Swatch,
-    TICK_GAP, TICK_SIZE, TITLE_LINE, TITLE_SIZE, TickLabel, WORD_GAP, swatches, value_label,
+    BAR_WIDTH, LABEL_SIZE, Layout, MARGIN, SUBTITLE_LINE, SUBTITLE_SIZE, SWATCH_DROP, SWATCH_HEIGHT, Stand,
+    Swatch, TICK_GAP, TICK_SIZE, TITLE_LINE, TITLE_SIZE, TickLabel, WORD_GAP, swatches, value_label,
 };
 use super::{Facet, HeatMap};
 use crate::scale::Range;
@@ -297,8 +297,8 @@ impl Out {
                 Swatch::Centre => range.colours.at(0.5).hex(),
                 Swatch::Empty => "url(#empty)".to_owned(),
             };
-            self.line(&format!("<rect {} fill=\"{fill}\" {stroke}/>", place(top, 12.0)));
-            self.text(style, labels, top + 6.0 + TICK_SIZE * MIDDLE, &legend);
+            self.line(&format!("<rect {} fill=\"{fill}\" {stroke}/>", place(top, SWATCH_HEIGHT)));
+            self.text(style, labels, top + SWATCH_HEIGHT / 2.0 + TICK_SIZE * MIDDLE, &legend);
         }
     }
 
