@@ -43,7 +43,6 @@ pub use causalcone_engine::{
     TokenLabels, Top, Value, Values, Verification, causal, collection, cone, dataset, file, generate, lens,
     noise, op, plan, saved, train, visible,
 };
-pub use causalcone_files as files;
 pub use causalcone_model::{
     Config, Defaulted, Error as ModelError, Footprint, Indices, KeyPolicy, KeyReport, Layout, LoadOptions,
     Model, Positions, Precision, Progress, Report, Site, Target, Tokenizer, Unit, Which, chat, check,
@@ -55,3 +54,8 @@ pub use tidy::{means_table, table};
 
 #[doc(no_inline)]
 pub use causalcone_model::Last;
+
+/// Files that appear whole or not at all.
+pub mod files {
+    pub use causalcone_files::{Error, Result, write_new, write_whole};
+}

@@ -199,6 +199,8 @@ fn special_files_are_no_outputs() {
     // A name that is taken is found before a model is loaded.
     let said = place.refused(&["save", &vector, "--out", "precious"]);
     assert!(said.contains("precious already exists"), "{said}");
+    let said = place.refused(&["save", &vector, "--out", "precious", "--force"]);
+    assert!(said.contains("precious is not a folder") && !said.contains("--force"), "{said}");
 }
 
 #[test]
@@ -262,6 +264,12 @@ fn a_refused_command_leaves_nothing() {
         place.refused(&[command, &bad, "--out", "new/folder"]);
         assert_eq!(names(place.0.path()), before, "{command}");
     }
+    // What is found only when the work is planned: a run that generates collects nothing, and memory that is too small.
+    let collect = place.experiment("collect.toml", &format!("{EDIT}positions = 'all'\nop = 'collect'\n"));
+    place.refused(&["generate", &collect, "--out", "new"]);
+    assert!(!place.path("new").exists());
+    place.refused(&["collect", &collect, "--out", "new", "--memory", "1KB"]);
+    assert!(!place.path("new").exists());
     // A lens that cannot be written whole leaves no part of it.
     let file = place.experiment("lens.toml", &format!("{EDIT}op = 'zero'\n[read]\ntokens = [7]\n"));
     let out = place.run_on_full_disk(&format!("lens {file} --out new"));

@@ -68,7 +68,7 @@ impl Write for DiskFile {
     }
 }
 
-/// Renames a file or folder; a file of the new name is replaced.
+/// Renames a file or folder. A file of the new name is replaced by a file, an empty folder by a folder, nothing else.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     call("rename", to, || fs::rename(from, to))
 }
@@ -91,12 +91,6 @@ pub(crate) fn rename_file_new(from: &Path, to: &Path) -> io::Result<()> {
         }
         done => done,
     }
-}
-
-/// Renames a folder; fails where the new name is taken by anything but an empty folder.
-pub(crate) fn rename_folder_new(from: &Path, to: &Path) -> io::Result<()> {
-    // A folder that holds something is never replaced by a rename.
-    rename(from, to)
 }
 
 /// Exchanges the contents of two names in one step; `false` where the file system cannot.

@@ -80,6 +80,8 @@ impl Error {
     pub fn is_bad_input(&self) -> bool {
         use io::ErrorKind::{InvalidFilename, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem};
         match self {
+            // What could be opened and fails later is no matter of what was asked for.
+            Self::File { doing: "write" | "sync" | "shorten", .. } => false,
             Self::File { source, .. } => matches!(
                 source.kind(),
                 NotFound | NotADirectory | PermissionDenied | ReadOnlyFilesystem | InvalidFilename

@@ -17,7 +17,7 @@ use std::path::Path;
 
 /// What a call should do, once it has not failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// What it always does.
     None,
     /// Write one half of the bytes only.

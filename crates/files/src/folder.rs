@@ -1,7 +1,8 @@
 //! Folders that appear whole or not at all.
 
 use crate::disk::{self, DiskFile};
-use crate::temporary::{Temporary, beside};
+use crate::place::directory_of;
+use crate::temporary::Temporary;
 use crate::{Error, PlaceKind, Result};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -31,7 +32,7 @@ impl NewFolder {
     /// # Errors
     /// [`Error::File`] when it cannot be created.
     pub fn create(path: &Path) -> Result<Self> {
-        Ok(Self { temporary: Temporary::folder(beside(path))?, path: path.into() })
+        Ok(Self { temporary: Temporary::folder(directory_of(path))?, path: path.into() })
     }
 
     /// Writes one file of it.
@@ -52,7 +53,7 @@ impl NewFolder {
     pub fn place(self) -> Result<()> {
         self.sync()?;
         rename_new(self.temporary.path(), &self.path)?;
-        disk::sync_folder(beside(&self.path)).map_err(Error::of(&self.path, "sync the directory of"))
+        disk::sync_folder(directory_of(&self.path)).map_err(Error::of(&self.path, "sync the directory of"))
     }
 
     /// Gives it its name in place of a folder that has it, as [`replace_folder`] does.
@@ -74,7 +75,7 @@ impl NewFolder {
 ///
 /// # Errors
 /// [`Error::Foreign`] when there are others; [`Error::Exists`] when the name is not that of a folder;
-/// [`Error::File`] when a step fails. The old folder is as it was then.
+/// [`Error::File`] when a step fails. The old folder is as it was then, unless the last step failed, syncing the directory.
 pub fn replace_folder(new: &Path, path: &Path, is_ours: impl Fn(&str) -> bool) -> Result<()> {
     let failed = |e| Error::of(path, "replace")(e);
     match PlaceKind::at(path)? {
@@ -87,28 +88,42 @@ pub fn replace_folder(new: &Path, path: &Path, is_ours: impl Fn(&str) -> bool) -
                     disk::exchange(new, path).map_err(failed)?;
                     return Err(error);
                 }
-                disk::remove_folder(new)?;
+                // It has a temporary name: if it stays, a later process removes it.
+                let _ = disk::remove_folder(new);
             } else {
-                // Not a temporary name: if this process is killed between the two steps, nobody may remove it.
-                let mut aside = path.to_path_buf().into_os_string();
-                aside.push(".replaced");
-                let aside = PathBuf::from(aside);
-                disk::rename(path, &aside).map_err(failed)?;
-                if let Err(e) = disk::rename_folder_new(new, path) {
-                    disk::rename(&aside, path).map_err(failed)?;
-                    return Err(failed(e));
-                }
-                disk::remove_folder(&aside)?;
+                replace_in_steps(new, path, &is_ours)?;
             }
         }
         Some(_) => return Err(Error::Exists { path: path.into() }),
     }
-    disk::sync_folder(beside(path)).map_err(Error::of(path, "sync the directory of"))
+    disk::sync_folder(directory_of(path)).map_err(Error::of(path, "sync the directory of"))
+}
+
+/// The same where the file system cannot exchange two names.
+fn replace_in_steps(new: &Path, path: &Path, is_ours: &impl Fn(&str) -> bool) -> Result<()> {
+    let failed = |e| Error::of(path, "replace")(e);
+    // Not a temporary name: if this process is killed between the two renames, nobody may remove it.
+    let mut aside = path.to_path_buf().into_os_string();
+    aside.push(".replaced");
+    let aside = PathBuf::from(aside);
+    // Of a process that was killed after both: the folder that replaced it is there.
+    if PlaceKind::at(&aside)? == Some(PlaceKind::Folder) {
+        check_entries(&aside, &aside, is_ours)?;
+        disk::remove_folder(&aside)?;
+    }
+    disk::rename(path, &aside).map_err(failed)?;
+    // Something may have been added since the entries were looked at.
+    let placed = check_entries(&aside, path, is_ours).and_then(|()| disk::rename(new, path).map_err(failed));
+    if let Err(error) = placed {
+        disk::rename(&aside, path).map_err(failed)?;
+        return Err(error);
+    }
+    disk::remove_folder(&aside)
 }
 
 /// Renames a folder to a name that must be free or that of an empty folder.
 fn rename_new(new: &Path, path: &Path) -> Result<()> {
-    disk::rename_folder_new(new, path).map_err(|e| match e.kind() {
+    disk::rename(new, path).map_err(|e| match e.kind() {
         io::ErrorKind::AlreadyExists | io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::NotADirectory => {
             Error::Exists { path: path.into() }
         }
@@ -151,6 +166,24 @@ mod tests {
 
     fn count(directory: &Path) -> usize {
         fs::read_dir(directory).unwrap().count()
+    }
+
+    #[test]
+    fn is_replaced_in_steps_also_after_a_kill_between_them() {
+        let directory = tempfile::tempdir().unwrap();
+        let (path, next) = (directory.path().join("f"), directory.path().join("n"));
+        let is_ours = |name: &str| name == "a";
+        new(&path, "first").place().unwrap();
+        new(&directory.path().join("f.replaced"), "zeroth").place().unwrap();
+        new(&next, "second").place().unwrap();
+        replace_in_steps(&next, &path, &is_ours).unwrap();
+        assert_eq!(fs::read(path.join("a")).unwrap(), b"second");
+        assert_eq!(count(directory.path()), 1);
+        fs::write(path.join("notes.txt"), "precious").unwrap();
+        new(&next, "third").place().unwrap();
+        let error = replace_in_steps(&next, &path, &is_ours).unwrap_err();
+        assert!(matches!(error, Error::Foreign { .. }), "{error}");
+        assert_eq!((count(&path), count(directory.path())), (2, 2));
     }
 
     #[test]

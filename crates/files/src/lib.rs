@@ -1,12 +1,12 @@
 //! Files and folders that appear whole or not at all, and folders that one process writes at a time.
 //!
-//! Everything that causalcone writes goes through this crate:
+//! The results of the command and of the Rust library are written by this crate:
 //!
 //! - [`write_whole`] and [`write_new`]: a file under its final name only once all of it is on the disk;
 //! - [`NewFolder`] and [`replace_folder`]: the same for a folder;
 //! - [`FolderLock`]: at most one process writes results to a folder;
-//! - [`Temporary`]: names of files and folders that are not finished, with the process that writes them, so that a
-//!   later process can remove what a dead one left ([`remove_leftovers`]);
+//! - names of files and folders that are not finished: they tell the process that writes them, so that a later process
+//!   removes what a dead one left;
 //! - [`abandon`]: removes what is not finished when a signal ends this process;
 //! - [`Appended`]: a file that grows by whole records, such as a journal;
 //! - [`PlaceKind`], [`open_regular`] and [`is_same_place`]: what a path leads to, whatever its name.
@@ -25,12 +25,13 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! In builds with debug assertions each call to the operating system can be made to fail, so that tests can show what
-//! is left then: see the module `fault` and its variable `CAUSALCONE_FAULT`.
+//! In builds with debug assertions each call that writes a result can be made to fail, so that tests can show what is
+//! left then: see the module `fault` and its variable `CAUSALCONE_FAULT`.
 
 mod append;
 mod disk;
 mod error;
+#[doc(hidden)]
 pub mod fault;
 mod folder;
 mod lock;
@@ -45,5 +46,5 @@ pub use error::{Error, Result};
 pub use folder::{NewFolder, check_folder, replace_folder};
 pub use lock::{FolderLock, LOCK_NAME};
 pub use place::{PlaceKind, check_output, free_space, is_same_place, open_regular, stamp};
-pub use temporary::{Temporary, abandon, remove_leftovers};
+pub use temporary::abandon;
 pub use whole::{write_new, write_whole};

@@ -9,11 +9,14 @@ use crate::process::{Process, State};
 use crate::temporary::{What, remove_leftovers, unfinished};
 use crate::{Error, PlaceKind, Result};
 use std::fs::{OpenOptions, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 /// What the lock is called in the folder.
 pub const LOCK_NAME: &str = ".causalcone-lock";
+
+/// How often a folder is created again that another process removes.
+const TRIES: usize = 100;
 
 /// The longest description of a process that is read.
 const LONGEST: u64 = 500;
@@ -42,12 +45,18 @@ impl FolderLock {
         }
         let path = folder.join(LOCK_NAME);
         let mut unfinished = unfinished();
-        let made = disk::create_folders(folder)?;
-        let file = match locked(&path, folder) {
-            Ok(file) => file,
-            Err(error) => {
-                made.iter().rev().for_each(|made| drop(disk::remove_empty_folder(made)));
-                return Err(error);
+        let mut made = Vec::new();
+        let mut tries = 0..TRIES;
+        let file = loop {
+            made.extend(disk::create_folders(folder)?);
+            match locked(&path, folder) {
+                Ok(file) => break file,
+                // Whoever had it before has removed the folder, since nothing was in it.
+                Err(_) if !folder.exists() && tries.next().is_some() => {}
+                Err(error) => {
+                    made.iter().rev().for_each(|made| drop(disk::remove_empty_folder(made)));
+                    return Err(error);
+                }
             }
         };
         made.iter().for_each(|made| unfinished.add(made, What::EmptyFolder));
@@ -65,7 +74,9 @@ impl FolderLock {
         let this = Process::this();
         let text = format!("{this}\nprocess {} of causalcone {}\n", this.id(), env!("CARGO_PKG_VERSION"));
         self.file.set_len(0)?;
-        (&mut self.file.file()).write_all(text.as_bytes())
+        let mut file = self.file.file();
+        file.rewind()?;
+        file.write_all(text.as_bytes())
     }
 }
 
@@ -137,6 +148,7 @@ fn may_be_taken(file: &DiskFile) -> bool {
 
 fn description(file: &DiskFile) -> Option<String> {
     let mut text = String::new();
+    file.file().rewind().ok()?;
     file.file().take(LONGEST).read_to_string(&mut text).ok()?;
     Some(text)
 }
@@ -188,6 +200,20 @@ mod tests {
         assert_eq!(error.to_string(), format!("{} is not a folder", file.display()));
         assert!(FolderLock::take(&file.join("below")).is_err());
         assert_eq!(fs::read(&file).unwrap(), b"precious");
+    }
+
+    /// What is read and written on file systems that know no locks.
+    #[test]
+    fn the_description_is_read_and_written_from_the_start() {
+        let directory = tempfile::tempdir().unwrap();
+        let lock = FolderLock::take(directory.path()).unwrap();
+        let written = format!("{}\n", Process::this());
+        for _ in 0..2 {
+            assert!(!may_be_taken(&lock.file));
+            assert!(held(directory.path(), &lock.file).to_string().contains("(process "));
+            lock.describe().unwrap();
+            assert!(fs::read_to_string(&lock.path).unwrap().starts_with(&written));
+        }
     }
 
     #[cfg(unix)]

@@ -87,8 +87,8 @@ pub(crate) fn check_target(path: &Path) -> Result<()> {
     }
 }
 
-/// Checks, before any work, that the file `path` can be written: nothing of that name is there, or, to be replaced, a regular
-/// file.
+/// Checks, before any work, that nothing stands in the way of the file `path`: its folder is there, and nothing of that name,
+/// or, to be replaced, a regular file.
 ///
 /// # Errors
 /// [`Error::Exists`] and [`Error::Special`] when something else is there; [`Error::File`] when its folder is missing.
@@ -127,8 +127,8 @@ pub fn open_regular(path: &Path) -> Result<(File, Metadata)> {
     Ok((file, metadata))
 }
 
-/// Whether two paths are the same file or folder, or would be once they are written: through links, `.` and `..`, and other
-/// spellings of a name on file systems that do not tell them apart.
+/// Whether two paths are the same file or folder, or would be once they are written: through links, `.` and `..`. Where
+/// neither is there yet, their names are compared letter by letter, also on file systems that do not tell `X` from `x`.
 ///
 /// ```
 /// use causalcone_files::is_same_place;

@@ -114,11 +114,11 @@ mod system {
 
     /// The machine, and the set of process numbers that this process sees: containers have their own.
     pub(super) fn machine() -> String {
-        let id = ["/etc/machine-id", "/var/lib/dbus/machine-id", "/proc/sys/kernel/hostname"]
-            .iter()
-            .find_map(|path| read_to_string(path).ok().filter(|text| !text.trim().is_empty()));
+        // Machines that were cloned share the first two, and all machines share the number of the first set of processes.
+        let ids = ["/etc/machine-id", "/var/lib/dbus/machine-id", "/proc/sys/kernel/hostname"];
+        let ids: Vec<String> = ids.iter().map(|path| read_to_string(path).unwrap_or_default()).collect();
         let numbers = std::fs::read_link("/proc/self/ns/pid").unwrap_or_default();
-        super::hash(&format!("causalcone {} {}", id.unwrap_or_default().trim(), numbers.display()))
+        super::hash(&format!("causalcone {} {}", ids.concat(), numbers.display()))
     }
 
     pub(super) fn boot() -> String {

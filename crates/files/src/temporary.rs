@@ -4,8 +4,6 @@
 //! knows when nobody will finish it.
 
 use crate::disk::{self, DiskFile};
-use crate::lock::LOCK_NAME;
-use crate::place::directory_of;
 use crate::process::{Process, State};
 use crate::{Error, Result};
 use std::collections::BTreeSet;
@@ -23,7 +21,7 @@ const ABANDONED_AFTER: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// A file or folder that vanishes unless it gets its final name.
 #[derive(Debug)]
-pub struct Temporary {
+pub(crate) struct Temporary {
     path: PathBuf,
     what: What,
 }
@@ -42,7 +40,7 @@ impl Temporary {
     ///
     /// # Errors
     /// [`Error::File`] when it cannot be created.
-    pub fn folder(directory: &Path) -> Result<Self> {
+    pub(crate) fn folder(directory: &Path) -> Result<Self> {
         let (new, ()) = Self::create(directory, What::Folder, |path| {
             disk::create_folder(path).map_err(Error::of(path, "create"))
         })?;
@@ -71,8 +69,7 @@ impl Temporary {
     }
 
     /// Where it is.
-    #[must_use]
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 }
@@ -156,14 +153,14 @@ fn is_first_time(directory: &Path) -> bool {
     ASKED.lock().unwrap_or_else(PoisonError::into_inner).insert(directory)
 }
 
-/// Removes unfinished files and folders in `directory` whose process has ended; returns how many. Those of other machines,
-/// and those whose names do not tell, stay for seven days. What cannot be removed stays and does no harm.
-pub fn remove_leftovers(directory: &Path) -> usize {
+/// Removes unfinished files and folders in `directory` whose process has ended; returns how many. Those of other machines
+/// stay for seven days. Names that tell no process are not ours. What cannot be removed stays and does no harm.
+pub(crate) fn remove_leftovers(directory: &Path) -> usize {
     let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
     let left = entries.filter(|entry| {
         let name = entry.file_name();
         let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(PREFIX)) else { return false };
-        name != LOCK_NAME && is_leftover(rest, || entry.metadata().and_then(|metadata| metadata.modified()))
+        is_leftover(rest, || entry.metadata().and_then(|metadata| metadata.modified()))
     });
     let removed = left.filter(|entry| {
         let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
@@ -175,7 +172,8 @@ pub fn remove_leftovers(directory: &Path) -> usize {
 /// Whether nobody will finish a file, by what follows the prefix of its name.
 fn is_leftover(name: &str, modified: impl FnOnce() -> io::Result<SystemTime>) -> bool {
     let process = name.rsplit_once('-').and_then(|(process, _)| process.parse::<Process>().ok());
-    match process.map_or(State::Elsewhere, |process| process.state()) {
+    let Some(process) = process else { return false };
+    match process.state() {
         State::Running => false,
         State::Ended => true,
         State::Elsewhere => {
@@ -183,11 +181,6 @@ fn is_leftover(name: &str, modified: impl FnOnce() -> io::Result<SystemTime>) ->
             age.is_some_and(|age| age > ABANDONED_AFTER)
         }
     }
-}
-
-/// The directory in which a file or folder is prepared that will be called `path`.
-pub(crate) fn beside(path: &Path) -> &Path {
-    directory_of(path)
 }
 
 #[cfg(test)]
@@ -232,14 +225,13 @@ mod tests {
         parts[0] = "00000000"; // another machine
         make(&format!("{PREFIX}{}-1", parts.join("-")), false);
         make(&format!("{PREFIX}{}-2", parts.join("-")), true);
-        make(".causalcone-aMtGvN", false); // as version 0.1.0 called them
-        make(".causalcone-xMtGvN", true);
-        make(LOCK_NAME, true);
+        make(".causalcone-cache", true); // somebody else's
+        make(crate::LOCK_NAME, true);
         make(".other", true);
         let removed = remove_leftovers(directory.path());
-        assert_eq!(removed, 2, "{:?}", names(directory.path()));
+        assert_eq!(removed, 1, "{:?}", names(directory.path()));
         assert_eq!(names(directory.path()).len(), 5);
-        assert!(!directory.path().join(".causalcone-xMtGvN").exists());
+        assert!(!directory.path().join(format!("{PREFIX}{}-2", parts.join("-"))).exists());
     }
 
     #[cfg(target_os = "linux")]

@@ -3,8 +3,8 @@
 //! A reader, or a run that is resumed after a crash, never sees half a file under its final name.
 
 use crate::disk;
-use crate::place::check_target;
-use crate::temporary::{Temporary, beside};
+use crate::place::{check_target, directory_of};
+use crate::temporary::Temporary;
 use crate::{Error, Result};
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -57,7 +57,7 @@ fn write(
 ) -> Result<()> {
     check_target(path)?;
     let failed = |doing| Error::of(path, doing);
-    let directory = beside(path);
+    let directory = directory_of(path);
     let (temporary, file) = Temporary::file(directory, path)?;
     let mut writer = BufWriter::new(file);
     fill(&mut writer).map_err(failed("write"))?;

@@ -66,6 +66,10 @@ pub(super) fn data(args: &DataArgs, terminal: &mut Terminal) -> Result<(), Failu
         other => other.into(),
     })?;
     for (out, lines) in outs.iter().zip([&examples, &held_out]) {
+        // Some disks do not tell X from x, which shows once one of them is there.
+        if *out != outs[0] && is_same_place(out, outs[0])? {
+            return Err(Failure::input("--out and --held-out are the same file on this disk"));
+        }
         write_lines(out, lines, args.force)?;
     }
     let mut labels: BTreeMap<String, usize> = BTreeMap::new();

@@ -362,7 +362,11 @@ impl Folder {
         name: &str,
         fill: impl FnOnce(&mut (dyn Write + Send)) -> std::io::Result<()>,
     ) -> Result<(), Failure> {
-        Ok(write_whole(self.file(name), fill)?)
+        // That the folder can be written to was checked before any work: what fails now is the run.
+        write_whole(self.file(name), fill).map_err(|error| {
+            let failure = Failure::run(error.to_string());
+            error.hint().into_iter().fold(failure, Failure::hint)
+        })
     }
 
     /// Writes a figure, as far as there is room for it; says the names of its files. What is too large to draw is no

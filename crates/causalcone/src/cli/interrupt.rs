@@ -101,22 +101,40 @@ fn receive(signal: i32) {
     if !is_first || !LISTENING.load(Ordering::SeqCst) {
         end();
     }
-    std::thread::spawn(|| {
+    let waiting = std::thread::Builder::new().name("patience".into()).spawn(|| {
         std::thread::sleep(PATIENCE);
         // Work that knows of it may still be writing what it keeps.
         if !STOPPING.load(Ordering::SeqCst) {
             end();
         }
     });
+    // Where there is no thread to wait, nobody would end work that does not stop.
+    if waiting.is_err() {
+        end();
+    }
 }
+
+/// How long a message may take to be written: a pipe that nobody reads takes none.
+const TO_WRITE: Duration = Duration::from_secs(1);
 
 /// Ends the command now.
 #[allow(clippy::exit, reason = "no work is there to stop, it does not stop, or the user asked twice")]
 fn end() {
     causalcone_files::abandon();
-    // A progress bar may be on this line.
-    let clear = if std::io::stderr().is_terminal() { "\r\x1b[2K" } else { "" };
-    let _ = writeln!(std::io::stderr(), "{clear}{}", failure("").rendered());
+    let write = || {
+        // A progress bar may be on this line.
+        let clear = if std::io::stderr().is_terminal() { "\r\x1b[2K" } else { "" };
+        let _ = writeln!(std::io::stderr(), "{clear}{}", failure("").rendered());
+    };
+    let (written, is_written) = std::sync::mpsc::channel();
+    let told = std::thread::Builder::new().name("last words".into()).spawn(move || {
+        write();
+        let _ = written.send(());
+    });
+    match told {
+        Ok(_) => drop(is_written.recv_timeout(TO_WRITE)),
+        Err(_) => write(),
+    }
     std::process::exit(i32::from(code()));
 }
 

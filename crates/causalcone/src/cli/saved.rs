@@ -27,6 +27,9 @@ pub(super) fn save(args: &SaveArgs, terminal: &mut Terminal) -> Result<(), Failu
     match PlaceKind::at(&args.out)? {
         // A folder is replaced by a folder.
         Some(PlaceKind::Folder) if args.force && !is_vector => {}
+        Some(_) if args.force && !is_vector => {
+            return Err(causalcone_files::Error::NotAFolder { path: args.out.clone() }.into());
+        }
         _ => check_output(&args.out, args.force && is_vector).map_err(taken)?,
     }
     let loaded = Loaded::new(&args.file, terminal)?;

@@ -6,11 +6,14 @@ use crate::threads;
 /// How many threads elementwise operations of the tensor library use. It panics where it cannot start them.
 const TENSORS: &str = "CANDLE_NUM_THREADS";
 
+/// How many threads are left for what else needs one: ending on a signal, chat templates, pip.
+const SPARE: usize = 2;
+
 /// Starts the threads that compute; with fewer than there are processors if the system refuses some.
 pub(super) fn start(terminal: &Terminal) {
     let started = threads::start();
     if started.are_fewer() && std::env::var_os(TENSORS).is_none() {
-        restart(started.made.max(1));
+        restart(started.made.saturating_sub(SPARE).max(1));
     }
     if let Ok(made) = std::env::var(REDUCED) {
         terminal.note(&format!("the system allows few threads: computing on {made}"));

@@ -9,17 +9,19 @@ use super::terminal::Terminal;
 use super::{Loaded, TrainArgs};
 use crate::train::{Checkpoint, Evaluation, Fit, Score, Step, Trainer, Training};
 use crate::{Cone, Error, Journal, Progress, Refused, Saved, Unit, Values, heat_map, means_table, table};
-use causalcone_files::{Appended, PlaceKind, replace_folder};
-use causalcone_model::file::DataFile;
+use causalcone_files::{Appended, PlaceKind, open_regular, replace_folder};
 use causalcone_report::{Cell, Chart, Format, Kind, Panel, Series, Span, Table};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
 use std::time::Instant;
 
 /// Where a fit can be gone on from.
 const CHECKPOINT: &str = "checkpoint.safetensors";
 /// Its steps, as they are made.
 const LOG: &str = "steps.jsonl";
+/// The longest line of it that is read, in bytes.
+const LONGEST_STEP: u64 = 4096;
 /// Updates between two checkpoints where the file does not say.
 const CHECKPOINT_EVERY: usize = 50;
 
@@ -265,11 +267,19 @@ impl<'w, 'm> Work<'w, 'm> {
         if PlaceKind::at(&path)?.is_none() {
             return Ok(Vec::new());
         }
-        let text = DataFile::open(&path)?.read_all(u64::MAX)?;
-        let text = String::from_utf8_lossy(&text);
-        // What a kill tore off was after the checkpoint.
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<Logged>(line).ok());
-        Ok(lines.filter(|logged| self.is_kept(logged)).collect())
+        let (file, _) = open_regular(&path)?;
+        let mut reader = BufReader::new(file);
+        let mut logged = Vec::new();
+        loop {
+            let mut line = Vec::new();
+            let read = reader.by_ref().take(LONGEST_STEP).read_until(b'\n', &mut line);
+            read.map_err(|e| Failure::run(format!("cannot read {}: {e}", path.display())))?;
+            // What a kill tore off was after the checkpoint.
+            if line.last() != Some(&b'\n') {
+                return Ok(logged);
+            }
+            logged.extend(serde_json::from_slice::<Logged>(&line).ok().filter(|one| self.is_kept(one)));
+        }
     }
 
     fn is_kept(&self, logged: &Logged) -> bool {

