@@ -25,6 +25,8 @@ const WORKERS: u64 = 2;
 /// The address space of the command, in bytes.
 const MEMORY: &str = "--as=6000000000";
 const TIME: Duration = Duration::from_secs(60);
+/// So many faults are kept and told. More of them show nothing else.
+const MOST_FAULTS: usize = 100;
 /// The longest that the command may write to stderr, in bytes.
 const MESSAGE: usize = 4096;
 
@@ -76,7 +78,7 @@ const JOBS: &[(&str, &str, &[&[File]])] = &[
     ("lens EXPERIMENT --out out", "", &[EXPERIMENT, MODEL]),
     ("lens --prompt hello -m MODEL --out out", "", &[MODEL]),
     ("save EXPERIMENT --out out", "values", &[EXPERIMENT]),
-    ("save EXPERIMENT --out out.gguf", "values", &[EXPERIMENT]),
+    ("save EXPERIMENT --out out.gguf", "steering", &[EXPERIMENT]),
     ("data causal.toml --out drawn.jsonl", "", &[&[("causal.toml", "causal_model")], MODEL]),
     (
         "info saved -m model",
@@ -97,13 +99,10 @@ const JOBS: &[(&str, &str, &[&[File]])] = &[
             ("swap.toml", "experiment"),
         ]],
     ),
+    // A shard that is there is whole, so that it is not read again.
+    ("collect collect.toml --out done/collect --resume", "", &[&[("done/collect/resume.json", "saved")]]),
     (
-        "collect collect.toml --out done/collect --resume",
-        "",
-        &[&[("done/collect/resume.json", "saved"), ("done/collect/shard-00000.safetensors", "safetensors")]],
-    ),
-    (
-        "generate generate.toml --out done/generate --resume",
+        "generate generate.toml --out done/generate --table --resume",
         "",
         &[&[("done/generate/resume.json", "saved"), ("done/generate/texts.jsonl", "journal")]],
     ),
@@ -175,7 +174,8 @@ fn prepare(base: &Path) {
     };
     file("fixtures/tiny-llama-tied/config.json", "pickled/config.json");
     file("fixtures/tiny-llama-tied.gguf", "model.gguf");
-    file("fuzz/seeds/causal_model/equality.toml", "causal.toml");
+    let causal = fs::read_to_string(repository("fuzz/seeds/causal_model/equality.toml")).unwrap();
+    fs::write(base.join("causal.toml"), of_model(&causal, "model")).unwrap();
     fs::write(base.join("model/tokenizer_config.json"), r#"{"bos_token": "<s>", "add_bos_token": false}"#)
         .unwrap();
     let template =
@@ -185,17 +185,19 @@ fn prepare(base: &Path) {
         fs::write(base.join(format!("{name}.toml")), experiment(name, "model")).unwrap();
     }
     let log = base.join("log.txt");
-    for name in ["sweep swap", "collect collect", "generate generate"] {
-        let (command, file) = name.split_once(' ').unwrap();
-        let ran = run(base, &words(&format!("{command} {file}.toml --out done/{command}")), &log);
-        assert!(ran.is_some_and(|ran| ran.success()), "{name}: {}", fs::read_to_string(&log).unwrap());
+    for line in ["sweep swap.toml", "collect collect.toml", "generate generate.toml --table"] {
+        let command = line.split(' ').next().unwrap();
+        let ran = run(base, &words(&format!("{line} --out done/{command}")), &log);
+        assert!(ran.is_some_and(|ran| ran.success()), "{line}: {}", fs::read_to_string(&log).unwrap());
     }
-    // A finished sweep becomes one that was cut short.
-    let sweep = base.join("done/sweep");
-    let journal = fs::read_to_string(sweep.join("journal.jsonl")).unwrap();
-    fs::write(sweep.join("journal.jsonl"), &journal[..journal.len() - 10]).unwrap();
-    for file in ["cells.csv", "experiment.json"] {
-        fs::remove_file(sweep.join(file)).unwrap();
+    // What is finished becomes what was cut short.
+    let journal = base.join("done/sweep/journal.jsonl");
+    let text = fs::read_to_string(&journal).unwrap();
+    fs::write(&journal, &text[..text.len() - 10]).unwrap();
+    for file in
+        ["sweep/cells.csv", "sweep/experiment.json", "collect/collection.json", "generate/generate.json"]
+    {
+        fs::remove_file(base.join("done").join(file)).unwrap();
     }
     // A training is killed after its first checkpoint, and its length is then one that ends soon.
     let train = base.join("train.toml");
@@ -212,13 +214,34 @@ fn prepare(base: &Path) {
     }
     child.kill().unwrap();
     child.wait().unwrap();
+    assert!(
+        base.join("done/train/checkpoint.safetensors").exists(),
+        "the training ended before it was killed"
+    );
+    // What the killed training left behind must not be counted as left by the runs that follow.
+    while let Some(left) = left_over(base) {
+        if left.is_dir() { fs::remove_dir_all(left).unwrap() } else { fs::remove_file(left).unwrap() }
+    }
     fs::remove_file(log).unwrap();
 }
 
 /// An experiment of the seeds, for another model.
 fn experiment(name: &str, model: &str) -> String {
-    let text = fs::read_to_string(repository(&format!("fuzz/seeds/experiment/{name}.toml"))).unwrap();
+    of_model(&fs::read_to_string(repository(&format!("fuzz/seeds/experiment/{name}.toml"))).unwrap(), model)
+}
+
+fn of_model(text: &str, model: &str) -> String {
     text.replace("\"tiny-llama-tied\"", &format!("\"{model}\""))
+}
+
+/// Whether the run reads a file: one of its model, or one that the experiment or the command line names.
+fn is_read(file: &str, model: &str, experiment: &str, line: &str) -> bool {
+    let first = file.split('/').next().unwrap_or_default();
+    match first {
+        "model" | "model.gguf" | "pickled" => first == model,
+        "e.toml" | "e.json" => true,
+        _ => experiment.contains(first) || line.contains(first),
+    }
 }
 
 /// The names of the experiments that were never a fault.
@@ -251,22 +274,33 @@ impl Driver {
         copy(&self.base, folder).unwrap();
         let mut random = Random::new(self.seed.wrapping_mul(1 << 32).wrapping_add(number));
         let (line, certain, files) = random.pick(JOBS).unwrap();
-        let model = *random.pick(&["model", "model", "model.gguf", "pickled"]).unwrap();
+        let has_any = line.contains("EXPERIMENT") || line.contains("MODEL");
+        let model = if has_any {
+            *random.pick(&["model", "model", "model.gguf", "pickled"]).unwrap()
+        } else {
+            "model"
+        };
         let any = random.pick(&self.experiments).unwrap().as_str();
         let name = if certain.is_empty() || random.one_in(10) { any } else { certain };
-        fs::write(folder.join("e.toml"), experiment(name, model)).unwrap();
-        let tree = causalcone_fuzz::mutate::Node::from_toml(experiment(name, model).as_bytes()).unwrap();
-        fs::write(folder.join("e.json"), tree.to_json()).unwrap();
+        let text = if line.contains("EXPERIMENT") { experiment(name, model) } else { String::new() };
+        if !text.is_empty() {
+            fs::write(folder.join("e.toml"), &text).unwrap();
+            let tree = causalcone_fuzz::mutate::Node::from_toml(text.as_bytes()).unwrap();
+            fs::write(folder.join("e.json"), tree.to_json()).unwrap();
+        }
         let mut changed = Vec::new();
         for _ in 0..if random.one_in(8) { 2 } else { 1 } {
-            let group = random.pick(files).unwrap();
-            let (file, target) = random.pick(group).unwrap();
+            let group: Vec<&File> = random
+                .pick(files)
+                .unwrap()
+                .iter()
+                .filter(|(file, _)| is_read(file, model, &text, line))
+                .collect();
+            let Some((file, target)) = random.pick(&group) else { continue };
             let path = folder.join(file);
-            // The checkpoint, for one, is there only if the training was killed in time.
-            if let Ok(data) = fs::read(&path) {
-                fs::write(&path, self.mutators[target].mutate(&data, &mut random)).unwrap();
-                changed.push(*file);
-            }
+            let data = fs::read(&path).unwrap_or_else(|e| panic!("{file}: {e}"));
+            fs::write(&path, self.mutators[target].mutate(&data, &mut random)).unwrap();
+            changed.push(*file);
         }
         let file = if changed.contains(&"e.json") { "e.json" } else { "e.toml" };
         let line = line.replace("EXPERIMENT", file).replace("MODEL", model);
@@ -297,7 +331,7 @@ impl Driver {
         let command =
             line.split(' ').take(if line.starts_with("models") { 2 } else { 1 }).collect::<Vec<_>>();
         *self.counts.lock().unwrap().entry((command.join(" "), code)).or_default() += 1;
-        if !wrong.is_empty() {
+        if !wrong.is_empty() && self.faults.lock().unwrap().len() < MOST_FAULTS {
             let kept = repository("target/fuzz/command").join(format!("{}-{number}", self.seed));
             let _ = fs::remove_dir_all(&kept);
             copy(folder, &kept).unwrap();

@@ -105,7 +105,7 @@ fn long() -> Vec<Step> {
     vec![made, installed, tests]
 }
 
-/// Fuzzing without end in sight: a target or all of them, then the command on hostile files.
+/// A long fuzzing run: one target or all of them, then the command on hostile files.
 fn long_fuzz(target: &str, seconds: &str) -> Result<Vec<Step>, String> {
     let mut steps = vec![itself("fuzz", &["fuzz", target, seconds])?];
     if target == "all" {
@@ -119,7 +119,7 @@ const USAGE: &str =
     "usage: cargo xtask test    check everything: format, lints, tests, docs, the tour, Python
        cargo xtask long    run what takes too long for that: large models
        cargo xtask long fuzz [TARGET] [SECONDS]    fuzz each target for 600 s, then the command
-       cargo xtask fuzz TARGET|all SECONDS    fuzz, and no more";
+       cargo xtask fuzz TARGET|all SECONDS    run the fuzz targets only";
 
 fn main() -> ExitCode {
     if let Some(status) = fuzz::wrap() {

@@ -1,5 +1,6 @@
 //! Experiments and what they read: data sets, causal models, autoencoders.
 
+use super::any;
 use crate::Scene;
 use crate::mutate::Node;
 use crate::seeds::matching;
@@ -57,15 +58,21 @@ pub(super) fn as_json() -> Vec<Vec<u8>> {
 
 pub(super) fn data_set(scene: &Scene, data: &[u8]) -> Option<()> {
     let folder = scene.stage(PLACE, "examples.jsonl", data)?;
-    for edit in ["run = 'base'\nop = 'zero'", "run = 'base'\nop = 'swap'\nvalue = { run = 'source' }"] {
+    let swap = "value = { run = 'source' }";
+    let edits = [
+        "op = 'zero'".into(),
+        format!("op = 'swap'\n{swap}"),
+        format!("op = 'low_rank_swap'\nparameters = {{ random = 0, rank = 2 }}\n{swap}"),
+    ];
+    any(edits.map(|edit: String| {
+        let train = if edit.contains("parameters") { "[train]\nsteps = 1\n" } else { "" };
         let text = format!(
-            "examples = 'examples.jsonl'\n[[edit]]\nsite = 'mlp_output'\nlayers = 'all'\n{edit}\n[read]\nrun = 'base'\n\
-            [sweep]\nlayers = 'each'\nmetrics = ['accuracy']\n[train]\nsteps = 1\n"
+            "examples = 'examples.jsonl'\n[[edit]]\nsite = 'mlp_output'\nlayers = 'all'\nrun = 'base'\n{edit}\n\
+            [read]\nrun = 'base'\n[sweep]\nlayers = 'each'\nmetrics = ['accuracy']\n{train}"
         );
         std::fs::write(folder.join("sweep.toml"), text).ok()?;
-        explain(scene, &folder.join("sweep.toml"), "tiny-llama-tied");
-    }
-    Some(())
+        explain(scene, &folder.join("sweep.toml"), "tiny-llama-tied")
+    }))
 }
 
 /// A data set of more examples than one may have. It once took more memory to count them than a file of that size may take.
@@ -88,14 +95,13 @@ pub(super) fn causal_model(scene: &Scene, data: &[u8]) -> Option<()> {
 
 /// The input as the configuration of each of the two kinds of autoencoder.
 pub(super) fn sae_config(scene: &Scene, data: &[u8]) -> Option<()> {
-    for (kind, op) in [("standard", "autoencoder_swap"), ("jumprelu", "jumprelu_autoencoder")] {
+    any([("standard", "autoencoder_swap"), ("jumprelu", "jumprelu_autoencoder")].map(|(kind, op)| {
         let folder = scene.stage(&format!("fixtures/sae/{kind}"), "cfg.json", data)?;
         let text = format!(
             "[runs.base]\nids = [1, 2, 3]\n[runs.other]\nids = [1, 2, 4]\n[[edit]]\nrun = 'base'\nsite = 'block_output'\nlayers = 0\n\
             op = '{op}'\nparameters = '{}'\nvalue = {{ run = 'other' }}\n[read]\nrun = 'base'\n",
             folder.display()
         );
-        explain(scene, &scene.write("sae.toml", text.as_bytes())?, "tiny-gpt2");
-    }
-    Some(())
+        explain(scene, &scene.write("sae.toml", text.as_bytes())?, "tiny-gpt2")
+    }))
 }

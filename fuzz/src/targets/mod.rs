@@ -62,6 +62,11 @@ impl Target {
     }
 }
 
+/// Whether one of several readers, or one way of reading, has accepted the input. All are run.
+fn any<const N: usize>(accepted: [Option<()>; N]) -> Option<()> {
+    accepted.into_iter().flatten().next()
+}
+
 const EXPERIMENT: &str = include_str!("../../../docs/experiment-file.md");
 const CAUSAL: &str = include_str!("../../../docs/causal-model.md");
 const MODELS: &str = include_str!("../../../docs/models.md");

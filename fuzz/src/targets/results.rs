@@ -1,8 +1,11 @@
 //! What the library itself has written, or another library: saved interventions, journals, checkpoints.
 
+use super::any;
 use crate::Scene;
 use causalcone_engine::train::Checkpoint;
 use causalcone_engine::{Cone, ControlVector, Journal, Saved};
+use causalcone_model::store::sha256_of;
+use std::path::Path;
 
 pub(super) fn control_vector(scene: &Scene, data: &[u8]) -> Option<()> {
     ControlVector::read(&scene.write("control.gguf", data)?).ok().map(drop)
@@ -16,35 +19,61 @@ pub(super) fn saved(scene: &Scene, data: &[u8]) -> Option<()> {
 }
 
 pub(super) fn pyvene(scene: &Scene, data: &[u8]) -> Option<()> {
-    for name in ["tiny-llama", "tiny-gpt2"] {
-        let _ = Saved::open(&scene.stage(&format!("fixtures/pyvene-saved/{name}"), "config.json", data)?);
-    }
-    Some(())
+    let open = |name: &str| {
+        Saved::open(&scene.stage(&format!("fixtures/pyvene-saved/{name}"), "config.json", data)?)
+            .ok()
+            .map(drop)
+    };
+    any([open("tiny-llama"), open("tiny-gpt2")])
 }
 
 pub(super) fn pyvene_weights(scene: &Scene, data: &[u8]) -> Option<()> {
     let folder = "fixtures/pyvene-saved/tiny-llama";
-    for place in ["0_comp_block", "0_comp_mlp", "1_comp_block"] {
+    any(["0_comp_block", "0_comp_mlp", "1_comp_block"].map(|place| {
         let file = format!("intkey_layer_{place}_output_unit_pos_nunit_1#0.bin");
-        let _ = Saved::open(&scene.stage(folder, &file, data)?);
-    }
-    Some(())
+        Saved::open(&scene.stage(folder, &file, data)?).ok().map(drop)
+    }))
 }
 
 /// The experiment whose journal it is, its cells, and the values of each.
 const SWEEP: (&str, usize, usize) = ("a sweep", 9, 2);
 
 pub(super) fn journal(scene: &Scene, data: &[u8]) -> Option<()> {
+    // Once as it is, and once with right sums, so that what is behind their check is reached, too.
+    any([data.to_vec(), with_sums(data)].map(|data| resume(&scene.write("journal.jsonl", &data)?)))
+}
+
+/// Opens a journal, adds the first cell that is missing, and reads it again.
+fn resume(path: &Path) -> Option<()> {
     let (experiment, cells, values) = SWEEP;
-    let path = scene.write("journal.jsonl", data)?;
-    let (mut journal, done) = Journal::open(&path, experiment, cells, values).ok()?;
+    let (mut journal, mut done) = Journal::open(path, experiment, cells, values).ok()?;
     let next = (0..cells).find(|cell| !done.contains_key(cell))?;
-    journal.append([(next, vec![Some(0.5), None])]).ok()?;
+    let value = vec![Some(0.5), None];
+    journal.append([(next, value.clone())]).ok()?;
     drop(journal);
+    done.insert(next, value);
     // What was repaired and written must be read again.
-    let again = Journal::open(&path, experiment, cells, values);
-    assert_eq!(again.ok()?.1.len(), done.len() + 1, "a cell was lost");
+    let again = Journal::open(path, experiment, cells, values).ok().map(|(_, again)| again);
+    assert_eq!(again, Some(done), "a cell was lost or changed");
     Some(())
+}
+
+/// The lines that have a cell and values, each with the sum that belongs to them.
+fn with_sums(data: &[u8]) -> Vec<u8> {
+    let mended = data.split(|b| *b == b'\n').map(|line| {
+        let parts = serde_json::from_slice::<serde_json::Value>(line).ok().and_then(|tree| {
+            let values: Vec<Option<f64>> = serde_json::from_value(tree.get("values")?.clone()).ok()?;
+            Some((tree.get("cell")?.as_u64()?, values))
+        });
+        let Some((cell, values)) = parts else { return line.to_vec() };
+        let bits =
+            |value: &Option<f64>| value.map_or("-".into(), |value| format!("{:016x}", value.to_bits()));
+        let bits: Vec<String> = values.iter().map(bits).collect();
+        let mut sum = sha256_of(format!("{} {cell} {}", SWEEP.0, bits.join(" ")));
+        sum.truncate(16);
+        serde_json::json!({ "cell": cell, "values": values, "sum": sum }).to_string().into_bytes()
+    });
+    mended.collect::<Vec<_>>().join(&b'\n')
 }
 
 /// A journal with all but one of its cells.

@@ -1,5 +1,6 @@
 //! Tokenizers encode four texts; chat templates render two conversations.
 
+use super::any;
 use crate::Scene;
 use crate::scene::repository;
 use causalcone_model::Tokenizer;
@@ -116,12 +117,11 @@ fn both(scene: &Scene, name: &str, data: &[u8]) -> Option<()> {
         scene.write(&format!("{pieces}/config.json"), br#"{"model_type":"llama"}"#)?;
     }
     scene.write(&format!("{pieces}/{name}"), data)?;
-    for folder in [old, scene.folder().join(pieces)] {
-        if let Ok(Some((tokenizer, _))) = Tokenizer::from_directory(&folder) {
-            encode(&tokenizer);
-        }
-    }
-    Some(())
+    any([old, scene.folder().join(pieces)].map(|folder| {
+        let (tokenizer, _) = Tokenizer::from_directory(&folder).ok()??;
+        encode(&tokenizer);
+        Some(())
+    }))
 }
 
 pub(super) fn config(scene: &Scene, data: &[u8]) -> Option<()> {
