@@ -1,5 +1,7 @@
 """What cannot be done is refused by name, and the model stays usable."""
 
+import datetime
+import json
 import os
 import signal
 import subprocess
@@ -93,6 +95,62 @@ def test_token_ids_that_are_none(model, ids):
         exp.execute()
 
 
+@pytest.mark.parametrize("id", [-1, 1 << 40])
+def test_a_token_id_that_is_none(model, id):
+    for use in (model.token, model.embedding):
+        with pytest.raises(cc.InputError, match="is no token id"):
+            use(id)
+
+
+TZ = datetime.timezone(datetime.timedelta(hours=2))
+
+
+@pytest.mark.parametrize(
+    "date",
+    [
+        datetime.datetime(2026, 2, 9, 10, tzinfo=datetime.timezone.utc),
+        datetime.datetime(2026, 2, 9, 10, tzinfo=TZ),
+        datetime.datetime(999, 2, 9, 10),
+        datetime.date(1, 1, 1),
+        datetime.time(10),
+        20260209,
+    ],
+)
+def test_dates_that_do_not_fit(model, date):
+    for use in (lambda: cc.Experiment(model, date=date), lambda: model.chat([], date=date)):
+        with pytest.raises(cc.InputError, match="a local date and time without offset, years 1000 to 9999"):
+            use()
+
+
+def test_dates_that_fit(model):
+    for date, text in [
+        (datetime.date(1000, 1, 1), "1000-01-01"),
+        (datetime.date(9999, 12, 31), "9999-12-31"),
+        (datetime.datetime(2026, 2, 9, 10, 30, 5, 999999), "2026-02-09T10:30:05"),
+        (datetime.datetime(2026, 2, 9), "2026-02-09T00:00:00"),
+    ]:
+        assert cc.Experiment(model, date=date).document()["date"] == text
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ([1], "expected an experiment"),
+        ({"model": 5}, "`model` is 5"),
+        ({"model": TINY, "weights": 5}, "`weights` is 5"),
+        ({"model": TINY, "model_options": [1]}, "`model_options` is"),
+        ({"model": TINY, "model_options": {"colour": 1}}, "unknown key `colour` in `model_options`"),
+        ({"model": TINY, "date": 5}, "`date` is 5"),
+    ],
+)
+def test_files_that_are_no_experiments(document, words, tmp_path):
+    path = tmp_path / "experiment.json"
+    path.write_text(json.dumps(document))
+    with pytest.raises(cc.InputError, match=words) as error:
+        cc.Experiment.from_file(path)
+    assert error.value.message.startswith(str(path))
+
+
 def test_runs_and_edits_of_other_experiments(model):
     one, other = cc.Experiment(model), cc.Experiment(model)
     run = one.run(ids=[1, 2])
@@ -170,8 +228,9 @@ def test_saved_folders_that_are_none(tmp_path):
     with pytest.raises(cc.InputError, match="config.json"):
         pv.IntervenableModel.load(tmp_path, llama)
     (tmp_path / "config.json").write_text('{"representations": [[0]], "intervention_types": ["os.system"]}')
-    with pytest.raises(cc.InputError, match="os.system"):
+    with pytest.raises(cc.InputError, match=r"config\.json: os\.system is no intervention") as error:
         pv.IntervenableModel.load(tmp_path, llama)
+    assert "InputError" not in str(error.value) and error.value.hint
 
 
 def test_pyvene_calls_that_do_not_fit():
@@ -189,11 +248,21 @@ def test_pyvene_calls_that_do_not_fit():
         (dict(source_representations=np.ones(5), unit_locations={"base": 1}), r"\(5,\)"),
         (dict(source_representations={"x": np.ones(32)}, unit_locations={"base": 1}), "'x'"),
         (dict(sources=base, unit_locations={"sources->base": 1}, subspaces=[[0], [1], [2]]), "3 interventions"),
-        (dict(sources=base, unit_locations={"sources->base": 1}, subspaces=[99]), "99"),
+        (dict(sources=base, unit_locations={"sources->base": 1}, subspaces=[99]), "dimension 99.* out of range"),
+        (dict(sources=base, unit_locations={"sources->base": 1}, subspaces=[-33]), "dimension -33.* out of range"),
     ]
     for call, words in wrong:
         with pytest.raises(cc.InputError, match=words):
             swap(base, **call)
+    collect = pv.IntervenableModel(
+        {"layer": 0, "component": "mlp_output", "intervention_type": pv.CollectIntervention}, model=llama
+    )
+    for subspaces in ([99], [-33], [[[0], [32]]]):
+        with pytest.raises(cc.InputError, match="out of range: there are 32"):
+            collect(base, unit_locations={"base": 1}, subspaces=subspaces)
+    (_, (whole,)), _ = collect(base, unit_locations={"base": 1})
+    (_, (last,)), _ = collect(base, unit_locations={"base": 1}, subspaces=[-1])
+    np.testing.assert_array_equal(np.asarray(last), np.asarray(whole)[..., -1:])
     with pytest.raises(NotImplementedError, match="holes"):
         swap({"input_ids": np.array([[1, 2, 3]]), "attention_mask": np.array([[1, 0, 1]])})
     for config, words in [({"layer": 9, "component": "mlp_output"}, "layer 9"), ({"component": "nothing"}, "nothing")]:

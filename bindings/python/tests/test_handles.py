@@ -1,6 +1,8 @@
 """Models, tokenizers and helpers under the names tutorials use, on every family."""
 
 import json
+import os
+import shutil
 
 import numpy as np
 import pytest
@@ -156,8 +158,50 @@ def test_parameters_of_files_as_people_have_them(name):
 def test_parameters_that_files_do_not_list_are_refused():
     # Beside the language model, this file has what looks at images.
     _, _, model = pv.create_causal_lm(str(FIXTURES / "corpus" / "gemma3-vision"))
-    with pytest.raises(NotImplementedError, match="num_parameters"):
+    with pytest.raises(
+        NotImplementedError, match=r"cannot list the weights of .*: its files hold \d+ numbers"
+    ) as error:
         model.parameters()
+    assert str(error.value).endswith(f"the model has {model.num_parameters()}; use `num_parameters()`")
+
+
+def test_a_vocabulary_that_no_file_lists_is_refused(tmp_path):
+    shutil.copytree(FIXTURES / "tiny-llama-tied", tmp_path / "model")
+    (tmp_path / "model" / "tokenizer.json").unlink()
+    model = cc.Model(str(tmp_path / "model"))
+    with pytest.raises(NotImplementedError, match="none of its files is a supported tokenizer file; use `decode`"):
+        files.pieces_of(model)
+
+
+@pytest.mark.parametrize("name", ["tiny-llama-tied", "tiny-llama-tied.gguf"])
+def test_files_are_found_from_another_folder(name, tmp_path):
+    (shutil.copytree if (FIXTURES / name).is_dir() else shutil.copy)(FIXTURES / name, tmp_path / name)
+    os.chdir(tmp_path)
+    _, tokenizer, model = pv.create_llama(name)
+    os.chdir("/")
+    assert all(map(os.path.isabs, model.core.info["files"])) and model.core.name == str(tmp_path / name)
+    assert tokenizer.tokenize("The capital") == ["The", "Ġcapital"]
+    assert tokenizer.convert_ids_to_tokens(tokenizer.convert_tokens_to_ids(["The"])) == ["The"]
+    assert sum(one.numel() for one in model.parameters()) == model.num_parameters()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="files that are in use are removed as on Unix")
+@pytest.mark.parametrize("name", ["tiny-llama-tied", "tiny-llama-tied.gguf"])
+def test_files_that_are_gone_or_changed_are_named(name, tmp_path):
+    (shutil.copytree if (FIXTURES / name).is_dir() else shutil.copy)(FIXTURES / name, tmp_path / name)
+    _, tokenizer, model = pv.create_llama(str(tmp_path / name))
+    read = [lambda: tokenizer.tokenize("The"), model.parameters]
+    paths = [path for path in (tmp_path / name).glob("*") if path.suffix != ".gguf"] or [tmp_path / name]
+    for words in ("cannot read", "No such file"):
+        for path in paths:
+            # The engine may have mapped the file: replace it, and do not truncate it.
+            path.unlink()
+            if words == "cannot read":
+                path.write_bytes(b"")
+        for one in read:
+            with pytest.raises(cc.RunError, match=words) as error:
+                one()
+            assert str(tmp_path / name) in error.value.message and "load the model again" in error.value.hint
 
 
 def test_labels_have_a_loss():
@@ -198,11 +242,27 @@ def test_a_swap_for_interventions_of_ones_own():
     ]:
         with pytest.raises(cc.InputError, match="subspace"):
             swap(target, target + 1, "interchange", None, subspaces)
+    for subspaces, partition in [([4], None), ([[0], [-5], [1]], None), ([[0, 1], [9]], None), ([1], [[0, 1], [3, 4]])]:
+        for mode in ("interchange", "add", "collect"):
+            with pytest.raises(cc.InputError, match="of a subspace is out of range: there are 4, numbered 0 to 3"):
+                swap(three, three + 1, mode, None, subspaces, partition)
+    with pytest.raises(cc.InputError, match="out of range"):
+        swap(three, three + 1, "interchange", [0, 4])
+    with pytest.raises(cc.InputError, match="single number"):
+        swap(np.zeros(()), np.ones(()))
+    # Of coordinates there may be fewer than dimensions.
+    low_rank = pv.LowRankRotatedSpaceIntervention(embed_dim=4, low_rank_dimension=2)
+    with pytest.raises(cc.InputError, match="out of range: there are 2, numbered 0 to 1"):
+        low_rank(three, three, subspaces=[[2]])
+    # As in pyvene, negative numbers count from the end.
+    for subspaces in ([-1, -4], [[-1, 0]] * 3, [[3, 0], [-1, -4], [0, -1]]):
+        found = numbers(swap(three, three + 1, "interchange", None, subspaces))
+        np.testing.assert_array_equal(found, np.broadcast_to([1, 0, 0, 1], three.shape))
     with pytest.raises(cc.InputError, match="does not fit"):
         swap(three, np.ones((3, 4), np.float32)[:2])
     with pytest.raises(cc.InputError, match="no source"):
         pv.VanillaIntervention()(three)
-    with pytest.raises(cc.InputError, match="no subspaces"):
+    with pytest.raises(cc.InputError, match="`subspaces` is not supported: the mask selects the dimensions"):
         pv.SigmoidMaskIntervention(embed_dim=4)(three, three, subspaces=[[0]])
     attention = np.full((1, 2, 2), -np.inf, np.float32)
     assert numbers(swap(attention, np.ones((1, 2, 2), np.float32), "interchange", 1))[0, :, 0].tolist() == [1, 1]

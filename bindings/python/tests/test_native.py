@@ -4,6 +4,7 @@ import csv
 import datetime
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import threading
 import causalcone as cc
 import numpy as np
 import pytest
+from causalcone.model import is_path
 from common import FIXTURES
 
 TINY = str(FIXTURES / "tiny-llama-tied")
@@ -290,6 +292,92 @@ def test_experiments_are_files(model, tmp_path):
     assert json.loads(path.read_text())["model"] == TINY
     explained = exp.explain(layers="cumulative", positions="each")
     assert explained["cells"] == 14 and explained["rows_computed"] < explained["rows_naive"]
+
+
+def test_a_file_names_its_model_as_the_command_finds_it(tmp_path):
+    shutil.copytree(TINY, tmp_path / "models" / "tiny")
+    # A folder of results is not the model of that name.
+    (tmp_path / "models" / "tiny" / "smollm2").mkdir()
+    (tmp_path / "examples.jsonl").write_text('{"base": [1, 2]}\n')
+    document = {"model": "models/tiny", "examples": "examples.jsonl", "runs": {"base": {}}}
+    # Some editors write a byte order mark.
+    (tmp_path / "experiment.json").write_text(json.dumps(document), encoding="utf-8-sig")
+    os.chdir(tmp_path.parent)
+    exp = cc.Experiment.from_file(f"{tmp_path.name}/experiment.json")
+    assert exp.model.name == str(tmp_path / "models" / "tiny")
+    exp.collect("base", site="final_norm")
+    os.chdir("/")
+    assert len(exp.gather()) == 1
+    assert not is_path(tmp_path / "models" / "tiny" / "smollm2") and not is_path("smollm2")
+
+
+def test_toml_has_infinities(tmp_path):
+    pytest.importorskip("tomllib", reason="reading TOML needs Python 3.11 or later")
+    text = """
+        date = 2026-02-09
+        [runs.base]
+        ids = [1, 2]
+        [[edit]]
+        site = "attention_score"
+        layers = 0
+        positions = "last"
+        op = "swap"
+        value = {values = -inf}
+    """
+    (tmp_path / "experiment.toml").write_text(f"model = {json.dumps(TINY)}\n{text}")
+    with pytest.raises(cc.InputError, match="every score is -inf"):
+        cc.Experiment.from_file(tmp_path / "experiment.toml").execute()
+
+
+def test_a_file_says_how_its_model_is_loaded(tmp_path):
+    folder = tmp_path / "model"
+    shutil.copytree(TINY, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"qk_layernorm": True}))
+    exp = cc.Experiment(cc.Model(str(folder), ignore_keys=["qk_layernorm"], strict=True, weights="full"))
+    exp.run(ids=[1, 2])
+    exp.write(tmp_path / "experiment.json")
+    again = cc.Experiment.from_file(tmp_path / "experiment.json")
+    assert again.model.keys["ignored"] == ["qk_layernorm = true"]
+    said = json.loads((tmp_path / "experiment.json").read_text())
+    assert said["weights"] == "full" and said["model_options"] == {"ignore_keys": ["qk_layernorm"], "strict": True}
+
+
+def test_names_that_are_not_given_are_free(model):
+    exp = cc.Experiment(model)
+    exp.run(ids=[1], name="run1")
+    assert exp.run(ids=[1]).name == "run2"
+    exp.edit("run1", site="mlp_output", layers=0, op="zero", name="edit1")
+    assert exp.edit("run1", site="mlp_output", layers=0, op="zero").name == "edit2"
+    exp.read("run2")
+    exp.execute()
+
+
+def test_a_sweep_is_explained_by_its_own_axes(model):
+    exp = cc.Experiment(model)
+    exp.run(ids=[1, 2, 3])
+    first = exp.edit(site="mlp_output", layers="all", op="zero", name="first")
+    exp.edit(site="attention_output", layers="all", op="zero", name="second")
+    exp.read(tokens=["T"])
+    axes = {"edit": first, "layers": "each", "positions": None, "steps": None}
+    assert exp.explain(**axes)["cells"] == len(exp.sweep(**axes)) == 2
+
+
+def test_a_relative_name_is_resolved_once(tmp_path):
+    model = cc.Model(os.path.relpath(TINY))
+    exp = cc.Experiment(model)
+    exp.run(ids=[1, 2, 3])
+    exp.edit(site="mlp_output", layers="all", op="zero", name="zero")
+    exp.read(tokens=["T"])
+    os.chdir(tmp_path)
+    assert model.name == TINY and len(model.sha256) == 64
+    exp.save("saved")
+    assert cc.saved(model, "saved")["passed"]
+    exp.write("experiment.json")
+    assert cc.Experiment.from_file("experiment.json").execute().to_dict() == exp.execute().to_dict()
+    # A figure keeps the name that was given.
+    svg = exp.sweep(layers="each").to_svg()
+    assert "fixtures/tiny-llama-tied" in svg and TINY not in svg
 
 
 def test_an_edit_is_saved_and_loaded(model, tmp_path):

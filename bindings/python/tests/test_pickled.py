@@ -1,7 +1,9 @@
 """Copies and pickles: how to load a model, and what is set on what it makes; never weights, never code."""
 
 import copy
+import os
 import pickle
+import shutil
 import subprocess
 import sys
 
@@ -81,8 +83,11 @@ def test_a_copy_shares_the_weights_and_nothing_else():
 
 
 def test_another_process_in_another_folder(tmp_path):
-    # A relative name, as tests run in the project's root.
-    gpt2 = pv.create_gpt2_lm("fixtures/tiny-gpt2")[2]
+    shutil.copytree(FIXTURES / "tiny-gpt2", tmp_path / "models" / "tiny")
+    os.chdir(tmp_path / "models")
+    gpt2 = pv.create_gpt2_lm("tiny")[2]
+    # The name is relative to where the model was loaded, not to where it is pickled.
+    os.chdir(tmp_path)
     (tmp_path / "pickled").write_bytes(pickle.dumps(gpt2))
     script = "import pickle; m = pickle.load(open('pickled', 'rb')); print(float(m([[5, 11, 23]]).logits.sum()))"
     made = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)

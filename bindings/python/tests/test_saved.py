@@ -64,6 +64,23 @@ def test_what_does_not_belong_is_refused(tmp_path):
     assert numbers(again({"input_ids": np.array([[1, 2]])}, unit_locations={"base": 1})[0][1][0]).shape == (1, 1, 24)
 
 
+def test_a_folder_is_saved_to_once_more(tmp_path):
+    _, _, model = pv.create_gpt2_lm(str(FIXTURES / "tiny-gpt2"))
+    rotated = {"layer": 0, "component": "mlp_output", "intervention_type": pv.RotatedSpaceIntervention}
+    saved = pv.IntervenableModel([rotated], model)
+    (key,) = saved.sorted_keys
+    for ending in ("bin", "safetensors"):
+        # Left by an earlier save, with or without torch.
+        (tmp_path / f"intkey_{key}.{ending}").write_bytes(b"old")
+    saved.save(tmp_path)
+    assert len(list(tmp_path.glob("intkey_*"))) == 1
+    (ours,), (theirs,) = (one.interventions.values() for one in (pv.IntervenableModel.load(tmp_path, model), saved))
+    np.testing.assert_allclose(numbers(ours.rotate_layer.weight), numbers(theirs.rotate_layer.weight), atol=1e-6)
+    pv.IntervenableModel([rotated | {"intervention_type": pv.VanillaIntervention}], model).save(tmp_path)
+    assert not list(tmp_path.glob("intkey_*"))
+    pv.IntervenableModel.load(tmp_path, model)
+
+
 def test_what_an_intervention_has_beside_its_tensors(tmp_path):
     _, _, model = pv.create_gpt2_lm(str(FIXTURES / "tiny-gpt2"))
     base, source = {"input_ids": np.array([[5, 11, 23]])}, {"input_ids": np.array([[1, 2, 3]])}

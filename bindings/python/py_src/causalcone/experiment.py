@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import copy
 import datetime
+import itertools
 import json
 import math
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ import numpy as np
 from ._arrays import as_float32, as_ids, is_array
 from ._errors import InputError
 from ._progress import Progress
-from .model import Model, as_date
+from .model import Model, as_date, is_path
 from .results import Activation, Outcome, Sweep, Texts, Training
 
 Function = Callable[[Any], Any]
@@ -92,21 +93,39 @@ class Experiment:
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], model: Model | None = None) -> Experiment:
         """The experiment of a JSON file, or of a TOML file (Python 3.11 or later), on its own model unless one is
-        given. Raises InputError for what is no experiment."""
+        given. The names of its files and of its model may be relative to the folder of the file. Raises InputError for
+        what is no experiment."""
         path = Path(path)
         try:
-            text = path.read_text(encoding="utf-8")
+            # The command ignores a byte order mark, too.
+            text = path.read_text(encoding="utf-8-sig")
             document = json.loads(text) if path.suffix.lower() == ".json" else _toml(text)
+        except InputError:
+            raise
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: {error}") from None
-        name = document.pop("model", None)
-        weights = document.pop("weights", None)
-        options = document.pop("model_options", {})
-        if "date" in document:
-            document["date"] = as_date(document["date"])
-        experiment = cls(model if model is not None else Model(name or "smollm2", weights=weights, **options))
+        if not isinstance(document, dict):
+            raise InputError(f"{path}: the file holds {document!r:.40}, expected an experiment: a table of keys")
+        name, weights = (_popped(path, document, key, str, "a text") for key in ("model", "weights"))
+        options = _popped(path, document, "model_options", dict, "a table") or {}
+        unknown = sorted(set(options) - {"ignore_keys", "strict"})
+        if unknown:
+            raise InputError(f"{path}: unknown key `{unknown[0]}` in `model_options`", "keys are ignore_keys, strict")
+        try:
+            if "date" in document:
+                document["date"] = as_date(document["date"])
+            # TOML has infinities and dates, which JSON lacks.
+            document = document if path.suffix.lower() == ".json" else _plain(document)
+        except InputError as error:
+            raise InputError(f"{path}: {error.message}", error.hint) from None
+        folder = path.parent.absolute()
+        if model is None:
+            name = name or "smollm2"
+            beside = folder / name
+            model = Model(str(beside) if is_path(beside) else name, weights=weights, **options)
+        experiment = cls(model)
         experiment._document = {"runs": {}, "edit": []} | document
-        experiment._beside(path.parent)
+        experiment._beside(folder)
         return experiment
 
     def _beside(self, folder: Path) -> None:
@@ -147,7 +166,7 @@ class Experiment:
         first is called "base" unless it is named."""
         runs = self._document["runs"]
         if name is None:
-            name = "base" if not runs else f"run{len(runs)}"
+            name = _free_name("run", len(runs), runs) if runs else "base"
         if name in runs:
             raise InputError(f'run "{name}" is given twice')
         run: dict[str, Any] = {}
@@ -190,7 +209,8 @@ class Experiment:
         experiment files. `more` are the other keys of an edit: layers, positions, heads, dims, scale, level, seed,
         joint, steps, until … Layers and positions take what files take ("all", "last", 3, [0, 3], "0..5") and ranges.
         """
-        edit: dict[str, Any] = {"name": name or f"edit{len(self._document['edit'])}"}
+        edits = self._document["edit"]
+        edit: dict[str, Any] = {"name": name or _free_name("edit", len(edits), {one.get("name") for one in edits})}
         if run is not None:
             edit["run"] = self._name_of(run)
         if site is not None:
@@ -301,19 +321,20 @@ class Experiment:
         the bytes worked in beside the weights. `verify` computes all cells, or so many, again with the reference
         executor. Without any axis named here, those of a file it was made from count.
         """
-        axes = {
-            "edit": self._edits(edit),
-            "layers": _plain(layers),
-            "positions": positions,
-            "heads": heads,
-            "sites": _plain(sites),
-            "scales": _plain(scales),
-            "samples": samples,
-            "metrics": _plain(metrics),
-            "methods": _plain(methods),
-            "steps": steps,
-        }
-        axes = {key: axis for key, axis in axes.items() if axis is not None}
+        axes = self._axes(
+            {
+                "edit": edit,
+                "layers": layers,
+                "positions": positions,
+                "heads": heads,
+                "sites": sites,
+                "scales": scales,
+                "samples": samples,
+                "metrics": metrics,
+                "methods": methods,
+                "steps": steps,
+            }
+        )
         document = self._document | ({"sweep": axes} if axes or "sweep" not in self._document else {})
         check = None if verify is False else (0 if verify is True else int(verify))
         text, arrays, functions = self._call(document)
@@ -325,7 +346,8 @@ class Experiment:
     def explain(self, **axes: Any) -> dict[str, Any]:
         """What it would do, before it does it: cells, rows computed and rows of the naive way, operations, memory.
         `axes` as `sweep` has them."""
-        document = self._document | ({"sweep": {k: _plain(v) for k, v in axes.items()}} if axes else {})
+        axes = self._axes(axes)
+        document = self._document | ({"sweep": axes} if axes else {})
         return json.loads(self.model._native.explain(*self._call(document), self._examples))
 
     def generate(self, *, progress: bool | None = None, **options: Any) -> Texts:
@@ -371,9 +393,9 @@ class Experiment:
         if self._arrays or self._functions:
             what = "functions" if self._functions else "arrays"
             raise InputError(f"write: it holds {what}", "save the edits, and take them by op={'load': folder}")
-        document = {"model": self.model.name} | self._document
         if self._examples is not None:
             raise InputError("write: its examples are not in a file", "write them as JSON lines, and give the name")
+        document = self.model._described() | self._document
         part = Path(f"{os.fspath(path)}.part")
         part.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         part.replace(path)
@@ -392,6 +414,11 @@ class Experiment:
                 raise InputError(f'run "{run.name}" is of another experiment')
             return run.name
         return run
+
+    def _axes(self, axes: dict[str, Any]) -> dict[str, Any]:
+        """The axes of a sweep as a document has them, without those that are None."""
+        named = axes | {"edit": self._edits(axes.get("edit"))}
+        return {key: _plain(axis) for key, axis in named.items() if axis is not None}
 
     def _edits(self, edits: Any) -> Any:
         if edits is None:
@@ -469,6 +496,20 @@ def _plain(x: Any) -> Any:
     if isinstance(x, os.PathLike):
         return os.fspath(x)
     raise InputError(f"{x!r} is of type {type(x).__name__}, which no experiment has a place for")
+
+
+def _free_name(stem: str, number: int, taken: Container[Any]) -> str:
+    """Returns the first of stemN, stemN+1 … that is not taken."""
+    names = (f"{stem}{one}" for one in itertools.count(number))
+    return next(name for name in names if name not in taken)
+
+
+def _popped(path: Path, document: dict[str, Any], key: str, kind: type, what: str) -> Any:
+    """Removes a key of an experiment file, and returns its value or None."""
+    value = document.pop(key, None)
+    if value is not None and not isinstance(value, kind):
+        raise InputError(f"{path}: `{key}` is {value!r}, expected {what}")
+    return value
 
 
 def _toml(text: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import os
 import warnings
 import weakref
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,19 +34,42 @@ KEEP = 256 << 20
 
 
 def as_date(date: str | datetime.date | None) -> str | None:
-    """A date as experiment files write it."""
-    if isinstance(date, datetime.datetime):
-        return date.replace(microsecond=0).isoformat()
-    return date.isoformat() if isinstance(date, datetime.date) else date
+    """Returns a date in the format of experiment files. The engine checks texts.
+
+    Raises InputError for a date with an offset from UTC, for a year outside 1000 to 9999, and for other types."""
+    if date is None or isinstance(date, str):
+        return date
+    fits = "expected a local date and time without offset, years 1000 to 9999"
+    if not isinstance(date, datetime.date):
+        raise InputError(f"`date` is {date!r}, {fits}")
+    if not 1000 <= date.year <= 9999:
+        raise InputError(f"`date` has the year {date.year}, {fits}")
+    if not isinstance(date, datetime.datetime):
+        return date.isoformat()
+    if date.utcoffset() is not None:
+        raise InputError(f"`date` is {date}, {fits}", "remove the offset: date.replace(tzinfo=None)")
+    return date.isoformat(timespec="seconds")
+
+
+def is_path(name: str | os.PathLike[str]) -> bool:
+    """Whether `name` is the path of a model, and not an alias or owner/name."""
+    # As in the engine, a folder without config.json does not hide an alias of the same name.
+    return os.path.exists(os.path.join(name, "config.json")) if os.path.isdir(name) else os.path.exists(name)
+
+
+def absolute(name: str | os.PathLike[str]) -> str:
+    """Returns an absolute path where `name` is a path, so that the name is valid in every working directory."""
+    return str(Path(name).absolute()) if is_path(name) else str(name)
 
 
 class Model:
     """A loaded language model, shared freely between experiments and threads.
 
     `name` is an alias ("smollm2" is fetched once), a Hugging Face directory, a .gguf file, or owner/name in the
-    Hugging Face cache. `weights` is "full" (float32), "half" or "packed" (as the file has them), or "auto": full where
-    that fits in the memory that is free, else packed for quantised files and half for 16-bit ones. `arrays` says what
-    arrays come back as: "numpy", or "torch" (tensors over the same memory).
+    Hugging Face cache. A relative path is resolved when the model is loaded. `weights` is "full" (float32), "half" or
+    "packed" (as the file has them), or "auto": full where that fits in the memory that is free, else packed for quantised
+    files and half for 16-bit ones. `arrays` says what arrays come back as: "numpy", or "torch" (tensors over the same
+    memory).
 
     `keep` bounds the bytes of earlier experiments' rows that are kept for later ones: a loop over edits that have
     much in common then computes only what is new. 0 keeps nothing.
@@ -81,8 +105,11 @@ class Model:
         self._options = {"weights": weights, "ignore_keys": ignored, "strict": strict, "keep": keep}
         with Progress(progress) as bar:
             options = json.dumps({"ignore_keys": ignored, "strict": strict})
-            self._native = _native.Model.load(str(name), weights, keep, bar.listener, options)
+            self._native = _native.Model.load(absolute(name), weights, keep, bar.listener, options)
+        self._given = str(name)
         self._info: dict[str, Any] = json.loads(self._native.info())
+        # The path of the download cache may be relative.
+        self._info["files"] = [str(Path(file).absolute()) for file in self._info["files"]]
         if self._info["warning"]:
             warnings.warn(f"{name}: {self._info['warning']}", stacklevel=2)
 
@@ -103,8 +130,7 @@ class Model:
     ) -> Model:
         """The model that was loaded by the same name and options, if it is still in use; else it is loaded. `keep` only
         applies when it is loaded."""
-        path = os.path.abspath(name) if os.path.exists(name) else name
-        key = (cls, path, weights or "auto", tuple(ignore_keys), strict)
+        key = (cls, absolute(name), weights or "auto", tuple(ignore_keys), strict)
         model = _SHARED.get(key)
         if model is None or model.closed:
             model = cls(name, weights=weights, ignore_keys=ignore_keys, strict=strict, keep=keep)
@@ -120,8 +146,17 @@ class Model:
         return self.__copy__()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        name = os.path.abspath(self.name) if os.path.exists(self.name) else self.name
-        return _unpickled, (type(self), name, self._options | {"keep": self.keep}, self.arrays)
+        return _unpickled, (type(self), self.name, self._options | {"keep": self.keep}, self.arrays)
+
+    def _described(self) -> dict[str, Any]:
+        """Returns how to load the model, in the keys of experiment files."""
+        options = {key: self._options[key] for key in ("ignore_keys", "strict") if self._options[key]}
+        weights = self._options["weights"] or "auto"
+        return (
+            {"model": self.name}
+            | ({} if weights == "auto" else {"weights": weights})
+            | ({"model_options": options} if options else {})
+        )
 
     def close(self) -> None:
         """Frees the weights once nothing runs on them any more; any later use raises ClosedError."""
@@ -144,7 +179,7 @@ class Model:
 
     @property
     def name(self) -> str:
-        """What it was loaded by."""
+        """What it was loaded by. A path is absolute."""
         return self._info["name"]
 
     @property
@@ -253,7 +288,7 @@ class Model:
 
     def token(self, id: int) -> str:
         """The text of one token as it stands in running text, leading space and all."""
-        return self._native.token(id)
+        return self._native.token(as_ids([id], "token")[0])
 
     def token_id(self, token: str | int) -> int:
         """The id of a text that is exactly one token; an id is itself. Raises InputError if it is several."""
@@ -265,7 +300,7 @@ class Model:
 
     def embedding(self, token: str | int) -> Any:
         """The word embedding of a token, (d,), as the embedding matrix has it."""
-        return self._array(self._native.embeddings([self.token_id(token)])[0])
+        return self._array(self._native.embeddings(as_ids([self.token_id(token)], "embedding"))[0])
 
     def embeddings(self, ids: Iterable[int]) -> Any:
         """The word embeddings of tokens, (n, d)."""

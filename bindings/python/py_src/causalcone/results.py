@@ -333,11 +333,11 @@ class Sweep:
 
     def to_svg(self, title: str | None = None) -> str:
         """The heat map of the first metric, as SVG."""
-        return self._native.to_svg(self._title() if title is None else title, self.model.name)
+        return self._native.to_svg(self._title() if title is None else title, self.model._given)
 
     def to_png(self, title: str | None = None, *, scale: float = 2.0) -> bytes:
         """The heat map as PNG; `scale` in pixels a point."""
-        return self._native.to_png(self._title() if title is None else title, self.model.name, scale)
+        return self._native.to_png(self._title() if title is None else title, self.model._given, scale)
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Writes cells.csv, heatmap.svg and, of several examples or samples, means.csv, into a folder."""

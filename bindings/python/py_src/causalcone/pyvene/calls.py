@@ -18,6 +18,7 @@ from .handles import Batch, Handle
 from .interventions import CollectIntervention, LambdaIntervention, SkipIntervention, joins_units
 from .locations import Located, dims_of, located, representations_of, rows_of, subspaces_of
 from .program import Program, is_missing
+from .swapping import checked_dims
 
 
 class Place(NamedTuple):
@@ -402,6 +403,8 @@ class Caller:
         by_example = [dims_of(subspaces, example, partition, width) for example in range(len(edited[1]))]
         if len({len(one or []) for one in by_example}) > 1:
             raise InputError("subspaces of different sizes make no array", "collect them by themselves")
+        for dims in by_example:
+            checked_dims(dims or [], stacked.shape[-1])
         parts = [one if dims is None else one[..., dims] for one, dims in zip(stacked, by_example)]
         if is_tensor(stacked):
             return imported_torch().stack(parts)  # type: ignore[union-attr]

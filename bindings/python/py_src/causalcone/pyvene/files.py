@@ -1,6 +1,6 @@
-"""What the files of a model say beside what the engine passes on: the pieces of its vocabulary and its tensors' shapes.
+"""Reads from a model's files what the engine does not pass on: the pieces of the vocabulary and the shapes of tensors.
 
-Only headers are read, of files that the engine has checked and loaded.
+The engine has checked and loaded these files. Of weight files only headers are read.
 
 >>> from causalcone import Model
 >>> from causalcone.pyvene.files import pieces_of, shapes_of
@@ -17,11 +17,14 @@ import json
 import math
 import mmap
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from .._errors import RunError
 from ..model import Model
+
+T = TypeVar("T")
 
 # The layouts of GGUF's numbers, by type; 8 is a string, 9 an array.
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
@@ -37,34 +40,36 @@ _UNEMBEDDING = ("lm_head.weight", "embed_out.weight", "output.weight")
 
 
 def pieces_of(model: Model) -> dict[int, str]:
-    """The tokens of the vocabulary by id, as its file spells them: " The" is "ĠThe" or "▁The"."""
+    """Returns the tokens of the vocabulary by id, as its file spells them: " The" is "ĠThe" or "▁The".
+
+    Raises NotImplementedError where no file is a tokenizer that this module reads, and RunError where a file cannot be
+    read any more."""
     for path in map(Path, model.info["files"]):
         if path.suffix == ".gguf":
-            return dict(enumerate(_gguf(path)[0]))
+            return dict(enumerate(_read(_gguf, path)[0]))
         if path.name in _VOCABULARIES:
-            found = _VOCABULARIES[path.name](path)
+            found = _read(_VOCABULARIES[path.name], path)
             for number in range(model.vocab):
                 # Other files may add tokens, whose pieces are their texts. The model writes an unknown id as [number].
                 if number not in found and (text := model.token(number)) != f"[{number}]":
                     found[number] = text
             return found
-    raise NotImplementedError(f"the pieces of the tokenizer of {model.name}: decode returns the texts of tokens")
+    raise NotImplementedError(
+        f"cannot list the vocabulary of {model.name}: none of its files is a supported tokenizer file; use `decode`"
+    )
 
 
 def shapes_of(model: Model) -> dict[str, tuple[int, ...]]:
-    """The shapes of the parameters, by the names that the files give them.
+    """Returns the shapes of the parameters, by the names that the files give them.
 
-    Raises NotImplementedError where the files do not say them, or say something else than the model has."""
-    paths = [Path(path) for path in model.info["files"]]
+    Raises NotImplementedError where the files list other numbers than the model has, and RunError where a file cannot be
+    read any more."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for path in paths:
+    for path in map(Path, model.info["files"]):
         if path.suffix == ".gguf":
-            shapes |= _gguf(path)[1]
+            shapes |= _read(_gguf, path)[1]
         elif path.suffix == ".safetensors":
-            with path.open("rb") as file:
-                (length,) = struct.unpack("<Q", file.read(8))
-                header = json.loads(file.read(length))
-            shapes |= {name: tuple(one["shape"]) for name, one in header.items() if name != "__metadata__"}
+            shapes |= _read(_safetensors, path)
     shapes = {name: shape for name, shape in shapes.items() if not name.endswith(_BUFFERS)}
     count = sum(map(math.prod, shapes.values()))
     if count != model.info["parameters"] and model.info["tied"]:
@@ -73,10 +78,30 @@ def shapes_of(model: Model) -> dict[str, tuple[int, ...]]:
         count = sum(map(math.prod, shapes.values()))
     if count != model.info["parameters"]:
         raise NotImplementedError(
-            f"the parameters of {model.name} one by one: its files list {count} numbers of {model.info['parameters']}; "
-            "num_parameters() gives how many there are, and all of them are frozen"
+            f"cannot list the weights of {model.name}: its files hold {count} numbers, the model has "
+            f"{model.info['parameters']}; use `num_parameters()`"
         )
     return shapes
+
+
+def _read(reader: Callable[[Path], T], path: Path) -> T:
+    """Calls the reader. Raises RunError where the file cannot be read, or has other content than the engine loaded."""
+    try:
+        return reader(path)
+    except (OSError, ValueError, LookupError, struct.error) as error:
+        problem = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise RunError(
+            f"cannot read {path}: {problem}",
+            "the file has changed since the model was loaded: restore the file, or load the model again",
+        ) from error
+
+
+def _safetensors(path: Path) -> dict[str, tuple[int, ...]]:
+    """The shapes of the tensors by name."""
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length))
+    return {name: tuple(one["shape"]) for name, one in header.items() if name != "__metadata__"}
 
 
 def _gguf(path: Path) -> tuple[list[str], dict[str, tuple[int, ...]]]:

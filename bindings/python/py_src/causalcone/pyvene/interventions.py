@@ -317,7 +317,7 @@ class _Masked(_Tempered, TrainableIntervention):
 
     def _mixed(self, mask: Any, own: Any, other: Any, subspaces: Any) -> Any:
         if subspaces is not None:
-            raise InputError(f"{type(self).__name__} has no subspaces: its mask says how much of what changes")
+            raise InputError(f"{type(self).__name__}: `subspaces` is not supported: the mask selects the dimensions")
         return (1.0 - mask) * own + mask * other
 
 

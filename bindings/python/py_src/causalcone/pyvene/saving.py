@@ -31,6 +31,9 @@ _OPTIONS = ("keep_last_dim", "noise_level", "seed")
 _NOTES = {"embed_dim", "interchange_dim", "intervention_population", "noise", "noise_level"}
 """Numbers of pyvene's states that are said elsewhere, or are no parameters."""
 
+_ENDINGS = ("bin", "safetensors")
+"""The endings of tensor files, in the order in which `load` looks for them."""
+
 
 def save(model: IntervenableModel, folder: Path) -> None:
     """Writes the interventions of a model.
@@ -102,9 +105,17 @@ def _own_fields(key: str, intervention: Intervention) -> dict[str, Any]:
 
 
 def _write(folder: Path, key: str, state: dict[str, Any], intervention: Intervention) -> None:
+    ending = "safetensors" if modules.torch is None else "bin"
+    if state:
+        _write_tensors(folder, key, state, intervention)
+    # An earlier save may have left a file that `load` would read instead.
+    for other in _ENDINGS:
+        if not state or other != ending:
+            (folder / f"intkey_{key}.{other}").unlink(missing_ok=True)
+
+
+def _write_tensors(folder: Path, key: str, state: dict[str, Any], intervention: Intervention) -> None:
     torch = modules.torch
-    if not state:
-        return
     if torch is None:
         arrays = {name: as_float32(np.asarray(one), name) for name, one in state.items() if name not in _NOTES}
         _native.write_tensors(folder / f"intkey_{key}.safetensors", arrays)
@@ -130,6 +141,8 @@ def load(folder: Path, handle: Handle) -> IntervenableModel:
         types = [_class(name) for name in described["intervention_types"]]
         dimensions = described.get("intervention_dimensions") or [None] * len(types)
         constants = described.get("intervention_constant_sources") or [False] * len(types)
+    except InputError as error:
+        raise InputError(f"{path}: {error.message}", error.hint) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: {error!r}: no folder of interventions") from None
     if not len(representations) == len(types) == len(dimensions) == len(constants):
@@ -180,7 +193,7 @@ def _restore(intervention: Any, state: dict[str, np.ndarray], key: str) -> None:
 
 
 def _read(folder: Path, key: str) -> dict[str, np.ndarray]:
-    for ending in ("bin", "safetensors"):
+    for ending in _ENDINGS:
         path = folder / f"intkey_{key}.{ending}"
         if path.exists():
             return _native.read_tensors(path)

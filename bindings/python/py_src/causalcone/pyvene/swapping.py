@@ -45,12 +45,15 @@ def _do_intervention_by_swap(
     `use_fast` promises that all lists are the same: the first is used. Without subspaces the first `interchange_dim`
     dimensions change, those it lists, or all.
 
-    Raises InputError for lists that do not fit the rows or the examples.
+    A negative dimension counts from the end. Raises InputError for dimensions that `base` does not have, and for lists
+    that do not fit the rows or the examples.
     """
     if mode != "collect" and mode not in _CHANGES:
         raise InputError(f"mode is {mode!r}, expected interchange, add, subtract or collect")
     if not is_tensor(base):
         base = np.asarray(base)
+    if not base.ndim:
+        raise InputError("base is a single number, expected an array (examples, …, rows, d)")
     selection = _selection(base, interchange_dim, subspaces, subspace_partition, use_fast)
     if mode == "collect":
         found = [_part(base, one) for one in selection.indices]
@@ -82,11 +85,14 @@ def _part(base: Any, index: Any) -> Any:
 
 
 def _selection(base: Any, interchange_dim: Any, subspaces: Any, partition: Any, use_fast: bool) -> _Selection:
+    width = base.shape[-1]
     if subspaces is None:
         dims = None if interchange_dim is None else take(interchange_dim).tolist()
-        return _Selection([(..., slice(dims) if dims is None or isinstance(dims, int) else dims)], None)
+        if dims is None or isinstance(dims, int):
+            return _Selection([(..., slice(dims))], None)
+        return _Selection([(..., checked_dims(dims, width))], None)
     numbers = _lists(subspaces)
-    lists = [_dims(one, partition) for one in numbers]
+    lists = [checked_dims(_dims(one, partition), width) for one in numbers]
     if use_fast or all(one == lists[0] for one in lists):
         return _Selection([(..., lists[0])], None)
     if base.ndim < 2:
@@ -124,6 +130,17 @@ def _dims(numbers: list[int], partition: Any) -> list[int]:
     if bad:
         raise InputError(f"a subspace names part {bad[0]} of a partition with {len(partition)} parts")
     return [int(dim) for part in numbers for dim in partition[part]]
+
+
+def checked_dims(dims: list[int], width: int) -> list[int]:
+    """Returns `dims`. Raises InputError for a dimension outside -`width` to `width` - 1."""
+    for dim in dims:
+        if not -width <= dim < width:
+            raise InputError(
+                f"dimension {dim} of a subspace is out of range: there are {width}, numbered 0 to {width - 1}",
+                "a negative number counts from the end: -1 is the last dimension",
+            )
+    return dims
 
 
 def _broadcast(source: Any, base: Any) -> Any:
