@@ -21,8 +21,8 @@ const COVERAGE: [&str; 5] = [
     "-Cllvm-args=-sanitizer-coverage-trace-compares",
 ];
 
-/// How many targets run at the same time.
-const WORKERS: usize = 2;
+/// Says how many targets run at the same time; as many as there are processors where it is not set.
+const WORKERS: &str = "CAUSALCONE_FUZZ_WORKERS";
 /// Lines of a target's output that are shown if it fails.
 const SHOWN: usize = 30;
 
@@ -63,10 +63,13 @@ pub(crate) fn run(target: &str, seconds: &str, root: &Path) -> Result<(), String
     let temporary = if memory.is_dir() { memory.to_owned() } else { root.join("target/fuzz") };
     let temporary = temporary.join(format!("causalcone-fuzz-{}", std::process::id()));
     std::fs::create_dir_all(&temporary).map_err(|e| format!("cannot make {}: {e}", temporary.display()))?;
+    let workers = std::env::var(WORKERS).ok().and_then(|workers| workers.parse().ok());
+    let workers =
+        workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
     let one = Run { program, seconds, seed: &seed, temporary: &temporary, root };
     let (open, failed) = (Mutex::new(VecDeque::from(targets)), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
-        for _ in 0..WORKERS {
+        for _ in 0..workers {
             scope.spawn(|| {
                 let next = || open.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                 while let Some((name, longest)) = next() {
