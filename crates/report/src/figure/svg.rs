@@ -262,12 +262,10 @@ impl Out {
     }
 
     fn axis_labels(&mut self, map: &HeatMap, layout: &Layout) {
-        let x_label = text::shorten_pixels(
-            &text::prose(&map.x.label),
-            layout.panels_width() + 2.0 * MARGIN,
-            LABEL_SIZE,
-        );
         let middle = layout.left + layout.panels_width() / 2.0;
+        // Nothing else is on its line.
+        let room = 2.0 * (middle.min(layout.width - middle) - MARGIN / 2.0);
+        let x_label = text::shorten_pixels(&text::prose(&map.x.label), room, LABEL_SIZE);
         self.text(LABEL, middle, layout.labels_bottom + LABEL_SIZE + 4.0, &x_label);
         let y_label =
             text::shorten_pixels(&text::prose(&map.y.label), layout.panel_height + 2.0 * MARGIN, LABEL_SIZE);
