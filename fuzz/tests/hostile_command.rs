@@ -176,8 +176,11 @@ fn prepare(base: &Path) {
     file("fixtures/tiny-llama-tied.gguf", "model.gguf");
     let causal = fs::read_to_string(repository("fuzz/seeds/causal_model/equality.toml")).unwrap();
     fs::write(base.join("causal.toml"), of_model(&causal, "model")).unwrap();
-    fs::write(base.join("model/tokenizer_config.json"), r#"{"bos_token": "<s>", "add_bos_token": false}"#)
-        .unwrap();
+    fs::write(
+        base.join("model/tokenizer_config.json"),
+        r#"{"bos_token": "<|endoftext|>", "add_bos_token": false}"#,
+    )
+    .unwrap();
     let template =
         "{% for message in messages %}{{ message['role'] + ': ' + message['content'] }}{% endfor %}";
     fs::write(base.join("model/chat_template.jinja"), template).unwrap();
@@ -223,6 +226,31 @@ fn prepare(base: &Path) {
         if left.is_dir() { fs::remove_dir_all(left).unwrap() } else { fs::remove_file(left).unwrap() }
     }
     fs::remove_file(log).unwrap();
+}
+
+/// Every job must succeed on files that nobody has changed: otherwise it is about nothing.
+fn check_jobs(base: &Path, folder: &Path) {
+    for (line, certain, _) in JOBS {
+        // Of those that take any experiment, some are not for that command.
+        let name = match (*certain, line.split(' ').next().unwrap()) {
+            ("", "sweep" | "lens" | "explain" | "run") => "swap",
+            ("", "generate") => "generate",
+            (certain, _) => certain,
+        };
+        copy(base, folder).unwrap();
+        if line.contains("EXPERIMENT") {
+            fs::write(folder.join("e.toml"), experiment(name, "model")).unwrap();
+        }
+        let line = line.replace("EXPERIMENT", "e.toml").replace("MODEL", "model");
+        let errors = folder.join("home-stderr.txt");
+        let status = run(folder, &words(&line), &errors);
+        assert!(
+            status.is_some_and(|status| status.success()),
+            "{line}: {}",
+            fs::read_to_string(errors).unwrap()
+        );
+        fs::remove_dir_all(folder).unwrap();
+    }
 }
 
 /// An experiment of the seeds, for another model.
@@ -371,6 +399,7 @@ fn hostile_files_do_not_break_the_command() {
     let place = tempfile::Builder::new().prefix("causalcone-fuzz-").tempdir_in(parent).unwrap();
     let base = place.path().join("base");
     prepare(&base);
+    check_jobs(&base, &place.path().join("unchanged"));
     let files = JOBS.iter().flat_map(|(_, _, files)| files.iter().copied().flatten());
     let mutators = files.map(|(_, target)| (*target, Target::named(target).unwrap().mutator())).collect();
     let driver = Driver {
