@@ -1,7 +1,8 @@
 //! Development tasks.
 //!
 //! `cargo xtask test` is the project's whole check: formatting, lints, every test, the documentation, the tour on the real
-//! model with its numbers compared, and the Python package. It prints how long each step takes. `cargo xtask long` runs
+//! model with its numbers compared, ten seconds of fuzzing for each reader, and the Python package. It prints how long each
+//! step takes. `cargo xtask long` runs
 //! what takes too long for it.
 //!
 //! The steps are chosen so that each dependency is compiled twice and no more: checked for the lints and the documentation,
@@ -88,6 +89,8 @@ fn steps() -> Result<Vec<Step>, String> {
         cargo("tests", "test --workspace --all-targets --locked"),
         cargo("doc tests", "test --workspace --doc --locked"),
         command("tour", "tour --check --force --out target/tour")?,
+        // From the same seed each time: what a longer run finds becomes a seed of its target.
+        itself("fuzz", &["fuzz", "all", "10"])?.with("CAUSALCONE_FUZZ_SEED", "1"),
     ];
     if python::is_there() {
         steps.extend(python::steps(&root())?);

@@ -206,6 +206,20 @@ impl Model {
         Ok(self.get()?.model.token_text(id))
     }
 
+    /// The tokens of the vocabulary as it spells them, by id; nothing without a tokenizer.
+    fn pieces(&self) -> PyResult<Vec<Option<String>>> {
+        let loaded = self.get()?;
+        let ids = 0..u32::try_from(loaded.model.config().vocab).unwrap_or(u32::MAX);
+        let of = |tokenizer: &causalcone::Tokenizer| ids.map(|id| tokenizer.piece(id)).collect();
+        Ok(loaded.model.tokenizer().map_or_else(Vec::new, of))
+    }
+
+    /// The tensors of its files that the model is made of: names and shapes.
+    fn tensors(&self) -> PyResult<Vec<(String, Vec<usize>)>> {
+        let loaded = self.get()?;
+        Ok(loaded.model.tensors().into_iter().map(|one| (one.name.clone(), one.shape.clone())).collect())
+    }
+
     /// The id of a text that is one token.
     fn token_id(&self, text: &str) -> PyResult<u32> {
         Ok(self.get()?.model.token_id(text).map_err(Failure::from)?)

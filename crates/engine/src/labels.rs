@@ -24,8 +24,8 @@ impl TokenLabels {
     }
 
     /// Labels of the tokens of records, as a terminal shows them.
-    pub fn of_records(records: &[Record]) -> Self {
-        Self::of_texts(&records.iter().map(|record| (record.id, visible(&record.token))).collect())
+    pub fn of_records<'a>(records: impl IntoIterator<Item = &'a Record>) -> Self {
+        Self::of_texts(&records.into_iter().map(|record| (record.id, visible(&record.token))).collect())
     }
 
     fn of_texts(texts: &BTreeMap<u32, String>) -> Self {

@@ -37,7 +37,7 @@ pub enum Error {
         /// Its reason.
         source: std::io::Error,
     },
-    /// A file or folder could not be written.
+    /// A file or folder is not of the right kind, or could not be written.
     #[error(transparent)]
     Write(#[from] causalcone_files::Error),
     /// A file is whole, but says something this version cannot do exactly.

@@ -3,8 +3,8 @@
 use crate::chat::{ChatTemplate, Clock, Message, Specials};
 use crate::config::Config;
 use crate::decoder::Decoder;
-use crate::file::Precision;
 use crate::file::keys::KeyReport;
+use crate::file::{Entry, Precision};
 use crate::load::{self, Deferred, Footprint, LazyDecoder, LoadOptions, Parts};
 use crate::memory;
 use crate::progress::{Report, silent};
@@ -122,6 +122,11 @@ impl Model {
     /// Its shape.
     pub fn config(&self) -> &Config {
         self.decoder.config()
+    }
+
+    /// The tensors of its files that it is made of, in their order: what else the files hold is not among them.
+    pub fn tensors(&self) -> Vec<&Entry> {
+        self.decoder.tensors()
     }
 
     /// Its weights, ready to run. The first call reads them, unless the model was [loaded](Model::load_as) at once.

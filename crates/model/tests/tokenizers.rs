@@ -119,6 +119,26 @@ fn ids_are_hugging_faces() {
     }
 }
 
+/// Of one vocabulary every form has the same pieces: those that its tokenizer.json lists.
+#[test]
+fn pieces_are_spelled_as_in_the_vocabulary() {
+    for kind in &KINDS {
+        let (json, gguf) = (kind.json(), kind.gguf());
+        let path = file(&format!("{}.json", kind.name));
+        let listed: serde_json::Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+        let pieces = listed["model"]["vocab"].as_object().unwrap();
+        assert!(pieces.len() > 200);
+        for (piece, id) in pieces {
+            let id = u32::try_from(id.as_u64().unwrap()).unwrap();
+            assert_eq!(json.piece(id).as_ref(), Some(piece), "{}", kind.name);
+            // transformers spells this one of Gemma's bytes otherwise.
+            let piece = if piece == "\t" && kind.name == "gemma" { "<0x09>" } else { piece };
+            assert_eq!(gguf.piece(id).as_deref(), Some(piece), "{} in GGUF", kind.name);
+        }
+        assert_eq!(json.piece(u32::try_from(json.len()).unwrap()), None);
+    }
+}
+
 #[test]
 fn decoding_undoes_encoding() {
     for kind in &KINDS {

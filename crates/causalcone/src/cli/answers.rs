@@ -210,21 +210,23 @@ fn prob(p: Option<f64>) -> String {
 }
 
 /// A token and its probability; nothing where there is no token.
-fn shown(record: Option<&Record>) -> String {
-    record.map_or_else(String::new, |record| format!("{:<18} {}", visible(&record.token), prob(record.prob)))
+fn shown(record: Option<&Record>, labels: &TokenLabels) -> String {
+    record.map_or_else(String::new, |record| format!("{:<18} {}", labels.get(record.id), prob(record.prob)))
 }
 
 /// Both answers side by side, then the tokens asked for, then what was collected.
 fn human(result: &Answered) -> String {
     let mut text = format!("{:<30} {}\n", "original", "counterfactual");
     let (original, edited) = (&result.original, &result.counterfactual);
+    let labels =
+        TokenLabels::of_records([&original.top, &edited.top, &original.tokens].into_iter().flatten());
     for i in 0..original.top.len().max(edited.top.len()) {
-        text += format!("{:<30} {}", shown(original.top.get(i)), shown(edited.top.get(i))).trim_end();
+        let (before, after) = (shown(original.top.get(i), &labels), shown(edited.top.get(i), &labels));
+        text += format!("{before:<30} {after}").trim_end();
         text += "\n";
     }
     if !original.tokens.is_empty() {
         text += &format!("\n{:<18} {:>10} {:>14}\n", "token", "original", "counterfactual");
-        let labels = TokenLabels::of_records(&original.tokens);
         for (before, after) in original.tokens.iter().zip(&edited.tokens) {
             let (token, before, after) = (labels.get(before.id), prob(before.prob), prob(after.prob));
             text += &format!("{token:<18} {before:>10} {after:>14}\n");
@@ -248,9 +250,11 @@ fn table_of(examples: &[ExampleResult]) -> String {
     let mut text = format!("{:<8} {:<30} {}\n", "example", "original", "counterfactual");
     for ExampleResult { example, answered: Answered { original, counterfactual, collected } } in examples {
         let first = original.top.iter().zip(&counterfactual.top).take(1);
+        let labels = TokenLabels::of_records(first.clone().flat_map(|(a, b)| [a, b]).chain(&original.tokens));
         let mut number = example.to_string();
         for (before, after) in first.chain(original.tokens.iter().zip(&counterfactual.tokens)) {
-            text += format!("{number:<8} {:<30} {}", shown(Some(before)), shown(Some(after))).trim_end();
+            let (before, after) = (shown(Some(before), &labels), shown(Some(after), &labels));
+            text += format!("{number:<8} {before:<30} {after}").trim_end();
             text += "\n";
             number.clear();
         }

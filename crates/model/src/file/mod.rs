@@ -41,9 +41,6 @@ impl DataFile {
     /// When the file is missing, unreadable or not a regular file.
     pub fn open(path: &Path) -> Result<Self> {
         let (file, metadata) = open_regular(path).map_err(|error| match error {
-            causalcone_files::Error::Special { kind, .. } => {
-                Error::file(path, "type", format!("is not a regular file but {kind}"))
-            }
             causalcone_files::Error::File { source, .. } => Error::io(path, "open", source),
             other => other.into(),
         })?;

@@ -300,6 +300,15 @@ impl Weights {
         self.entries.values().map(|(_, entry)| entry)
     }
 
+    /// The tensors that were taken, in the order of their files.
+    pub(crate) fn taken(&self) -> Vec<&Entry> {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut found: Vec<&(usize, Entry)> =
+            self.entries.iter().filter(|(name, _)| taken.contains(*name)).map(|(_, entry)| entry).collect();
+        found.sort_by_key(|(file, entry)| (*file, entry.offset));
+        found.into_iter().map(|(_, entry)| entry).collect()
+    }
+
     /// Checks that there is a tensor of that name and shape, that it holds floats, and counts it as taken. Its values are
     /// not read.
     ///

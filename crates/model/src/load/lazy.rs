@@ -4,7 +4,7 @@ use super::size::{Footprint, Tally};
 use crate::config::Config;
 use crate::decoder::Decoder;
 use crate::families::Format;
-use crate::file::{Precision, Weights};
+use crate::file::{Entry, Precision, Weights};
 use crate::{Result, memory};
 use candle_core::{Device, Tensor};
 use std::path::{Path, PathBuf};
@@ -58,6 +58,11 @@ impl LazyDecoder {
 
     pub(crate) fn footprint(&self) -> &Footprint {
         &self.footprint
+    }
+
+    /// The tensors it is made of, in the order of their files.
+    pub(crate) fn tensors(&self) -> Vec<&Entry> {
+        self.weights.taken()
     }
 
     pub(crate) fn is_loaded(&self) -> bool {

@@ -263,6 +263,12 @@ impl Tokenizer {
         }
     }
 
+    /// A token as its vocabulary spells it: `" The"` is `"ĠThe"` or `"▁The"`. `None` for an id that the tokenizer does not
+    /// know.
+    pub fn piece(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
     /// The text of a sequence of tokens; characters cut across tokens come out whole.
     pub fn decode(&self, ids: &[u32]) -> String {
         let known = ids.iter().filter_map(|id| self.tokens.get(*id as usize));

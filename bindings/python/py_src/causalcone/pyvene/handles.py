@@ -20,7 +20,10 @@ from .._arrays import as_ids, imported_torch
 from .._errors import InputError
 from ..model import KEEP, Model
 from .arrays import give, take
-from .files import pieces_of, shapes_of
+
+# What rotary embeddings are computed from is in GGUF files, and is no parameter.
+_FACTORS = ("rope_freqs.", "rope_factors_")
+_UNEMBEDDING = ("lm_head.weight", "embed_out.weight", "output.weight")
 
 
 class Batch:
@@ -451,13 +454,16 @@ class Handle:
         return "cpu" if torch is None else torch.device("cpu")
 
     def parameters(self, recurse: bool = True) -> Iterator[FrozenWeight]:
-        """The weights, without their numbers. Raises NotImplementedError where the model's files do not list them."""
+        """The weights, without their numbers."""
         return (weight for _, weight in self.named_parameters())
 
     def named_parameters(self, *_: Any, **__: Any) -> Iterator[tuple[str, FrozenWeight]]:
         """The same with the names that the model's files give them."""
-        # Read now, so that what is missing is an error here and not in a loop.
-        shapes = shapes_of(self.core)
+        info = self.core.info
+        shapes = {name: tuple(shape) for name, shape in self.core._native.tensors() if not name.startswith(_FACTORS)}
+        # Some files hold a tied embedding a second time.
+        if info["tied"] and sum(map(math.prod, shapes.values())) != info["parameters"]:
+            shapes = {name: shape for name, shape in shapes.items() if name not in _UNEMBEDDING}
         return ((name, FrozenWeight(name, shape)) for name, shape in shapes.items())
 
     def num_parameters(self, only_trainable: bool = False) -> int:
@@ -590,12 +596,13 @@ class Tokenizer:
         return [self.decode(row, skip_special_tokens) for row in rows]
 
     def __getstate__(self) -> dict[str, Any]:
-        # The vocabulary is read again.
+        # The vocabulary comes with the model.
         return {name: value for name, value in vars(self).items() if name not in ("_pieces", "_ids")}
 
     @cached_property
     def _pieces(self) -> dict[int, str]:
-        return pieces_of(self._model)
+        pieces = enumerate(self._model._native.pieces())
+        return {number: piece for number, piece in pieces if piece is not None}
 
     @cached_property
     def _ids(self) -> dict[str, int]:
