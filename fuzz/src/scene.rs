@@ -1,5 +1,6 @@
 //! The place where a target runs: a temporary folder, and two small models.
 
+use causalcone_engine::ExperimentFile;
 use causalcone_model::{Model, Precision, silent};
 use std::collections::HashSet;
 use std::fs;
@@ -32,7 +33,19 @@ impl Scene {
         let folder = tempfile::Builder::new()
             .prefix("causalcone-fuzz-")
             .tempdir_in(parent.unwrap_or_else(std::env::temp_dir))?;
-        Ok(Self { folder, staged: Mutex::default(), models: [OnceLock::new(), OnceLock::new()] })
+        let scene = Self { folder, staged: Mutex::default(), models: [OnceLock::new(), OnceLock::new()] };
+        scene.warm_up();
+        Ok(scene)
+    }
+
+    /// Draws an orthonormal matrix. The library that factors it reserves a buffer for each thread, of a size that depends on
+    /// the caches of the processor alone: twice the last one, which is a gigabyte on some. It is never filled, and no
+    /// input is to blame for it.
+    fn warm_up(&self) {
+        const DRAWN: &str = r#"{"runs": {"base": {"ids": [1]}}, "edit": [{"site": "block_output", "layers": 0, "op": "loreft",
+            "parameters": {"random": 0, "rank": 31}}], "read": {"run": "base"}}"#;
+        let Some(model) = self.model("tiny-llama-tied") else { return };
+        let _ = ExperimentFile::from_json(DRAWN).and_then(|file| file.experiment(model).map(drop));
     }
 
     /// The temporary folder.
