@@ -143,7 +143,7 @@ impl Run<'_> {
             .arg(format!("-seed={}", self.seed))
             .arg(format!("-max_len={longest}"))
             .arg(format!("-artifact_prefix={}/found-", folder.display()))
-            .args(["-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1", "-verbosity=1"])
+            .args(["-timeout=60", "-rss_limit_mb=2048", "-print_final_stats=1", "-verbosity=1"])
             .env("CAUSALCONE_FUZZ_TARGET", name)
             .env("CAUSALCONE_FUZZ_CORPUS", &corpus)
             .env("CAUSALCONE_FUZZ_TMP", self.temporary)
