@@ -518,24 +518,24 @@ fn paths() {
     refused("the configuration", "config.json: type: is part of a model directory", &at("config.json"));
     refused("a pickle", "is part of a model directory", &at("pytorch_model.bin"));
     std::fs::create_dir(at("model.safetensors")).unwrap();
-    refused("weights that are a folder", "model.safetensors: is not a regular file", folder.path());
+    refused("weights that are a folder", "model.safetensors is not a regular file", folder.path());
     #[cfg(unix)]
     {
         use std::os::unix::fs::{PermissionsExt, symlink};
         use std::os::unix::net::UnixListener;
         let made = std::process::Command::new("mkfifo").arg(at("fifo")).status().unwrap();
         assert!(made.success());
-        refused("FIFO", "fifo: is not a regular file", &at("fifo"));
-        refused("/dev/zero", "/dev/zero: is not a regular file", Path::new("/dev/zero"));
-        refused("/dev/null", "/dev/null: is not a regular file", Path::new("/dev/null"));
+        refused("FIFO", "fifo is not a regular file", &at("fifo"));
+        refused("/dev/zero", "/dev/zero is not a regular file", Path::new("/dev/zero"));
+        refused("/dev/null", "/dev/null is not a regular file", Path::new("/dev/null"));
         let _socket = UnixListener::bind(at("socket")).unwrap();
-        refused("socket", "socket: is not a regular file", &at("socket"));
+        refused("socket", "socket is not a regular file", &at("socket"));
         symlink("loop.gguf", at("loop.gguf")).unwrap();
         refused("a circle of links", "cannot open", &at("loop.gguf"));
         symlink(at("gone"), at("dangling.gguf")).unwrap();
         refused("a link to nothing", "dangling.gguf", &at("dangling.gguf"));
         symlink("/dev/zero", at("zero.gguf")).unwrap();
-        refused("a link to /dev/zero", "zero.gguf: is not a regular file", &at("zero.gguf"));
+        refused("a link to /dev/zero", "zero.gguf is not a regular file", &at("zero.gguf"));
         for special in ["fifo", "socket"] {
             let model = at("model");
             write(&model, &Safetensors::valid());
