@@ -949,7 +949,7 @@ fn files_beside_a_vocabulary() {
     verdict.refused("9 MB", 0, "tokenizer_config.json: size: ", read);
     std::fs::remove_file(folder.path().join(config)).unwrap();
     std::fs::create_dir(folder.path().join(config)).unwrap();
-    verdict.refused("a folder", 0, "tokenizer_config.json: type: ", read);
+    verdict.refused("a folder", 0, "tokenizer_config.json is not a regular file", read);
     std::fs::remove_dir(folder.path().join(config)).unwrap();
     for name in ["tokenizer.model", "special_tokens_map.json"] {
         let elsewhere = Folder::new();
@@ -1157,7 +1157,9 @@ fn configurations() {
     verdict.refused("9 MB", 0, "tokenizer_config.json: size: ", || Tokenizer::from_json(&tokenizer));
     std::fs::remove_file(&path).unwrap();
     std::fs::create_dir(&path).unwrap();
-    verdict.refused("a folder", 0, "tokenizer_config.json: type: ", || Tokenizer::from_json(&tokenizer));
+    verdict.refused("a folder", 0, "tokenizer_config.json is not a regular file", || {
+        Tokenizer::from_json(&tokenizer)
+    });
     verdict.check();
 }
 
