@@ -2,8 +2,7 @@
 //!
 //! `cargo xtask test` is the project's whole check: formatting, lints, every test, the documentation, the tour on the real
 //! model with its numbers compared, ten seconds of fuzzing for each reader, and the Python package. It prints how long each
-//! step takes. `cargo xtask long` runs
-//! what takes too long for it.
+//! step takes. `cargo xtask long` runs what takes too long for it.
 //!
 //! The steps are chosen so that each dependency is compiled twice and no more: checked for the lints and the documentation,
 //! built for everything that runs. All steps therefore select the whole workspace, since cargo gives a dependency other
@@ -119,7 +118,7 @@ fn long_fuzz(target: &str, seconds: &str) -> Result<Vec<Step>, String> {
 }
 
 const USAGE: &str =
-    "usage: cargo xtask test    check everything: format, lints, tests, docs, the tour, Python
+    "usage: cargo xtask test    check everything: format, lints, tests, docs, the tour, fuzzing for seconds, Python
        cargo xtask long    run what takes too long for that: large models
        cargo xtask long fuzz [TARGET] [SECONDS]    fuzz each target for 600 s, then the command
        cargo xtask fuzz TARGET|all SECONDS    run the fuzz targets only";

@@ -4,7 +4,6 @@ use super::any;
 use crate::Scene;
 use causalcone_engine::train::Checkpoint;
 use causalcone_engine::{Cone, ControlVector, Journal, Saved};
-use causalcone_model::store::sha256_of;
 use std::path::Path;
 
 pub(super) fn control_vector(scene: &Scene, data: &[u8]) -> Option<()> {
@@ -40,7 +39,8 @@ const SWEEP: (&str, usize, usize) = ("a sweep", 9, 2);
 
 pub(super) fn journal(scene: &Scene, data: &[u8]) -> Option<()> {
     // Once as it is, and once with right sums, so that what is behind their check is reached, too.
-    any([data.to_vec(), with_sums(data)].map(|data| resume(&scene.write("journal.jsonl", &data)?)))
+    let summed = with_sums(scene, data)?;
+    any([data, &summed].map(|data| resume(&scene.write("journal.jsonl", data)?)))
 }
 
 /// Opens a journal, adds the first cell that is missing, and reads it again.
@@ -58,22 +58,21 @@ fn resume(path: &Path) -> Option<()> {
     Some(())
 }
 
-/// The lines that have a cell and values, each with the sum that belongs to them.
-fn with_sums(data: &[u8]) -> Vec<u8> {
-    let mended = data.split(|b| *b == b'\n').map(|line| {
-        let parts = serde_json::from_slice::<serde_json::Value>(line).ok().and_then(|tree| {
-            let values: Vec<Option<f64>> = serde_json::from_value(tree.get("values")?.clone()).ok()?;
-            Some((tree.get("cell")?.as_u64()?, values))
-        });
-        let Some((cell, values)) = parts else { return line.to_vec() };
-        let bits =
-            |value: &Option<f64>| value.map_or("-".into(), |value| format!("{:016x}", value.to_bits()));
-        let bits: Vec<String> = values.iter().map(bits).collect();
-        let mut sum = sha256_of(format!("{} {cell} {}", SWEEP.0, bits.join(" ")));
-        sum.truncate(16);
-        serde_json::json!({ "cell": cell, "values": values, "sum": sum }).to_string().into_bytes()
-    });
-    mended.collect::<Vec<_>>().join(&b'\n')
+/// The same lines; those that have a cell and values as a journal writes them, with the sum that belongs to them.
+fn with_sums(scene: &Scene, data: &[u8]) -> Option<Vec<u8>> {
+    let parsed = |line: &[u8]| {
+        let tree: serde_json::Value = serde_json::from_slice(line).ok()?;
+        let values: Vec<Option<f64>> = serde_json::from_value(tree.get("values")?.clone()).ok()?;
+        Some((usize::try_from(tree.get("cell")?.as_u64()?).ok()?, values))
+    };
+    let lines = || data.split(|b| *b == b'\n');
+    let path = scene.write("summed.jsonl", b"")?;
+    let (mut journal, _) = Journal::open(&path, SWEEP.0, SWEEP.1, SWEEP.2).ok()?;
+    journal.append(lines().filter_map(parsed)).ok()?;
+    let written = std::fs::read(&path).ok()?;
+    let mut written = written.split(|b| *b == b'\n');
+    let mended = lines().map(|line| parsed(line).and_then(|_| written.next()).unwrap_or(line));
+    Some(mended.collect::<Vec<_>>().join(&b'\n'))
 }
 
 /// A journal with all but one of its cells.
