@@ -260,14 +260,10 @@ fn tokens_side_by_side(model: &Model, runs: [(&str, &[u32]); 2]) -> String {
     let from = equal.saturating_sub(BEFORE);
     let [ours, theirs] = all.map(|ids| &ids[from..ids.len().min(from + LOOKED_AT)]);
     let mut columns: Vec<[Option<usize>; 2]> = Vec::new();
-    let mut first_difference = None;
     let (mut i, mut j) = (0, 0);
     // One pair more ends what follows the last.
     let pairs = matching(ours, theirs).unwrap_or_default();
     for (a, b) in pairs.into_iter().chain([(ours.len(), theirs.len())]) {
-        if i < a || j < b {
-            first_difference.get_or_insert(columns.len());
-        }
         while i < a || j < b {
             columns.push([(i < a).then_some(i), (j < b).then_some(j)]);
             (i, j) = ((i + 1).min(a), (j + 1).min(b));
@@ -277,8 +273,7 @@ fn tokens_side_by_side(model: &Model, runs: [(&str, &[u32]); 2]) -> String {
         }
         (i, j) = (a + 1, b + 1);
     }
-    let start = first_difference.unwrap_or(0).saturating_sub(BEFORE);
-    let end = (start + SHOWN).min(columns.len());
+    let end = SHOWN.min(columns.len());
     let cell = |ids: &[u32], at: Option<usize>| {
         at.and_then(|at| Some((at, ids.get(at)?))).map_or_else(String::new, |(at, id)| {
             format!("{} {}", from + at, clipped(&visible(&model.token_text(*id)), TOKEN_CHARS))
@@ -294,10 +289,10 @@ fn tokens_side_by_side(model: &Model, runs: [(&str, &[u32]); 2]) -> String {
         }
     };
     let more = || ["…", "…"].map(String::from);
-    if from + start > 0 {
+    if from > 0 {
         add(more());
     }
-    for [a, b] in &columns[start..end] {
+    for [a, b] in &columns[..end] {
         add([cell(ours, *a), cell(theirs, *b)]);
     }
     if end < columns.len() || all.iter().any(|ids| ids.len() > from + LOOKED_AT) {

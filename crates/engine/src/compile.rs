@@ -97,6 +97,11 @@ impl Survey {
         self.starts.partition_point(|start| *start <= cell).saturating_sub(1)
     }
 
+    /// Whether metrics compare each cell with the whole distribution of its original.
+    pub(crate) fn keeps_originals(&self) -> bool {
+        self.most_originals.is_some()
+    }
+
     /// How many originals are held at most, where metrics compare with them.
     pub(crate) fn originals(&self) -> usize {
         self.most_originals.map_or(0, |most| most.min(self.of_sample.len()))

@@ -206,9 +206,16 @@ fn check_pairs(ours: usize, theirs: usize, experiment: &Experiment<'_>, edit: Ed
     Err(Error::hinted(experiment.edit_name(edit), problem, hint))
 }
 
-/// Checks that the products of so many layers' dimensions fit into memory.
-fn check_products(layers: usize, width: usize, experiment: &Experiment<'_>, edit: EditId) -> Result<()> {
-    if layers * width * width * size_of::<f64>() <= MOST_PRODUCTS {
+/// Checks that the products of a layer's dimensions fit into memory beside those of the layers found before.
+fn check_products<T>(
+    found: &ByLayer<T>,
+    layer: Option<usize>,
+    width: usize,
+    experiment: &Experiment<'_>,
+    edit: EditId,
+) -> Result<()> {
+    let layers = found.len() + 1;
+    if found.contains_key(&layer) || layers * width * width * size_of::<f64>() <= MOST_PRODUCTS {
         return Ok(());
     }
     let problem =
@@ -337,10 +344,8 @@ pub(crate) fn outline(experiment: &Experiment<'_>, fitted: Fitted) -> Result<Vec
                     Layout::Attention { .. } => return Err(no_vectors(experiment, taken.edit, place)),
                 };
                 let found = &mut found[taken.edit.index()];
-                if let ([width], true, false) =
-                    (&of_mean[..], fitted != Fitted::Means, found.contains_key(&place.layer))
-                {
-                    check_products(found.len() + 1, *width, experiment, taken.edit)?;
+                if let ([width], true) = (&of_mean[..], fitted != Fitted::Means) {
+                    check_products(found, place.layer, *width, experiment, taken.edit)?;
                 }
                 let shape = found.entry(place.layer).or_default();
                 let rows = shape.rows + place.positions.len();
@@ -370,9 +375,7 @@ fn add_moments(
     edit: EditId,
 ) -> Result<()> {
     let width = rows.dim(1)?;
-    if !found.contains_key(&layer) {
-        check_products(found.len() + 1, width, experiment, edit)?;
-    }
+    check_products(found, layer, width, experiment, edit)?;
     found.entry(layer).or_insert_with(|| Moments::new(width)).add(rows)
 }
 

@@ -354,7 +354,7 @@ impl Stretch<'_, '_> {
         cells.extend(baselines.iter().filter_map(|b| b.fixed.as_ref()));
         let is_exact = self.sweep.methods.contains(&Method::Exact);
         cells.extend(missing.iter().filter(|_| is_exact).map(|cell| &self.plan.cells[*cell]));
-        let keeps_originals = self.sweep.metrics.iter().any(|metric| metric.needs_original());
+        let keeps_originals = self.sweep.survey.keeps_originals();
 
         let mut base: Vec<Option<(Distribution, Values)>> = vec![None; first_fixed];
         let mut fixed_values = vec![None; baselines.len()];

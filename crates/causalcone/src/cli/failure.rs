@@ -49,6 +49,11 @@ impl Failure {
         self
     }
 
+    /// The same with the hint that an error has, if any.
+    pub(super) fn maybe_hint(self, hint: Option<String>) -> Self {
+        Self { hint, ..self }
+    }
+
     pub(super) fn code(&self) -> u8 {
         match self.why {
             Why::Input => 2,

@@ -233,8 +233,7 @@ impl Folder {
         let shown = path.display();
         let lock = FolderLock::take(path).map_err(|error| {
             // Whatever the reason, it is this --out that cannot be written to.
-            let failure = Failure::input(error.to_string());
-            error.hint().into_iter().fold(failure, Failure::hint)
+            Failure::input(error.to_string()).maybe_hint(error.hint())
         })?;
         let held = held(path, results);
         if !held.is_empty() && !again.force && !again.resume {
@@ -363,10 +362,8 @@ impl Folder {
         fill: impl FnOnce(&mut (dyn Write + Send)) -> std::io::Result<()>,
     ) -> Result<(), Failure> {
         // That the folder can be written to was checked before any work: what fails now is the run.
-        write_whole(self.file(name), fill).map_err(|error| {
-            let failure = Failure::run(error.to_string());
-            error.hint().into_iter().fold(failure, Failure::hint)
-        })
+        let written = write_whole(self.file(name), fill);
+        written.map_err(|error| Failure::run(error.to_string()).maybe_hint(error.hint()))
     }
 
     /// Writes a figure, as far as there is room for it; says the names of its files. What is too large to draw is no

@@ -159,28 +159,26 @@ impl ExperimentFile {
         at.positions = value.positions.clone().unwrap_or(at.positions);
         let runs: Vec<&str> = [Some(run), value.minus.as_deref()].into_iter().flatten().collect();
         let collecting = self.collecting(experiment, file, &runs, &at, part)?;
+        let fitted = match (&value.pca, runs.len()) {
+            (None, _) => Fitted::Means,
+            (Some(_), 1) => Fitted::Components,
+            (Some(_), _) => Fitted::Contrast,
+        };
         let found: Result<fit::ByLayer<Tensor>> = match making {
-            Making::Outline => {
-                let fitted = match (&value.pca, runs.len()) {
-                    (None, _) => Fitted::Means,
-                    (Some(_), 1) => Fitted::Components,
-                    (Some(_), _) => Fitted::Contrast,
-                };
-                outlined(&collecting, fitted)
-            }
+            Making::Outline => outlined(&collecting, fitted),
             Making::Numbers { memory, report } => {
                 // Its rows are computed now, in what memory the weights leave.
                 experiment.model().decoder()?;
                 let executor = &Cone { memory };
-                match (&value.pca, runs.len()) {
-                    (None, _) => fit::means_with(&collecting, executor, report).and_then(|means| {
+                match fitted {
+                    Fitted::Means => fit::means_with(&collecting, executor, report).and_then(|means| {
                         let less = |(layer, mean): (&Option<usize>, &Tensor)| {
                             let minus = means.get(1).and_then(|minus| minus.get(layer));
                             Ok((*layer, minus.map_or(Ok(mean.clone()), |minus| mean - minus)?))
                         };
                         means[0].iter().map(less).collect()
                     }),
-                    (Some(_), 1) => {
+                    Fitted::Components => {
                         let found = fit::components_with(&collecting, executor, 1, false, report);
                         found.and_then(|mut found| {
                             let first =
@@ -188,7 +186,7 @@ impl ExperimentFile {
                             found.swap_remove(0).into_iter().map(first).collect()
                         })
                     }
-                    (Some(_), _) => fit::contrast_with(&collecting, executor, report),
+                    Fitted::Contrast => fit::contrast_with(&collecting, executor, report),
                 }
             }
         };

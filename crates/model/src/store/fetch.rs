@@ -47,13 +47,11 @@ pub(super) fn wheels(known: &Known, blob: &Path, report: Report<'_>) -> Result<(
     let lock = wait_for(&work, || going(0))?;
     // Another process may have fetched it while this one waited.
     let done = if is_whole(blob, bytes, sha256)? { Ok(()) } else { place(known, blob, &work, going) };
-    if done.is_ok() || !has_parts(&work) {
-        tidy(&work)?;
-    }
+    let tidied = if done.is_ok() || !has_parts(&work) { tidy(&work) } else { Ok(()) };
     drop(lock);
     // An earlier attempt may have made it. It stays where something is in it: parts, or the lock of another process.
     let _ = std::fs::remove_dir(&work);
-    done?;
+    done.and(tidied)?;
     // Remembered now, so the first load need not read the file twice.
     cached_sha256(blob).map(|_| ())
 }

@@ -89,8 +89,8 @@ pub fn cached(known: &Known) -> Result<Option<Located>> {
 /// terms, where it has some, and accepts them.
 ///
 /// # Errors
-/// When there are terms that are not accepted; when the download fails or what came is not the expected file. The next
-/// attempt goes on after the parts that are whole.
+/// When there are terms that are not accepted; when the download fails or what came is not the expected file. Parts
+/// that were downloaded completely are kept, and the next attempt continues after them.
 pub fn fetch(known: &Known, accepted: bool, report: Report<'_>) -> Result<Located> {
     if let Some(located) = cached(known)? {
         return Ok(located);
