@@ -80,6 +80,8 @@ fn steps() -> Result<Vec<Step>, String> {
             "lints",
             "clippy --workspace --all-targets --features causalcone/hub --locked -- --deny warnings",
         ),
+        // The only crate that differs in builds without debug assertions.
+        cargo("release build", "check --release --package causalcone-files --locked"),
         cargo("documentation", "doc --workspace --no-deps --features causalcone/hub --locked")
             .with("RUSTDOCFLAGS", "--deny warnings"),
         cargo("build", "test --workspace --all-targets --locked --no-run"),

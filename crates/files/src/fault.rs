@@ -21,6 +21,10 @@ pub(crate) enum Effect {
     /// What it always does.
     None,
     /// Write one half of the bytes only.
+    #[cfg_attr(
+        not(debug_assertions),
+        expect(dead_code, reason = "faults are made in builds with debug assertions")
+    )]
     Short,
 }
 
