@@ -1,12 +1,14 @@
 //! How the positions of two runs of different lengths pair.
 
 use crate::error::Within;
-use crate::experiment::{EditId, EditSpec, Experiment};
-use crate::metric::visible;
+use crate::experiment::{EditSpec, Experiment};
+use crate::ids::EditId;
+use crate::labels::visible;
+use crate::op::Align;
 use crate::op::{Source, Value};
 use crate::{Error, Result};
 use causalcone_model::{Error as ModelError, Indices, Model, Positions};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use std::fmt;
 
 /// Columns of tokens that an error shows, and characters of each token.
@@ -19,29 +21,6 @@ const BEFORE: usize = 2;
 const LOOKED_AT: usize = 64;
 /// The most tokens that are compared to match two runs: some seconds. Two texts of 8192 words take half of it.
 const MOST_COMPARISONS: usize = 1 << 29;
-
-/// How positions `"all"` of an edit pair with those of the run that its value comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Align {
-    /// Index to index from the first position on. The source run may be longer; what it has more is not used.
-    Left,
-    /// Index to index from the last position back. The source run may be longer; what it has more is not used.
-    Right,
-    /// Equal tokens pair, as [`matching`] finds them. Positions without a partner are not edited.
-    Tokens,
-}
-
-impl Align {
-    /// Its name in experiment files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Left => "left",
-            Self::Right => "right",
-            Self::Tokens => "tokens",
-        }
-    }
-}
 
 /// The positions that an edit with [`Align`] pairs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -1,7 +1,8 @@
 //! The axes of a sweep: which part of the swept edits each cell takes, and where it stands.
 
 use crate::bounds;
-use crate::experiment::{EditId, Experiment, LayerAxis, Sweep};
+use crate::experiment::{Experiment, LayerAxis, Sweep};
+use crate::ids::EditId;
 use crate::op::OpKind;
 use crate::plan::{Coordinates, Point};
 use crate::resolve::{Choice, Expanded};

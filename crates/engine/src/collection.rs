@@ -23,10 +23,14 @@
 //! # Ok::<(), causalcone_engine::Error>(())
 //! ```
 
-use crate::execute::{Executor, collect_with, go_on};
-use crate::experiment::{Collected, EditId, Experiment};
+use crate::collect::collect_with;
+use crate::collected::Collected;
+use crate::execute::{Executor, go_on};
+use crate::experiment::Experiment;
+use crate::ids::EditId;
 use crate::metric::Metric;
-use crate::plan::{Place, Plan, Read, Reading};
+use crate::plan::{Place, Plan, Read};
+use crate::reading::Reading;
 use crate::{Error, Result};
 use causalcone_model::{Layout, Progress, Report, Unit, silent};
 use std::ops::Range;

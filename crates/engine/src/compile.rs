@@ -1,9 +1,11 @@
 //! From an experiment to its plan: which runs there are, in which order, and what each cell edits.
 
-use crate::attribution::{Method, Moves, whole};
 use crate::axes::{Axes, check_size};
-use crate::experiment::{EditId, Experiment, RunId, Sweep};
+use crate::experiment::{Experiment, Sweep};
+use crate::ids::{EditId, RunId};
+use crate::method::Method;
 use crate::metric::Metric;
+use crate::plan::Moves;
 use crate::plan::{Baselines, Cell, Place, Plan, Read};
 use crate::resolve::{Choice, Expanded};
 use crate::spaces::Spaced;
@@ -288,7 +290,7 @@ impl Experiment<'_> {
             }
             let last = plan.runs[made].ids.len() - 1;
             let read = |(site, layer): &(Site, Option<usize>)| {
-                let place = whole(&plan, (made, *site, *layer));
+                let place = plan.whole((made, *site, *layer));
                 // Of the logits the last row alone.
                 let positions = if *site == Site::Logits { [last].into() } else { place.positions };
                 Read::Activation { run: made, place: Place { positions, ..place } }

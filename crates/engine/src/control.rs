@@ -25,7 +25,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use crate::experiment::{EditId, Experiment};
+use crate::experiment::Experiment;
+use crate::ids::EditId;
 use crate::op::OpKind;
 use crate::{Error, Result};
 use candle_core::quantized::{GgmlDType, QTensor, gguf_file};

@@ -13,15 +13,15 @@
 //! ```
 
 use crate::bounds::EXAMPLES as MAX_EXAMPLES;
-use crate::file::TokenFile;
+use crate::error::{Origin, Refused};
+use crate::token::TokenFile;
 use crate::{Error, Result};
 use causalcone_model::chat::Message;
 use causalcone_model::file::{DataFile, json};
-use causalcone_model::{Indices, LONGEST_MESSAGE, nearest, shortened};
+use causalcone_model::{Indices, nearest};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
-use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -76,66 +76,6 @@ impl From<&str> for Prompt {
 impl From<Vec<u32>> for Prompt {
     fn from(ids: Vec<u32>) -> Self {
         Self::Ids(ids)
-    }
-}
-
-impl From<&str> for TokenFile {
-    fn from(text: &str) -> Self {
-        Self::Text(text.into())
-    }
-}
-
-impl From<u32> for TokenFile {
-    fn from(id: u32) -> Self {
-        Self::Id(id)
-    }
-}
-
-/// Which example of which data set.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct Origin {
-    /// Counted from 0; in a file, over the lines that are not blank.
-    pub(crate) number: usize,
-    /// The file, and the line counted from 1.
-    pub(crate) line: Option<(Arc<str>, usize)>,
-}
-
-impl Origin {
-    /// Says which example an error is about.
-    pub(crate) fn refuse(&self, error: &Error) -> Refused {
-        Refused {
-            example: self.number,
-            line: self.line.as_ref().map(|(_, line)| *line),
-            file: self.line.as_ref().map(|(file, _)| file.clone()),
-            problem: shortened(&error.to_string(), LONGEST_MESSAGE).into_owned(),
-            hint: error.hint(),
-        }
-    }
-}
-
-/// An example that cannot be used, and why.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Refused {
-    /// Its number, counted from 0; in a file, over the lines that are not blank.
-    pub example: usize,
-    /// The line of the file, counted from 1.
-    pub line: Option<usize>,
-    /// The file.
-    #[serde(skip)]
-    pub file: Option<Arc<str>>,
-    /// What is wrong, and what would fit.
-    pub problem: String,
-    /// What was probably meant.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.file, self.line) {
-            (Some(file), Some(line)) => write!(f, "{file} line {line}: {}", self.problem),
-            _ => write!(f, "example {}: {}", self.example, self.problem),
-        }
     }
 }
 

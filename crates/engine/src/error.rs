@@ -1,9 +1,11 @@
 //! What can go wrong between an experiment and its results.
 
-use crate::dataset::{Origin, Refused};
 use causalcone_model::{LONGEST_MESSAGE, shortened};
+use serde::Serialize;
 use std::borrow::Cow;
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The most characters of the name of a part.
 const LONGEST_PART: usize = 200;
@@ -196,5 +198,53 @@ pub(crate) trait Within<T> {
 impl<T> Within<T> for Result<T, causalcone_model::Error> {
     fn within(self, part: impl FnOnce() -> String) -> Result<T> {
         self.map_err(|source| Error::Part { part: part(), source })
+    }
+}
+
+/// Which example of which data set.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Origin {
+    /// Counted from 0; in a file, over the lines that are not blank.
+    pub(crate) number: usize,
+    /// The file, and the line counted from 1.
+    pub(crate) line: Option<(Arc<str>, usize)>,
+}
+
+impl Origin {
+    /// Says which example an error is about.
+    pub(crate) fn refuse(&self, error: &Error) -> Refused {
+        Refused {
+            example: self.number,
+            line: self.line.as_ref().map(|(_, line)| *line),
+            file: self.line.as_ref().map(|(file, _)| file.clone()),
+            problem: shortened(&error.to_string(), LONGEST_MESSAGE).into_owned(),
+            hint: error.hint(),
+        }
+    }
+}
+
+/// An example that cannot be used, and why.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Refused {
+    /// Its number, counted from 0; in a file, over the lines that are not blank.
+    pub example: usize,
+    /// The line of the file, counted from 1.
+    pub line: Option<usize>,
+    /// The file.
+    #[serde(skip)]
+    pub file: Option<Arc<str>>,
+    /// What is wrong, and what would fit.
+    pub problem: String,
+    /// What was probably meant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.file, self.line) {
+            (Some(file), Some(line)) => write!(f, "{file} line {line}: {}", self.problem),
+            _ => write!(f, "example {}: {}", self.example, self.problem),
+        }
     }
 }

@@ -1,12 +1,13 @@
 //! What an experiment will do, before it does it.
 
+use crate::Result;
 use crate::align::Alignment;
 use crate::cone::Work;
+use crate::error::Refused;
 use crate::execute::Executor;
 use crate::experiment::Experiment;
 use crate::plan::{Cell, Plan, Read, Taken};
-use crate::sweep::PreparedSweep;
-use crate::{Refused, Result};
+use crate::prepared::PreparedSweep;
 use causalcone_model::chat::Date;
 use causalcone_model::{Config, Site};
 use serde::Serialize;
@@ -258,7 +259,7 @@ impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "model          {}", self.model)?;
         for run in &self.runs {
-            let tokens: Vec<String> = run.tokens.iter().map(|token| crate::visible(token)).collect();
+            let tokens: Vec<String> = run.tokens.iter().map(|token| crate::labels::visible(token)).collect();
             writeln!(f, "run            {}: {} tokens: {}", run.name, run.ids.len(), tokens.join(" "))?;
         }
         if let Some(date) = &self.date {

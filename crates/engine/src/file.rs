@@ -3,19 +3,14 @@
 //! The schema is documented in docs/experiment-file.md. Whatever is not in it is an error that
 //! suggests the nearest thing that is.
 
-mod autoencoder;
-mod build;
 mod edit;
 mod given;
-mod op;
 mod train;
-mod value;
 
-pub(crate) use value::LAYER;
-
+pub use crate::token::TokenFile;
 pub use edit::{
     DimsFile, EditFile, FitFile, LinkFile, LoadFile, NumberFile, NumbersFile, OpFile, ParameterFile,
-    ParametersFile, RandomFile, TensorFile, TokenFile, ValueFile,
+    ParametersFile, RandomFile, TensorFile, ValueFile,
 };
 pub use given::{Given, GivenFile};
 pub use train::{
@@ -34,6 +29,9 @@ use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+
+/// What stands for the layer in the name of a tensor.
+pub(crate) const LAYER: &str = "{layer}";
 
 /// A prompt or inline values make a file long, but not longer than this.
 const MAX_FILE: u64 = 16 << 20;

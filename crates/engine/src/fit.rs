@@ -21,9 +21,11 @@
 //! # Ok::<(), causalcone_engine::Error>(())
 //! ```
 
+use crate::collected::Collected;
 use crate::collection::Collection;
 use crate::execute::Executor;
-use crate::experiment::{Collected, EditId, Experiment};
+use crate::experiment::Experiment;
+use crate::ids::EditId;
 use crate::noise::epsilon;
 use crate::plan::Place;
 use crate::{Error, Result};

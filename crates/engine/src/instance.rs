@@ -1,9 +1,11 @@
 //! An experiment with a data set is one experiment an example: here each is made.
 
 use crate::bounds::{EXAMPLES as MAX_EXAMPLES, PARTS as MAX_PARTS};
-use crate::dataset::{Example, Examples, KEYS, Prompt, Refused};
+use crate::dataset::{Example, Examples, KEYS, Prompt};
+use crate::error::Refused;
 use crate::error::Within;
-use crate::experiment::{EditSpec, Experiment, RunId, RunSpec};
+use crate::experiment::{EditSpec, Experiment, RunSpec};
+use crate::ids::RunId;
 use crate::op::Value;
 use crate::{Error, Result};
 use causalcone_model::{Positions, nearest};

@@ -1,6 +1,5 @@
 //! Labels of tokens that tell tokens of the same text apart.
 
-use crate::metric::{Record, visible};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Labels of the tokens that one figure or list shows: their texts, followed by the id where two tokens have the same
@@ -23,12 +22,7 @@ impl TokenLabels {
         Self::of_texts(&ids.into_iter().map(|id| (id, text(id))).collect())
     }
 
-    /// Labels of the tokens of records, as a terminal shows them.
-    pub fn of_records<'a>(records: impl IntoIterator<Item = &'a Record>) -> Self {
-        Self::of_texts(&records.into_iter().map(|record| (record.id, visible(&record.token))).collect())
-    }
-
-    fn of_texts(texts: &BTreeMap<u32, String>) -> Self {
+    pub(crate) fn of_texts(texts: &BTreeMap<u32, String>) -> Self {
         let mut counts: HashMap<&str, usize> = HashMap::new();
         for text in texts.values() {
             *counts.entry(text).or_default() += 1;
@@ -44,4 +38,26 @@ impl TokenLabels {
     pub fn get(&self, id: u32) -> &str {
         self.0.get(&id).map_or("", String::as_str)
     }
+}
+
+/// A token's text with a leading space as `_` and nothing a terminal would obey.
+///
+/// ```
+/// assert_eq!(causalcone_engine::visible(" Madrid"), "_Madrid");
+/// assert_eq!(causalcone_engine::visible("\u{1b}[2J"), "\\u{1b}[2J");
+/// ```
+pub fn visible(token: &str) -> String {
+    let (mark, rest) = match token.strip_prefix(' ') {
+        Some(rest) => ("_", rest),
+        None => ("", token),
+    };
+    let shown =
+        rest.chars().map(|c| if is_invisible(c) { c.escape_unicode().to_string() } else { c.to_string() });
+    format!("{mark}{}", shown.collect::<String>())
+}
+
+/// Control characters, and those that are invisible or turn the direction of what follows.
+fn is_invisible(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }

@@ -1,10 +1,10 @@
 //! Means over the examples of a data set, or over the samples of noise, with their standard errors.
 
-use crate::attribution::Method;
 use crate::axes::one;
+use crate::method::Method;
 use crate::metric::Metric;
 use crate::plan::{Coordinates, Point};
-use crate::sweep::{Column, SweepResult};
+use crate::prepared::{Column, SweepResult};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

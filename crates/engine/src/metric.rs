@@ -1,12 +1,13 @@
 //! Next-token distributions, and the numbers a sweep records of them.
 
-use crate::labels::TokenLabels;
-use crate::plan::Reading;
+use crate::labels::{TokenLabels, visible};
+use crate::reading::Reading;
 use crate::{Error, Result};
 use causalcone_model::Model;
 use causalcone_ops::{divergence, log_sum_exp};
 use serde::Serialize;
 use std::fmt;
+use std::sync::Arc;
 
 /// The logits of one position over the whole vocabulary.
 #[derive(Debug, Clone)]
@@ -127,6 +128,13 @@ pub struct Top(
     pub Vec<Record>,
 );
 
+impl TokenLabels {
+    /// Labels of the tokens of records, as a terminal shows them.
+    pub fn of_records<'a>(records: impl IntoIterator<Item = &'a Record>) -> Self {
+        Self::of_texts(&records.into_iter().map(|record| (record.id, visible(&record.token))).collect())
+    }
+}
+
 impl fmt::Display for Top {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let labels = TokenLabels::of_records(&self.0);
@@ -138,26 +146,22 @@ impl fmt::Display for Top {
     }
 }
 
-/// A token's text with a leading space as `_` and nothing a terminal would obey.
-///
-/// ```
-/// assert_eq!(causalcone_engine::visible(" Madrid"), "_Madrid");
-/// assert_eq!(causalcone_engine::visible("\u{1b}[2J"), "\\u{1b}[2J");
-/// ```
-pub fn visible(token: &str) -> String {
-    let (mark, rest) = match token.strip_prefix(' ') {
-        Some(rest) => ("_", rest),
-        None => ("", token),
+/// The natural logarithms of the probabilities of answers, given the distribution of their first token and, of each in turn,
+/// those of its others.
+pub(crate) fn answer_logprobs(
+    answers: &[Arc<[u32]>],
+    first: &Distribution,
+    rows: &[Reading],
+) -> Result<Vec<f64>> {
+    let mut rows = rows.iter();
+    let of = |ids: &Arc<[u32]>| -> Result<f64> {
+        let mut sum = first.logprob(ids[0]);
+        for (id, row) in ids[1..].iter().zip(&mut rows) {
+            sum += Distribution::read(row)?.logprob(*id);
+        }
+        Ok(sum)
     };
-    let shown =
-        rest.chars().map(|c| if is_invisible(c) { c.escape_unicode().to_string() } else { c.to_string() });
-    format!("{mark}{}", shown.collect::<String>())
-}
-
-/// Control characters, and those that are invisible or turn the direction of what follows.
-fn is_invisible(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    answers.iter().map(of).collect()
 }
 
 /// A number recorded of every cell.

@@ -4,8 +4,9 @@
 //! [`Experiment::plan`](crate::Experiment::plan) and checked whole: whatever could be wrong with an
 //! experiment is an error there, before any work.
 
-pub use crate::attribution::Gradient;
+pub use crate::reading::Reading;
 
+use crate::metric::Metric;
 use crate::noise::Noise;
 use crate::op::Operation;
 use candle_core::Tensor;
@@ -293,17 +294,35 @@ impl Read {
     }
 }
 
-/// What a read gave.
-#[derive(Debug, Clone)]
-pub enum Reading {
-    /// One number a token.
-    Logits(Tensor),
-    /// The block's numbers: positions × width, positions × heads × width on head sites, heads ×
-    /// query rows × key columns on attention matrices.
-    Activation(Tensor),
+/// A gradient to be read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gradient {
+    /// Of which number.
+    pub metric: Metric,
+    /// The tokens it is about.
+    pub tokens: Arc<[u32]>,
+    /// The label it is about.
+    pub label: Option<u32>,
+    /// The logits it is computed from, all of them.
+    pub answer: Read,
+    /// Those it is compared with, where the metric compares.
+    pub original: Read,
+    /// With respect to activations of which run, after its edits.
+    pub run: usize,
+    /// Which.
+    pub place: Place,
 }
 
+/// The swept edits of a cell, each with the run it is of as it stands without them.
+pub(crate) type Moves = Vec<(usize, Arc<Edit>)>;
+
 impl Plan {
+    /// All of a tensor of a run.
+    pub(crate) fn whole(&self, (run, site, layer): (usize, Site, Option<usize>)) -> Place {
+        let positions = (0..self.runs[run].ids.len()).collect();
+        Place { site, layer, positions, heads: None, dims: None }
+    }
+
     /// The runs a cell needs, its own and shared ones, in order: those it reads and all that values
     /// come from, directly or not.
     pub fn needed(&self, cell: &Cell) -> Vec<usize> {

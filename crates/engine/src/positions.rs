@@ -1,6 +1,7 @@
 //! From positions as they were written to plain indices, in the run they are meant in.
 
-use crate::experiment::{Experiment, RunId, RunSpec};
+use crate::experiment::{Experiment, RunSpec};
+use crate::ids::RunId;
 use crate::resolve::Resolve;
 use causalcone_model::{Error as ModelError, Indices, Positions, Which, nearest};
 

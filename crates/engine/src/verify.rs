@@ -1,11 +1,11 @@
 //! Cells of a finished sweep, computed again the slow and obvious way.
 
-use crate::attribution::Method;
 use crate::execute::{Executor, Reference, Ticker};
 use crate::journal::Values;
+use crate::method::Method;
 use crate::metric::{Distribution, Metric};
 use crate::plan::Cell;
-use crate::sweep::{PreparedSweep, SweepResult};
+use crate::prepared::{PreparedSweep, SweepResult};
 use crate::{Error, Result};
 use causalcone_model::{Progress, Report, Unit};
 use serde::Serialize;

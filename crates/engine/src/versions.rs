@@ -1,7 +1,8 @@
 //! Versions of runs: with none of the edits, with those that stay, with all of them as a cell has
 //! them; each once in a plan.
 
-use crate::experiment::{EditId, Experiment, RunId};
+use crate::experiment::Experiment;
+use crate::ids::{EditId, RunId};
 use crate::metric::Metric;
 use crate::op::OpKind;
 use crate::plan::{Cell, Edit, Gradient, Place, Plan, Read, Run};

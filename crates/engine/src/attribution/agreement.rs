@@ -1,8 +1,8 @@
 //! How well estimates tell what cells really give.
 
-use super::Method;
+use crate::method::Method;
 use crate::metric::Metric;
-use crate::sweep::SweepResult;
+use crate::prepared::SweepResult;
 use serde::Serialize;
 
 /// The estimates of one method beside the exact numbers, over all cells.
@@ -34,7 +34,7 @@ impl SweepResult {
     pub fn agreement(&self) -> Vec<Agreement> {
         let mut found = Vec::new();
         for (i, column) in self.columns.iter().enumerate().filter(|(_, c)| c.method != Method::Exact) {
-            let is_its = |other: &crate::sweep::Column| {
+            let is_its = |other: &crate::prepared::Column| {
                 other.method == Method::Exact && (other.metric, other.token) == (column.metric, column.token)
             };
             let Some(exact) = self.columns.iter().position(is_its) else { continue };

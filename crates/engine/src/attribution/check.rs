@@ -1,8 +1,9 @@
 //! What a sweep must be for its cells to be estimated: whatever slopes cannot tell is refused by name.
 
-use super::Method;
 use crate::bounds;
-use crate::experiment::{EditId, Experiment, RunId, Sweep};
+use crate::experiment::{Experiment, Sweep};
+use crate::ids::{EditId, RunId};
+use crate::method::Method;
 use crate::metric::Metric;
 use crate::op::OpKind;
 use crate::resolve::Expanded;

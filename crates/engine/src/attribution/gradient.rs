@@ -3,32 +3,13 @@
 use super::{Key, MAX_ROWS, Probes, key};
 use crate::execute::{Executor, Tell, go_on, run_cells};
 use crate::metric::{Distribution, Metric};
-use crate::plan::{Cell, Place, Plan, Read, Reading};
+use crate::plan::{Cell, Gradient, Plan, Read};
+use crate::reading::Reading;
 use crate::{Error, Result};
 use candle_core::Tensor;
 use causalcone_model::Model;
 use std::collections::HashSet;
 use std::ops::ControlFlow;
-use std::sync::Arc;
-
-/// A gradient to be read.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Gradient {
-    /// Of which number.
-    pub metric: Metric,
-    /// The tokens it is about.
-    pub tokens: Arc<[u32]>,
-    /// The label it is about.
-    pub label: Option<u32>,
-    /// The logits it is computed from, all of them.
-    pub answer: Read,
-    /// Those it is compared with, where the metric compares.
-    pub original: Read,
-    /// With respect to activations of which run, after its edits.
-    pub run: usize,
-    /// Which.
-    pub place: Place,
-}
 
 impl Gradient {
     fn key(&self) -> Key {

@@ -39,59 +39,30 @@ mod gradient;
 mod probe;
 
 pub use agreement::Agreement;
-pub use gradient::Gradient;
 pub(crate) use gradient::collect;
-pub(crate) use probe::{Key, Probes, key, whole};
+pub(crate) use probe::{Key, Probes, key};
 
 use crate::cone::Work;
 use crate::execute::{Executor, Ticker};
 use crate::journal::Values;
+use crate::method::Method;
 use crate::metric::Distribution;
 use crate::op::{OpKind, Operation};
-use crate::plan::{Cell, Constant, Edit, Place, Plan, Read, Reading, Taken};
-use crate::sweep::{PreparedSweep, Stretch};
+use crate::plan::{Cell, Constant, Edit, Moves, Place, Plan, Read, Taken};
+use crate::prepared::{PreparedSweep, Stretch};
+use crate::reading::Reading;
 use crate::{Error, Result};
 use candle_core::Tensor;
 use causalcone_model::{Progress, Report, Site, Unit};
-use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-
-/// Points of the path of [`Method::Integrated`] unless said otherwise.
-pub(crate) const STEPS: usize = 10;
 
 /// Examples share a pass up to so many rows: enough for products at full speed, and a graph that fits
 /// anywhere the model does.
 const MAX_ROWS: usize = 256;
 /// … and up to so many bytes of slopes, over all metrics.
 const MAX_BYTES: usize = 256 << 20;
-
-/// How the number of a cell is found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Method {
-    /// The edited run is run.
-    Exact,
-    /// The number without the swept edits, and the slope there times what the edits change.
-    Attribution,
-    /// The same with the mean of the slopes along a path from the edited run's prompt to the source's.
-    Integrated,
-}
-
-impl Method {
-    /// All of them, by name.
-    pub const ALL: [(&'static str, Self); 3] =
-        [("exact", Self::Exact), ("attribution", Self::Attribution), ("integrated", Self::Integrated)];
-
-    /// Its name in files and tables.
-    pub fn name(self) -> &'static str {
-        Self::ALL.iter().find(|(_, method)| *method == self).map_or("", |(name, _)| name)
-    }
-}
-
-/// The swept edits of a cell, each with the run it is of as it stands without them.
-pub(crate) type Moves = Vec<(usize, Arc<Edit>)>;
 
 /// What an edit changes: of which tensor, where, by how much.
 struct Change {
@@ -304,7 +275,7 @@ impl Stretch<'_, '_> {
         let keys = |subject: &Subject| subject.moved.union(&subject.taken).copied().collect::<Vec<Key>>();
         let reads = |subject: &Subject| {
             let tensors = keys(subject).into_iter();
-            let tensors = tensors.map(|key| Read::Activation { run: key.0, place: whole(plan, key) });
+            let tensors = tensors.map(|key| Read::Activation { run: key.0, place: plan.whole(key) });
             [subject.fixed.clone(), subject.original.clone()].into_iter().chain(tensors).collect()
         };
         let found = self.read(executor, plan, chunk.iter().map(reads), work)?;
@@ -387,7 +358,7 @@ impl Stretch<'_, '_> {
                     };
                     let (from, to) = (at(run)?, at(source)?);
                     let rows = ((from * (1.0 - part))? + (to * part)?)?;
-                    let place = whole(&plan, (run, Site::Embedding, None));
+                    let place = plan.whole((run, Site::Embedding, None));
                     let op = Arc::new(Operation::plain(OpKind::Swap));
                     let value = Some(Taken::Constant(Constant { rows: rows.into(), row: None, head: None }));
                     plan.runs[run].edits.push(Arc::new(Edit { op, scale: 1.0, place, value }));

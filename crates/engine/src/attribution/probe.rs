@@ -16,12 +16,6 @@ pub(crate) fn key(run: usize, place: &Place) -> Key {
     (run, place.site.tensor(), place.layer)
 }
 
-/// All of a tensor.
-pub(crate) fn whole(plan: &Plan, (run, site, layer): Key) -> Place {
-    let positions = (0..plan.runs[run].ids.len()).collect();
-    Place { site, layer, positions, heads: None, dims: None }
-}
-
 /// Zeros added to tensors of runs, after all other edits of theirs. They change nothing; the slope of a
 /// number that is read with respect to such a zero is that with respect to the tensor.
 pub(crate) struct Probes(Vec<(Key, Var)>);
@@ -32,7 +26,7 @@ impl Probes {
         let op = Arc::new(Operation::plain(OpKind::Add));
         let (mut probes, mut seen) = (Vec::new(), HashSet::new());
         for key in keys.filter(|key| seen.insert(*key)) {
-            let place = whole(plan, key);
+            let place = plan.whole(key);
             let rows = place.positions.len();
             let shape = match place.site.layout(model.config()) {
                 Layout::Rows { width } => vec![rows, width],

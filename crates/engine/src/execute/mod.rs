@@ -8,9 +8,9 @@ pub use cone::{Cone, Memo, Session};
 pub use memory::half_of_free_memory;
 pub use reference::Reference;
 
-use crate::attribution;
 use crate::cone::Work;
-use crate::plan::{Cell, Plan, Reading};
+use crate::plan::{Cell, Plan};
+use crate::reading::Reading;
 use crate::{Error, Result};
 use causalcone_model::{Config, Model};
 use std::ops::ControlFlow;
@@ -69,34 +69,7 @@ impl Ticker {
     }
 }
 
-/// Runs a few cells and gives all their readings, gradients among them.
-///
-/// # Errors
-/// As [`Executor::execute`].
-pub fn collect(
-    executor: &dyn Executor,
-    model: &Model,
-    plan: &Plan,
-    cells: &[&Cell],
-) -> Result<Vec<Vec<Reading>>> {
-    collect_with(executor, model, plan, cells, &mut |_| ControlFlow::Continue(()))
-}
-
-/// [`collect`], telling how many cells are done.
-pub(crate) fn collect_with(
-    executor: &dyn Executor,
-    model: &Model,
-    plan: &Plan,
-    cells: &[&Cell],
-    tell: Tell<'_>,
-) -> Result<Vec<Vec<Reading>>> {
-    if cells.iter().any(|cell| cell.gradients().next().is_some()) {
-        return attribution::collect(executor, model, plan, cells, tell);
-    }
-    run_cells(executor, model, plan, cells, tell)
-}
-
-/// The same without gradients.
+/// Runs a few cells that read no gradients, and gives all their readings.
 pub(crate) fn run_cells(
     executor: &dyn Executor,
     model: &Model,

@@ -3,7 +3,8 @@
 
 use super::{Executor, Sink, go_on, no_gradients};
 use crate::cone::{Flops, Work};
-use crate::plan::{Cell, Edit, Plan, Read, Reading, Taken};
+use crate::plan::{Cell, Edit, Plan, Read, Taken};
+use crate::reading::Reading;
 use crate::{Error, Result};
 use candle_core::Tensor;
 use causalcone_model::decoder::Tap;

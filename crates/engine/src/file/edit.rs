@@ -1,9 +1,10 @@
 //! The schema of edits.
 
 use super::given::GivenFile;
-use crate::align::Align;
-use crate::generate::Steps;
+use crate::op::Align;
 use crate::op::Joint;
+use crate::steps::Steps;
+use crate::token::TokenFile;
 use causalcone_model::{Indices, Positions};
 use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
@@ -374,14 +375,4 @@ impl<'de> Deserialize<'de> for NumberFile {
             Written::Text(_) => Err(de::Error::custom("the only number written as a text is \"-inf\"")),
         }
     }
-}
-
-/// A token, as a text or an id.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "a text that is one token, or a token id")]
-pub enum TokenFile {
-    /// By id.
-    Id(u32),
-    /// By text.
-    Text(String),
 }

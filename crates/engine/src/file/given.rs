@@ -51,12 +51,12 @@ pub struct GivenFile {
 
 impl Given {
     /// The tensor of that name.
-    pub(super) fn tensor(&self, name: &str, part: &str) -> Result<Tensor> {
+    pub(crate) fn tensor(&self, name: &str, part: &str) -> Result<Tensor> {
         self.tensors.get(name).cloned().ok_or_else(|| lacks("tensor", name, self.tensors.keys(), part))
     }
 
     /// The op that is the closure of that name.
-    pub(super) fn op(&self, name: &str, part: &str) -> Result<Op> {
+    pub(crate) fn op(&self, name: &str, part: &str) -> Result<Op> {
         let found = self.closures.get(name).cloned();
         let custom = found.ok_or_else(|| lacks("closure", name, self.closures.keys(), part))?;
         Ok(Op { custom: Some(custom), ..Op::new(OpKind::Custom) })

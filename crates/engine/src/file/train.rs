@@ -1,17 +1,11 @@
 //! The schema of `[train]`, and what it asks for.
 
+use super::EditRefFile;
 use super::edit::TensorFile;
-use super::value::TensorsFile;
-use super::{EditRefFile, ExperimentFile};
+use crate::Result;
 use crate::bounds;
-use crate::dataset::Examples;
-use crate::experiment::{EditId, Experiment};
-use crate::train::{Adam, HeldOut, Length, Map, Objective, Options, Schedule};
-use crate::{Error, Refused, Result};
-use causalcone_model::nearest;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// `[train]`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -177,104 +171,5 @@ impl TrainFile {
             _ => None,
         };
         held.into_iter().chain(base)
-    }
-}
-
-impl ExperimentFile {
-    /// What `[train]` asks for: the options, what is held out, and which lines of that cannot be used.
-    ///
-    /// # Errors
-    /// When there is no `[train]`, or it names what is not there.
-    pub fn training(&self, experiment: &Experiment<'_>) -> Result<(Options, HeldOut, Vec<Refused>)> {
-        let Some(train) = &self.train else {
-            let hint = Some("add a table [train]; it may be empty".into());
-            return Err(Error::hinted("train", "the experiment has no [train]", hint));
-        };
-        let default = Options::default();
-        let edits = train.edits.iter().flatten().map(|edit| self.edit_ref(edit, "train"));
-        let edits: Vec<EditId> = edits.collect::<Result<_>>()?;
-        if train.edits.as_ref().is_some_and(Vec::is_empty) {
-            return Err(Error::part("train", "edits = [] names no edit"));
-        }
-        let objective = match &train.objective {
-            None => Objective::CrossEntropy,
-            Some(ObjectiveFile::Kl(kl)) => Objective::Kl(experiment.find_run(&kl.kl, "train")?),
-            Some(ObjectiveFile::Name(name)) => {
-                let known =
-                    [("cross_entropy", Objective::CrossEntropy), ("logit_diff", Objective::LogitDiff)];
-                by_name("objective", name, known)?
-            }
-        };
-        let length = match (train.epochs, train.steps) {
-            (Some(_), Some(_)) => {
-                return Err(Error::part("train", "has epochs and steps, of which one fits"));
-            }
-            (None, Some(steps)) => Length::Steps(steps),
-            (Some(epochs), None) => Length::Epochs(epochs),
-            (None, None) => default.length,
-        };
-        let plain = Adam::default();
-        let [beta1, beta2] = train.betas.unwrap_or([plain.beta1, plain.beta2]);
-        let adam = Adam {
-            beta1,
-            beta2,
-            epsilon: train.epsilon.unwrap_or(plain.epsilon),
-            weight_decay: train.weight_decay.unwrap_or(plain.weight_decay),
-            decoupled: train.optimizer == Some(OptimizerFile::AdamW),
-        };
-        let (map, base) = match &train.rotations {
-            None => (Map::default(), None),
-            Some(RotationsFile::Name(name)) => (by_name("rotations", name, Map::NAMES)?, None),
-            Some(RotationsFile::Base(BaseFile { base })) => {
-                let file = TensorsFile::open(&self.data_path(&base.file), &base.file, "train")?;
-                (Map::Householder, Some(file.take(base.tensor.as_deref(), Some("base"), "train")?))
-            }
-        };
-        let schedule = train.schedule.as_ref().map(|name| by_name("schedule", name, Schedule::NAMES));
-        let options = Options {
-            edits,
-            objective,
-            length,
-            batch: train.batch.unwrap_or(default.batch),
-            accumulate: train.accumulate.unwrap_or(default.accumulate),
-            adam,
-            learning_rate: train.learning_rate.unwrap_or(default.learning_rate),
-            learning_rates: train.learning_rates.clone(),
-            schedule: schedule.transpose()?.unwrap_or_default(),
-            warmup: train.warmup.unwrap_or(0),
-            temperature: train.temperature.map(|t| (t.from, t.to)),
-            sparsity: train.sparsity.unwrap_or(0.0),
-            map,
-            base,
-            seed: train.seed.unwrap_or(0),
-            evaluate: train.evaluate,
-            patience: train.patience,
-            one_label: train.one_label,
-        };
-        let (held_out, refused) = match &train.held_out {
-            None => (HeldOut::None, Vec::new()),
-            Some(HeldOutFile::Part(part)) => (HeldOut::Part(*part), Vec::new()),
-            Some(HeldOutFile::File(name)) => {
-                let mut alone = experiment.clone();
-                alone.examples = Some(Arc::new(Examples::open(&self.data_path(name))?));
-                options.prepare(&mut alone)?;
-                let refused = alone.sift()?;
-                let held_out =
-                    alone.examples.iter().flat_map(|examples| examples.iter()).filter_map(Result::ok);
-                (HeldOut::Examples(held_out.collect()), refused)
-            }
-        };
-        Ok((options, held_out, refused))
-    }
-}
-
-fn by_name<T: Clone, const N: usize>(key: &str, name: &str, known: [(&'static str, T); N]) -> Result<T> {
-    match known.iter().find(|(known, _)| *known == name) {
-        Some((_, value)) => Ok(value.clone()),
-        None => {
-            let names = known.map(|(name, _)| name);
-            let hint = nearest(name, names).map(|near| format!("did you mean \"{near}\"?"));
-            Err(Error::hinted("train", format!("{key} \"{name}\" is not one of {}", names.join(", ")), hint))
-        }
     }
 }

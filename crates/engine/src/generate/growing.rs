@@ -1,11 +1,12 @@
 //! A run that grows, compiled: its prompt with the edits made there, and what is edited at each decode step.
 
-use super::Steps;
-use super::steps::grows;
-use crate::experiment::{EditId, EditSpec, Experiment, RunId};
+use crate::experiment::{EditSpec, Experiment};
+use crate::ids::{EditId, RunId};
 use crate::op::Value;
 use crate::plan::{Edit, Plan, Run};
 use crate::resolve::Choice;
+use crate::steps::Steps;
+use crate::steps::grows;
 use crate::versions::{self, Compiler, continued};
 use crate::{Error, Result};
 use causalcone_model::{Indices, Positions};

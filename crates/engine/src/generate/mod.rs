@@ -26,15 +26,15 @@ mod growing;
 mod sample;
 mod scales;
 mod step;
-mod steps;
 mod text;
 
+pub use crate::steps::Steps;
 pub use beside::Beside;
-pub use steps::Steps;
 
 use crate::bounds;
-use crate::dataset::Refused;
-use crate::experiment::{EditId, Experiment};
+use crate::error::Refused;
+use crate::experiment::Experiment;
+use crate::ids::EditId;
 use crate::metric::Distribution;
 use crate::{Error, Result};
 use causalcone_model::Model;

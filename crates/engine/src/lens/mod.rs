@@ -27,11 +27,12 @@ mod contributions;
 
 pub use contributions::{Contribution, Part};
 
+use crate::collect::collect;
 use crate::compile::LensPlan;
-use crate::execute::{Executor, collect};
+use crate::execute::Executor;
 use crate::experiment::Experiment;
 use crate::metric::Distribution;
-use crate::plan::Reading;
+use crate::reading::Reading;
 use crate::spaces::{MissingSpace, Spaced};
 use crate::{Error, Result};
 use candle_core::Tensor;

@@ -38,11 +38,12 @@ pub use joint::Joint;
 pub use parameters::{Bound, Parameters, Problem, Settings};
 pub use table::{Axis, Group, OPS, OpInfo, OpKind, ParameterInfo, Setting, Subspace, Takes};
 
-use crate::align::Align;
-use crate::{Metric, RunId};
+use crate::Metric;
+use crate::ids::RunId;
 use candle_core::Tensor;
 use causalcone_model::{Indices, Positions, Site};
 use causalcone_ops::Activation;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -93,6 +94,29 @@ pub enum Value {
     Layers(BTreeMap<usize, Tensor>),
     /// The activations of another run.
     Run(Source),
+}
+
+/// How positions `"all"` of an edit pair with those of the run that its value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Align {
+    /// Index to index from the first position on. The source run may be longer; what it has more is not used.
+    Left,
+    /// Index to index from the last position back. The source run may be longer; what it has more is not used.
+    Right,
+    /// Equal tokens pair, as [`matching`](crate::align::matching) finds them. Positions without a partner are not edited.
+    Tokens,
+}
+
+impl Align {
+    /// Its name in experiment files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::Right => "right",
+            Self::Tokens => "tokens",
+        }
+    }
 }
 
 /// Activations of another run: at the edit's own site, layers, positions and heads unless said

@@ -3,7 +3,8 @@
 mod value;
 
 use crate::error::Within;
-use crate::experiment::{EditId, Experiment, RunId};
+use crate::experiment::Experiment;
+use crate::ids::{EditId, RunId};
 use crate::noise::Noise;
 use crate::op::{Joint, OpKind, Operation, Subspace, Value};
 use crate::plan::{Constant, Edit, Numbers, Place, Taken};

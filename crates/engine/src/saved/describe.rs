@@ -3,11 +3,12 @@
 use super::format::{BaseModel, Description, Made, VERSION};
 use super::{Saved, WEIGHTS, test};
 use crate::execute::Executor;
-use crate::experiment::{EditId, EditSpec, Experiment};
+use crate::experiment::{EditSpec, Experiment};
 use crate::file::{
     DimsFile, EditFile, LinkFile, NumberFile, NumbersFile, OpFile, ParameterFile, ParametersFile, TensorFile,
     ValueFile,
 };
+use crate::ids::EditId;
 use crate::op::{OpKind, Value};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};

@@ -1,9 +1,10 @@
 //! How a training goes: what is minimised, in which steps.
 
 use super::Adam;
-use crate::attribution::Method;
 use crate::bounds::{self, Count};
-use crate::experiment::{EditId, Experiment, RunId};
+use crate::experiment::Experiment;
+use crate::ids::{EditId, RunId};
+use crate::method::Method;
 use crate::metric::Metric;
 use crate::{Error, Result};
 use candle_core::Tensor;

@@ -2,7 +2,8 @@
 
 use super::adam::Moments;
 use super::options::{Map, Options};
-use crate::experiment::{EditId, Experiment};
+use crate::experiment::Experiment;
+use crate::ids::EditId;
 use crate::op::{Axis, Bound, OpKind, ParameterInfo, Parameters, completed};
 use crate::{Error, Result};
 use candle_core::{DType, Tensor, Var, backprop::GradStore};

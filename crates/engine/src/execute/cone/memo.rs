@@ -2,10 +2,12 @@
 //! computed once.
 
 use super::{Cone, Job, Store};
+use crate::collected::Collected;
 use crate::cone::{ConePlan, Forest, NodeId, Part, Work};
-use crate::experiment::{Collected, Experiment};
+use crate::experiment::Experiment;
 use crate::op::{Bound, OpKind};
-use crate::plan::{Cell, Constant, Numbers, NumbersId, Plan, Read, Reading, Taken};
+use crate::plan::{Cell, Constant, Numbers, NumbersId, Plan, Read, Taken};
+use crate::reading::Reading;
 use crate::{Error, Result};
 use causalcone_model::Model;
 use std::collections::{HashMap, HashSet};

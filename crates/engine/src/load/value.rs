@@ -1,11 +1,11 @@
 //! From a value as it is written to what it is.
 
 use super::op::Making;
-use super::{ExperimentFile, FitFile, NumberFile, NumbersFile, TokenFile, ValueFile};
 use crate::control::ControlVector;
 use crate::dataset::{Examples, Prompt};
 use crate::execute::Cone;
 use crate::experiment::Experiment;
+use crate::file::{ExperimentFile, FitFile, LAYER, NumberFile, NumbersFile, ValueFile};
 use crate::fit::Fitted;
 use crate::op::{Op, OpKind, Parameters, Source, Value};
 use crate::{Error, Result, fit};
@@ -15,9 +15,6 @@ use causalcone_model::{Indices, Model, Positions, Site, Target, nearest};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-
-/// What stands for the layer in the name of a tensor.
-pub(crate) const LAYER: &str = "{layer}";
 
 impl ExperimentFile {
     /// The value of an edit at these places, all positions of them.
@@ -442,17 +439,6 @@ impl NumbersFile {
             Self::One(number) => number.0,
             _ => f64::NAN,
         }
-    }
-}
-
-impl TokenFile {
-    /// The id it means.
-    pub(crate) fn id(&self, model: &Model, part: &str) -> Result<u32> {
-        let id = match self {
-            Self::Id(id) => model.check(&[*id]).map(|()| *id),
-            Self::Text(text) => model.token_id(text),
-        };
-        id.map_err(|source| Error::Part { part: part.into(), source })
     }
 }
 

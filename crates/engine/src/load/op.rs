@@ -3,11 +3,11 @@
 use super::autoencoder;
 use super::build::metric;
 use super::value::{TensorsFile, layers, site};
-use super::{
-    DimsFile, EditFile, ExperimentFile, LinkFile, LoadFile, OpFile, ParameterFile, ParametersFile, RandomFile,
-};
 use crate::bounds::DIMS as MAX_DIMS;
 use crate::experiment::{EditSpec, Experiment};
+use crate::file::{
+    DimsFile, EditFile, ExperimentFile, LinkFile, LoadFile, OpFile, ParameterFile, ParametersFile, RandomFile,
+};
 use crate::op::{OPS, Op, OpInfo, OpKind, Problem, Setting, Subspace};
 use crate::saved::{Saved, merged, unlinked};
 use crate::{Error, Result};

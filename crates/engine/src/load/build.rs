@@ -2,18 +2,19 @@
 
 use super::op::{Making, Shared};
 use super::value::site;
-use super::{
-    EditFile, EditRefFile, EditsFile, ExperimentFile, ObjectiveFile, OpFile, RunFile, SweepFile, TokenFile,
-    TrainFile,
-};
-use crate::attribution::Method;
 use crate::bounds;
 use crate::dataset::Prompt;
 use crate::dataset::{Example, Examples};
 use crate::error::Within;
 use crate::execute::half_of_free_memory;
-use crate::experiment::{EditId, Experiment, Sweep};
+use crate::experiment::{Experiment, Sweep};
 use crate::explain::Outline;
+use crate::file::{
+    EditFile, EditRefFile, EditsFile, ExperimentFile, ObjectiveFile, OpFile, RunFile, SweepFile, TokenFile,
+    TrainFile,
+};
+use crate::ids::EditId;
+use crate::method::Method;
 use crate::metric::Metric;
 use crate::{Error, Result};
 use causalcone_model::chat::Clock;
