@@ -113,7 +113,7 @@ impl Model {
         };
         let keys = options.map(serde_json::from_str).transpose();
         let keys = keys.map_err(|e| Failure::input(format!("model_options: {e}"), None))?.unwrap_or_default();
-        let options = LoadOptions { weights, keys };
+        let options = LoadOptions { weights, keys, ..LoadOptions::default() };
         refuse_forks()?;
         let watch = Watch::new(listener);
         let model =
@@ -136,17 +136,16 @@ impl Model {
     fn info(&self) -> PyResult<String> {
         let loaded = self.get()?;
         let (model, config) = (&loaded.model, loaded.model.config());
-        let sites = causalcone::Site::all().filter(|site| config.lacks(*site).is_none());
         let shape = json!({
             "name": model.name(), "family": config.family, "layers": config.layers, "width": config.width,
             "heads": config.heads, "kv_heads": config.kv_heads, "head_dim": config.head_dim,
             "mlp_width": config.mlp_width, "vocab": config.vocab, "context": config.context, "tied": config.tied,
             "parameters": config.parameters(), "logit_softcap": config.logit_softcap,
-            "embedding_scale": config.embedding_scale, "gated": config.mlp.gated,
+            "embedding_scale": config.embedding_scale, "gated": config.is_gated(),
             "keys": model.key_report(), "warning": model.key_report().warning(), "problems": model.problems(),
             "weights": model.footprint().chosen, "memory": model.footprint(),
             "has_tokenizer": model.tokenizer().is_some(), "ends": model.ends().unwrap_or_default(),
-            "sites": sites.map(causalcone::Site::name).collect::<Vec<_>>(),
+            "sites": config.sites().map(causalcone::Site::name).collect::<Vec<_>>(),
             "bos": model.tokenizer().and_then(causalcone::Tokenizer::bos),
             "eos": model.tokenizer().and_then(causalcone::Tokenizer::eos),
             "eos_ends_texts": model.eos_that_ends_nothing().is_none(),

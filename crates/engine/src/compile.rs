@@ -267,18 +267,10 @@ impl Experiment<'_> {
         let mut compiler = Compiler::new(self, &[])?;
         self.check_reach(&compiler.expanded)?;
         let run = self.reading_run()?;
-        let in_blocks = [
-            Site::BlockInput,
-            Site::AttentionValueOutput,
-            Site::AttentionOutput,
-            Site::BlockMiddle,
-            Site::MlpOutput,
-            Site::BlockOutput,
-        ];
         let config = self.model.config();
-        let in_blocks = in_blocks.into_iter().filter(|site| config.lacks(*site).is_none());
+        let in_blocks: Vec<Site> = config.block.stream();
         let layers = 0..config.layers;
-        let of_layer = |layer| in_blocks.clone().map(move |site| (site, Some(layer)));
+        let of_layer = |layer| in_blocks.iter().map(move |site| (*site, Some(layer)));
         let mut sites: Vec<_> =
             [(Site::Embedding, None)].into_iter().chain(layers.flat_map(of_layer)).collect();
         sites.push((Site::Logits, None));

@@ -10,6 +10,7 @@
 
 mod common;
 
+use candle_core::{Device, Tensor};
 use causalcone_engine::cone::ConePlan;
 use causalcone_engine::file::Given;
 use causalcone_engine::op::{OPS, OpInfo, OpKind, Setting, Subspace, Takes};
@@ -17,9 +18,11 @@ use causalcone_engine::plan::Cell;
 use causalcone_engine::{
     Collection, Cone, Executor, ExperimentFile, Explanation, Memo, PreparedSweep, Reference,
 };
-use causalcone_model::{Layout, Model, Site};
+use causalcone_model::stage::{Builder, ENTERING, Kernel, Matrix, Stages};
+use causalcone_model::{Layout, LoadOptions, Model, Site, SiteRow, Width, silent};
 use common::*;
 use serde_json::{Value, json};
+use std::path::Path;
 
 /// Numbers by which random experiments are drawn: the same for a seed, on every machine.
 struct Draw(u64);
@@ -239,10 +242,15 @@ fn run_names(written: &Value) -> Vec<&str> {
 }
 
 fn compare(seeds: std::ops::Range<u64>, by_row: bool) {
+    let models: Vec<(String, &Model)> =
+        all_models().into_iter().map(|name| (name.clone(), model(&name))).collect();
+    compare_models(seeds, by_row, &models);
+}
+
+fn compare_models(seeds: std::ops::Range<u64>, by_row: bool, models: &[(String, &Model)]) {
     let mut compared = 0;
     for seed in seeds {
-        for name in all_models() {
-            let model = model(&name);
+        for (name, model) in models {
             let written = random_experiment(seed, model);
             let runs = run_names(&written);
             let say = format!("{name}, seed {seed}: {written}");
@@ -272,6 +280,88 @@ fn compare(seeds: std::ops::Range<u64>, by_row: bool) {
 #[test]
 fn random_experiments_agree_with_the_reference() {
     compare(0..150, false);
+}
+
+/// What the drill's attention adds to the residual stream: a site that no family has.
+static ATTENTION_NORMED: SiteRow = SiteRow::in_block("attention_normed", Width::Model);
+
+/// A made-up block: attention and MLP side by side, each behind a norm, and a third norm behind attention, whose output
+/// is a site.
+fn made_up_block() -> Stages {
+    let mut block = Builder::new();
+    let input = block.row(Site::BlockInput, Kernel::Same, &[ENTERING], 3);
+    block.part();
+    let mlp_input = block.row(Site::MlpInput, Kernel::Norm("mlp_norm"), &[input], 1);
+    let activation = block.row(Site::MlpActivation, Kernel::Activate(Matrix::Into), &[mlp_input], 1);
+    let hidden = block.row(Site::MlpHidden, Kernel::Gate(Matrix::Up), &[activation, mlp_input], 2);
+    let mlp = block.row(Site::MlpOutput, Kernel::Linear(Matrix::Down), &[hidden], 1);
+    block.part();
+    let attention_input = block.row(Site::AttentionInput, Kernel::Norm("attention_norm"), &[input], 1);
+    block.part();
+    let query = block.row(Site::QueryOutput, Kernel::Linear(Matrix::Query), &[attention_input], 2);
+    block.part();
+    let key = block.row(Site::KeyOutput, Kernel::Linear(Matrix::Key), &[attention_input], 2);
+    let value = block.row(Site::ValueOutput, Kernel::Linear(Matrix::Value), &[attention_input], 2);
+    block.part();
+    let mixed = block.attention(query, key, value);
+    let attention = block.row(Site::AttentionOutput, Kernel::Linear(Matrix::AttentionOutput), &[mixed], 1);
+    let normed = block.row(Site::new(&ATTENTION_NORMED), Kernel::Norm("third_norm"), &[attention], 1);
+    block.part();
+    let with_mlp = block.row(None, Kernel::Add(None), &[input, mlp], 1);
+    block.row(Site::BlockOutput, Kernel::Add(None), &[with_mlp, normed], 1);
+    block.finish()
+}
+
+/// The weights of a small Llama, with a third norm in every block.
+fn made_up_model(folder: &Path) -> Model {
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/tiny-llama");
+    let mut tensors = candle_core::safetensors::load(from.join("model.safetensors"), &Device::Cpu).unwrap();
+    let config: Value = serde_json::from_slice(&std::fs::read(from.join("config.json")).unwrap()).unwrap();
+    let width = usize::try_from(config["hidden_size"].as_u64().unwrap()).unwrap();
+    for layer in 0..config["num_hidden_layers"].as_u64().unwrap() {
+        let weight: Vec<f32> = (0..width).map(|i| 1.0 + (i as f32 + layer as f32).sin() / 2.0).collect();
+        let name = format!("model.layers.{layer}.third_norm.weight");
+        tensors.insert(name, Tensor::new(weight, &Device::Cpu).unwrap());
+    }
+    candle_core::safetensors::save(&tensors, folder.join("model.safetensors")).unwrap();
+    std::fs::copy(from.join("config.json"), folder.join("config.json")).unwrap();
+    let options = LoadOptions { block: Some(made_up_block().into()), ..LoadOptions::default() };
+    Model::load_with_options(folder.to_str().unwrap(), &options, &silent).unwrap()
+}
+
+/// A drill: a family with another block is a list of stages and the names of its tensors, and nothing else.
+#[test]
+fn a_made_up_block_is_a_list_of_stages() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = made_up_model(folder.path());
+    assert!(model.config().sites().any(|site| site.name() == "attention_normed"));
+    assert!(model.config().lacks(Site::BlockMiddle).is_some());
+    compare_models(0..400, true, &[("made up".into(), &model)]);
+
+    // What it computes is what the list says, by other arithmetic.
+    let written = json!({"runs": {"base": {"ids": [3, 1, 4, 1, 5]}}, "edit": [], "read": {"run": "base"}});
+    let all = everything(&model, &written, "base");
+    let at = |site: Site, layer: usize| all[&Moment::of(site, Some(layer))].clone();
+    let eps = model.config().norm.eps() as f32;
+    for layer in 0..model.config().layers {
+        let (input, output) = (at(Site::BlockInput, layer), at(Site::BlockOutput, layer));
+        let (attention, mlp) = (at(Site::AttentionOutput, layer), at(Site::MlpOutput, layer));
+        let normed = at(Site::new(&ATTENTION_NORMED), layer);
+        for row in 0..input.len() {
+            let mean = attention[row].iter().map(|x| x * x).sum::<f32>() / attention[row].len() as f32;
+            for (i, x) in attention[row].iter().enumerate() {
+                let weight = 1.0 + (i as f32 + layer as f32).sin() / 2.0;
+                let expected = x / (mean + eps).sqrt() * weight;
+                // f32 arithmetic in another order.
+                assert!(
+                    (normed[row][i] - expected).abs() < 1e-5 * (1.0 + expected.abs()),
+                    "{layer}, {row}, {i}"
+                );
+                let sum = input[row][i] + mlp[row][i] + normed[row][i];
+                assert!((output[row][i] - sum).abs() < 1e-5 * (1.0 + sum.abs()), "{layer}, {row}, {i}");
+            }
+        }
+    }
 }
 
 /// `CAUSALCONE_RANDOM=5000 cargo test -p causalcone-engine --test cone -- --ignored`

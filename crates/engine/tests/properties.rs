@@ -256,9 +256,9 @@ fn a_prompt_going_on_changes_nothing_before() {
             };
             let (whole, part) = (of(&long), of(&long[..short]));
             for (moment, rows) in &part {
-                let (heads, width) = shape(model, moment.1, short);
+                let (heads, width) = shape(model, moment.2, short);
                 let stride = whole[moment][0].len() / heads;
-                let stride = if moment.1.is_attention_matrix() { stride } else { width };
+                let stride = if moment.2.is_attention_matrix() { stride } else { width };
                 for (row, theirs) in rows.iter().zip(&whole[moment]) {
                     for head in 0..heads {
                         let ours = &row[head * width..][..width];

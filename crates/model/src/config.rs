@@ -1,9 +1,11 @@
 //! What one decoder needs to know about a model: sizes, and the choices families make.
 
 use crate::site::Site;
+use crate::stage::{Kernel, Matrix, Stages};
 use crate::{Error, Result};
 use causalcone_ops::Activation;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// The shape of a decoder. Read from config.json or a GGUF header by its family; nothing that
 /// matters has a default.
@@ -31,18 +33,16 @@ pub struct Config {
     pub kinds: Vec<Kind>,
     /// Which norm, everywhere.
     pub norm: Norm,
-    /// Where the norms of a block stand.
-    pub norms: Norms,
     /// How queries and keys are normed before they turn, where they are.
     pub query_key_norm: Option<QueryKeyNorm>,
     /// Queries, keys and values are held between minus this and this, where given.
     pub clip: Option<f64>,
     /// How positions enter.
     pub positions: Positions,
+    /// The stages of a block.
+    pub block: Arc<Stages>,
     /// What stands between the two projections of the MLP.
-    pub mlp: Mlp,
-    /// Whether the MLP reads what enters the block, beside attention, rather than what attention left.
-    pub parallel: bool,
+    pub activation: Activation,
     /// What is done to scores before the mask and softmax.
     pub score: Score,
     /// What token embeddings are multiplied with when they enter layer 0.
@@ -92,17 +92,6 @@ impl Norm {
     }
 }
 
-/// Where the norms of a block stand: at attention and at the MLP alike.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Norms {
-    /// Before each.
-    Before,
-    /// After each, before the residual add (OLMo 2).
-    After,
-    /// Before and after each (Gemma 2 and 3).
-    Around,
-}
-
 /// How queries and keys are normed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueryKeyNorm {
@@ -150,15 +139,6 @@ pub enum Scaling {
         /// How much longer turned queries and keys become.
         magnitude: f64,
     },
-}
-
-/// The feed-forward half of a block.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Mlp {
-    /// The non-linearity.
-    pub activation: Activation,
-    /// Whether a second projection, "up", multiplies its output.
-    pub gated: bool,
 }
 
 /// What is done to q·k.
@@ -229,30 +209,42 @@ impl Config {
         [start..cut, cut..end].into_iter().filter(|stretch| !stretch.is_empty())
     }
 
-    /// Whether blocks have a norm before attention and one before the MLP.
-    pub fn norms_before(&self) -> bool {
-        self.norms != Norms::After
-    }
-
-    /// Whether blocks have a norm after attention and one after the MLP.
-    pub fn norms_after(&self) -> bool {
-        self.norms != Norms::Before
+    /// The sites of this family: those that others have too, in the order of execution, then its own.
+    pub fn sites(&self) -> impl Iterator<Item = Site> + '_ {
+        let own = self.block.iter().filter_map(|(_, stage)| stage.site);
+        let own = own.filter(|site| Site::all().all(|other| other != *site));
+        Site::all().filter(|site| self.lacks(*site).is_none()).chain(own)
     }
 
     /// Why this family has no such site, if it has none.
     pub fn lacks(&self, site: Site) -> Option<&'static str> {
-        match site {
-            Site::AttentionInput if !self.norms_before() => {
-                Some("its blocks have no norm before attention, which reads block_input itself")
-            }
-            Site::MlpInput if !self.norms_before() => {
-                Some("its blocks have no norm before the MLP, which reads block_middle itself")
-            }
-            Site::BlockMiddle if self.parallel => {
-                Some("attention and MLP stand side by side in its blocks, so there is nothing between them")
-            }
-            _ => None,
+        self.block.lacks(site)
+    }
+
+    /// Whether a second projection, "up", multiplies the activation.
+    pub fn is_gated(&self) -> bool {
+        self.block.iter().any(|(_, stage)| matches!(stage.kernel, Kernel::Gate(_)))
+    }
+
+    /// How many numbers a matrix of a block reads and makes, and whether it has a bias.
+    pub fn matrix(&self, matrix: Matrix) -> (usize, usize, bool) {
+        let (d, m) = (self.width, self.mlp_width);
+        let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
+        match matrix {
+            Matrix::Query => (d, q, self.bias.query_key_value),
+            Matrix::Key | Matrix::Value => (d, kv, self.bias.query_key_value),
+            Matrix::AttentionOutput => (q, d, self.bias.attention_output),
+            Matrix::Into | Matrix::Up => (d, m, self.bias.mlp),
+            Matrix::Down => (m, d, self.bias.mlp),
         }
+    }
+
+    /// How many numbers the norms of queries and of keys read at a time, where there are such norms.
+    pub fn query_key_norms(&self) -> Option<[usize; 2]> {
+        self.query_key_norm.map(|norm| match norm {
+            QueryKeyNorm::Heads => [self.head_dim; 2],
+            QueryKeyNorm::Whole => [self.heads * self.head_dim, self.kv_heads * self.head_dim],
+        })
     }
 
     /// Checks that a prompt can run: not empty, no longer than the context, ids in the vocabulary.
@@ -275,28 +267,26 @@ impl Config {
 
     /// Number of weights, learned positions included, a tied unembedding counted once.
     pub fn parameters(&self) -> usize {
-        let (d, q, kv, m) =
-            (self.width, self.heads * self.head_dim, self.kv_heads * self.head_dim, self.mlp_width);
+        let d = self.width;
         let of_norm = |width: usize| match self.norm {
             Norm::Layer { .. } => 2 * width,
             Norm::Plain { .. } => 0,
             Norm::Rms { .. } => width,
         };
         let if_so = |is_there: bool, count: usize| if is_there { count } else { 0 };
-        let ups = if self.mlp.gated { 2 } else { 1 };
-        let norms = if self.norms == Norms::Around { 4 } else { 2 } * of_norm(d)
-            + match self.query_key_norm {
-                None => 0,
-                Some(QueryKeyNorm::Heads) => 2 * self.head_dim,
-                Some(QueryKeyNorm::Whole) => q + kv,
-            };
-        let attention = 2 * d * q
-            + 2 * d * kv
-            + if_so(self.bias.query_key_value, q + 2 * kv)
-            + if_so(self.bias.attention_output, d);
-        let mlp = (ups + 1) * d * m + if_so(self.bias.mlp, ups * m + d);
+        let of_matrix = |matrix: Matrix| {
+            let (input, output, is_biased) = self.matrix(matrix);
+            input * output + if_so(is_biased, output)
+        };
+        let of_stage = |kernel: &Kernel| match kernel {
+            Kernel::Norm(_) | Kernel::Add(Some(_)) => of_norm(d),
+            Kernel::Linear(matrix) | Kernel::Activate(matrix) | Kernel::Gate(matrix) => of_matrix(*matrix),
+            Kernel::Scores(_) => self.query_key_norms().map_or(0, |widths| widths.map(of_norm).iter().sum()),
+            Kernel::Same | Kernel::Softmax | Kernel::Mix | Kernel::Add(None) => 0,
+        };
+        let block: usize = self.block.iter().map(|(_, stage)| of_stage(&stage.kernel)).sum();
         let positions = if_so(self.positions == Positions::Learned, self.context * d);
         let unembedding = if_so(!self.tied, self.vocab * d);
-        self.vocab * d + positions + self.layers * (norms + attention + mlp) + of_norm(d) + unembedding
+        self.vocab * d + positions + self.layers * block + of_norm(d) + unembedding
     }
 }

@@ -156,6 +156,12 @@ pub enum Error {
         /// What to do.
         hint: String,
     },
+    /// Something that must be true of this library itself is not.
+    #[error("internal error: {problem}; please report this")]
+    Internal {
+        /// What was found.
+        problem: String,
+    },
     /// The caller's progress callback asked to stop.
     #[error("interrupted")]
     Cancelled,
@@ -199,7 +205,7 @@ impl Error {
     pub fn is_bad_input(&self) -> bool {
         match self {
             Self::Write(source) => source.is_bad_input(),
-            other => !matches!(other, Self::Kernel(_) | Self::Cancelled),
+            other => !matches!(other, Self::Internal { .. } | Self::Kernel(_) | Self::Cancelled),
         }
     }
 

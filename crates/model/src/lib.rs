@@ -31,19 +31,20 @@ pub mod memory;
 mod model;
 mod progress;
 mod site;
+pub mod stage;
 pub mod store;
 pub mod threads;
 mod tokenizer;
 
 pub use address::{Indices, Positions, Target, Which};
-pub use config::{Bias, Config, Mlp, Norm, Positions as PositionScheme};
+pub use config::{Bias, Config, Norm, Positions as PositionScheme};
 pub use error::{Error, LONGEST_MESSAGE, Result, nearest, shortened};
 pub use file::Precision;
 pub use file::keys::{Defaulted, KeyPolicy, KeyReport};
 pub use load::{Footprint, LoadOptions};
 pub use model::Model;
 pub use progress::{Progress, Report, Unit, silent};
-pub use site::{Layout, Site};
+pub use site::{Layout, Row as SiteRow, Site, Width};
 pub use tokenizer::{Spelling, Tokenizer, TokenizerFiles};
 
 #[doc(no_inline)]

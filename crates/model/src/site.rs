@@ -4,7 +4,10 @@ use crate::config::Config;
 use crate::error::{nearest, printable};
 use crate::{Error, Result};
 
-/// A named activation of the decoder. Variants stand in the order of execution.
+/// A named activation of a decoder: a row of a table of names.
+///
+/// The sites of the families that there are, in the order of [`Site::all`]. A block of one's own may have others
+/// ([`Site::new`]).
 ///
 /// ```
 /// use causalcone_model::Site;
@@ -13,52 +16,130 @@ use crate::{Error, Result};
 /// assert!(Site::by_name("mlp_ouput").is_err());
 /// # Ok::<(), causalcone_model::Error>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Site {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Site(&'static Row);
+
+/// A row of a table of sites.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Row {
+    name: &'static str,
+    /// The name TransformerLens gives to the same tensor: after `blocks.N.` for sites of a block.
+    lens: &'static str,
+    width: Width,
+    /// The site whose tensor it is a view of, heads apart.
+    view_of: Option<Site>,
+    is_in_block: bool,
+}
+
+/// How many numbers a row of a tensor has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Width {
+    /// As many as the residual stream.
+    Model,
+    /// Those of all query heads.
+    Queries,
+    /// Those of all key/value heads.
+    Keys,
+    /// As many as the MLP's hidden layer.
+    Mlp,
+    /// One for each token.
+    Vocab,
+    /// For each query head one for each position of the run.
+    Attention,
+}
+
+impl Width {
+    /// The number in a model of that configuration; 0 where it depends on the run.
+    pub fn of(self, config: &Config) -> usize {
+        match self {
+            Self::Model => config.width,
+            Self::Queries => config.heads * config.head_dim,
+            Self::Keys => config.kv_heads * config.head_dim,
+            Self::Mlp => config.mlp_width,
+            Self::Vocab => config.vocab,
+            Self::Attention => 0,
+        }
+    }
+}
+
+impl Row {
+    /// A site of every block, of that width.
+    pub const fn in_block(name: &'static str, width: Width) -> Self {
+        Self { name, lens: "", width, view_of: None, is_in_block: true }
+    }
+
+    const fn lens(self, lens: &'static str) -> Self {
+        Self { lens, ..self }
+    }
+
+    const fn once(self) -> Self {
+        Self { is_in_block: false, ..self }
+    }
+
+    const fn view_of(self, site: Site) -> Self {
+        Self { view_of: Some(site), ..self }
+    }
+}
+
+/// The sites as constants of that name, and a list of them all.
+macro_rules! sites {
+    ($($(#[$doc:meta])* $name:ident = $row:expr;)*) => {
+        #[expect(non_upper_case_globals, reason = "they are read and matched like the variants of an enum")]
+        impl Site {
+            $($(#[$doc])* pub const $name: Self = { const ROW: &Row = &$row; Self(ROW) };)*
+        }
+
+        const ALL: &[Site] = &[$(Site::$name),*];
+    };
+}
+
+sites! {
     /// What enters layer 0: token embedding, plus position embedding where it is learned. (s × d)
-    Embedding,
+    Embedding = Row::in_block("embedding", Width::Model).once();
     /// The residual stream entering a block. (s × d)
-    BlockInput,
+    BlockInput = Row::in_block("block_input", Width::Model).lens("hook_resid_pre");
     /// After the block's first norm. (s × d)
-    AttentionInput,
+    AttentionInput = Row::in_block("attention_input", Width::Model);
     /// Queries with bias, before RoPE. (s × H·D)
-    QueryOutput,
+    QueryOutput = Row::in_block("query_output", Width::Queries);
     /// Keys with bias, before RoPE. (s × K·D)
-    KeyOutput,
+    KeyOutput = Row::in_block("key_output", Width::Keys);
     /// Values with bias. (s × K·D)
-    ValueOutput,
+    ValueOutput = Row::in_block("value_output", Width::Keys);
     /// Queries, by head. (s × D a head)
-    HeadQueryOutput,
+    HeadQueryOutput = Row::in_block("head_query_output", Width::Queries).lens("attn.hook_q").view_of(Site::QueryOutput);
     /// Keys, by key/value head. (s × D a head)
-    HeadKeyOutput,
+    HeadKeyOutput = Row::in_block("head_key_output", Width::Keys).lens("attn.hook_k").view_of(Site::KeyOutput);
     /// Values, by key/value head. (s × D a head)
-    HeadValueOutput,
+    HeadValueOutput = Row::in_block("head_value_output", Width::Keys).lens("attn.hook_v").view_of(Site::ValueOutput);
     /// Attention scores before softmax, after scale and mask. (H × s × s)
-    AttentionScore,
+    AttentionScore = Row::in_block("attention_score", Width::Attention).lens("attn.hook_attn_scores");
     /// Attention weights after softmax. (H × s × s)
-    AttentionWeight,
+    AttentionWeight = Row::in_block("attention_weight", Width::Attention).lens("attn.hook_pattern");
     /// The heads' weighted values, before the output projection. (s × H·D)
-    AttentionValueOutput,
+    AttentionValueOutput = Row::in_block("attention_value_output", Width::Queries);
     /// The same, by head. (s × D a head)
-    HeadAttentionValueOutput,
+    HeadAttentionValueOutput = Row::in_block("head_attention_value_output", Width::Queries).lens("attn.hook_z").view_of(Site::AttentionValueOutput);
     /// After the output projection and its bias, before the residual add. (s × d)
-    AttentionOutput,
+    AttentionOutput = Row::in_block("attention_output", Width::Model).lens("hook_attn_out");
     /// The residual stream between attention and MLP. (s × d)
-    BlockMiddle,
+    BlockMiddle = Row::in_block("block_middle", Width::Model).lens("hook_resid_mid");
     /// After the block's second norm. (s × d)
-    MlpInput,
+    MlpInput = Row::in_block("mlp_input", Width::Model);
     /// Output of the activation function; act(gate), not yet times up, in gated MLPs. (s × m)
-    MlpActivation,
+    MlpActivation = Row::in_block("mlp_activation", Width::Mlp);
     /// Input of the down projection: act(gate)·up where gated. (s × m)
-    MlpHidden,
+    MlpHidden = Row::in_block("mlp_hidden", Width::Mlp).lens("mlp.hook_post");
     /// After the down projection and its bias, before the residual add. (s × d)
-    MlpOutput,
+    MlpOutput = Row::in_block("mlp_output", Width::Model).lens("hook_mlp_out");
     /// The residual stream leaving a block. (s × d)
-    BlockOutput,
+    BlockOutput = Row::in_block("block_output", Width::Model).lens("hook_resid_post");
     /// After the last norm. (s × d)
-    FinalNorm,
+    // TransformerLens's ln_final.hook_normalized is after the norm's weight on GPT-2 and before it on
+    // Llama, so it has no place in a table that means one thing.
+    FinalNorm = Row::in_block("final_norm", Width::Model).once();
     /// After unembedding. (s × vocab)
-    Logits,
+    Logits = Row::in_block("logits", Width::Vocab).once();
 }
 
 /// How the numbers of a site are laid out.
@@ -103,54 +184,47 @@ impl Layout {
     }
 }
 
-/// One row of the table of sites.
-struct Row {
-    site: Site,
-    name: &'static str,
-    /// The name TransformerLens gives to the same tensor: after `blocks.N.` for sites of a block.
-    lens: &'static str,
+impl std::hash::Hash for Site {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.0.name.hash(state);
+    }
 }
 
-const fn row(site: Site, name: &'static str, lens: &'static str) -> Row {
-    Row { site, name, lens }
+/// The order of the table, so that figures and sets have one; sites of one's own come last, by name. When the tensors of
+/// a model are computed, its block says.
+impl Ord for Site {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        let place = |site: &Self| ALL.iter().position(|other| other == site).unwrap_or(ALL.len());
+        place(self).cmp(&place(other)).then_with(|| self.0.name.cmp(other.0.name))
+    }
 }
 
-const TABLE: [Row; 22] = [
-    row(Site::Embedding, "embedding", ""),
-    row(Site::BlockInput, "block_input", "hook_resid_pre"),
-    row(Site::AttentionInput, "attention_input", ""),
-    row(Site::QueryOutput, "query_output", ""),
-    row(Site::KeyOutput, "key_output", ""),
-    row(Site::ValueOutput, "value_output", ""),
-    row(Site::HeadQueryOutput, "head_query_output", "attn.hook_q"),
-    row(Site::HeadKeyOutput, "head_key_output", "attn.hook_k"),
-    row(Site::HeadValueOutput, "head_value_output", "attn.hook_v"),
-    row(Site::AttentionScore, "attention_score", "attn.hook_attn_scores"),
-    row(Site::AttentionWeight, "attention_weight", "attn.hook_pattern"),
-    row(Site::AttentionValueOutput, "attention_value_output", ""),
-    row(Site::HeadAttentionValueOutput, "head_attention_value_output", "attn.hook_z"),
-    row(Site::AttentionOutput, "attention_output", "hook_attn_out"),
-    row(Site::BlockMiddle, "block_middle", "hook_resid_mid"),
-    row(Site::MlpInput, "mlp_input", ""),
-    row(Site::MlpActivation, "mlp_activation", ""),
-    row(Site::MlpHidden, "mlp_hidden", "mlp.hook_post"),
-    row(Site::MlpOutput, "mlp_output", "hook_mlp_out"),
-    row(Site::BlockOutput, "block_output", "hook_resid_post"),
-    // TransformerLens's ln_final.hook_normalized is after the norm's weight on GPT-2 and before it on
-    // Llama, so it has no place in a table that means one thing.
-    row(Site::FinalNorm, "final_norm", ""),
-    row(Site::Logits, "logits", ""),
-];
+impl PartialOrd for Site {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl std::fmt::Debug for Site {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0.name)
+    }
+}
 
 impl Site {
-    /// All sites, in the order of execution.
+    /// A site with a table of its own, for a block that no family here has.
+    pub const fn new(row: &'static Row) -> Self {
+        Self(row)
+    }
+
+    /// All sites of the families that there are, in the order of execution.
     pub fn all() -> impl Iterator<Item = Self> {
-        TABLE.iter().map(|row| row.site)
+        ALL.iter().copied()
     }
 
     /// The public name.
     pub fn name(self) -> &'static str {
-        TABLE.iter().find(|row| row.site == self).map_or("", |row| row.name)
+        self.0.name
     }
 
     /// The TransformerLens name of the same tensor, with `N` for the layer, where there is one.
@@ -158,8 +232,8 @@ impl Site {
     /// `mlp.hook_post` is what enters the down projection, gated or not, so it is `mlp_hidden`. Two aliases do not
     /// hold on families with norms after attention and MLP ([`Site::parse_for`]).
     pub fn lens_name(self) -> Option<String> {
-        let row = TABLE.iter().find(|row| row.site == self && !row.lens.is_empty())?;
-        Some(if self.is_in_block() { format!("blocks.N.{}", row.lens) } else { row.lens.into() })
+        let lens = Some(self.0.lens).filter(|lens| !lens.is_empty())?;
+        Some(if self.is_in_block() { format!("blocks.N.{lens}") } else { lens.into() })
     }
 
     /// The site a text names: a public name, or a TransformerLens one, which may carry a layer.
@@ -167,13 +241,12 @@ impl Site {
     /// # Errors
     /// When it is neither; a misspelling gets a hint.
     pub fn parse(name: &str) -> Result<(Self, Option<usize>)> {
-        if let Some(row) = TABLE.iter().find(|row| row.name == name) {
-            return Ok((row.site, None));
+        if let Some(site) = Self::all().find(|site| site.name() == name) {
+            return Ok((site, None));
         }
         Self::by_lens_name(name).ok_or_else(|| {
-            let names = TABLE.iter().map(|row| row.name);
-            let hint = nearest(name, names.clone()).map(|near| format!("did you mean \"{near}\"?"));
-            let names: Vec<_> = names.collect();
+            let names: Vec<_> = Self::all().map(Self::name).collect();
+            let hint = nearest(name, names.iter().copied()).map(|near| format!("did you mean \"{near}\"?"));
             let problem = format!("is not a site; the sites are {}", names.join(", "));
             let given = format!("\"{}\"", printable(name, 120));
             Error::Address { what: "site", given, problem, hint }
@@ -185,9 +258,11 @@ impl Site {
     /// # Errors
     /// As [`Site::parse`]; where TransformerLens means another tensor on this family.
     pub fn parse_for(name: &str, config: &Config) -> Result<(Self, Option<usize>)> {
+        if let Some(own) = config.sites().find(|site| site.name() == name) {
+            return Ok((own, None));
+        }
         let (site, layer) = Self::parse(name)?;
-        let is_after_norm = config.norms_after() && matches!(site, Self::AttentionOutput | Self::MlpOutput);
-        if is_after_norm && site.name() != name {
+        if config.block.is_normed_after(site) && site.name() != name {
             let family = config.family;
             let problem = format!("means what comes after another norm in a {family}, which is no site");
             let hint = Some(format!("\"{}\" is what comes before that norm", site.name()));
@@ -226,43 +301,37 @@ impl Site {
             }
             None => (name, None),
         };
-        let found = TABLE.iter().find(|row| !row.lens.is_empty() && row.lens == rest)?;
-        (found.site.is_in_block() == layer.is_some()).then_some((found.site, layer))
+        let found = Self::all().find(|site| !site.0.lens.is_empty() && site.0.lens == rest)?;
+        (found.is_in_block() == layer.is_some()).then_some((found, layer))
     }
 
     /// Whether every block has this site (true) or the model has it once (false).
     pub fn is_in_block(self) -> bool {
-        !matches!(self, Self::Embedding | Self::FinalNorm | Self::Logits)
+        self.0.is_in_block
     }
 
     /// Whether the tensor is heads × query rows × key columns.
     pub fn is_attention_matrix(self) -> bool {
-        matches!(self, Self::AttentionScore | Self::AttentionWeight)
+        self.0.width == Width::Attention
     }
 
     /// The site whose tensor this one is a view of: heads are views of the stacked projections.
     pub fn tensor(self) -> Self {
-        match self {
-            Self::HeadQueryOutput => Self::QueryOutput,
-            Self::HeadKeyOutput => Self::KeyOutput,
-            Self::HeadValueOutput => Self::ValueOutput,
-            Self::HeadAttentionValueOutput => Self::AttentionValueOutput,
-            other => other,
-        }
+        self.0.view_of.unwrap_or(self)
+    }
+
+    /// How wide its rows are; those of all heads together where it is a view of heads.
+    pub fn width(self) -> Width {
+        self.0.width
     }
 
     /// The layout of this site in a model of that configuration.
     pub fn layout(self, config: &Config) -> Layout {
-        let (heads, kv_heads, width) = (config.heads, config.kv_heads, config.head_dim);
-        match self {
-            Self::QueryOutput | Self::AttentionValueOutput => Layout::Rows { width: heads * width },
-            Self::KeyOutput | Self::ValueOutput => Layout::Rows { width: kv_heads * width },
-            Self::HeadQueryOutput | Self::HeadAttentionValueOutput => Layout::Heads { heads, width },
-            Self::HeadKeyOutput | Self::HeadValueOutput => Layout::Heads { heads: kv_heads, width },
-            Self::AttentionScore | Self::AttentionWeight => Layout::Attention { heads },
-            Self::MlpActivation | Self::MlpHidden => Layout::Rows { width: config.mlp_width },
-            Self::Logits => Layout::Rows { width: config.vocab },
-            _ => Layout::Rows { width: config.width },
+        let heads = if self.0.width == Width::Keys { config.kv_heads } else { config.heads };
+        match self.0.width {
+            Width::Attention => Layout::Attention { heads },
+            _ if self.0.view_of.is_some() => Layout::Heads { heads, width: config.head_dim },
+            width => Layout::Rows { width: width.of(config) },
         }
     }
 }
@@ -272,8 +341,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_has_every_site_once_in_order() {
-        assert!(TABLE.windows(2).all(|pair| pair[0].site < pair[1].site));
+    fn the_table_has_every_site_once() {
+        assert!(ALL.iter().enumerate().all(|(i, site)| !ALL[..i].contains(site)));
         for site in Site::all() {
             assert_eq!(Site::by_name(site.name()).unwrap(), site);
             if let Some(lens) = site.lens_name() {

@@ -119,15 +119,15 @@ impl Linear {
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
-    pub fn forward_all<const N: usize>(maps: [&Self; N], x: &Tensor) -> Result<[Tensor; N]> {
-        let frozen = maps.map(|map| match &map.weight {
+    pub fn forward_all(maps: &[&Self], x: &Tensor) -> Result<Vec<Tensor>> {
+        let frozen = maps.iter().map(|map| match &map.weight {
             Weight::Frozen(weight) => weight.product().map(|product| (weight, product)),
             Weight::Plain(_) => None,
         });
         let biases = maps.iter().flat_map(|map| &map.bias);
         let is_plain = is_fast(biases.clone().chain([x])) && !is_trained(biases.chain([x]));
-        let Some(frozen) = frozen.into_iter().collect::<Option<Vec<_>>>().filter(|_| is_plain) else {
-            return all(maps.map(|map| map.forward(x)));
+        let Some(frozen) = frozen.collect::<Option<Vec<_>>>().filter(|_| is_plain && maps.len() > 1) else {
+            return maps.iter().map(|map| map.forward(x)).collect();
         };
         let x = x.contiguous()?;
         for (weight, _) in &frozen {
@@ -140,14 +140,13 @@ impl Linear {
             .map(|map| map.bias.as_ref().map(Tensor::contiguous).transpose())
             .collect::<Result<_>>()?;
         let biases: Vec<Option<Held<'_>>> = biases.iter().map(|bias| bias.as_ref().map(Held::new)).collect();
-        let mut products: Vec<(&dyn Product, Option<&[f32]>)> = Vec::with_capacity(N);
+        let mut products: Vec<(&dyn Product, Option<&[f32]>)> = Vec::with_capacity(maps.len());
         for ((_, product), bias) in frozen.iter().zip(&biases) {
             products.push((*product, bias.as_ref().map(Held::floats).transpose()?));
         }
         let widths: Vec<usize> = products.iter().map(|(product, _)| product.shape().1).collect();
         let made = product::products(&products, held.floats()?, inner).into_iter().zip(widths);
-        let mut made = made.map(|(numbers, width)| Tensor::from_vec(numbers, (rows, width), &Device::Cpu));
-        all(maps.map(|_| made.next().unwrap_or_else(|| bail!("a product is missing"))))
+        made.map(|(numbers, width)| Tensor::from_vec(numbers, (rows, width), &Device::Cpu)).collect()
     }
 
     /// Bytes that the weight takes in memory, its transpose for gradients and the bias not counted:
@@ -336,12 +335,6 @@ fn times_half(rows: &Tensor, x: &[f32], bias: Option<&[f32]>, at_once: usize) ->
     Ok(out)
 }
 
-/// All of several, or the first error.
-fn all<const N: usize>(each: [Result<Tensor>; N]) -> Result<[Tensor; N]> {
-    let each: Vec<Tensor> = each.into_iter().collect::<Result<_>>()?;
-    <[Tensor; N]>::try_from(each).or_else(|_| bail!("a product is missing"))
-}
-
 /// A frozen map as a kernel: the weight is no argument of it, so its gradient is never computed.
 struct Affine {
     weight: Arc<Frozen>,
@@ -508,7 +501,7 @@ mod tests {
         for rows in [1, 2, 7, 300] {
             let x = noise((rows, 256), 3);
             for maps in [[&packed, &plain], [&plain, &plain], [&plain, &trained], [&half, &packed]] {
-                let together = Linear::forward_all(maps, &x).unwrap();
+                let together = Linear::forward_all(&maps, &x).unwrap();
                 for (map, y) in maps.iter().zip(together) {
                     assert_eq!(numbers(&map.forward(&x).unwrap()), numbers(&y));
                     assert_eq!(map.forward(&x).unwrap().dims(), y.dims());
@@ -516,9 +509,9 @@ mod tests {
             }
         }
         let x = Var::from_tensor(&noise((2, 256), 3)).unwrap();
-        let [y, _] = Linear::forward_all([&packed, &plain], x.as_tensor()).unwrap();
+        let y = &Linear::forward_all(&[&packed, &plain], x.as_tensor()).unwrap()[0];
         assert!(y.sum_all().unwrap().backward().unwrap().get(&x).is_some(), "a gradient is lost");
-        assert!(Linear::forward_all([&packed, &plain], &noise((2, 255), 3)).is_err());
+        assert!(Linear::forward_all(&[&packed, &plain], &noise((2, 255), 3)).is_err());
     }
 
     #[test]

@@ -582,6 +582,7 @@ impl Loaded {
         let options = LoadOptions {
             weights: file.weights.unwrap_or_default(),
             keys: file.model_options.clone().unwrap_or_default(),
+            ..LoadOptions::default()
         };
         let model = load(&name, options)?;
         Ok(Self { file, model })

@@ -5,7 +5,7 @@ use super::options::Weights;
 use super::terminal::Terminal;
 use super::{ModelsAction, model_check};
 use crate::store::{self, Origin};
-use crate::{Config, KeyReport, Site};
+use crate::{Config, KeyReport};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -123,7 +123,7 @@ fn info(name: &str, weights: Weights, hash: bool, terminal: &mut Terminal) -> Re
     if let Some(windows) = windows(config) {
         field("windows", windows.into());
     }
-    let sites = Site::all().filter(|site| config.lacks(*site).is_none()).map(|site| {
+    let sites = config.sites().map(|site| {
         let shape = site.layout(config).shape("s");
         (site.name().to_owned(), shape.into())
     });

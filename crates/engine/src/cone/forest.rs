@@ -10,7 +10,7 @@ use super::point::{Anatomy, Point, Reach};
 use super::rows::Rows;
 use crate::op::OperationKey;
 use crate::plan::{Edit, NumbersId, Place, Plan, Taken};
-use causalcone_model::{Config, Site};
+use causalcone_model::Config;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -50,7 +50,7 @@ pub struct Step {
 }
 
 /// All nodes of a plan's runs.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Forest {
     nodes: Vec<Node>,
     anatomy: Arc<Anatomy>,
@@ -82,15 +82,9 @@ enum ValueKey {
 }
 
 impl Node {
-    /// Whether the node's edit stands at a site or after it, in that block: what comes before is not
-    /// its own.
-    pub(crate) fn is_past(&self, block: usize, site: Site) -> bool {
-        self.start.block == block && self.start.site >= site
-    }
-
-    /// Whether its rows of a block attend, rather than start after attention.
-    pub(crate) fn attends(&self, block: usize) -> bool {
-        !self.is_past(block, Site::AttentionValueOutput)
+    /// Whether a tensor of its rows is computed, rather than put there by the node's edit or another node's.
+    pub(crate) fn computes(&self, block: usize, stage: usize) -> bool {
+        block != self.start.block || self.anatomy.follows(self.start, stage)
     }
 
     /// The rows of a tensor that are the node's own.
@@ -110,16 +104,6 @@ impl Node {
             Reach::Later(None) => self.rows.first().is_some_and(|first| (first..self.len).contains(&row)),
             Reach::Later(count) => self.rows.spread(count, self.len).contains(row),
         }
-    }
-
-    /// The positions that rows of the node see in a block.
-    pub(crate) fn seen(&self, block: usize, rows: &Rows) -> Rows {
-        rows.seen(self.anatomy.window(block))
-    }
-
-    /// Whether the MLP stands beside attention.
-    pub(crate) fn is_parallel(&self) -> bool {
-        self.anatomy.parallel
     }
 }
 
@@ -148,7 +132,12 @@ impl Step {
 impl Forest {
     /// An empty forest for a model of that shape.
     pub fn new(config: &Config) -> Self {
-        Self { anatomy: Arc::new(Anatomy::new(config)), ..Self::default() }
+        Self {
+            nodes: Vec::new(),
+            anatomy: Arc::new(Anatomy::new(config)),
+            prompts: BTreeMap::new(),
+            edited: HashMap::new(),
+        }
     }
 
     /// The nodes; each comes after its parent and after the nodes its value comes from.
@@ -156,9 +145,9 @@ impl Forest {
         &self.nodes
     }
 
-    /// How many layers the model has.
-    pub fn layers(&self) -> usize {
-        self.anatomy.layers()
+    /// The stages of the model, and how they depend on each other.
+    pub fn anatomy(&self) -> &Anatomy {
+        &self.anatomy
     }
 
     /// Whose a row of a run is.
@@ -197,7 +186,7 @@ impl Forest {
     pub fn insert(&mut self, plan: &Plan, run: usize, nodes: &[NodeId]) -> NodeId {
         let mut edits: Vec<&Arc<Edit>> = plan.runs[run].edits.iter().collect();
         // Edits of one tensor stay in file order.
-        edits.sort_by_key(|edit| Point::of(&edit.place, self.layers()));
+        edits.sort_by_key(|edit| self.anatomy.point(&edit.place));
         let mut node = self.prompt(run, &plan.runs[run].ids);
         for edit in edits {
             node = self.edited(run, node, edit, nodes);
@@ -228,7 +217,7 @@ impl Forest {
         let after = self.prompts.range(key.clone()..).next();
         let near = before.into_iter().chain(after).filter(|((is_long, _), _)| *is_long == key.0);
         let near = near.map(|((_, other), node)| (common(other), *node));
-        let start = Point { block: 0, site: Site::Embedding };
+        let start = Point::EMBEDDING;
         // The parent is whoever has the last common row, so that paths stay short.
         let near = near.filter(|(common, _)| *common > 0).max_by_key(|(common, _)| *common);
         let (common, parent) = match near {
@@ -252,7 +241,7 @@ impl Forest {
 
     /// The node of a run with one edit more: itself where the edit puts back what is there.
     fn edited(&mut self, run: usize, parent: NodeId, edit: &Arc<Edit>, nodes: &[NodeId]) -> NodeId {
-        let start = Point::of(&edit.place, self.layers());
+        let start = self.anatomy.point(&edit.place);
         let positions = &edit.place.positions;
         let mut picked: Vec<usize> = (0..positions.len()).collect();
         let from = match &edit.value {
@@ -267,7 +256,7 @@ impl Forest {
             }
             (_, None) => (ValueKey::None, None),
             (_, Some((source, place))) => {
-                let at = Point::of(place, self.layers());
+                let at = self.anatomy.point(place);
                 let theirs: Vec<(NodeId, usize)> =
                     place.positions.iter().map(|row| (self.owner(source, at, *row), *row)).collect();
                 // A value from the very row it would replace is no edit.

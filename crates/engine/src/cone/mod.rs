@@ -43,7 +43,7 @@ pub(crate) use work::{Continued, Flops};
 
 use crate::Result;
 use crate::plan::{Cell, Plan, Read};
-use causalcone_model::{Config, Site};
+use causalcone_model::Config;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -185,8 +185,7 @@ impl NodeRead {
     fn new(read: &Read, forest: &Forest, nodes: &[NodeId]) -> Self {
         match read {
             Read::Logits { run, position, tokens } => {
-                let at = Point { block: forest.layers(), site: Site::Logits };
-                let owner = forest.owner(nodes[*run], at, *position);
+                let owner = forest.owner(nodes[*run], forest.anatomy().logits(), *position);
                 Self::Logits { owner, row: *position, tokens: tokens.clone() }
             }
             Read::Activation { run, place } => Self::Activation { node: nodes[*run], place: place.clone() },
@@ -207,13 +206,13 @@ impl NodeRead {
     pub(crate) fn asks(&self, forest: &Forest) -> Vec<(NodeId, Point, Rows)> {
         match self {
             Self::Logits { owner, row, .. } => {
-                let start = forest.nodes()[*owner].start;
                 // Logits come from the last norm, unless an edit has made them.
-                let site = if start.site == Site::Logits { Site::Logits } else { Site::FinalNorm };
-                vec![(*owner, Point { block: forest.layers(), site }, Rows::from(*row..row + 1))]
+                let (start, anatomy) = (forest.nodes()[*owner].start, forest.anatomy());
+                let at = if start == anatomy.logits() { start } else { anatomy.normed() };
+                vec![(*owner, at, Rows::from(*row..row + 1))]
             }
             Self::Activation { node, place } => {
-                let at = Point::of(place, forest.layers());
+                let at = forest.anatomy().point(place);
                 let owners = forest.owners(*node, at, place.positions.iter().copied().collect());
                 owners.into_iter().map(|(owner, rows)| (owner, at, rows)).collect()
             }

@@ -220,7 +220,7 @@ pub(super) fn waves(forest: &Forest, slice: &Slice) -> HashMap<NodeId, usize> {
         let mut wave = node.parent.map_or(0, |parent| waves[parent]);
         if let Some((source, place)) = node.edit.as_ref().and_then(|step| step.source_place()) {
             // A value from a tensor past the edited one is not there when blocks go side by side.
-            let is_ahead = Point::of(place, forest.layers()) > node.start;
+            let is_ahead = forest.anatomy().point(place) > node.start;
             wave = wave.max(waves[source] + usize::from(is_ahead));
         }
         waves[id] = wave;
@@ -241,42 +241,22 @@ fn logits<'a>(reads: impl Iterator<Item = &'a Vec<NodeRead>> + Clone, config: &C
     (all.min(LOGIT_ROWS).max(most) * config.vocab) as u64 * 4
 }
 
-/// Bytes a row takes.
-struct Sizes {
-    input: u64,
-    query: u64,
-    keys: u64,
-    middle: u64,
-    mlp: u64,
-}
+/// Bytes that a row takes, by part of a block.
+struct Sizes(Vec<u64>);
 
 impl Sizes {
     fn new(config: &Config) -> Self {
-        let bytes = |numbers: usize| numbers as u64 * 4;
-        let (d, q, kv, m) = (
-            config.width,
-            config.heads * config.head_dim,
-            config.kv_heads * config.head_dim,
-            config.mlp_width,
-        );
-        let hidden = if config.mlp.gated { 3 * m } else { 2 * m };
-        Self {
-            input: bytes(3 * d),
-            query: bytes(2 * q),
-            keys: bytes(4 * kv),
-            middle: bytes(q + 2 * d),
-            mlp: bytes(3 * d + hidden),
+        let stages = &config.block;
+        let mut parts = vec![0; stages.parts()];
+        for (place, stage) in stages.iter() {
+            parts[stage.part] += (stage.held * stages.width(place, config)) as u64 * 4;
         }
+        Self(parts)
     }
 
     /// Bytes of what is computed of a node in one block.
     fn bytes(&self, need: &Need) -> u64 {
-        let len = |rows: &Rows| rows.len() as u64;
-        len(&need.input) * self.input
-            + len(&need.query) * self.query
-            + len(&need.keys) * self.keys
-            + len(&need.middle) * self.middle
-            + len(&need.mlp) * self.mlp
+        self.0.iter().zip(need.parts()).map(|(bytes, rows)| bytes * rows.len() as u64).sum()
     }
 }
 
@@ -306,11 +286,9 @@ pub(super) fn kept_bytes(
         }
     });
     for ((node, at), rows) in kept {
-        let len = forest.nodes()[node].len;
-        let width = match at.site.layout(config) {
-            Layout::Rows { width } => width,
-            Layout::Heads { heads, width } => heads * width,
-            Layout::Attention { heads } => heads * len,
+        let width = match forest.anatomy().site(at).map(|site| site.layout(config)) {
+            Some(Layout::Attention { heads }) => heads * forest.nodes()[node].len,
+            _ => forest.anatomy().stages(at.block).width(at.stage, config),
         };
         *bytes.entry(node).or_default() += (rows.len() * width) as u64 * 4;
     }
@@ -332,7 +310,7 @@ impl Load {
     fn of(config: &Config, sizes: &Sizes, slice: &Slice, id: NodeId) -> Self {
         let mut load = Self::new(config);
         for (blocks, need) in slice.blocks(id) {
-            let rows = need.input.len().max(need.middle.len()).max(need.mlp.len());
+            let rows = need.parts().iter().map(Rows::len).max().unwrap_or(0);
             load.blocks[blocks.clone()].fill((sizes.bytes(need), rows));
         }
         load.sum_up()

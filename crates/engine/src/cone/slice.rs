@@ -1,38 +1,45 @@
 //! The backward slice: from what is read to what must be computed.
 
 use super::forest::{Forest, Node, NodeId};
-use super::point::Point;
+use super::point::{Anatomy, Point};
 use super::rows::Rows;
-use causalcone_model::Site;
+use causalcone_model::stage::{ENTERING, Mixing};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// What is computed of a node's own rows in one block.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Need {
-    /// Rows that enter the block.
-    pub input: Rows,
-    /// Rows that go through its first norm.
-    pub normed: Rows,
-    /// Rows that get a query.
-    pub query: Rows,
-    /// Rows that get a key and a value.
-    pub keys: Rows,
-    /// Rows that go through attention, to block_middle.
-    pub middle: Rows,
-    /// Rows that go through the MLP, and then to block_output; of some of them someone takes what the MLP has on the
-    /// way, and no more.
-    pub mlp: Rows,
+    /// By part of the block, the rows that go through it. Of some of them someone takes what the part has on the way, and
+    /// no more.
+    parts: Box<[Rows]>,
     /// Rows that leave the block.
     pub leaving: Rows,
 }
 
 impl Need {
+    /// The rows that go through a part.
+    pub fn part(&self, part: usize) -> &Rows {
+        &self.parts[part]
+    }
+
+    /// By part, the rows that go through it.
+    pub fn parts(&self) -> &[Rows] {
+        &self.parts
+    }
+
+    /// Rows that enter the block.
+    pub fn entering(&self) -> &Rows {
+        &self.parts[0]
+    }
+
     /// All rows of which anything is computed; to enter a block takes nothing.
     pub fn any(&self) -> Rows {
-        [&self.query, &self.keys, &self.middle, &self.mlp, &self.leaving]
-            .into_iter()
-            .fold(self.normed.clone(), |all, rows| all.union(rows))
+        self.parts[1..].iter().fold(self.leaving.clone(), |all, rows| all.union(rows))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.leaving.is_empty() && self.parts.iter().all(Rows::is_empty)
     }
 }
 
@@ -84,7 +91,7 @@ impl Slice {
         for node in (0..count).rev() {
             let asked = std::mem::take(&mut open[node]);
             if !asked.is_empty() {
-                slice.nodes[node] = Sliced::new(&forest.nodes()[node], &asked, forest.layers());
+                slice.nodes[node] = Sliced::new(&forest.nodes()[node], &asked, forest.anatomy());
                 slice.outside(forest, node, |owner, at, rows, _| ask(&mut open, owner, at, &rows));
             }
         }
@@ -133,34 +140,23 @@ impl Slice {
         if let Some(parent) = node.parent {
             self.start_outside(forest, id, parent, &mut tell);
         }
-        let mut of = |site: Site, block: usize, rows: Rows, kind: Use| {
-            if !rows.is_empty() {
-                let at = Point { block, site };
-                for (owner, rows) in forest.owners(id, at, rows).into_iter().filter(|(owner, _)| *owner != id)
-                {
-                    tell(owner, at, rows, kind);
-                }
-            }
-        };
+        let anatomy = forest.anatomy();
         for (blocks, need) in self.blocks(id) {
             for block in blocks.clone() {
-                if node.attends(block) {
-                    let seen = node.seen(block, &need.middle);
-                    of(Site::KeyOutput, block, seen.clone(), Use::Keys);
-                    of(Site::ValueOutput, block, seen, Use::Keys);
-                    of(Site::QueryOutput, block, need.middle.clone(), Use::Row);
-                }
-                if !node.is_past(block, Site::BlockMiddle) {
-                    of(Site::BlockInput, block, need.middle.clone(), Use::Row);
-                }
-                if !node.is_past(block, Site::BlockOutput) && node.is_parallel() {
-                    of(Site::BlockMiddle, block, need.leaving.clone(), Use::Row);
-                    of(Site::MlpOutput, block, need.leaving.clone(), Use::Row);
-                } else if !node.is_past(block, Site::BlockOutput) {
-                    of(Site::BlockMiddle, block, need.mlp.clone(), Use::Row);
-                }
-                if node.start == (Point { block, site: Site::MlpActivation }) {
-                    of(Site::MlpInput, block, need.mlp.clone(), Use::Row);
+                let is_first = block == node.start.block;
+                for read in anatomy.dependences() {
+                    let is_asked =
+                        if is_first { anatomy.follows(node.start, read.by) } else { read.crosses() };
+                    let rows = need.part(read.part);
+                    if !is_asked || rows.is_empty() {
+                        continue;
+                    }
+                    let at = Point { block, stage: read.of };
+                    let kind = if read.mixing == Mixing::Keys { Use::Keys } else { Use::Row };
+                    let owners = forest.owners(id, at, anatomy.read(read.mixing, block, rows));
+                    for (owner, rows) in owners.into_iter().filter(|(owner, _)| *owner != id) {
+                        tell(owner, at, rows, kind);
+                    }
                 }
             }
         }
@@ -176,34 +172,36 @@ impl Slice {
     ) {
         let node = &forest.nodes()[id];
         let (Some(step), rows) = (&node.edit, self.edited(forest, id)) else { return };
-        let site = node.start.site;
-        let mut base = |site: Site, only_edited: bool| {
-            let at = Point { site, ..node.start };
+        let anatomy = forest.anatomy();
+        let mut base = |stage: usize, only_edited: bool| {
+            let at = Point { stage, ..node.start };
             for (owner, rows) in forest.owners(parent, at, rows.clone()) {
                 // Scores are computed from queries and keys, unless an edit of them is there already.
-                if !only_edited
-                    || forest.nodes()[owner].start.block == at.block
-                        && forest.nodes()[owner].start.site.is_attention_matrix()
-                {
+                let start = forest.nodes()[owner].start;
+                if !only_edited || start.block == at.block && anatomy.is_matrix(start) {
                     tell(owner, at, rows, Use::Row);
                 }
             }
         };
-        match site {
-            Site::KeyOutput | Site::ValueOutput => {
-                base(Site::KeyOutput, false);
-                base(Site::ValueOutput, false);
+        let stage = node.start.stage;
+        let attention = anatomy.attentions().iter().find(|a| [a.scores, a.weights].contains(&stage));
+        let paired = anatomy.stages(node.start.block).paired(stage);
+        match (attention.filter(|_| anatomy.is_matrix(node.start)), paired) {
+            (Some(attention), _) => {
+                base(attention.scores, true);
+                if stage == attention.weights {
+                    base(stage, true);
+                }
             }
-            Site::AttentionScore => base(site, true),
-            Site::AttentionWeight => {
-                base(Site::AttentionScore, true);
-                base(site, true);
+            (None, Some(other)) => {
+                base(stage, false);
+                base(other, false);
             }
-            _ if step.keeps_some() => base(site, false),
-            _ => {}
+            (None, None) if step.keeps_some() => base(stage, false),
+            (None, None) => {}
         }
         if let Some((source, place)) = step.source_place() {
-            let at = Point::of(place, forest.layers());
+            let at = anatomy.point(place);
             let taken =
                 step.indices(rows).into_iter().map(|i| place.positions[i.min(place.positions.len() - 1)]);
             for (owner, rows) in forest.owners(source, at, taken.collect()) {
@@ -214,56 +212,23 @@ impl Slice {
 }
 
 impl Sliced {
-    fn new(node: &Node, asked: &Asked, layers: usize) -> Self {
-        let of = |block: usize, sites: std::ops::RangeInclusive<Site>| {
-            let range = Point { block, site: *sites.start() }..=Point { block, site: *sites.end() };
+    fn new(node: &Node, asked: &Asked, anatomy: &Anatomy) -> Self {
+        let layers = anatomy.layers();
+        let of = |range: std::ops::RangeInclusive<Point>| {
             asked.range(range).fold(Rows::default(), |all, (_, rows)| all.union(rows))
         };
-        let own = |block: usize, site: Site| node.own(Point { block, site });
-        let mut last = of(layers, Site::FinalNorm..=Site::Logits);
+        let mut last = of(anatomy.normed()..=anatomy.logits());
         let mut start = if node.start.block == layers { last.clone() } else { Rows::default() };
-        last = last.and(&own(layers, Site::FinalNorm));
+        last = last.and(&node.own(anatomy.normed()));
         let mut blocks: Vec<(Range<usize>, Need)> = Vec::new();
         let mut after = last.clone();
         for block in (node.start.block..layers).rev() {
-            let leaving = after
-                .and(&own(block, Site::BlockOutput))
-                .union(&of(block, Site::BlockOutput..=Site::BlockOutput));
-            // Side by side, a row may leave the block with an MLP output, or a middle, that is another node's.
-            let parallel = node.is_parallel();
-            let through = if parallel { leaving.and(&own(block, Site::MlpOutput)) } else { leaving.clone() };
-            let mlp = through.union(&of(block, Site::MlpInput..=Site::MlpOutput));
-            let middle = if parallel { &leaving } else { &mlp }
-                .and(&own(block, Site::BlockMiddle))
-                .union(&of(block, Site::AttentionScore..=Site::BlockMiddle));
-            let attends = node.attends(block);
-            let seen = if attends { node.seen(block, &middle) } else { Rows::default() };
-            let queries = if attends { middle.clone() } else { Rows::default() };
-            let query = queries
-                .and(&own(block, Site::QueryOutput))
-                .union(&of(block, Site::QueryOutput..=Site::QueryOutput));
-            let keys =
-                seen.and(&own(block, Site::KeyOutput)).union(&of(block, Site::KeyOutput..=Site::ValueOutput));
-            let normed = query.union(&keys).union(&of(block, Site::AttentionInput..=Site::AttentionInput));
-            let normed = normed.and(&own(block, Site::AttentionInput));
-            let entering = if parallel { middle.union(&mlp) } else { middle.clone() };
-            let input = normed.union(&entering).union(&of(block, Site::Embedding..=Site::BlockInput));
-            let input = input.and(&own(block, Site::BlockInput));
+            let need = Self::block(node, asked, anatomy, block, &after);
             if block == node.start.block {
-                start = match node.start.site {
-                    site if site <= Site::BlockInput => input.clone(),
-                    Site::AttentionInput => normed.clone(),
-                    Site::QueryOutput => query.clone(),
-                    Site::KeyOutput | Site::ValueOutput => keys.clone(),
-                    site if site <= Site::BlockMiddle => middle.clone(),
-                    site if site <= Site::MlpOutput => mlp.clone(),
-                    _ => leaving.clone(),
-                }
-                .and(&node.rows);
+                start = need.part(anatomy.part(node.start)).and(&node.rows);
             }
-            let need = Need { input, normed, query, keys, middle, mlp, leaving };
-            after = need.input.clone();
-            if need == Need::default() {
+            after = need.entering().clone();
+            if need.is_empty() {
                 continue;
             }
             match blocks.last_mut() {
@@ -273,5 +238,30 @@ impl Sliced {
         }
         blocks.reverse();
         Self { blocks, start, last }
+    }
+
+    /// What is needed in a block of which the rows `after` leave: from its last part to its first, what is asked of its
+    /// tensors, and what later parts read of them.
+    fn block(node: &Node, asked: &Asked, anatomy: &Anatomy, block: usize, after: &Rows) -> Need {
+        let stages = anatomy.stages(block);
+        let at = |stage: usize| Point { block, stage };
+        let mut parts = vec![Rows::default(); stages.parts()];
+        for (at, rows) in asked.range(at(ENTERING)..=at(stages.leaving())) {
+            let part = &mut parts[anatomy.part(*at)];
+            *part = part.union(rows);
+        }
+        let leaving = after.and(&node.own(at(stages.leaving())));
+        let leaving = asked.get(&at(stages.leaving())).map_or(leaving.clone(), |asked| leaving.union(asked));
+        let last = stages.parts() - 1;
+        parts[last] = parts[last].union(&leaving);
+        // Dependences are in the order of what reads, and a part reads only what comes before it.
+        for read in anatomy.dependences().iter().rev().filter(|read| read.from != read.part) {
+            let rows = &parts[read.part];
+            if !rows.is_empty() {
+                let rows = anatomy.read(read.mixing, block, rows).and(&node.own(at(read.of)));
+                parts[read.from] = parts[read.from].union(&rows);
+            }
+        }
+        Need { parts: parts.into(), leaving }
     }
 }

@@ -5,7 +5,8 @@ use super::forest::{Forest, Node, NodeId};
 use super::rows::Rows;
 use super::schedule::Schedule;
 use super::slice::{Need, Slice, Use};
-use causalcone_model::{Config, Site};
+use causalcone_model::Config;
+use causalcone_model::stage::Stage;
 use serde::Serialize;
 use std::collections::{HashMap, HashSet};
 use std::ops::AddAssign;
@@ -35,37 +36,36 @@ impl AddAssign for Work {
     }
 }
 
-/// Operations of one row through each part of a block.
+/// Operations of one row through each stage of a block.
 #[derive(Debug, Clone)]
 pub(crate) struct Flops {
-    pub(crate) query: u64,
-    pub(crate) keys: u64,
-    /// For each key that is seen.
-    see: u64,
-    pub(crate) attention_output: u64,
-    pub(crate) into: u64,
-    pub(crate) up: u64,
-    pub(crate) down: u64,
+    /// Of the stages that take any.
+    stages: Vec<Cost>,
     /// For each logit.
     logit: u64,
     /// By block, how many keys a query sees at most.
     windows: Vec<Option<usize>>,
 }
 
+/// What a stage takes.
+#[derive(Debug, Clone, Copy)]
+struct Cost {
+    stage: usize,
+    part: usize,
+    row: u64,
+    /// For each key that a row sees.
+    key: u64,
+}
+
 impl Flops {
     pub(crate) fn new(config: &Config) -> Self {
-        let (d, m) = (config.width as u64, config.mlp_width as u64);
-        let heads = |heads: usize| (heads * config.head_dim) as u64;
-        let (q, kv) = (heads(config.heads), heads(config.kv_heads));
+        let cost = |(place, stage): (usize, &Stage)| {
+            let (row, key) = config.block.flops(place, config);
+            (row + key > 0).then_some(Cost { stage: place, part: stage.part, row, key })
+        };
         Self {
-            query: 2 * d * q,
-            keys: 4 * d * kv,
-            see: 4 * q,
-            attention_output: 2 * q * d,
-            into: 2 * d * m,
-            up: if config.mlp.gated { 2 * d * m } else { 0 },
-            down: 2 * m * d,
-            logit: 2 * d,
+            stages: config.block.iter().filter_map(cost).collect(),
+            logit: 2 * config.width as u64,
             windows: (0..config.layers).map(|layer| config.window(layer)).collect(),
         }
     }
@@ -73,33 +73,34 @@ impl Flops {
     /// Of a whole run of so many positions, every logit of every position included.
     pub(crate) fn run(&self, config: &Config, positions: usize) -> Work {
         let (n, layers) = (positions as u64, config.layers as u64);
-        let row = self.query + self.keys + self.attention_output + self.into + self.up + self.down;
         let all = Rows::from(0..positions);
-        let seen: u64 = (0..config.layers).map(|block| self.seen(block, &all)).sum();
-        let flops = layers * n * row + seen + n * self.logits(config.vocab);
+        let of_block =
+            |block: usize| self.stages.iter().map(|cost| self.cost(cost, block, &all)).sum::<u64>();
+        let flops = (0..config.layers).map(of_block).sum::<u64>() + n * self.logits(config.vocab);
         Work { rows: n * layers, flops, batches: 1, visits: layers, peak_bytes: 0 }
     }
 
     /// Of a node's own rows in one block: what its edit puts there is not computed.
     fn of_node(&self, node: &Node, block: usize, need: &Need) -> u64 {
-        let Need { query, keys, middle, mlp, .. } = need;
-        let of = |start: Site, rows: &Rows, each: u64| {
-            if node.is_past(block, start) { 0 } else { rows.len() as u64 * each }
-        };
-        let seen = if node.attends(block) { self.seen(block, middle) } else { 0 };
-        of(Site::QueryOutput, query, self.query)
-            + of(Site::KeyOutput, keys, self.keys)
-            + seen
-            + of(Site::AttentionOutput, middle, self.attention_output)
-            + of(Site::MlpActivation, mlp, self.into)
-            + of(Site::MlpHidden, mlp, self.up)
-            + of(Site::MlpOutput, mlp, self.down)
+        let computed = self.stages.iter().filter(|cost| node.computes(block, cost.stage));
+        computed.map(|cost| self.cost(cost, block, need.part(cost.part))).sum()
     }
 
-    /// Of rows of a block that see themselves and those before them, as far as its window lets them.
-    pub(crate) fn seen(&self, block: usize, rows: &Rows) -> u64 {
-        let most = self.windows.get(block).copied().flatten().unwrap_or(usize::MAX);
-        self.see * rows.iter().map(|row| (row + 1).min(most) as u64).sum::<u64>()
+    /// Of rows of a stage, each of which sees itself and those before it, as far as the block's window lets it.
+    pub(crate) fn of(&self, block: usize, stage: usize, rows: &Rows) -> u64 {
+        let cost = self.stages.iter().find(|cost| cost.stage == stage);
+        cost.map_or(0, |cost| self.cost(cost, block, rows))
+    }
+
+    fn cost(&self, cost: &Cost, block: usize, rows: &Rows) -> u64 {
+        let of_keys = match cost.key {
+            0 => 0,
+            key => {
+                let most = self.windows.get(block).copied().flatten().unwrap_or(usize::MAX);
+                key * rows.iter().map(|row| (row + 1).min(most) as u64).sum::<u64>()
+            }
+        };
+        cost.row * rows.len() as u64 + of_keys
     }
 
     pub(crate) fn logits(&self, tokens: usize) -> u64 {
@@ -152,7 +153,7 @@ impl Work {
                     visited.insert((schedule.batch_of(id), block));
                     let mut any = need.any();
                     // To be put where a block begins takes nothing.
-                    if block == node.start.block && node.start.site > Site::BlockInput {
+                    if block == node.start.block && forest.anatomy().part(node.start) > 0 {
                         any = any.union(slice.start(id));
                     }
                     work.rows += continued.count(id, block, &any, &need.leaving);
@@ -164,8 +165,9 @@ impl Work {
         for cells in schedule.batches.iter().flat_map(|batch| batch.groups(reads)) {
             let read = cells.iter().flat_map(|cell| &reads[*cell]).filter_map(NodeRead::logits);
             let distinct: HashSet<_> = read.collect();
-            let computed =
-                distinct.into_iter().filter(|(owner, ..)| forest.nodes()[*owner].start.site != Site::Logits);
+            let computed = distinct
+                .into_iter()
+                .filter(|(owner, ..)| forest.nodes()[*owner].start != forest.anatomy().logits());
             work.flops += computed
                 .map(|(_, _, tokens)| flops.logits(tokens.map_or(config.vocab, <[u32]>::len)))
                 .sum::<u64>();

@@ -4,11 +4,12 @@ use super::growing::{Growing, Version};
 use super::text::Text;
 use super::{Continuation, End, Generation};
 use crate::execute::{Cone, run_cells};
-use crate::plan::{Cell, Constant, Edit, Place, Plan, Read, Taken};
+use crate::plan::{Cell, Constant, Edit, Plan, Read, Taken};
 use crate::reading::Reading;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use causalcone_model::decoder::{Attention, Causal, Tap};
+use causalcone_model::stage::Attention as Stages;
 use causalcone_model::{Config, Model, Site};
 use causalcone_ops::{Query, Standing, Stretch, replace, softmax};
 use std::collections::{HashMap, HashSet};
@@ -60,7 +61,7 @@ impl<'g, 'm> Live<'g, 'm> {
     /// Of its keys and values.
     pub(super) fn bytes(&self) -> usize {
         let config = self.growing.experiment().model.config();
-        let row = 2 * config.layers * config.kv_heads * config.head_dim * size_of::<f32>();
+        let row = 2 * attentions(config).count() * config.kv_heads * config.head_dim * size_of::<f32>();
         row.saturating_mul(self.capacity)
     }
 
@@ -132,7 +133,12 @@ impl<'g, 'm> Live<'g, 'm> {
     }
 }
 
-/// Keys as scores see them, and values, of all texts: a table a layer, of which each text has a stretch.
+/// Every attention of a model, by its layer.
+fn attentions(config: &Config) -> impl Iterator<Item = (usize, Stages)> + '_ {
+    (0..config.layers).flat_map(|layer| config.block.attentions().map(move |stages| (layer, stages)))
+}
+
+/// Keys as scores see them, and values, of all texts: a table for each attention, of which each text has a stretch.
 pub(super) struct Stepper<'m> {
     model: &'m Model,
     keys: Vec<Tensor>,
@@ -150,8 +156,14 @@ impl<'m> Stepper<'m> {
             rows += live.capacity;
         }
         let table = || Tensor::zeros((rows, config.kv_heads * config.head_dim), DType::F32, &Device::Cpu);
-        let tables = || (0..config.layers).map(|_| table()).collect::<candle_core::Result<Vec<_>>>();
+        let tables = || attentions(config).map(|_| table()).collect::<candle_core::Result<Vec<_>>>();
         Ok(Self { model, keys: tables()?, values: tables()? })
+    }
+
+    /// Which tables are those of an attention.
+    fn tables(&self, layer: usize, stages: &Stages) -> Result<usize> {
+        let found = attentions(self.model.config()).position(|other| other == (layer, *stages));
+        found.ok_or_else(|| Error::part("plan", "names an attention that the model does not have"))
     }
 
     /// The logits of the next token of each of these texts, after the pass that takes in its last one.
@@ -219,8 +231,9 @@ impl Pass<'_> {
     }
 
     /// The same of a matrix of its attention, heads × 1 × keys.
-    fn matrix(&self, row: usize, key: Key, mut x: Tensor) -> Result<Tensor> {
-        for (_, edit) in self.edits.get(&key).into_iter().flatten().filter(|(of, _)| *of == row) {
+    fn matrix(&self, row: usize, key: Option<Key>, mut x: Tensor) -> Result<Tensor> {
+        let edits = key.and_then(|key| self.edits.get(&key));
+        for (_, edit) in edits.into_iter().flatten().filter(|(of, _)| *of == row) {
             x = self.edit(row, edit, &x)?;
         }
         Ok(x)
@@ -250,26 +263,32 @@ struct Cached<'s, 'm> {
 }
 
 impl Attention<Pass<'_>> for Cached<'_, '_> {
-    fn mix(&mut self, layer: usize, projected: [&Tensor; 3], pass: &mut Pass<'_>) -> Result<Tensor> {
-        let [query, key, value] = projected;
+    fn mix(
+        &mut self,
+        layer: usize,
+        stages: &Stages,
+        [query, key, value]: [&Tensor; 3],
+        pass: &mut Pass<'_>,
+    ) -> Result<Tensor> {
         let (model, config) = (self.stepper.model, self.stepper.model.config());
         let decoder = model.decoder()?;
         let block = &decoder.blocks()[layer];
         let rotation = decoder.rotation(layer, &self.standing)?;
-        let query = block.seen_query(query, config, rotation.as_ref())?;
-        let key = block.seen_key(key, config, rotation.as_ref())?.contiguous()?;
+        let query = block.seen_query(stages.scores, query, config, rotation.as_ref())?;
+        let key = block.seen_key(stages.scores, key, config, rotation.as_ref())?.contiguous()?;
         let value = block.seen_value(value, config)?.contiguous()?;
-        let (keys, values) = (&self.stepper.keys[layer], &self.stepper.values[layer]);
+        let tables = self.stepper.tables(layer, stages)?;
+        let (keys, values) = (&self.stepper.keys[tables], &self.stepper.values[tables]);
         for (row, (start, standing)) in self.starts.iter().zip(&self.standing).enumerate() {
             keys.slice_set(&key.narrow(0, row, 1)?, 0, start + standing.position)?;
             values.slice_set(&value.narrow(0, row, 1)?, 0, start + standing.position)?;
         }
         let window = config.window(layer);
-        let sites = [Site::AttentionScore, Site::AttentionWeight].map(|site| (site, Some(layer)));
+        let sites = [stages.scores, stages.weights].map(|stage| config.block[stage].site);
+        let sites = sites.map(|site| site.map(|site| (site, Some(layer))));
         let is_matrix = |row: usize| {
-            sites
-                .iter()
-                .any(|key| pass.edits.get(key).is_some_and(|edits| edits.iter().any(|(of, _)| *of == row)))
+            let edits = sites.iter().flatten().filter_map(|key| pass.edits.get(key)).flatten();
+            edits.into_iter().any(|(of, _)| *of == row)
         };
         let mut ragged = decoder.ragged(layer);
         for (row, (start, standing)) in self.starts.iter().zip(&self.standing).enumerate() {
@@ -327,11 +346,12 @@ pub(super) fn prefill(
         let placed = live.growing.place(&mut plan, live.version, &live.ids)?;
         let len = plan.runs[placed.run].ids.len();
         let mut reads = vec![Read::Logits { run: placed.run, position: len - 1, tokens: None }];
-        for layer in 0..config.layers {
-            for site in [Site::KeyOutput, Site::ValueOutput] {
-                let positions = (0..len).collect();
-                let place = Place { site, layer: Some(layer), positions, heads: None, dims: None };
-                reads.push(Read::Activation { run: placed.run, place });
+        for (layer, stages) in attentions(config) {
+            for site in [stages.key, stages.value].into_iter().filter_map(|stage| config.block[stage].site) {
+                reads.push(Read::Activation {
+                    run: placed.run,
+                    place: plan.whole((placed.run, site, Some(layer))),
+                });
             }
         }
         let values = live.growing.taken(&placed)?;
@@ -358,13 +378,14 @@ pub(super) fn prefill(
         let length = lives[of[0]].growing.prompt().len() + lives[of[0]].ids.len();
         let standing: Vec<Standing> = (0..length).map(|position| Standing { position, length }).collect();
         let decoder = model.decoder()?;
-        for (layer, block) in decoder.blocks().iter().enumerate() {
+        for (tables, (layer, stages)) in attentions(config).enumerate() {
+            let block = &decoder.blocks()[layer];
             let rotation = decoder.rotation(layer, &standing)?;
-            let key = block.seen_key(&next()?, config, rotation.as_ref())?.contiguous()?;
+            let key = block.seen_key(stages.scores, &next()?, config, rotation.as_ref())?.contiguous()?;
             let value = block.seen_value(&next()?, config)?.contiguous()?;
             for index in of {
-                stepper.keys[layer].slice_set(&key, 0, lives[*index].start)?;
-                stepper.values[layer].slice_set(&value, 0, lives[*index].start)?;
+                stepper.keys[tables].slice_set(&key, 0, lives[*index].start)?;
+                stepper.values[tables].slice_set(&value, 0, lives[*index].start)?;
             }
         }
         let mut values = HashMap::new();

@@ -4,7 +4,10 @@ use super::Stream;
 use crate::experiment::Experiment;
 use crate::{Error, Result};
 use candle_core::Tensor;
-use causalcone_model::Site;
+use causalcone_model::decoder::Block;
+use causalcone_model::stage::{Kernel, Stages};
+use causalcone_model::{Config, Site};
+use std::collections::HashMap;
 
 /// What one part puts into the logits of the last position: its share x of the residual stream, through the
 /// last norm frozen at the scale that the whole stream gives it, times each token's row of the unembedding,
@@ -93,55 +96,25 @@ impl Experiment<'_> {
         let mut parts: Vec<Part> = vec![Part::Embedding];
         let mut rows: Vec<Tensor> = vec![stream.last(Site::Embedding, None)?];
         let mut before = rows[0].clone();
-        for (layer, block) in decoder.blocks().iter().enumerate() {
-            let last = |site: Site| stream.last(site, Some(layer));
-            let mut edits: Option<Tensor> = None;
-            // What a tensor is more than what the model itself makes of what is before it.
-            let mut note = |site: Site, made: &Tensor| -> Result<()> {
-                if edited(site, Some(layer)) {
-                    let mut more = (last(site)? - made)?;
-                    if site == Site::AttentionOutput {
-                        more = block.attention_added_of_parts(&last(site)?, &more)?;
-                    }
-                    edits = Some(match &edits {
-                        Some(edits) => (edits + more)?,
-                        None => more,
-                    });
-                }
-                Ok(())
-            };
-            note(Site::BlockInput, &before)?;
-            let heads = head_outputs(&last(Site::AttentionValueOutput)?, config.heads, |x| {
-                block.attention_output(x)
-            })?;
-            let (heads, bias) = (heads.narrow(0, 0, config.heads)?, heads.narrow(0, config.heads, 1)?);
-            note(Site::AttentionOutput, &block.attention_output(&last(Site::AttentionValueOutput)?)?)?;
-            let middle = (last(Site::BlockInput)? + block.attention_added(&last(Site::AttentionOutput)?)?)?;
-            let middle = match config.lacks(Site::BlockMiddle) {
-                Some(_) => middle,
-                None => {
-                    note(Site::BlockMiddle, &middle)?;
-                    last(Site::BlockMiddle)?
-                }
-            };
-            let mlp = block.mlp_added(&last(Site::MlpOutput)?)?;
-            note(Site::BlockOutput, &(middle + &mlp)?)?;
-            // A norm after attention is frozen at the scale that its whole output gives it.
-            let whole = last(Site::AttentionOutput)?;
-            let added = |parts: &Tensor| block.attention_added_of_parts(&whole, parts);
-            parts.extend((0..config.heads).map(|head| Part::Head { layer, head }));
-            rows.push(added(&heads.broadcast_sub(&bias)?)?);
-            if bias.flatten_all()?.to_vec1::<f32>()?.iter().any(|x| *x != 0.0) {
-                parts.push(Part::AttentionBias { layer });
-                rows.push(added(&bias)?);
+        for layer in 0..config.layers {
+            let (stages, block) = (&*config.block, &decoder.blocks()[layer]);
+            let (sums, edits) = (HashMap::new(), None);
+            let mut writes = Writes { stages, block, config, stream, layer, edited: &edited, sums, edits };
+            if let Some(input) = stages.find(Site::BlockInput) {
+                let edit = writes.edit(input, &before)?;
+                writes.note(edit)?;
             }
-            parts.push(Part::Mlp { layer });
-            rows.push(mlp);
-            if let Some(edits) = edits {
+            for sum in stages.sums() {
+                for (part, row) in writes.parts(sum)? {
+                    parts.push(part);
+                    rows.push(row);
+                }
+            }
+            if let Some(edits) = writes.edits {
                 parts.push(Part::Edit { layer: Some(layer) });
                 rows.push(edits);
             }
-            before = last(Site::BlockOutput)?;
+            before = stream.last(Site::BlockOutput, Some(layer))?;
         }
         let (mut normed, bias) = decoder.final_norm_of_parts(&before, &Tensor::cat(&rows, 0)?)?;
         if let Some(bias) = bias {
@@ -165,6 +138,84 @@ impl Experiment<'_> {
         Ok(each
             .map(|(part, logits)| Contribution { part, logits: logits.into_iter().map(f64::from).collect() })
             .collect())
+    }
+}
+
+/// The residual stream of one block at the last position, and what is written into it.
+struct Writes<'a, E> {
+    stages: &'a Stages,
+    block: &'a Block,
+    config: &'a Config,
+    stream: &'a Stream,
+    layer: usize,
+    /// Which tensors have edits.
+    edited: E,
+    /// Sums that are no site.
+    sums: HashMap<usize, Tensor>,
+    /// What edits put there.
+    edits: Option<Tensor>,
+}
+
+impl<E: Fn(Site, Option<usize>) -> bool> Writes<'_, E> {
+    /// The row of a stage.
+    fn last(&self, stage: usize) -> Result<Tensor> {
+        match (self.sums.get(&stage), self.stages[stage].site) {
+            (Some(sum), _) => Ok(sum.clone()),
+            (None, Some(site)) => self.stream.last(site, Some(self.layer)),
+            (None, None) => Err(Error::part("lens", "a tensor is neither read nor a sum")),
+        }
+    }
+
+    /// What a tensor is more than what the model itself makes of what is before it, where it has edits.
+    fn edit(&self, stage: usize, made: &Tensor) -> Result<Option<Tensor>> {
+        let site = self.stages[stage].site.filter(|site| (self.edited)(*site, Some(self.layer)));
+        site.map(|_| Ok((self.last(stage)? - made)?)).transpose()
+    }
+
+    fn note(&mut self, more: Option<Tensor>) -> Result<()> {
+        self.edits = match (self.edits.take(), more) {
+            (Some(edits), Some(more)) => Some((edits + more)?),
+            (edits, more) => edits.or(more),
+        };
+        Ok(())
+    }
+
+    /// What is added to the stream by a sum, part by part.
+    fn parts(&mut self, sum: usize) -> Result<Vec<(Part, Tensor)>> {
+        let (layer, block) = (self.layer, self.block);
+        let [residual, added] = [0, 1].map(|i| self.stages[sum].reads[i].stage);
+        let whole = self.last(added)?;
+        let of_parts = |parts: &Tensor| block.added_of_parts(sum, &whole, parts);
+        let written = block.added(sum, &whole)?;
+        let mixed = self.stages[added].reads.first().map(|read| read.stage);
+        let mut parts = Vec::new();
+        match mixed.filter(|mixed| self.stages[*mixed].kernel == Kernel::Mix) {
+            Some(mixed) => {
+                let (mixed, heads) = (self.last(mixed)?, self.config.heads);
+                let project = |x: &Tensor| block.forward(added, &[x], self.config);
+                let outputs = head_outputs(&mixed, heads, project)?;
+                let (outputs, bias) = (outputs.narrow(0, 0, heads)?, outputs.narrow(0, heads, 1)?);
+                // A norm after attention is frozen at the scale that its whole output gives it.
+                let edit = self.edit(added, &project(&mixed)?)?;
+                let edit = edit.map(|edit| of_parts(&edit)).transpose()?;
+                self.note(edit)?;
+                let outputs = of_parts(&outputs.broadcast_sub(&bias)?)?;
+                for head in 0..heads {
+                    parts.push((Part::Head { layer, head }, outputs.narrow(0, head, 1)?));
+                }
+                if bias.flatten_all()?.to_vec1::<f32>()?.iter().any(|x| *x != 0.0) {
+                    parts.push((Part::AttentionBias { layer }, of_parts(&bias)?));
+                }
+            }
+            None => parts.push((Part::Mlp { layer }, written.clone())),
+        }
+        let made = (self.last(residual)? + written)?;
+        let edit = self.edit(sum, &made)?;
+        self.note(edit)?;
+        if self.stages[sum].site.is_none() {
+            self.sums.insert(sum, made);
+        }
+        Ok(parts)
     }
 }
 

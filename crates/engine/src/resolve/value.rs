@@ -241,23 +241,22 @@ impl Experiment<'_> {
 
     /// What enters the module whose output is edited: the run's own activations, at the same positions.
     pub(super) fn expand_input(&self, edit: &mut Expanded, part: &dyn Fn() -> String) -> Result<()> {
-        const MODULES: [(Site, Site); 3] = [
-            (Site::BlockOutput, Site::BlockInput),
-            (Site::AttentionOutput, Site::AttentionInput),
-            (Site::MlpOutput, Site::MlpInput),
-        ];
-        match MODULES.iter().find(|(output, _)| *output == edit.site) {
-            Some((_, input)) => {
-                // Where a family has no norm before a module, the residual stream itself enters it.
-                edit.value = ExpandedValue::Input(match (input, self.model.config().lacks(*input)) {
-                    (Site::AttentionInput, Some(_)) => Site::BlockInput,
-                    (Site::MlpInput, Some(_)) => Site::BlockMiddle,
-                    (input, _) => *input,
-                });
+        const MODULES: [Site; 3] = [Site::BlockOutput, Site::AttentionOutput, Site::MlpOutput];
+        let block = &self.model.config().block;
+        let input = match edit.site {
+            Site::BlockOutput => Some(Site::BlockInput),
+            site if MODULES.contains(&site) => {
+                block.find(site).and_then(|output| block[block.module_input(output)].site)
+            }
+            _ => None,
+        };
+        match input {
+            Some(input) => {
+                edit.value = ExpandedValue::Input(input);
                 Ok(())
             }
             None => {
-                let outputs = MODULES.map(|(output, _)| output.name()).join(", ");
+                let outputs = MODULES.map(Site::name).join(", ");
                 let problem =
                     format!("op \"skip\" is for the output of a module: {outputs}; not {}", edit.site.name());
                 Err(Error::part(part(), problem))

@@ -25,7 +25,7 @@ pub fn all_models() -> Vec<String> {
 
 /// The sites of a model.
 pub fn sites(model: &Model) -> impl Iterator<Item = Site> + '_ {
-    Site::all().filter(|site| model.config().lacks(*site).is_none())
+    model.config().sites()
 }
 
 /// A fixture, loaded once.
@@ -44,7 +44,7 @@ pub fn experiment<'m>(model: &'m Model, written: &Value) -> Result<Experiment<'m
 
 /// Where a tensor stands in the order of execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Moment(usize, pub Site);
+pub struct Moment(usize, usize, pub Site);
 
 impl Moment {
     pub fn of(site: Site, layer: Option<usize>) -> Self {
@@ -53,7 +53,9 @@ impl Moment {
             (_, Some(layer)) => layer + 1,
             (_, None) => usize::MAX,
         };
-        Self(stage, site.tensor())
+        let tensor = site.tensor();
+        let place = Site::all().position(|site| site == tensor);
+        Self(stage, place.unwrap_or(usize::MAX), tensor)
     }
 }
 

@@ -1,25 +1,15 @@
-//! One layer, stage by stage.
+//! One layer: the kernels of its stages, with their weights.
 
-use crate::Result;
 use crate::config::{Config, QueryKeyNorm};
+use crate::stage::Kernel;
+use crate::{Error, Result};
 use candle_core::Tensor;
-use causalcone_ops::{Linear, Rotation, layer_norm, multiply, rms_norm};
+use causalcone_ops::{Linear, Rotation, add, layer_norm, multiply, rms_norm};
 
-/// One layer: attention and MLP with their norms.
+/// One layer: by stage, what is computed and the weights it takes.
 #[derive(Debug, Clone)]
 pub struct Block {
-    pub(crate) attention_norm: Option<NormWeights>,
-    pub(crate) query: Linear,
-    pub(crate) key: Linear,
-    pub(crate) value: Linear,
-    pub(crate) query_norm: Option<NormWeights>,
-    pub(crate) key_norm: Option<NormWeights>,
-    pub(crate) attention_output: Linear,
-    pub(crate) attention_after: Option<NormWeights>,
-    pub(crate) mlp_norm: Option<NormWeights>,
-    pub(crate) gate: Gate,
-    pub(crate) down: Linear,
-    pub(crate) mlp_after: Option<NormWeights>,
+    pub(crate) kernels: Vec<Kernel<NormWeights, Linear>>,
 }
 
 /// A norm's parameters; without a bias it is a root-mean-square norm.
@@ -28,13 +18,6 @@ pub(crate) struct NormWeights {
     pub(crate) weight: Tensor,
     pub(crate) bias: Option<Tensor>,
     pub(crate) eps: f64,
-}
-
-/// The first projections of an MLP: into the activation, and beside it where it is gated.
-#[derive(Debug, Clone)]
-pub(crate) struct Gate {
-    pub(crate) into: Linear,
-    pub(crate) up: Option<Linear>,
 }
 
 impl NormWeights {
@@ -57,74 +40,104 @@ impl NormWeights {
     }
 }
 
-/// What a norm makes of `x`, or `x` where there is none.
-fn normed(norm: Option<&NormWeights>, x: &Tensor) -> Result<Tensor> {
-    norm.map_or_else(|| Ok(x.clone()), |norm| norm.forward(x))
-}
-
 impl Block {
-    /// What queries, keys and values are made of, rows × d: the first norm's output, or `x` where a family has none.
+    /// What a stage makes of rows of the tensors that it reads, of each in turn.
     ///
     /// # Errors
-    /// When `x` does not have the model's width; the same holds for the other stages.
-    pub fn attention_input(&self, x: &Tensor) -> Result<Tensor> {
-        normed(self.attention_norm.as_ref(), x)
+    /// When the rows do not have the widths of those tensors, or the stage is one of attention, whose rows see others.
+    pub fn forward(&self, stage: usize, reads: &[&Tensor], config: &Config) -> Result<Tensor> {
+        match (&self.kernels[stage], reads) {
+            (Kernel::Linear(matrix) | Kernel::Activate(matrix), [x]) | (Kernel::Gate(matrix), [_, x]) => {
+                self.behind_product(stage, reads, matrix.forward(x)?, config)
+            }
+            (Kernel::Same, [x]) => Ok((*x).clone()),
+            (Kernel::Norm(norm), [x]) => norm.forward(x),
+            (Kernel::Add(_), [residual, x]) => Ok(add(residual, &self.added(stage, x)?)?),
+            _ => Err(Error::Internal {
+                problem: format!("stage {stage} does not read {} tensors", reads.len()),
+            }),
+        }
     }
 
-    /// What enters the MLP, rows × d: the second norm's output, or `x` where a family has none.
+    /// What the stages that multiply a tensor by a matrix have of it: the products, computed together.
     ///
     /// # Errors
-    /// See [`Block::attention_input`].
-    pub fn mlp_input(&self, x: &Tensor) -> Result<Tensor> {
-        normed(self.mlp_norm.as_ref(), x)
+    /// When the rows do not have the width of the tensor.
+    pub fn products(&self, stages: &[usize], x: &Tensor) -> Result<Vec<Tensor>> {
+        let matrix = |stage: &usize| match &self.kernels[*stage] {
+            Kernel::Linear(matrix) | Kernel::Activate(matrix) | Kernel::Gate(matrix) => Some(matrix),
+            _ => None,
+        };
+        let matrices: Vec<&Linear> = stages.iter().filter_map(matrix).collect();
+        Ok(Linear::forward_all(&matrices, x)?)
     }
 
-    /// Queries of normed rows, rows × H·D.
+    /// [`forward`](Self::forward) where the product is there already.
     ///
     /// # Errors
-    /// See [`Block::attention_input`].
-    pub fn query(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(self.query.forward(x)?)
+    /// As [`Block::forward`].
+    pub fn behind_product(
+        &self,
+        stage: usize,
+        reads: &[&Tensor],
+        product: Tensor,
+        config: &Config,
+    ) -> Result<Tensor> {
+        Ok(match (&self.kernels[stage], reads) {
+            (Kernel::Activate(_), _) => config.activation.forward(&product)?,
+            (Kernel::Gate(_), [activated, ..]) => multiply(activated, &product)?,
+            _ => product,
+        })
     }
 
-    /// Keys of normed rows, rows × K·D.
+    /// What a stage that adds to the residual stream adds: the tensor, normed where the family does so.
     ///
     /// # Errors
-    /// See [`Block::attention_input`].
-    pub fn key(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(self.key.forward(x)?)
+    /// When the rows do not have the model's width.
+    pub fn added(&self, stage: usize, x: &Tensor) -> Result<Tensor> {
+        match &self.kernels[stage] {
+            Kernel::Add(Some(norm)) => norm.forward(x),
+            _ => Ok(x.clone()),
+        }
     }
 
-    /// Values of normed rows, rows × K·D.
+    /// [`added`](Self::added) of parts of a tensor, rows × d, that together are `whole`, 1 × d.
     ///
     /// # Errors
-    /// See [`Block::attention_input`].
-    pub fn value(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(self.value.forward(x)?)
+    /// As [`Block::added`].
+    pub fn added_of_parts(&self, stage: usize, whole: &Tensor, parts: &Tensor) -> Result<Tensor> {
+        match &self.kernels[stage] {
+            Kernel::Add(Some(norm)) => norm.of_parts(whole, parts),
+            _ => Ok(parts.clone()),
+        }
     }
 
-    /// Queries, keys and values of the same normed rows: as each alone.
-    ///
-    /// # Errors
-    /// See [`Block::attention_input`].
-    pub fn query_key_value(&self, x: &Tensor) -> Result<[Tensor; 3]> {
-        Ok(Linear::forward_all([&self.query, &self.key, &self.value], x)?)
-    }
-
-    /// Queries as scores see them: clipped, normed and turned, where the family does so.
+    /// Queries as the scores of that stage see them: clipped, normed and turned, where the family does so.
     ///
     /// # Errors
     /// When the rows are not those the rotation was made for.
-    pub fn seen_query(&self, x: &Tensor, config: &Config, rotation: Option<&Rotation>) -> Result<Tensor> {
-        seen(x, config.heads, self.query_norm.as_ref(), config, rotation)
+    pub fn seen_query(
+        &self,
+        scores: usize,
+        x: &Tensor,
+        config: &Config,
+        rotation: Option<&Rotation>,
+    ) -> Result<Tensor> {
+        seen(x, config.heads, self.norms(scores).map(|[query, _]| query), config, rotation)
     }
 
-    /// Keys as scores see them: clipped, normed and turned, where the family does so.
+    /// Keys as the scores of that stage see them: clipped, normed and turned, where the family does so.
     ///
     /// # Errors
     /// When the rows are not those the rotation was made for.
-    pub fn seen_key(&self, x: &Tensor, config: &Config, rotation: Option<&Rotation>) -> Result<Tensor> {
-        seen(x, config.kv_heads, self.key_norm.as_ref(), config, rotation)
+    pub fn seen_key(
+        &self,
+        scores: usize,
+        x: &Tensor,
+        config: &Config,
+        rotation: Option<&Rotation>,
+    ) -> Result<Tensor> {
+        seen(x, config.kv_heads, self.norms(scores).map(|[_, key]| key), config, rotation)
     }
 
     /// Values as attention weighs them: clipped, where the family does so.
@@ -135,74 +148,12 @@ impl Block {
         clipped(x, config)
     }
 
-    /// The output projection of mixed values, rows × d.
-    ///
-    /// # Errors
-    /// See [`Block::attention_input`].
-    pub fn attention_output(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(self.attention_output.forward(x)?)
-    }
-
-    /// What attention adds to the residual stream: its output, normed where the family does so.
-    ///
-    /// # Errors
-    /// See [`Block::attention_input`].
-    pub fn attention_added(&self, x: &Tensor) -> Result<Tensor> {
-        normed(self.attention_after.as_ref(), x)
-    }
-
-    /// [`attention_added`](Self::attention_added) of parts of an attention output, rows × d, that together are
-    /// `whole`, 1 × d.
-    ///
-    /// # Errors
-    /// See [`Block::attention_input`].
-    pub fn attention_added_of_parts(&self, whole: &Tensor, parts: &Tensor) -> Result<Tensor> {
-        self.attention_after.as_ref().map_or_else(|| Ok(parts.clone()), |norm| norm.of_parts(whole, parts))
-    }
-
-    /// The activation function's output, rows × m.
-    ///
-    /// # Errors
-    /// See [`Block::attention_input`].
-    pub fn activate(&self, x: &Tensor, config: &Config) -> Result<Tensor> {
-        Ok(config.mlp.activation.forward(&self.gate.into.forward(x)?)?)
-    }
-
-    /// The activation function's output, rows × m, and up of the same rows where the MLP is gated.
-    ///
-    /// # Errors
-    /// See [`Block::attention_input`].
-    pub fn activate_beside(&self, x: &Tensor, config: &Config) -> Result<(Tensor, Option<Tensor>)> {
-        let Some(up) = &self.gate.up else { return Ok((self.activate(x, config)?, None)) };
-        let [gate, up] = Linear::forward_all([&self.gate.into, up], x)?;
-        Ok((config.mlp.activation.forward(&gate)?, Some(up)))
-    }
-
-    /// What enters the down projection: the activation, times up where the MLP is gated.
-    ///
-    /// # Errors
-    /// See [`Block::attention_input`].
-    pub fn gated(&self, x: &Tensor, activated: Tensor) -> Result<Tensor> {
-        Ok(match &self.gate.up {
-            Some(up) => multiply(&activated, &up.forward(x)?)?,
-            None => activated,
-        })
-    }
-
-    /// The down projection, rows × d.
-    ///
-    /// # Errors
-    /// See [`Block::attention_input`].
-    pub fn mlp_output(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(self.down.forward(x)?)
-    }
-
-    /// What the MLP adds to the residual stream: its output, normed where the family does so.
-    ///
-    /// # Errors
-    /// See [`Block::attention_input`].
-    pub fn mlp_added(&self, x: &Tensor) -> Result<Tensor> {
-        normed(self.mlp_after.as_ref(), x)
+    /// The norms of queries and keys.
+    fn norms(&self, scores: usize) -> Option<&[NormWeights; 2]> {
+        match self.kernels.get(scores) {
+            Some(Kernel::Scores(norms)) => norms.as_ref(),
+            _ => None,
+        }
     }
 }
 

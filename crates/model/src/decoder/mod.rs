@@ -28,16 +28,16 @@ mod block;
 mod causal;
 
 pub use block::Block;
-pub(crate) use block::{Gate, NormWeights};
+pub(crate) use block::NormWeights;
 pub use causal::Causal;
 
 use crate::config::{Config, Norm, Rotary, Scaling};
 use crate::site::Site;
+use crate::stage::{self, ENTERING, Kernel};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use causalcone_ops::{
-    Linear, Ragged, Rope, Rotation, Standing, add, cross_entropy, cross_entropy_behind, multiply, softcap,
-    softmax,
+    Linear, Ragged, Rope, Rotation, Standing, add, cross_entropy, cross_entropy_behind, softcap, softmax,
 };
 
 /// Sees, and may change, the tensor of every site of a forward pass.
@@ -73,7 +73,13 @@ pub trait Attention<T: Tap> {
     ///
     /// # Errors
     /// Whatever should end the pass.
-    fn mix(&mut self, layer: usize, projected: [&Tensor; 3], tap: &mut T) -> Result<Tensor, T::Error>;
+    fn mix(
+        &mut self,
+        layer: usize,
+        stages: &stage::Attention,
+        projected: [&Tensor; 3],
+        tap: &mut T,
+    ) -> Result<Tensor, T::Error>;
 }
 
 /// Every row sees those of its own prompt, up to itself.
@@ -87,19 +93,20 @@ impl<T: Tap> Attention<T> for Whole<'_> {
     fn mix(
         &mut self,
         layer: usize,
+        stages: &stage::Attention,
         [query, key, value]: [&Tensor; 3],
         tap: &mut T,
     ) -> Result<Tensor, T::Error> {
         let (config, block) = (&self.decoder.config, &self.decoder.blocks[layer]);
         let rotation = self.decoder.rotation(layer, &self.standing)?;
-        let query = block.seen_query(query, config, rotation.as_ref())?;
-        let key = block.seen_key(key, config, rotation.as_ref())?;
+        let query = block.seen_query(stages.scores, query, config, rotation.as_ref())?;
+        let key = block.seen_key(stages.scores, key, config, rotation.as_ref())?;
         let causal = Causal::new(&self.positions, 0..self.positions.len(), config.window(layer))?;
         let own_scores = causal.mask(&self.decoder.scores(layer, &query, &key)?)?;
-        let scores = tap.at(Site::AttentionScore, Some(layer), own_scores.clone())?;
+        let scores = self.decoder.tapped(layer, stages.scores, own_scores.clone(), tap)?;
         causal.check(&own_scores, &scores, layer)?;
         let weights = softmax(&scores).map_err(Error::from)?;
-        let weights = tap.at(Site::AttentionWeight, Some(layer), weights)?;
+        let weights = self.decoder.tapped(layer, stages.weights, weights, tap)?;
         Ok(self.decoder.mix(&weights, &block.seen_value(value, config)?)?)
     }
 }
@@ -176,41 +183,70 @@ impl Decoder {
         attention: &mut impl Attention<T>,
         tap: &mut T,
     ) -> Result<Tensor, T::Error> {
-        let config = &self.config;
         let mut x = tap.at(Site::Embedding, None, rows)?;
-        for (layer, block) in self.blocks.iter().enumerate() {
-            // What a family lacks nobody sees.
-            let at = |tap: &mut T, site: Site, x: Tensor| match config.lacks(site) {
-                Some(_) => Ok(x),
-                None => tap.at(site, Some(layer), x),
-            };
-            x = at(tap, Site::BlockInput, x)?;
-
-            let normed = at(tap, Site::AttentionInput, block.attention_input(&x)?)?;
-            let [query, key, value] = block.query_key_value(&normed)?;
-            let query = at(tap, Site::QueryOutput, query)?;
-            let key = at(tap, Site::KeyOutput, key)?;
-            let value = at(tap, Site::ValueOutput, value)?;
-            let mixed = attention.mix(layer, [&query, &key, &value], tap)?;
-            let mixed = at(tap, Site::AttentionValueOutput, mixed)?;
-            let attention = at(tap, Site::AttentionOutput, block.attention_output(&mixed)?)?;
-            let middle = add(&x, &block.attention_added(&attention)?).map_err(Error::from)?;
-            let middle = at(tap, Site::BlockMiddle, middle)?;
-
-            let normed = block.mlp_input(if config.parallel { &x } else { &middle })?;
-            let normed = at(tap, Site::MlpInput, normed)?;
-            let (activated, up) = block.activate_beside(&normed, config)?;
-            let activated = at(tap, Site::MlpActivation, activated)?;
-            let hidden = match up {
-                Some(up) => multiply(&activated, &up).map_err(Error::from)?,
-                None => activated,
-            };
-            let hidden = at(tap, Site::MlpHidden, hidden)?;
-            let mlp = at(tap, Site::MlpOutput, block.mlp_output(&hidden)?)?;
-            x = at(tap, Site::BlockOutput, add(&middle, &block.mlp_added(&mlp)?).map_err(Error::from)?)?;
+        for layer in 0..self.blocks.len() {
+            x = self.walk_block(layer, x, attention, tap)?;
         }
         let x = tap.at(Site::FinalNorm, None, self.final_norm(&x)?)?;
         tap.at(Site::Logits, None, self.unembed(&x)?)
+    }
+
+    /// Runs rows through one block, stage by stage.
+    fn walk_block<T: Tap>(
+        &self,
+        layer: usize,
+        entering: Tensor,
+        attention: &mut impl Attention<T>,
+        tap: &mut T,
+    ) -> Result<Tensor, T::Error> {
+        let (stages, block, config) = (&*self.config.block, &self.blocks[layer], &self.config);
+        let attentions: Vec<stage::Attention> = stages.attentions().collect();
+        let mut tensors: Vec<Option<Tensor>> = vec![None; stages.len()];
+        let mut products: Vec<Option<Tensor>> = vec![None; stages.len()];
+        tensors[ENTERING] = Some(entering);
+        for (place, stage) in stages.iter().skip(1) {
+            if matches!(stage.kernel, Kernel::Scores(_) | Kernel::Softmax) {
+                continue;
+            }
+            let x = match attentions.iter().find(|attention| attention.mixed == place) {
+                Some(found) => {
+                    let projected =
+                        [found.query, found.key, found.value].map(|stage| tensors[stage].as_ref());
+                    let [Some(query), Some(key), Some(value)] = projected else {
+                        return Err(missing(place).into());
+                    };
+                    attention.mix(layer, found, [query, key, value], tap)?
+                }
+                None => {
+                    let reads: Option<Vec<&Tensor>> =
+                        stage.reads.iter().map(|read| tensors[read.stage].as_ref()).collect();
+                    let reads = reads.ok_or_else(|| missing(place))?;
+                    match products[place].take() {
+                        Some(product) => block.behind_product(place, &reads, product, config)?,
+                        None => block.forward(place, &reads, config)?,
+                    }
+                }
+            };
+            let x = self.tapped(layer, place, x, tap)?;
+            let readers = stages.products(place);
+            for (reader, product) in readers.iter().zip(block.products(readers, &x)?) {
+                products[*reader] = Some(product);
+            }
+            tensors[place] = Some(x);
+            for used in (0..place).filter(|used| stages.last_use(*used) <= place) {
+                tensors[used] = None;
+            }
+        }
+        let leaving = stages.leaving();
+        tensors[leaving].take().ok_or_else(|| missing(leaving).into())
+    }
+
+    /// Shows the tensor of a stage to a tap, if it has a site.
+    fn tapped<T: Tap>(&self, layer: usize, stage: usize, x: Tensor, tap: &mut T) -> Result<Tensor, T::Error> {
+        match self.config.block[stage].site {
+            Some(site) => tap.at(site, Some(layer), x),
+            None => Ok(x),
+        }
     }
 
     /// Checks that a prompt can run: not empty, no longer than the context, ids in the vocabulary.
@@ -333,6 +369,11 @@ impl Decoder {
     pub fn before_the_cap(&self, x: &Tensor, tokens: &[u32]) -> Result<Tensor> {
         Ok(x.matmul(&self.unembedding.columns(tokens)?.t()?)?)
     }
+}
+
+/// A stage reads what is not there.
+fn missing(stage: usize) -> Error {
+    Error::Internal { problem: format!("stage {stage} reads a tensor that is not there") }
 }
 
 /// The rope of a way of rotating.

@@ -1,10 +1,11 @@
 //! From a configuration, tensors and what a format calls them to a decoder.
 
-use crate::Result;
-use crate::config::{Config, Norm, QueryKeyNorm};
-use crate::decoder::{Block, Decoder, Gate, NormWeights, rope};
+use crate::config::{Config, Norm};
+use crate::decoder::{Block, Decoder, NormWeights, rope};
 use crate::file::{Precision, Stored, Weights};
 use crate::load::Outline;
+use crate::stage::{Kernel, Matrix as MatrixOf};
+use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use causalcone_ops::Linear;
 use rayon::prelude::*;
@@ -22,13 +23,9 @@ pub(super) struct Names {
     /// The whole name of the unembedding, in one of these spellings.
     pub(super) unembeddings: &'static [&'static str],
     pub(super) block: &'static str,
-    pub(super) attention_norm: &'static str,
-    pub(super) attention_after: &'static str,
-    pub(super) mlp_norm: &'static str,
-    pub(super) mlp_after: &'static str,
+    /// By the name that a stage has for it, each norm of a block.
+    pub(super) norms: &'static [(&'static str, &'static str)],
     pub(super) projections: Projections,
-    pub(super) query_norm: &'static str,
-    pub(super) key_norm: &'static str,
     pub(super) attention_output: &'static str,
     pub(super) into: Into,
     pub(super) down: &'static str,
@@ -42,6 +39,13 @@ pub(super) struct Names {
     pub(super) masks: &'static [&'static str],
     /// How the names of tensors begin that belong to something else than the language model.
     pub(super) aside: &'static [&'static str],
+}
+
+impl Names {
+    /// What the format calls a norm of a block: by default what the block calls it.
+    fn norm(&self, stage: &'static str) -> &'static str {
+        self.norms.iter().find(|(name, _)| *name == stage).map_or(stage, |(_, name)| *name)
+    }
 }
 
 /// How the projections to queries, keys and values are stored.
@@ -235,52 +239,49 @@ impl Parts<'_> {
 
     fn block(&self, layer: usize) -> Result<Block> {
         let Self { config, names, .. } = self;
-        let (d, m, q) = (config.width, config.mlp_width, config.heads * config.head_dim);
         let name = |part: &str| format!("{}.{layer}.{part}", names.block);
-        let norm = |is_there: bool, part: &str, width: usize| {
-            is_there.then(|| self.norm(&name(part), width)).transpose()
+        let mut matrices = self.matrices(&name)?;
+        let mut kernel = |kernel: &Kernel| match kernel {
+            Kernel::Scores(Some(norms)) => Ok(Kernel::Scores(match config.query_key_norms() {
+                None => None,
+                Some(widths) => {
+                    let norm = |i: usize| self.norm(&name(names.norm(norms[i])), widths[i]);
+                    Some([norm(0)?, norm(1)?])
+                }
+            })),
+            other => other.map(
+                |norm| self.norm(&name(names.norm(norm)), config.width),
+                |matrix| matrices[*matrix as usize].take().ok_or_else(|| missing(*matrix)),
+            ),
         };
-        let heads_norm = |part: &str, heads: usize| match config.query_key_norm {
-            None => Ok(None),
-            Some(QueryKeyNorm::Heads) => norm(true, part, config.head_dim),
-            Some(QueryKeyNorm::Whole) => norm(true, part, heads * config.head_dim),
+        let kernels = config.block.iter().map(|(_, stage)| kernel(&stage.kernel)).collect::<Result<_>>()?;
+        Ok(Block { kernels })
+    }
+
+    /// The matrices of a block, in the order of [`Matrix::ALL`](MatrixOf::ALL).
+    fn matrices(&self, name: &impl Fn(&str) -> String) -> Result<[Option<Linear>; 7]> {
+        let Self { config, names, .. } = self;
+        let linear = |part: &str, matrix: MatrixOf| {
+            let (input, output, is_biased) = config.matrix(matrix);
+            self.linear(&name(part), input, output, is_biased)
         };
         let [query, key, value] = self.projections(name)?;
-        let (before, after, bias) = (config.norms_before(), config.norms_after(), config.bias.mlp);
-        let gate = match names.into {
-            Into::Plain(up) => Gate { into: self.linear(&name(up), d, m, bias)?, up: None },
-            Into::Gated { gate, up } => Gate {
-                into: self.linear(&name(gate), d, m, bias)?,
-                up: Some(self.linear(&name(up), d, m, bias)?),
-            },
+        let (into, up) = match names.into {
+            Into::Plain(into) => (linear(into, MatrixOf::Into)?, None),
+            Into::Gated { gate, up } => (linear(gate, MatrixOf::Into)?, Some(linear(up, MatrixOf::Up)?)),
             Into::Stacked(both) => {
-                let both = self.matrix(&name(both), d, 2 * m, bias)?;
-                Gate { into: both.rows(0, m)?.linear()?, up: Some(both.rows(m, m)?.linear()?) }
+                let (d, m, is_biased) = config.matrix(MatrixOf::Into);
+                let both = self.matrix(&name(both), d, 2 * m, is_biased)?;
+                (both.rows(0, m)?.linear()?, Some(both.rows(m, m)?.linear()?))
             }
         };
-        Ok(Block {
-            attention_norm: norm(before, names.attention_norm, d)?,
-            query,
-            key,
-            value,
-            query_norm: heads_norm(names.query_norm, config.heads)?,
-            key_norm: heads_norm(names.key_norm, config.kv_heads)?,
-            attention_output: self.linear(
-                &name(names.attention_output),
-                q,
-                d,
-                config.bias.attention_output,
-            )?,
-            attention_after: norm(after, names.attention_after, d)?,
-            mlp_norm: norm(before, names.mlp_norm, d)?,
-            gate,
-            down: self.linear(&name(names.down), m, d, bias)?,
-            mlp_after: norm(after, names.mlp_after, d)?,
-        })
+        let output = linear(names.attention_output, MatrixOf::AttentionOutput)?;
+        let down = linear(names.down, MatrixOf::Down)?;
+        Ok([Some(query), Some(key), Some(value), Some(output), Some(into), up, Some(down)])
     }
 
     /// The projections to queries, keys and values.
-    fn projections(&self, name: impl Fn(&str) -> String) -> Result<[Linear; 3]> {
+    fn projections(&self, name: &impl Fn(&str) -> String) -> Result<[Linear; 3]> {
         let Self { config, names, .. } = self;
         let (d, biased) = (config.width, config.bias.query_key_value);
         let (q, kv) = (config.heads * config.head_dim, config.kv_heads * config.head_dim);
@@ -348,6 +349,11 @@ impl Parts<'_> {
         }
         Ok((None, embedding))
     }
+}
+
+/// A block has a stage for which the format has no matrix.
+fn missing(matrix: MatrixOf) -> Error {
+    Error::Internal { problem: format!("the format names no matrix {matrix:?}") }
 }
 
 impl Matrix {

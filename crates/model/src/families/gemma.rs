@@ -7,9 +7,10 @@
 use super::assemble::Names;
 use super::{Family, Format, defaults, gguf, hugging_face, llama, rope};
 use crate::Result;
-use crate::config::{Bias, Config, Kind, Norms, Positions, QueryKeyNorm, Rotary, Scaling};
+use crate::config::{Bias, Config, Kind, Positions, QueryKeyNorm, Rotary, Scaling};
 use crate::file::Weights;
 use crate::file::keys::Keys;
+use crate::stage::{Halves, Norms, Stages};
 use causalcone_ops::Activation;
 
 /// Gemma 3 with a vision tower, whose text model is loaded. Versions of transformers name its tensors in two ways.
@@ -38,9 +39,14 @@ const NAMES: Names = Names { norm_offset: 1.0, ..llama::NAMES };
 
 /// With norms on either side of attention and MLP.
 const AROUND: Names = Names {
-    attention_after: "post_attention_layernorm",
-    mlp_norm: "pre_feedforward_layernorm",
-    mlp_after: "post_feedforward_layernorm",
+    norms: &[
+        ("attention_norm", "input_layernorm"),
+        ("attention_after", "post_attention_layernorm"),
+        ("mlp_norm", "pre_feedforward_layernorm"),
+        ("mlp_after", "post_feedforward_layernorm"),
+        ("query_norm", "self_attn.q_norm"),
+        ("key_norm", "self_attn.k_norm"),
+    ],
     ..NAMES
 };
 
@@ -50,6 +56,7 @@ pub(super) const GEMMA: Family = Family {
     hugging_face: Format { defaults: defaults::GEMMA, config: gemma, names: NAMES },
     gguf: Some(("gemma", Format { defaults: defaults::GGUF_GEMMA, config: gemma_gguf, names: gguf::NAMES })),
 };
+use std::sync::Arc;
 
 pub(super) const GEMMA2: Family = Family {
     name: "gemma2",
@@ -73,7 +80,7 @@ pub(super) const GEMMA3: Family = Family {
 
 fn gemma(keys: &Keys, _: &Weights) -> Result<Config> {
     let mut config = common(keys, GEMMA.name)?;
-    config.mlp.activation = match keys.get("hidden_activation") {
+    config.activation = match keys.get("hidden_activation") {
         // Files with the older key alone say "gelu" and were trained with its approximation by tanh, which transformers
         // takes for them. Any other activation is what it says.
         None => {
@@ -156,8 +163,8 @@ fn alternating(windows: Vec<Option<usize>>) -> Vec<Kind> {
 /// What Gemma 2 and 3 have in common.
 fn newer(keys: &Keys, family: &'static str) -> Result<Config> {
     let mut config = common(keys, family)?;
-    config.norms = Norms::Around;
-    config.mlp.activation = hugging_face::activation(keys, "hidden_activation")?;
+    config.block = Arc::new(Stages::decoder(Norms::Around, Halves::InTurn, true));
+    config.activation = hugging_face::activation(keys, "hidden_activation")?;
     config.score.scale = keys.positive("query_pre_attn_scalar")?.powf(-0.5);
     config.score.softcap = keys.optional_positive("attn_logit_softcapping")?;
     config.logit_softcap = keys.optional_positive("final_logit_softcapping")?;
@@ -214,7 +221,7 @@ fn gemma3_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
 /// What Gemma 2 and 3 have in common; the largest of each, of so many layers, scales scores by its width.
 fn newer_gguf(header: &gguf::Header<'_>, family: &'static str, largest: usize) -> Result<Config> {
     let mut config = common_gguf(header, family)?;
-    config.norms = Norms::Around;
+    config.block = Arc::new(Stages::decoder(Norms::Around, Halves::InTurn, true));
     if config.layers == largest {
         config.score.scale = (config.width as f64 / config.heads as f64).powf(-0.5);
     }
@@ -226,7 +233,7 @@ fn common_gguf(header: &gguf::Header<'_>, family: &'static str) -> Result<Config
     config.norm = header.rms()?;
     config.embedding_scale = (config.width as f64).sqrt();
     // The architecture has no other.
-    config.mlp.activation = Activation::GeluTanh;
+    config.activation = Activation::GeluTanh;
     Ok(config)
 }
 

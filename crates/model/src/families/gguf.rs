@@ -3,9 +3,10 @@
 use super::assemble::{Into, Names, Projections};
 use super::{Sizes, check, even_head};
 use crate::Result;
-use crate::config::{Bias, Config, Mlp, Norm, Norms, Positions, Rotary, Scaling, Score};
+use crate::config::{Bias, Config, Norm, Positions, Rotary, Scaling, Score};
 use crate::file::Weights;
 use crate::file::keys::Keys;
+use crate::stage::{Halves, Norms, Stages};
 use causalcone_ops::Activation;
 
 /// What llama.cpp calls a tensor, whatever the architecture.
@@ -16,13 +17,15 @@ pub(super) const NAMES: Names = Names {
     final_norm: "output_norm",
     unembeddings: &[UNEMBEDDING],
     block: "blk",
-    attention_norm: "attn_norm",
-    attention_after: "post_attention_norm",
-    mlp_norm: "ffn_norm",
-    mlp_after: "post_ffw_norm",
+    norms: &[
+        ("attention_norm", "attn_norm"),
+        ("attention_after", "post_attention_norm"),
+        ("mlp_norm", "ffn_norm"),
+        ("mlp_after", "post_ffw_norm"),
+        ("query_norm", "attn_q_norm"),
+        ("key_norm", "attn_k_norm"),
+    ],
     projections: Projections::Apart { query: "attn_q", key: "attn_k", value: "attn_v" },
-    query_norm: "attn_q_norm",
-    key_norm: "attn_k_norm",
     attention_output: "attn_output",
     into: Into::Gated { gate: "ffn_gate", up: "ffn_up" },
     down: "ffn_down",
@@ -32,6 +35,7 @@ pub(super) const NAMES: Names = Names {
     masks: &[],
     aside: &[],
 };
+use std::sync::Arc;
 
 const UNEMBEDDING: &str = "output.weight";
 
@@ -87,12 +91,11 @@ impl<'a> Header<'a> {
             context: self.size("context_length")?,
             kinds: Vec::new(),
             norm: Norm::Rms { eps: 0.0 },
-            norms: Norms::Before,
             query_key_norm: None,
             clip: None,
             positions: Positions::Rotary(Vec::new()),
-            mlp: Mlp { activation: Activation::Silu, gated: true },
-            parallel: false,
+            block: Arc::new(Stages::decoder(Norms::Before, Halves::InTurn, true)),
+            activation: Activation::Silu,
             score: Score { scale: (head_dim as f64).powf(-0.5), by_layer: false, softcap: None },
             embedding_scale: 1.0,
             logit_softcap: None,

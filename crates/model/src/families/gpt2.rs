@@ -4,9 +4,10 @@
 use super::assemble::{Into, Names, Projections};
 use super::{Family, Format, Sizes, defaults, even_head, gguf, hugging_face};
 use crate::Result;
-use crate::config::{Bias, Config, Mlp, Norm, Norms, Positions, Score};
+use crate::config::{Bias, Config, Norm, Positions, Score};
 use crate::file::Weights;
 use crate::file::keys::Keys;
+use crate::stage::{Halves, Norms, Stages};
 use causalcone_ops::Activation;
 
 pub(super) const GPT2: Family = Family {
@@ -37,13 +38,8 @@ const NAMES: Names = Names {
     final_norm: "ln_f",
     unembeddings: &["lm_head.weight"],
     block: "h",
-    attention_norm: "ln_1",
-    attention_after: "",
-    mlp_norm: "ln_2",
-    mlp_after: "",
+    norms: &[("attention_norm", "ln_1"), ("mlp_norm", "ln_2")],
     projections: Projections::Stacked("attn.c_attn"),
-    query_norm: "",
-    key_norm: "",
     attention_output: "attn.c_proj",
     into: Into::Plain("mlp.c_fc"),
     down: "mlp.c_proj",
@@ -53,6 +49,7 @@ const NAMES: Names = Names {
     masks: &[".attn.bias", ".attn.masked_bias"],
     aside: &[],
 };
+use std::sync::Arc;
 
 fn config(keys: &Keys, _: &Weights) -> Result<Config> {
     let layers = size(keys, "n_layer", "num_hidden_layers")?;
@@ -72,12 +69,11 @@ fn config(keys: &Keys, _: &Weights) -> Result<Config> {
         context: size(keys, "n_positions", "max_position_embeddings")?,
         kinds: Vec::new(),
         norm: Norm::Layer { eps: keys.positive("layer_norm_epsilon")? },
-        norms: Norms::Before,
         query_key_norm: None,
         clip: None,
         positions: Positions::Learned,
-        mlp: Mlp { activation: hugging_face::activation(keys, "activation_function")?, gated: false },
-        parallel: false,
+        block: Arc::new(Stages::decoder(Norms::Before, Halves::InTurn, false)),
+        activation: hugging_face::activation(keys, "activation_function")?,
         score: Score {
             scale: if by_width { (head_dim as f64).powf(-0.5) } else { 1.0 },
             by_layer: keys.flag("scale_attn_by_inverse_layer_idx")?,
@@ -112,7 +108,8 @@ fn gguf_config(keys: &Keys, weights: &Weights) -> Result<Config> {
         norm: Norm::Layer { eps: header.eps()? },
         positions: Positions::Learned,
         // The architecture has no other.
-        mlp: Mlp { activation: Activation::GeluTanh, gated: false },
+        block: Arc::new(Stages::decoder(Norms::Before, Halves::InTurn, false)),
+        activation: Activation::GeluTanh,
         bias: Bias::everywhere(true),
         ..config
     })

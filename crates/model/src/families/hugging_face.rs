@@ -2,8 +2,9 @@
 
 use super::{Sizes, check, even_head};
 use crate::Result;
-use crate::config::{Bias, Config, Kind, Mlp, Norm, Norms, Positions, Score};
+use crate::config::{Bias, Config, Kind, Norm, Positions, Score};
 use crate::file::keys::Keys;
+use crate::stage::{Halves, Norms, Stages};
 use causalcone_ops::Activation;
 
 const SIZES: Sizes<'_> = Sizes {
@@ -12,6 +13,7 @@ const SIZES: Sizes<'_> = Sizes {
     kv_heads: "num_key_value_heads",
     head_dim: "head_dim",
 };
+use std::sync::Arc;
 
 /// The configuration of a family like Llama: root-mean-square norms before each half of a block, rotary positions,
 /// a gated MLP, no biases. What a family does otherwise it changes.
@@ -34,12 +36,11 @@ pub(super) fn like_llama(keys: &Keys, family: &'static str) -> Result<Config> {
         context: keys.size("max_position_embeddings")?,
         kinds: Vec::new(),
         norm: Norm::Rms { eps: 0.0 },
-        norms: Norms::Before,
         query_key_norm: None,
         clip: None,
         positions: Positions::Rotary(Vec::new()),
-        mlp: Mlp { activation: Activation::Silu, gated: true },
-        parallel: false,
+        block: Arc::new(Stages::decoder(Norms::Before, Halves::InTurn, true)),
+        activation: Activation::Silu,
         score: Score { scale: (head_dim as f64).powf(-0.5), by_layer: false, softcap: None },
         embedding_scale: 1.0,
         logit_softcap: None,

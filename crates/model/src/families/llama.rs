@@ -40,17 +40,17 @@ pub(super) const NAMES: Names = Names {
     final_norm: "norm",
     unembeddings: &["lm_head.weight"],
     block: "layers",
-    attention_norm: "input_layernorm",
-    attention_after: "",
-    mlp_norm: "post_attention_layernorm",
-    mlp_after: "",
+    norms: &[
+        ("attention_norm", "input_layernorm"),
+        ("mlp_norm", "post_attention_layernorm"),
+        ("query_norm", "self_attn.q_norm"),
+        ("key_norm", "self_attn.k_norm"),
+    ],
     projections: Projections::Apart {
         query: "self_attn.q_proj",
         key: "self_attn.k_proj",
         value: "self_attn.v_proj",
     },
-    query_norm: "self_attn.q_norm",
-    key_norm: "self_attn.k_norm",
     attention_output: "self_attn.o_proj",
     into: Into::Gated { gate: "mlp.gate_proj", up: "mlp.up_proj" },
     down: "mlp.down_proj",
@@ -63,7 +63,7 @@ pub(super) const NAMES: Names = Names {
 
 fn config(keys: &Keys, _: &Weights) -> Result<Config> {
     let mut config = hugging_face::like_llama(keys, LLAMA.name)?;
-    config.mlp.activation = hugging_face::activation(keys, "hidden_act")?;
+    config.activation = hugging_face::activation(keys, "hidden_act")?;
     config.norm = hugging_face::rms(keys)?;
     config.positions = Positions::Rotary(vec![rope::rotary(keys, config.head_dim)?]);
     config.tied = keys.flag("tie_word_embeddings")?;
@@ -76,7 +76,7 @@ fn config(keys: &Keys, _: &Weights) -> Result<Config> {
 
 fn mistral_config(keys: &Keys, _: &Weights) -> Result<Config> {
     let mut config = hugging_face::like_llama(keys, MISTRAL.name)?;
-    config.mlp.activation = hugging_face::activation(keys, "hidden_act")?;
+    config.activation = hugging_face::activation(keys, "hidden_act")?;
     config.norm = hugging_face::rms(keys)?;
     config.positions = Positions::Rotary(vec![rope::rotary(keys, config.head_dim)?]);
     config.tied = keys.flag("tie_word_embeddings")?;

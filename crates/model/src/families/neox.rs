@@ -4,9 +4,10 @@
 use super::assemble::{Into, Names, Projections};
 use super::{Family, Format, defaults, even_head, gguf, hugging_face, rope};
 use crate::Result;
-use crate::config::{Bias, Config, Mlp, Norm, Norms, Positions, Score};
+use crate::config::{Bias, Config, Norm, Positions, Score};
 use crate::file::Weights;
 use crate::file::keys::Keys;
+use crate::stage::{Halves, Norms, Stages};
 use causalcone_ops::Activation;
 
 pub(super) const NEOX: Family = Family {
@@ -34,13 +35,8 @@ const NAMES: Names = Names {
     final_norm: "final_layer_norm",
     unembeddings: &["embed_out.weight"],
     block: "layers",
-    attention_norm: "input_layernorm",
-    attention_after: "",
-    mlp_norm: "post_attention_layernorm",
-    mlp_after: "",
+    norms: &[("attention_norm", "input_layernorm"), ("mlp_norm", "post_attention_layernorm")],
     projections: Projections::ByHead("attention.query_key_value"),
-    query_norm: "",
-    key_norm: "",
     attention_output: "attention.dense",
     into: Into::Plain("mlp.dense_h_to_4h"),
     down: "mlp.dense_4h_to_h",
@@ -50,6 +46,7 @@ const NAMES: Names = Names {
     masks: &[".attention.bias", ".attention.masked_bias"],
     aside: &[],
 };
+use std::sync::Arc;
 
 fn config(keys: &Keys, _: &Weights) -> Result<Config> {
     let (width, heads) = (keys.size("hidden_size")?, keys.size("num_attention_heads")?);
@@ -76,12 +73,11 @@ fn config(keys: &Keys, _: &Weights) -> Result<Config> {
         context: keys.size("max_position_embeddings")?,
         kinds: Vec::new(),
         norm: Norm::Layer { eps: keys.positive("layer_norm_eps")? },
-        norms: Norms::Before,
         query_key_norm: None,
         clip: None,
         positions: Positions::Rotary(vec![rotary]),
-        mlp: Mlp { activation: hugging_face::activation(keys, "hidden_act")?, gated: false },
-        parallel: keys.flag("use_parallel_residual")?,
+        block: block(keys.flag("use_parallel_residual")?),
+        activation: hugging_face::activation(keys, "hidden_act")?,
         score: Score { scale: (head_dim as f64).powf(-0.5), by_layer: false, softcap: None },
         embedding_scale: 1.0,
         logit_softcap: None,
@@ -91,12 +87,17 @@ fn config(keys: &Keys, _: &Weights) -> Result<Config> {
     hugging_face::finish(keys, config)
 }
 
+fn block(is_parallel: bool) -> Arc<Stages> {
+    let halves = if is_parallel { Halves::SideBySide } else { Halves::InTurn };
+    Arc::new(Stages::decoder(Norms::Before, halves, false))
+}
+
 fn gguf_config(keys: &Keys, weights: &Weights) -> Result<Config> {
     let header = gguf::Header::new(keys, weights, "gptneox");
     let mut config = header.like_llama(NEOX.name)?;
     config.norm = Norm::Layer { eps: header.eps()? };
     // The architecture has no other activation, and converters write no base but this one's models'.
-    config.mlp = Mlp { activation: Activation::GeluErf, gated: false };
+    config.activation = Activation::GeluErf;
     let turning = header.size("rope.dimension_count")?;
     if turning > config.head_dim {
         let problem = format!("{turning} is more than the {} of a head", config.head_dim);
@@ -104,7 +105,6 @@ fn gguf_config(keys: &Keys, weights: &Weights) -> Result<Config> {
     }
     config.positions = Positions::Rotary(vec![header.rotary(turning)?]);
     config.bias = Bias::everywhere(true);
-    let parallel = header.key("use_parallel_residual");
-    config.parallel = keys.flag(&parallel)?;
+    config.block = block(keys.flag(&header.key("use_parallel_residual"))?);
     header.finish(config)
 }

@@ -4,9 +4,10 @@
 use super::assemble::Names;
 use super::{Family, Format, defaults, gguf, hugging_face, llama, rope};
 use crate::Result;
-use crate::config::{Bias, Config, Norm, Norms, Positions, QueryKeyNorm};
+use crate::config::{Bias, Config, Norm, Positions, QueryKeyNorm};
 use crate::file::Weights;
 use crate::file::keys::Keys;
+use crate::stage::{Halves, Norms, Stages};
 
 pub(super) const OLMO: Family = Family {
     name: "olmo",
@@ -29,13 +30,18 @@ pub(super) const OLMO2: Family = Family {
         defaults: defaults::OLMO2,
         config: olmo2,
         names: Names {
-            attention_after: "post_attention_layernorm",
-            mlp_after: "post_feedforward_layernorm",
+            norms: &[
+                ("attention_after", "post_attention_layernorm"),
+                ("mlp_after", "post_feedforward_layernorm"),
+                ("query_norm", "self_attn.q_norm"),
+                ("key_norm", "self_attn.k_norm"),
+            ],
             ..llama::NAMES
         },
     },
     gguf: Some(("olmo2", Format { defaults: defaults::GGUF_OLMO2, config: olmo2_gguf, names: gguf::NAMES })),
 };
+use std::sync::Arc;
 
 /// What OLMo 1 adds to the variance; its configuration has no key for it.
 const EPS: f64 = 1e-5;
@@ -50,14 +56,14 @@ fn olmo(keys: &Keys, _: &Weights) -> Result<Config> {
 fn olmo2(keys: &Keys, _: &Weights) -> Result<Config> {
     let mut config = common(keys, OLMO2.name)?;
     config.norm = hugging_face::rms(keys)?;
-    config.norms = Norms::After;
+    config.block = Arc::new(Stages::decoder(Norms::After, Halves::InTurn, true));
     config.query_key_norm = Some(QueryKeyNorm::Whole);
     hugging_face::finish(keys, config)
 }
 
 fn common(keys: &Keys, family: &'static str) -> Result<Config> {
     let mut config = hugging_face::like_llama(keys, family)?;
-    config.mlp.activation = hugging_face::activation(keys, "hidden_act")?;
+    config.activation = hugging_face::activation(keys, "hidden_act")?;
     config.positions = Positions::Rotary(vec![rope::rotary(keys, config.head_dim)?]);
     config.tied = keys.flag("tie_word_embeddings")?;
     let bias = keys.flag("attention_bias")?;
@@ -78,7 +84,7 @@ fn olmo2_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
     let header = gguf::Header::new(keys, weights, "olmo2");
     let mut config = header.like_llama(OLMO2.name)?;
     config.norm = header.rms()?;
-    config.norms = Norms::After;
+    config.block = Arc::new(Stages::decoder(Norms::After, Halves::InTurn, true));
     config.query_key_norm = Some(QueryKeyNorm::Whole);
     config.positions = Positions::Rotary(vec![header.rotary(config.head_dim)?]);
     header.finish(config)

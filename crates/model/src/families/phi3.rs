@@ -35,7 +35,7 @@ pub(super) const PHI3: Family = Family {
 
 fn config(keys: &Keys, _: &Weights) -> Result<Config> {
     let mut config = hugging_face::like_llama(keys, PHI3.name)?;
-    config.mlp.activation = hugging_face::activation(keys, "hidden_act")?;
+    config.activation = hugging_face::activation(keys, "hidden_act")?;
     config.norm = hugging_face::rms(keys)?;
     config.tied = keys.flag("tie_word_embeddings")?;
     let turning = rope::turning(keys, &["partial_rotary_factor"], config.head_dim)?;

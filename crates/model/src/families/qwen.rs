@@ -39,7 +39,7 @@ fn qwen3(keys: &Keys, _: &Weights) -> Result<Config> {
 
 fn common(keys: &Keys, family: &'static str) -> Result<Config> {
     let mut config = hugging_face::like_llama(keys, family)?;
-    config.mlp.activation = hugging_face::activation(keys, "hidden_act")?;
+    config.activation = hugging_face::activation(keys, "hidden_act")?;
     config.norm = hugging_face::rms(keys)?;
     config.positions = Positions::Rotary(vec![rope::rotary(keys, config.head_dim)?]);
     config.tied = keys.flag("tie_word_embeddings")?;

@@ -26,7 +26,7 @@ pub(super) fn load(folder: &Path, options: &LoadOptions, now: bool) -> Result<Pa
     let text_keys = text_keys.with_defaults(format.defaults());
     let (weights, weight_files) = weight_files::read(folder)?;
     recognise::tensors(&weights, folder)?;
-    let config = format.config(&text_keys, &weights)?;
+    let config = options.apply(format.config(&text_keys, &weights)?);
     let vocab = config.vocab;
     let tokenizer_files = TokenizerFiles::find(folder)?;
     let decoder = LazyDecoder::new(folder, format, config, weights, options.weights)?;

@@ -19,7 +19,7 @@ pub(super) fn load(path: &Path, options: &LoadOptions, now: bool) -> Result<Part
     let format = families::for_gguf(&keys)?;
     let keys = keys.with_defaults(format.defaults());
     let weights = Weights::from_parts(parts.files)?;
-    let config = format.config(&keys, &weights)?;
+    let config = options.apply(format.config(&keys, &weights)?);
     let vocab = config.vocab;
     let decoder = LazyDecoder::new(path, format, config, weights, options.weights)?;
     let (loaded, tokenizer) = beside(&decoder, now, || tokenizer(path, metadata, vocab));

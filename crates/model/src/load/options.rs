@@ -1,7 +1,10 @@
 //! How a model is loaded.
 
+use crate::config::Config;
 use crate::file::Precision;
 use crate::file::keys::KeyPolicy;
+use crate::stage::Stages;
+use std::sync::Arc;
 
 /// What may be chosen when a model is loaded.
 ///
@@ -19,10 +22,23 @@ pub struct LoadOptions {
     pub weights: Precision,
     /// What becomes of configuration keys that this version does not know.
     pub keys: KeyPolicy,
+    /// The stages of a block, for models whose files are those of a family that is there but whose blocks are built
+    /// otherwise; a norm that the family lacks has the name of its tensor in the block.
+    pub block: Option<Arc<Stages>>,
+}
+
+impl LoadOptions {
+    /// A configuration as it is loaded.
+    pub(super) fn apply(&self, config: Config) -> Config {
+        match &self.block {
+            Some(block) => Config { block: block.clone(), ..config },
+            None => config,
+        }
+    }
 }
 
 impl From<Precision> for LoadOptions {
     fn from(weights: Precision) -> Self {
-        Self { weights, keys: KeyPolicy::default() }
+        Self { weights, ..Self::default() }
     }
 }

@@ -239,8 +239,9 @@ fn room(config: &Config) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Bias, Mlp, Norm, Norms, Positions, Score};
+    use crate::config::{Bias, Norm, Positions, Score};
     use crate::file::{Encoding, Order};
+    use crate::stage::{Halves, Norms, Stages};
     use causalcone_ops::Activation;
 
     const GB: u64 = 1_000_000_000;
@@ -259,12 +260,11 @@ mod tests {
             context: 8192,
             kinds: Vec::new(),
             norm: Norm::Rms { eps: 1e-5 },
-            norms: Norms::Before,
             query_key_norm: None,
             clip: None,
             positions: Positions::Learned,
-            mlp: Mlp { activation: Activation::Silu, gated: true },
-            parallel: false,
+            block: Stages::decoder(Norms::Before, Halves::InTurn, true).into(),
+            activation: Activation::Silu,
             score: Score { scale: 1.0, by_layer: false, softcap: None },
             embedding_scale: 1.0,
             logit_softcap: None,

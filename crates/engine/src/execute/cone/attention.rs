@@ -1,22 +1,24 @@
 //! Attention over rows that stand anywhere: every query sees, by index, the keys of its own run.
 
-use super::pass::{Pass, lacking};
+use super::pass::Pass;
 use super::start::those_of;
-use super::table::{Index, Started, Table, fit};
+use super::table::{Index, Started, Table, fit, hidden};
 use crate::cone::{NodeId, Point, Rows};
 use crate::{Error, Result};
 use candle_core::{D, Tensor};
-use causalcone_model::Site;
 use causalcone_model::decoder::{Block, Causal};
+use causalcone_model::stage::Attention;
 use causalcone_ops::{Query, Standing, Stretch, select, softmax};
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-/// The queries, keys and values of a block, as far as its batch sees them.
+/// The queries, keys and values of an attention, as far as its batch sees them.
 #[derive(Debug, Default)]
 pub(super) struct Sight {
     layer: usize,
+    /// Which attention of the block.
+    stages: Option<Attention>,
     /// Queries, not yet turned.
     query: Table,
     /// Which rows there are of keys and values: the batch's, then those of earlier ones.
@@ -42,33 +44,42 @@ impl Sight {
 
 impl Pass<'_, '_> {
     /// The weighted values of all rows of the batch that attend.
-    pub(super) fn attend(&mut self, layer: usize, query: Table, key: &Table, value: &Table) -> Result<Table> {
-        let at = |site| Point { block: layer, site };
+    pub(super) fn attend(
+        &mut self,
+        layer: usize,
+        stages: Attention,
+        query: Table,
+        key: &Table,
+        value: &Table,
+    ) -> Result<Table> {
+        let at = |stage| Point { block: layer, stage };
         let (forest, batch) = (&self.cone.forest, self.batch);
+        let part = forest.anatomy().part(at(stages.mixed));
         let attends = |id: &NodeId| {
-            let need = self.need(*id, layer).filter(|_| forest.nodes()[*id].attends(layer));
-            need.filter(|need| !need.middle.is_empty()).map(|need| (*id, need.middle.clone()))
+            let need = self.need(*id, layer).filter(|_| forest.nodes()[*id].computes(layer, stages.mixed))?;
+            let rows = need.part(part);
+            (!rows.is_empty()).then(|| (*id, rows.clone()))
         };
         let nodes: Vec<(NodeId, Rows)> = batch.nodes.iter().filter_map(attends).collect();
         let seen: Vec<Vec<(NodeId, Rows)>> = nodes
             .iter()
-            .map(|(id, rows)| forest.owners(*id, at(Site::KeyOutput), self.seen_by(*id, layer, rows)))
+            .map(|(id, rows)| forest.owners(*id, at(stages.key), self.seen_by(layer, rows)))
             .collect();
-        self.sight = self.look(layer, query, key, value, &seen)?;
+        self.sight = self.look(layer, stages, query, key, value, &seen)?;
 
         let is_matrix = |id: NodeId| {
             let start = forest.nodes()[id].start;
-            start.block == layer && start.site.is_attention_matrix()
+            start == at(stages.scores) || start == at(stages.weights)
         };
         let plain = |(id, rows): &(NodeId, Rows)| (!is_matrix(*id)).then(|| (*id, rows.clone()));
         let queries: Vec<(NodeId, Rows)> = nodes.iter().filter_map(plain).collect();
         let of_plain = nodes.iter().zip(&seen).filter(|((id, _), _)| !is_matrix(*id)).map(|(_, seen)| seen);
         let mut mixed = self.mix_plain(layer, queries, of_plain)?;
-        for site in [Site::AttentionScore, Site::AttentionWeight] {
-            for id in self.starting(at(site)) {
-                mixed.append(self.mix_edited(id, at(site))?.into_iter().collect())?;
+        for stage in [stages.scores, stages.weights] {
+            for id in self.starting(at(stage)) {
+                mixed.append(self.mix_edited(id, at(stage), &stages)?.into_iter().collect())?;
             }
-            self.keep_matrices(at(site))?;
+            self.keep_matrices(at(stage))?;
         }
         self.sight = Sight::default();
         Ok(mixed)
@@ -78,12 +89,13 @@ impl Pass<'_, '_> {
     fn look(
         &self,
         layer: usize,
+        stages: Attention,
         query: Table,
         key: &Table,
         value: &Table,
         seen: &[Vec<(NodeId, Rows)>],
     ) -> Result<Sight> {
-        let at = |site| Point { block: layer, site };
+        let at = |stage| Point { block: layer, stage };
         let mut outside: BTreeMap<NodeId, Rows> = BTreeMap::new();
         for (owner, rows) in seen.iter().flatten() {
             if rows.first().is_some_and(|row| key.find(*owner, row).is_none()) {
@@ -91,12 +103,12 @@ impl Pass<'_, '_> {
                 *entry = entry.union(rows);
             }
         }
-        let stored = |site: Site| -> Result<Option<Tensor>> {
-            let mut index = Index::new(self.store.tables(at(site)));
+        let stored = |stage: usize| -> Result<Option<Tensor>> {
+            let mut index = Index::new(self.store.tables(at(stage)));
             for (owner, rows) in &outside {
                 for row in rows.iter() {
                     if !index.push(*owner, row) {
-                        return Err(lacking(*owner, at(site), row));
+                        return Err(self.lacking(*owner, at(stage), row));
                     }
                 }
             }
@@ -105,7 +117,7 @@ impl Pass<'_, '_> {
         let (config, block) = (self.model.config(), self.weights(layer)?);
         let as_seen = |keys: &Tensor, values: &Tensor, standing: &[Standing]| -> Result<(Tensor, Tensor)> {
             let rotation = self.model.decoder()?.rotation(layer, standing)?;
-            let keys = block.seen_key(keys, config, rotation.as_ref())?;
+            let keys = block.seen_key(stages.scores, keys, config, rotation.as_ref())?;
             Ok((keys, block.seen_value(values, config)?))
         };
         let mut tables = Vec::new();
@@ -116,11 +128,11 @@ impl Pass<'_, '_> {
                 &self.standing(key.nodes().iter().map(|(node, rows)| (node, rows))),
             )?);
         }
-        if let Some((keys, values)) = stored(Site::KeyOutput)?.zip(stored(Site::ValueOutput)?) {
+        if let Some((keys, values)) = stored(stages.key)?.zip(stored(stages.value)?) {
             tables.push(as_seen(&keys, &values, &self.standing(&outside))?);
         }
         let rows = Table::new(key.nodes().iter().cloned().chain(outside).collect(), None);
-        Ok(Sight { layer, query, rows, tables, whole: OnceCell::new() })
+        Ok(Sight { layer, stages: Some(stages), query, rows, tables, whole: OnceCell::new() })
     }
 
     /// Attention where no edit stands between queries and weighted values.
@@ -173,12 +185,12 @@ impl Pass<'_, '_> {
 
     fn key_row(&self, owner: NodeId, row: usize) -> Result<u32> {
         let found = self.sight.rows.find(owner, row);
-        found.ok_or_else(|| lacking(owner, Point { block: self.sight.layer, site: Site::KeyOutput }, row))
+        found.ok_or_else(|| self.lacking(owner, self.seen_at(|stages| stages.key), row))
     }
 
     /// Queries of rows of runs, turned to their positions.
     fn queries(&self, layer: usize, nodes: &[(NodeId, Rows)]) -> Result<Tensor> {
-        let at = Point { block: layer, site: Site::QueryOutput };
+        let at = self.seen_at(|stages| stages.query);
         let mut index = Index::new([&self.sight.query].into_iter().chain(self.store.tables(at)));
         for (node, rows) in nodes {
             self.add_to_index(&mut index, at, *node, rows.iter())?;
@@ -187,8 +199,14 @@ impl Pass<'_, '_> {
             .model
             .decoder()?
             .rotation(layer, &self.standing(nodes.iter().map(|(node, rows)| (node, rows))))?;
-        let query = index.gather()?.ok_or_else(|| lacking(0, at, 0))?;
-        Ok(self.weights(layer)?.seen_query(&query, self.model.config(), rotation.as_ref())?)
+        let query = index.gather()?.ok_or_else(|| self.lacking(0, at, 0))?;
+        let scores = self.seen_at(|stages| stages.scores).stage;
+        Ok(self.weights(layer)?.seen_query(scores, &query, self.model.config(), rotation.as_ref())?)
+    }
+
+    /// A tensor of the attention at hand.
+    fn seen_at(&self, stage: impl Fn(&Attention) -> usize) -> Point {
+        Point { block: self.sight.layer, stage: self.sight.stages.as_ref().map_or(0, stage) }
     }
 
     /// The weights of a layer.
@@ -198,8 +216,8 @@ impl Pass<'_, '_> {
     }
 
     /// The positions that rows of a run see.
-    fn seen_by(&self, node: NodeId, layer: usize, rows: &Rows) -> Rows {
-        self.cone.forest.nodes()[node].seen(layer, rows)
+    fn seen_by(&self, layer: usize, rows: &Rows) -> Rows {
+        rows.seen(self.cone.forest.anatomy().window(layer))
     }
 
     /// Where rows of runs stand.
@@ -212,7 +230,7 @@ impl Pass<'_, '_> {
     }
 
     /// The weighted values of a node that starts at scores or weights.
-    fn mix_edited(&mut self, id: NodeId, at: Point) -> Result<Option<Started>> {
+    fn mix_edited(&mut self, id: NodeId, at: Point, stages: &Attention) -> Result<Option<Started>> {
         let node = &self.cone.forest.nodes()[id];
         let rows = self.cone.slice.start(id).clone();
         let Some(step) = node.edit.as_ref().filter(|_| !rows.is_empty()) else { return Ok(None) };
@@ -225,7 +243,8 @@ impl Pass<'_, '_> {
         let new = edit.place.edit_of_rows(&base, &positions, self.model.config(), |block| {
             self.bound.of(&edit.op).apply(edit.scale, block, value.as_ref())
         })?;
-        if at.site == Site::AttentionScore {
+        let is_score = at.stage == stages.scores;
+        if is_score {
             let window = self.model.config().window(at.block);
             Causal::new(&positions, 0..node.len, window)?.check(&base, &new, at.block).map_err(|source| {
                 let run = &self.plan.runs[node.run].name;
@@ -233,10 +252,10 @@ impl Pass<'_, '_> {
             })?;
         }
         let new = those_of(&new, 1, &positions, &rows)?;
-        let weights = if at.site == Site::AttentionScore { softmax(&new)? } else { new.clone() };
-        self.matrices.insert((id, at.site), (rows.clone(), new));
-        let seen = self.seen_by(id, at.block, &rows);
-        let value = self.values(id, at.block, &seen)?;
+        let weights = if is_score { softmax(&new)? } else { new.clone() };
+        self.matrices.insert((id, at.stage), (rows.clone(), new));
+        let seen = self.seen_by(at.block, &rows);
+        let value = self.values(id, &seen)?;
         let weights = match seen.ranges() {
             [range] if range.start == 0 => weights.narrow(D::Minus1, 0, range.end)?,
             _ => select(&weights, 2, &seen.iter().collect::<Vec<_>>())?,
@@ -246,33 +265,31 @@ impl Pass<'_, '_> {
     }
 
     /// Some values of a run.
-    fn values(&self, node: NodeId, layer: usize, rows: &Rows) -> Result<Tensor> {
-        let rows = self.key_rows(node, layer, Site::ValueOutput, rows)?;
-        let whole = self.sight.whole()?;
-        let (_, value) =
-            whole.ok_or_else(|| lacking(node, Point { block: layer, site: Site::ValueOutput }, 0))?;
+    fn values(&self, node: NodeId, rows: &Rows) -> Result<Tensor> {
+        let at = self.seen_at(|stages| stages.value);
+        let rows = self.key_rows(node, at, rows)?;
+        let (_, value) = self.sight.whole()?.ok_or_else(|| self.lacking(node, at, 0))?;
         Ok(causalcone_ops::gather_rows(value, &rows)?)
     }
 
     /// Where some keys or values of a run stand in the tables.
-    fn key_rows(&self, node: NodeId, layer: usize, site: Site, rows: &Rows) -> Result<Vec<u32>> {
-        let at = Point { block: layer, site };
+    fn key_rows(&self, node: NodeId, at: Point, rows: &Rows) -> Result<Vec<u32>> {
         rows.iter().map(|row| self.key_row(self.cone.forest.owner(node, at, row), row)).collect()
     }
 
     /// Rows of scores or weights as a run has them, H × rows × n.
     pub(super) fn matrix(&self, node: NodeId, at: Point, rows: &[usize]) -> Result<Tensor> {
-        let len = self.cone.forest.nodes()[node].len;
+        let (len, anatomy) = (self.cone.forest.nodes()[node].len, self.cone.forest.anatomy());
         let edited = |row: usize| {
             let owner = self.cone.forest.owner(node, at, row);
-            let here = self.matrices.get(&(owner, at.site)).filter(|_| at.block == self.sight.layer);
+            let here = self.matrices.get(&(owner, at.stage)).filter(|_| at.block == self.sight.layer);
             here.or_else(|| self.store.matrix(at, owner)).filter(|(rows, _)| rows.contains(row))
         };
         let computed: Vec<usize> = rows.iter().copied().filter(|row| edited(*row).is_none()).collect();
         let computed_rows = match computed.as_slice() {
             [] => None,
-            computed if at.site == Site::AttentionWeight => {
-                let scores = Point { site: Site::AttentionScore, ..at };
+            computed if at == self.seen_at(|stages| stages.weights) => {
+                let scores = self.seen_at(|stages| stages.scores);
                 Some(softmax(&self.matrix(node, scores, computed)?)?)
             }
             computed => Some(self.scores(node, at.block, computed)?),
@@ -283,12 +300,14 @@ impl Pass<'_, '_> {
         let mut parts = Vec::with_capacity(rows.len());
         for row in rows {
             parts.push(match (edited(*row), &computed_rows) {
-                (Some((rows, tensor)), _) => fit(&tensor.narrow(1, rows.rank(*row), 1)?, len, at.site)?,
+                (Some((rows, tensor)), _) => {
+                    fit(&tensor.narrow(1, rows.rank(*row), 1)?, len, hidden(anatomy, at))?
+                }
                 (None, Some(all)) => {
                     let index = computed.iter().position(|other| other == row).unwrap_or(0);
                     all.narrow(1, index, 1)?
                 }
-                (None, None) => return Err(lacking(node, at, *row)),
+                (None, None) => return Err(self.lacking(node, at, *row)),
             });
         }
         Ok(Tensor::cat(&parts, 1)?)
@@ -300,20 +319,18 @@ impl Pass<'_, '_> {
         let query = self.queries(layer, &[(node, sorted.clone())])?;
         let order: Vec<usize> = rows.iter().map(|row| sorted.rank(*row)).collect();
         let query = select(&query, 0, &order)?;
-        let seen = self.seen_by(node, layer, &sorted);
-        let keys = self.key_rows(node, layer, Site::KeyOutput, &seen)?;
-        let whole = self.sight.whole()?;
-        let (key, _) =
-            whole.ok_or_else(|| lacking(node, Point { block: layer, site: Site::KeyOutput }, 0))?;
+        let (seen, at) = (self.seen_by(layer, &sorted), self.seen_at(|stages| stages.key));
+        let keys = self.key_rows(node, at, &seen)?;
+        let (key, _) = self.sight.whole()?.ok_or_else(|| self.lacking(node, at, 0))?;
         let scores =
             self.model.decoder()?.scores(layer, &query, &causalcone_ops::gather_rows(key, &keys)?)?;
         let masked = Causal::new(rows, seen.iter(), self.model.config().window(layer))?.mask(&scores)?;
         let len = self.cone.forest.nodes()[node].len;
         if seen == Rows::from(0..seen.end()) {
-            return fit(&masked, len, Site::AttentionScore);
+            return fit(&masked, len, f32::NEG_INFINITY);
         }
         // One column more, of what is hidden, stands for every key outside all windows.
-        let with_hidden = fit(&masked, seen.len() + 1, Site::AttentionScore)?;
+        let with_hidden = fit(&masked, seen.len() + 1, f32::NEG_INFINITY)?;
         let column = |key| if seen.contains(key) { seen.rank(key) } else { seen.len() };
         Ok(select(&with_hidden, 2, &(0..len).map(column).collect::<Vec<_>>())?)
     }

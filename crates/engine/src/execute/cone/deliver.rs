@@ -3,12 +3,12 @@
 use super::super::{Sink, go_on};
 use super::pass::lacking;
 use super::table::{Index, Store, Table};
-use crate::cone::{Batch, ConePlan, Flops, NodeId, NodeRead, Point};
+use crate::cone::{Batch, ConePlan, Flops, NodeId, NodeRead};
 use crate::plan::Place;
 use crate::reading::Reading;
 use crate::{Error, Result};
 use candle_core::Tensor;
-use causalcone_model::{Model, Site};
+use causalcone_model::Model;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -50,8 +50,9 @@ impl Delivery<'_> {
         });
         let reads: Vec<_> = reads.collect::<Result<_>>()?;
         let Some((_, _, tokens)) = reads.first() else { return Ok((None, 0)) };
-        let is_plain =
-            |(owner, ..): &(NodeId, usize, _)| self.cone.forest.nodes()[*owner].start.site != Site::Logits;
+        let is_plain = |(owner, ..): &(NodeId, usize, _)| {
+            self.cone.forest.nodes()[*owner].start != self.cone.forest.anatomy().logits()
+        };
         if reads.iter().all(|read| read.2 == *tokens && is_plain(read)) {
             // All by one product, and one matrix for gradients to go back through.
             let rows: Vec<_> = reads.iter().map(|(owner, row, _)| (*owner, *row)).collect();
@@ -60,8 +61,11 @@ impl Delivery<'_> {
         let mut flops = 0;
         let logits = self.logits(cells, &mut flops)?;
         let of = |(owner, row, tokens): (NodeId, usize, &Option<Arc<[u32]>>)| {
-            let at = Point { block: self.cone.forest.layers(), site: Site::Logits };
-            logits.get(&(tokens.clone(), owner, row)).cloned().ok_or_else(|| lacking(owner, at, row))
+            let at = self.cone.forest.anatomy().logits();
+            logits
+                .get(&(tokens.clone(), owner, row))
+                .cloned()
+                .ok_or_else(|| lacking(&self.cone.forest, owner, at, row))
         };
         let rows: Vec<Tensor> = reads.into_iter().map(of).collect::<Result<_>>()?;
         Ok((Some(Tensor::stack(&rows, 0)?), flops))
@@ -84,11 +88,11 @@ impl Delivery<'_> {
 
     /// Rows behind the last norm.
     fn behind_norm(&self, rows: &[(NodeId, usize)]) -> Result<Option<Tensor>> {
-        let last = Point { block: self.cone.forest.layers(), site: Site::FinalNorm };
+        let last = self.cone.forest.anatomy().normed();
         let mut index = Index::new([self.normed].into_iter().chain(self.store.tables(last)));
         for (owner, row) in rows {
             if !index.push(*owner, *row) {
-                return Err(lacking(*owner, last, *row));
+                return Err(lacking(&self.cone.forest, *owner, last, *row));
             }
         }
         index.gather()
@@ -96,16 +100,16 @@ impl Delivery<'_> {
 
     /// The logits these cells read, each row once.
     fn logits(&self, cells: &[usize], flops: &mut u64) -> Result<Logits> {
-        let edited = Point { block: self.cone.forest.layers(), site: Site::Logits };
+        let edited = self.cone.forest.anatomy().logits();
         let mut asked = Asked::new();
         let mut logits = Logits::new();
         for read in cells.iter().flat_map(|cell| &self.cone.reads[*cell]) {
             let NodeRead::Logits { owner, row, tokens } = read else { continue };
             let key = (tokens.clone(), *owner, *row);
-            if self.cone.forest.nodes()[*owner].start.site == Site::Logits {
+            if self.cone.forest.nodes()[*owner].start == edited {
                 let mut index = Index::new(self.store.tables(edited));
                 let found = index.push(*owner, *row).then(|| index.gather()).transpose()?.flatten();
-                let whole = found.ok_or_else(|| lacking(*owner, edited, *row))?.get(0)?;
+                let whole = found.ok_or_else(|| lacking(&self.cone.forest, *owner, edited, *row))?.get(0)?;
                 logits.insert(
                     key,
                     match tokens {
@@ -135,8 +139,8 @@ impl Delivery<'_> {
         Ok(match read {
             NodeRead::Logits { owner, row, tokens } => {
                 let found = logits.get(&(tokens.clone(), *owner, *row));
-                let at = Point { block: self.cone.forest.layers(), site: Site::Logits };
-                Reading::Logits(found.ok_or_else(|| lacking(*owner, at, *row))?.clone())
+                let at = self.cone.forest.anatomy().logits();
+                Reading::Logits(found.ok_or_else(|| lacking(&self.cone.forest, *owner, at, *row))?.clone())
             }
             NodeRead::Activation { node, place } => Reading::Activation(self.activation(*node, place)?),
         })
@@ -144,7 +148,7 @@ impl Delivery<'_> {
 
     fn activation(&self, node: NodeId, place: &Place) -> Result<Tensor> {
         let forest = &self.cone.forest;
-        let at = Point::of(place, forest.layers());
+        let at = forest.anatomy().point(place);
         if place.site.is_attention_matrix() {
             let rows = self.store.matrix_rows(forest, node, at, &place.positions)?;
             return place.take_of_rows(&rows, self.model.config());
@@ -153,10 +157,10 @@ impl Delivery<'_> {
         for row in place.positions.iter() {
             let owner = forest.owner(node, at, *row);
             if !index.push(owner, *row) {
-                return Err(lacking(owner, at, *row));
+                return Err(lacking(&self.cone.forest, owner, at, *row));
             }
         }
-        let rows = index.gather()?.ok_or_else(|| lacking(node, at, 0))?;
+        let rows = index.gather()?.ok_or_else(|| lacking(&self.cone.forest, node, at, 0))?;
         place.take_of_rows(&rows, self.model.config())
     }
 }

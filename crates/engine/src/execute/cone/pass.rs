@@ -2,15 +2,16 @@
 
 use super::Job;
 use super::attention::Sight;
-use super::table::{Index, Store, Table};
-use crate::cone::{Batch, ConePlan, Flops, Need, NodeId, Point, Rows, Work};
+use super::table::{Index, Places, Store, Table};
+use crate::cone::{Batch, ConePlan, Flops, Forest, Need, NodeId, Point, Rows, Work};
 use crate::op::Bound;
 use crate::plan::Plan;
 use crate::{Error, Result};
 use candle_core::Tensor;
+use causalcone_model::Model;
 use causalcone_model::decoder::Block;
-use causalcone_model::{Model, Site};
-use causalcone_ops::add;
+use causalcone_model::stage::{self, ENTERING, Kernel, Stage};
+use causalcone_ops::{add, add_rows, gather_rows};
 use std::collections::{BTreeMap, HashMap};
 
 /// A batch on its way through the model.
@@ -28,7 +29,7 @@ pub(super) struct Pass<'a, 'b> {
     /// The nodes that start at each point, in order.
     starts: BTreeMap<Point, Vec<NodeId>>,
     /// Edited scores and weights of the block at hand, H × rows × n.
-    pub(super) matrices: HashMap<(NodeId, Site), (Rows, Tensor)>,
+    pub(super) matrices: HashMap<(NodeId, usize), (Rows, Tensor)>,
     /// What the block at hand attends to.
     pub(super) sight: Sight,
     flops: Flops,
@@ -43,14 +44,10 @@ impl<'a, 'b> Pass<'a, 'b> {
         let mut starts: BTreeMap<Point, Vec<NodeId>> = BTreeMap::new();
         for &id in &batch.nodes {
             let start = cone.forest.nodes()[id].start;
-            let mut add = |site| starts.entry(Point { site, ..start }).or_default().push(id);
-            match start.site {
-                // Keys and values are rows of one table: an edit of one takes the other along.
-                Site::KeyOutput | Site::ValueOutput => {
-                    add(Site::KeyOutput);
-                    add(Site::ValueOutput);
-                }
-                site => add(site),
+            starts.entry(start).or_default().push(id);
+            // Keys and values are rows of one table: an edit of one takes the other along.
+            if let Some(stage) = cone.forest.anatomy().stages(start.block).paired(start.stage) {
+                starts.entry(Point { stage, ..start }).or_default().push(id);
             }
         }
         Self {
@@ -73,28 +70,25 @@ impl<'a, 'b> Pass<'a, 'b> {
     /// Runs the batch and gives the rows that went through the last norm.
     pub(super) fn run(&mut self) -> Result<Table> {
         let decoder = self.model.decoder()?;
-        let at = Point { block: 0, site: Site::Embedding };
-        let mut residual = self.stage(at, Table::default())?;
+        let mut residual = self.stage(Point::EMBEDDING, Table::default())?;
         for (layer, block) in decoder.blocks().iter().enumerate() {
-            let input = residual.select(self.pick(layer, |need| &need.input))?;
-            residual = if input.nodes().is_empty() && self.is_idle(layer) {
+            residual = if self.is_idle(layer, &residual) {
                 Table::default()
             } else {
                 self.work.visits += 1;
-                self.block(layer, block, input)?
+                self.block(layer, block, residual)?
             };
         }
-        let layers = decoder.blocks().len();
         let last = residual.select(|node, _| self.cone.slice.last(node).clone())?;
         let normed = last.map(|x| Ok(decoder.final_norm(x)?))?;
-        let normed = self.stage(Point { block: layers, site: Site::FinalNorm }, normed)?;
-        self.logits(layers, &normed)?;
+        let normed = self.stage(self.cone.forest.anatomy().normed(), normed)?;
+        self.logits(&normed)?;
         Ok(normed)
     }
 
     /// Logits as a tensor that others take from or edit; what cells read of them is computed apart.
-    fn logits(&mut self, layers: usize, normed: &Table) -> Result<()> {
-        let at = Point { block: layers, site: Site::Logits };
+    fn logits(&mut self, normed: &Table) -> Result<()> {
+        let at = self.cone.forest.anatomy().logits();
         let keeps = self.batch.keeps.get(&at);
         if keeps.is_none() && !self.starts.contains_key(&at) {
             return Ok(());
@@ -122,95 +116,123 @@ impl<'a, 'b> Pass<'a, 'b> {
         self.starts.get(&at).cloned().unwrap_or_default()
     }
 
-    /// Whether no node starts in a block.
-    fn is_idle(&self, block: usize) -> bool {
-        let range = Point { block, site: Site::Embedding }..=Point { block, site: Site::BlockOutput };
-        self.starts.range(range).next().is_none()
+    /// Whether no row enters a block and no node starts there.
+    fn is_idle(&self, block: usize, entering: &Table) -> bool {
+        let needs = |(node, rows): &(NodeId, Rows)| {
+            self.need(*node, block).is_some_and(|need| !need.entering().and(rows).is_empty())
+        };
+        let last = self.cone.forest.anatomy().stages(block).leaving();
+        let range = Point { block, stage: ENTERING }..=Point { block, stage: last };
+        !entering.nodes().iter().any(needs) && self.starts.range(range).next().is_none()
     }
 
     pub(super) fn need(&self, node: NodeId, block: usize) -> Option<&'a Need> {
         self.cone.slice.need(node, block)
     }
 
-    /// The rows `f` picks of what a node needs in a block.
-    fn pick(&self, block: usize, f: fn(&Need) -> &Rows) -> impl Fn(NodeId, &Rows) -> Rows + '_ {
-        move |node, _| self.need(node, block).map_or_else(Rows::default, |need| f(need).clone())
-    }
-
-    fn block(&mut self, layer: usize, block: &Block, input: Table) -> Result<Table> {
-        let config = self.model.config();
-        let at = |site| Point { block: layer, site };
+    /// Takes rows through a block, stage by stage.
+    fn block(&mut self, layer: usize, block: &Block, entering: Table) -> Result<Table> {
+        let cone = self.cone;
+        let stages = cone.forest.anatomy().stages(layer);
         self.matrices.clear();
-
-        let input = self.stage(at(Site::BlockInput), input)?;
-        let normed = input.select(self.pick(layer, |need| &need.normed))?;
-        let normed = normed.map(|x| Ok(block.attention_input(x)?))?;
-        let normed = self.stage(at(Site::AttentionInput), normed)?;
-
-        let asks = normed.select(self.pick(layer, |need| &need.query))?;
-        self.work.flops += asks.len() * self.flops.query;
-        let query = self.stage(at(Site::QueryOutput), asks.map(|x| Ok(block.query(x)?))?)?;
-        let seen = normed.select(self.pick(layer, |need| &need.keys))?;
-        self.work.flops += seen.len() * self.flops.keys;
-        let key = self.stage(at(Site::KeyOutput), seen.like(|x| Ok(block.key(x)?))?)?;
-        let value = self.stage(at(Site::ValueOutput), seen.map(|x| Ok(block.value(x)?))?)?;
-        [&normed, &query, &key].into_iter().for_each(|table| self.touch(layer, table));
-
-        let mixed = self.attend(layer, query, &key, &value)?;
-        self.work.flops += mixed.nodes().iter().map(|(_, rows)| self.flops.seen(layer, rows)).sum::<u64>();
-        let mixed = self.stage(at(Site::AttentionValueOutput), mixed)?;
-        self.work.flops += mixed.len() * self.flops.attention_output;
-        let attention = mixed.map(|x| Ok(block.attention_output(x)?))?;
-        let attention = self.stage(at(Site::AttentionOutput), attention)?;
-        let added = attention.map(|x| Ok(block.attention_added(x)?))?;
-        let middle = self.add_residual(at(Site::BlockInput), &added, &input)?;
-        let middle = self.stage(at(Site::BlockMiddle), middle)?;
-
-        self.touch(layer, &middle);
-
-        let before = if config.parallel { &input } else { &middle };
-        let normed = before.select(self.pick(layer, |need| &need.mlp))?;
-        let normed = self.stage(at(Site::MlpInput), normed.map(|x| Ok(block.mlp_input(x)?))?)?;
-        self.work.flops += normed.len() * self.flops.into;
-        let activated = normed.like(|x| Ok(block.activate(x, config)?))?;
-        let activated = self.stage(at(Site::MlpActivation), activated)?;
-        // Beside the activation a gated MLP has the same rows' input, which an edit of the former lacks.
-        let beside = self.index(at(Site::MlpInput), &activated, &normed)?.gather()?;
-        self.work.flops += activated.len() * self.flops.up;
-        let hidden = match beside {
-            Some(beside) => activated.map(|x| Ok(block.gated(&beside, x.clone())?))?,
-            None => activated,
-        };
-        let hidden = self.stage(at(Site::MlpHidden), hidden)?;
-        self.work.flops += hidden.len() * self.flops.down;
-        let mlp = self.stage(at(Site::MlpOutput), hidden.map(|x| Ok(block.mlp_output(x)?))?)?;
-        self.touch(layer, &mlp);
-        let output = if config.parallel {
-            self.join(layer, block, &middle, &mlp)?
-        } else {
-            let added = mlp.map(|x| Ok(block.mlp_added(x)?))?;
-            self.add_residual(at(Site::BlockMiddle), &added, &middle)?
-        };
-        let output = self.stage(at(Site::BlockOutput), output)?;
-        self.touch(layer, &output);
-        Ok(output)
+        let mut tables: Vec<Table> = vec![Table::default(); stages.len()];
+        tables[ENTERING] = entering;
+        for (place, stage) in stages.iter().skip(1) {
+            if matches!(stage.kernel, Kernel::Scores(_) | Kernel::Softmax) {
+                continue;
+            }
+            let at = Point { block: layer, stage: place };
+            let table = match cone.forest.anatomy().attention(place) {
+                Some(attention) => {
+                    let query = std::mem::take(&mut tables[attention.query]);
+                    let [key, value] = [attention.key, attention.value].map(|stage| &tables[stage]);
+                    let mixed = self.attend(layer, *attention, query, key, value)?;
+                    self.count(at, &mixed);
+                    mixed
+                }
+                None => {
+                    let rows = self.computed(at, stage, &tables);
+                    self.count(at, &rows);
+                    self.compute(at, stage, block, &rows, &tables)?
+                }
+            };
+            let table = self.stage(at, table)?;
+            if stage.part > 0 && stages.ends_part(place) {
+                self.touch(layer, &table);
+            }
+            tables[place] = table;
+            for used in (0..place).filter(|used| stages.last_use(*used) <= place) {
+                tables[used] = Table::default();
+            }
+        }
+        Ok(std::mem::take(&mut tables[stages.leaving()]))
     }
 
-    /// What leaves a block whose halves stand side by side: of a row one half may be a node's own and the other
-    /// another's.
-    fn join(&self, layer: usize, block: &Block, middle: &Table, mlp: &Table) -> Result<Table> {
-        let at = |site| Point { block: layer, site };
-        let leaves = |id: &NodeId| {
-            let node = &self.cone.forest.nodes()[*id];
-            let need = self.need(*id, layer).filter(|_| !node.is_past(layer, Site::BlockOutput))?;
-            (!need.leaving.is_empty()).then(|| (*id, need.leaving.clone()))
+    /// The rows of a stage that are computed, not put there: those of the tensor it goes on from in their order, then those
+    /// of nodes that have none of them, where the stage joins tensors of which one may be a node's own and the other not.
+    fn computed(&self, at: Point, stage: &Stage, tables: &[Table]) -> Table {
+        let (forest, anatomy) = (&self.cone.forest, self.cone.forest.anatomy());
+        let needed = |id: NodeId| {
+            let need = self.need(id, at.block).filter(|_| forest.nodes()[id].computes(at.block, at.stage))?;
+            let rows = need.part(stage.part);
+            (!rows.is_empty()).then(|| (id, rows.clone()))
         };
-        let rows = Table::new(self.batch.nodes.iter().filter_map(leaves).collect(), None);
-        let middle = self.index(at(Site::BlockMiddle), &rows, middle)?.gather()?;
-        let mlp = self.index(at(Site::MlpOutput), &rows, mlp)?.gather()?;
-        let sum =
-            middle.zip(mlp).map(|(middle, mlp)| -> Result<_> { Ok(add(&middle, &block.mlp_added(&mlp)?)?) });
-        Ok(Table::new(rows.nodes().to_vec(), sum.transpose()?))
+        let from = &tables[stage.goes_on_from()];
+        let mut nodes: Vec<_> = from.nodes().iter().filter_map(|(id, _)| needed(*id)).collect();
+        if anatomy.joins(at.stage) {
+            let others = self.batch.nodes.iter().filter(|id| !from.has_node(**id));
+            nodes.extend(others.filter_map(|id| needed(*id)));
+        }
+        from.of(nodes)
+    }
+
+    /// Computes rows of a stage.
+    fn compute(
+        &self,
+        at: Point,
+        stage: &Stage,
+        block: &Block,
+        rows: &Table,
+        tables: &[Table],
+    ) -> Result<Table> {
+        if rows.nodes().is_empty() {
+            return Ok(rows.with(None));
+        }
+        let read = |read: &stage::Read| {
+            let (at, table) = (Point { stage: read.stage, ..at }, &tables[read.stage]);
+            Ok(match table.places(rows) {
+                Some(Places::All) => table.rows().cloned(),
+                Some(Places::Some(places)) => {
+                    table.rows().map(|rows| gather_rows(rows, &places)).transpose()?
+                }
+                None => self.index(at, rows, table)?.gather()?,
+            })
+        };
+        let made = if let (Kernel::Add(_), [residual, added]) = (&stage.kernel, stage.reads.as_slice()) {
+            let (at_residual, table) = (Point { stage: residual.stage, ..at }, &tables[residual.stage]);
+            let sum = |x: Tensor| -> Result<Tensor> {
+                let x = block.added(at.stage, &x)?;
+                Ok(match (table.places(rows), table.rows()) {
+                    (Some(Places::All), Some(residual)) => add(&x, residual)?,
+                    (Some(Places::Some(places)), Some(residual)) => add_rows(&x, residual, &places)?,
+                    _ => self.index(at_residual, rows, table)?.add_to(&x)?,
+                })
+            };
+            read(added)?.map(sum).transpose()?
+        } else {
+            let reads: Option<Vec<Tensor>> = stage.reads.iter().map(read).collect::<Result<_>>()?;
+            let forward = |reads: Vec<Tensor>| -> Result<Tensor> {
+                Ok(block.forward(at.stage, &reads.iter().collect::<Vec<_>>(), self.model.config())?)
+            };
+            reads.map(forward).transpose()?
+        };
+        Ok(rows.with(made))
+    }
+
+    /// Counts the operations that rows of a stage took.
+    fn count(&mut self, at: Point, table: &Table) {
+        let of = |(_, rows): &(NodeId, Rows)| self.flops.of(at.block, at.stage, rows);
+        self.work.flops += table.nodes().iter().map(of).sum::<u64>();
     }
 
     /// Notes rows of which something was computed.
@@ -250,16 +272,10 @@ impl<'a, 'b> Pass<'a, 'b> {
         for row in rows {
             let owner = self.cone.forest.owner(node, at, row);
             if !index.push(owner, row) {
-                return Err(lacking(owner, at, row));
+                return Err(self.lacking(owner, at, row));
             }
         }
         Ok(())
-    }
-
-    fn add_residual(&self, at: Point, table: &Table, residual: &Table) -> Result<Table> {
-        let index = self.index(at, table, residual)?;
-        let sum = table.rows().map(|x| index.add_to(x)).transpose()?;
-        Ok(Table::new(table.nodes().to_vec(), sum))
     }
 
     /// Adds to computed rows those of the nodes that start here, and keeps what is taken later.
@@ -307,10 +323,15 @@ impl<'a, 'b> Pass<'a, 'b> {
         self.store.keep(at, rows, until);
         Ok(())
     }
+
+    /// A row that the plan said would be there is not.
+    pub(super) fn lacking(&self, node: NodeId, at: Point, row: usize) -> Error {
+        lacking(&self.cone.forest, node, at, row)
+    }
 }
 
 /// A row that the plan said would be there.
-pub(super) fn lacking(node: NodeId, at: Point, row: usize) -> Error {
-    let at = format!("{} in block {}", at.site.name(), at.block);
+pub(super) fn lacking(forest: &Forest, node: NodeId, at: Point, row: usize) -> Error {
+    let at = forest.anatomy().name(at);
     Error::part("plan", format!("row {row} of node {node} is needed at {at} and was not computed"))
 }

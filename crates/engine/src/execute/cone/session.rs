@@ -8,7 +8,7 @@ use crate::plan::{Cell, Plan};
 use crate::reading::Reading;
 use crate::{Error, Result};
 use candle_core::Tensor;
-use causalcone_model::{Model, Site};
+use causalcone_model::Model;
 use std::ops::ControlFlow;
 
 /// Cells whose unedited rows are computed and kept, so that a run computes edited rows only.
@@ -128,7 +128,8 @@ impl<'a> Session<'a> {
     pub fn normed(&self, cells: &[usize], bound: &Bound) -> Result<Option<Tensor>> {
         let is_whole = |cell: &usize| match self.cone.reads.get(*cell).and_then(|reads| reads.first()) {
             Some(NodeRead::Logits { owner, tokens: None, .. }) => {
-                self.cone.forest.nodes()[*owner].start.site != Site::Logits
+                let forest = &self.cone.forest;
+                forest.nodes()[*owner].start != forest.anatomy().logits()
             }
             _ => false,
         };

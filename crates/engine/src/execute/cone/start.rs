@@ -1,13 +1,13 @@
 //! Where nodes start: the rows of their edit.
 
-use super::pass::{Pass, lacking};
+use super::pass::Pass;
 use super::table::{Index, Started, Table};
 use crate::Result;
 use crate::cone::{NodeId, Point, Rows, Step};
 use crate::op::OperationKey;
 use crate::plan::{NumbersId, Place, Taken};
 use candle_core::{DType, Tensor};
-use causalcone_model::{Layout, Site};
+use causalcone_model::Site;
 use causalcone_ops::select;
 
 /// What edits have in common that are computed together.
@@ -57,7 +57,7 @@ impl Pass<'_, '_> {
                 return None;
             }
             Some(Taken::Run(_, place) | Taken::Own(place)) => {
-                let at = Point::of(place, self.cone.forest.layers());
+                let at = self.cone.forest.anatomy().point(place);
                 KindOfValue::Rows(at, place.site, place.heads.as_deref(), place.dims.as_deref())
             }
         };
@@ -90,9 +90,10 @@ impl Pass<'_, '_> {
         let positions: Vec<usize> = starts.iter().flat_map(|start| start.positions.iter().copied()).collect();
         let base = if step.keeps_some() {
             let from = starts.iter().map(|start| (start.parent, start.positions.clone()));
-            self.rows_of(&from.collect::<Vec<_>>(), at, Some(table))?.ok_or_else(|| lacking(id, at, 0))?
+            self.rows_of(&from.collect::<Vec<_>>(), at, Some(table))?
+                .ok_or_else(|| self.lacking(id, at, 0))?
         } else {
-            self.blank(at.site, positions.len())?
+            self.blank(at, positions.len())?
         };
         let value = self.value(&starts, at, table)?;
         let edit = &step.edit;
@@ -134,12 +135,8 @@ impl Pass<'_, '_> {
     }
 
     /// Rows that are overwritten whole.
-    fn blank(&self, site: Site, rows: usize) -> Result<Tensor> {
-        let width = match site.layout(self.model.config()) {
-            Layout::Rows { width } => width,
-            Layout::Heads { heads, width } => heads * width,
-            Layout::Attention { .. } => 0,
-        };
+    fn blank(&self, at: Point, rows: usize) -> Result<Tensor> {
+        let width = self.cone.forest.anatomy().stages(at.block).width(at.stage, self.model.config());
         Ok(Tensor::zeros((rows, width), DType::F32, self.model.device())?)
     }
 
@@ -160,11 +157,11 @@ impl Pass<'_, '_> {
             Some(Taken::Run(_, place) | Taken::Own(place)) if place.site.is_attention_matrix() => {
                 let source = step.source.unwrap_or_default();
                 let positions = source_positions(place, picked);
-                let at = Point::of(place, self.cone.forest.layers());
+                let at = self.cone.forest.anatomy().point(place);
                 Some(place.take_of_rows(&self.matrix(source, at, &positions)?, self.model.config())?)
             }
             Some(Taken::Run(_, place) | Taken::Own(place)) => {
-                let at = Point::of(place, self.cone.forest.layers());
+                let at = self.cone.forest.anatomy().point(place);
                 let of = |start: &Start<'_>| {
                     let place = start.step.source_place().map_or(place, |(_, place)| place);
                     (start.step.source.unwrap_or_default(), source_positions(place, &start.picked))

@@ -2,11 +2,12 @@
 
 use super::pass::lacking;
 use crate::Result;
-use crate::cone::{Forest, NodeId, Point, Rows};
+use crate::cone::{Anatomy, Forest, NodeId, Point, Rows};
 use candle_core::Tensor;
 use causalcone_model::Site;
 use causalcone_ops::{add, add_rows, gather_rows};
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 /// Rows of some nodes, each one's in turn.
 pub(super) type Started = (Vec<(NodeId, Rows)>, Tensor);
@@ -16,35 +17,59 @@ pub(super) type Started = (Vec<(NodeId, Rows)>, Tensor);
 pub(super) struct Table {
     /// `None` where there is no row.
     rows: Option<Tensor>,
+    /// Which rows these are. Tables of the same rows share it.
+    list: Arc<List>,
+}
+
+/// Rows of some nodes, each one's in turn.
+#[derive(Debug, Clone, Default)]
+struct List {
     nodes: Vec<(NodeId, Rows)>,
     spans: HashMap<NodeId, (usize, u32)>,
     len: u32,
 }
 
+impl List {
+    fn new(nodes: Vec<(NodeId, Rows)>) -> Self {
+        let mut list = Self::default();
+        nodes.into_iter().for_each(|(node, rows)| list.push(node, rows));
+        list
+    }
+
+    fn push(&mut self, node: NodeId, rows: Rows) {
+        self.spans.insert(node, (self.nodes.len(), self.len));
+        self.len += number(rows.len());
+        self.nodes.push((node, rows));
+    }
+}
+
 impl Table {
     /// Stacks rows; `rows` has those of each of `nodes` in turn.
     pub(super) fn new(nodes: Vec<(NodeId, Rows)>, rows: Option<Tensor>) -> Self {
-        let mut table = Self { rows, ..Self::default() };
-        for (node, rows) in nodes {
-            table.note(node, rows);
-        }
-        table
+        Self { rows, list: Arc::new(List::new(nodes)) }
     }
 
-    fn note(&mut self, node: NodeId, rows: Rows) {
-        self.spans.insert(node, (self.nodes.len(), self.len));
-        self.len += u32::try_from(rows.len()).unwrap_or(u32::MAX);
-        self.nodes.push((node, rows));
+    /// A table of these rows, still to be computed.
+    pub(super) fn of(&self, nodes: Vec<(NodeId, Rows)>) -> Self {
+        match self.list.nodes == nodes {
+            true => Self { rows: None, list: self.list.clone() },
+            false => Self::new(nodes, None),
+        }
+    }
+
+    /// The same rows of another tensor.
+    pub(super) fn with(&self, rows: Option<Tensor>) -> Self {
+        Self { rows, list: self.list.clone() }
     }
 
     /// How many rows there are.
-    pub(super) fn len(&self) -> u64 {
-        u64::from(self.len)
+    fn len(&self) -> u32 {
+        self.list.len
     }
 
     /// The nodes and their rows, in order.
     pub(super) fn nodes(&self) -> &[(NodeId, Rows)] {
-        &self.nodes
+        &self.list.nodes
     }
 
     /// The matrix, if there is any row.
@@ -52,16 +77,42 @@ impl Table {
         self.rows.as_ref()
     }
 
+    /// Whether there is any row of a node.
+    pub(super) fn has_node(&self, node: NodeId) -> bool {
+        self.list.spans.contains_key(&node)
+    }
+
     /// Where a node's row stands.
     pub(super) fn find(&self, node: NodeId, row: usize) -> Option<u32> {
-        let &(index, offset) = self.spans.get(&node)?;
-        let rows = &self.nodes[index].1;
-        rows.contains(row).then(|| offset + u32::try_from(rows.rank(row)).unwrap_or(u32::MAX))
+        let &(index, offset) = self.list.spans.get(&node)?;
+        let rows = &self.nodes()[index].1;
+        rows.contains(row).then(|| offset + number(rows.rank(row)))
     }
 
     /// Whether it has all these rows of a node.
     fn has(&self, node: NodeId, rows: &Rows) -> bool {
-        self.spans.get(&node).is_some_and(|(index, _)| rows.minus(&self.nodes[*index].1).is_empty())
+        self.list.spans.get(&node).is_some_and(|(index, _)| rows.minus(&self.nodes()[*index].1).is_empty())
+    }
+
+    /// Where the rows of another table stand, if all are here; all of them in order where the two are of the same rows.
+    pub(super) fn places(&self, of: &Self) -> Option<Places> {
+        if Arc::ptr_eq(&self.list, &of.list) || self.nodes() == of.nodes() {
+            return Some(Places::All);
+        }
+        let mut places = Vec::with_capacity(of.len() as usize);
+        for (node, rows) in of.nodes() {
+            let &(index, offset) = self.list.spans.get(node)?;
+            let own = &self.nodes()[index].1;
+            for range in rows.ranges() {
+                // A range that is here is here as a whole, side by side.
+                if own.and(&Rows::from(range.clone())).len() != range.len() {
+                    return None;
+                }
+                let first = offset + number(own.rank(range.start));
+                places.extend(first..first + number(range.len()));
+            }
+        }
+        Some(Places::Some(places))
     }
 
     /// The same rows, each mapped.
@@ -70,22 +121,15 @@ impl Table {
         Ok(Self { rows, ..self })
     }
 
-    /// Another matrix of the same rows.
-    pub(super) fn like(&self, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Self> {
-        let rows = self.rows.as_ref().map(f).transpose()?;
-        Ok(Self { rows, nodes: self.nodes.clone(), spans: self.spans.clone(), len: self.len })
-    }
-
     /// Adds rows of nodes that have none yet.
     pub(super) fn append(&mut self, more: Vec<Started>) -> Result<()> {
         if more.is_empty() {
             return Ok(());
         }
         let mut parts: Vec<Tensor> = self.rows.take().into_iter().collect();
+        let list = Arc::make_mut(&mut self.list);
         for (nodes, tensor) in more {
-            for (node, rows) in nodes {
-                self.note(node, rows);
-            }
+            nodes.into_iter().for_each(|(node, rows)| list.push(node, rows));
             parts.push(tensor);
         }
         self.rows = Some(if parts.len() == 1 { parts.remove(0) } else { Tensor::cat(&parts, 0)? });
@@ -95,28 +139,31 @@ impl Table {
     /// The rows of each node that `wanted` gives of those that are here; nodes left without are
     /// left out.
     pub(super) fn select(&self, wanted: impl Fn(NodeId, &Rows) -> Rows) -> Result<Self> {
-        let mut nodes = Vec::with_capacity(self.nodes.len());
-        let mut index: Vec<u32> = Vec::new();
-        let mut from = 0u32;
-        for (node, rows) in &self.nodes {
-            let some = wanted(*node, rows).and(rows);
-            let rank = |row: usize| u32::try_from(rows.rank(row)).unwrap_or(u32::MAX);
-            index.extend(some.ranges().iter().flat_map(|range| {
-                let first = from + rank(range.start);
-                first..first + u32::try_from(range.len()).unwrap_or(u32::MAX)
-            }));
-            from += u32::try_from(rows.len()).unwrap_or(u32::MAX);
-            if !some.is_empty() {
-                nodes.push((*node, some));
+        let some = |(node, rows): &(NodeId, Rows)| (*node, wanted(*node, rows).and(rows));
+        let nodes = self.nodes().iter().map(some).filter(|(_, rows)| !rows.is_empty()).collect();
+        let table = self.of(nodes);
+        let rows = match (&self.rows, self.places(&table)) {
+            (Some(rows), Some(Places::All)) => Some(rows.clone()),
+            (Some(rows), Some(Places::Some(places))) if !places.is_empty() => {
+                Some(gather_rows(rows, &places)?)
             }
-        }
-        let rows = match &self.rows {
-            Some(rows) if index.len() == self.len as usize => Some(rows.clone()),
-            Some(rows) if !index.is_empty() => Some(gather_rows(rows, &index)?),
             _ => None,
         };
-        Ok(Self::new(nodes, rows))
+        Ok(table.with(rows))
     }
+}
+
+/// Which rows of a table are meant.
+#[derive(Debug)]
+pub(super) enum Places {
+    /// All of them, in order.
+    All,
+    /// These.
+    Some(Vec<u32>),
+}
+
+fn number(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 /// Rows kept from earlier batches, or for later points, by tensor.
@@ -144,8 +191,8 @@ impl<'b> Store<'b> {
 
     /// Whether some table, or matrix, of those kept here has all these rows of a node.
     pub(super) fn has(&self, node: NodeId, at: Point, rows: &Rows) -> bool {
-        if at.site.is_attention_matrix() {
-            return self.matrix(at, node).is_some_and(|(there, _)| rows.minus(there).is_empty());
+        if let Some((there, _)) = self.matrix(at, node) {
+            return rows.minus(there).is_empty();
         }
         self.tables.get(&at).into_iter().flatten().any(|(_, table)| table.has(node, rows))
     }
@@ -195,8 +242,12 @@ impl<'b> Store<'b> {
         let of = |row: &usize| {
             let owner = forest.owner(node, at, *row);
             let found = self.matrix(at, owner).filter(|(rows, _)| rows.contains(*row));
-            let (rows, tensor) = found.ok_or_else(|| lacking(owner, at, *row))?;
-            fit(&tensor.narrow(1, rows.rank(*row), 1)?, forest.nodes()[node].len, at.site)
+            let (rows, tensor) = found.ok_or_else(|| lacking(forest, owner, at, *row))?;
+            fit(
+                &tensor.narrow(1, rows.rank(*row), 1)?,
+                forest.nodes()[node].len,
+                hidden(forest.anatomy(), at),
+            )
         };
         let parts: Vec<Tensor> = rows.iter().map(of).collect::<Result<_>>()?;
         Ok(Tensor::cat(&parts, 1)?)
@@ -248,13 +299,13 @@ impl<'t> Index<'t> {
         let mut starts = vec![(0u32, false); self.tables.len()];
         for ((start, asked), table) in starts.iter_mut().zip(&asked).zip(&self.tables) {
             let Some(rows) = table.rows().filter(|_| !asked.is_empty()) else { continue };
-            let is_picked = asked.len() * 2 < table.len as usize;
+            let is_picked = asked.len() * 2 < table.len() as usize;
             *start = (next, is_picked);
             if is_picked {
-                next += u32::try_from(asked.len()).unwrap_or(u32::MAX);
+                next += number(asked.len());
                 parts.push(gather_rows(rows, asked)?);
             } else {
-                next += table.len;
+                next += table.len();
                 parts.push(rows.clone());
             }
         }
@@ -294,13 +345,17 @@ fn is_all(rows: &[u32], table: &Tensor) -> bool {
     table.dims().first() == Some(&rows.len()) && rows.iter().zip(0..).all(|(row, i)| *row == i)
 }
 
+/// What stands in a matrix of attention where a query sees no key.
+pub(super) fn hidden(anatomy: &Anatomy, at: Point) -> f32 {
+    if anatomy.site(at) == Some(Site::AttentionScore) { f32::NEG_INFINITY } else { 0.0 }
+}
+
 /// Rows of scores or weights with so many columns; those past the query's own are hidden anyway.
-pub(super) fn fit(x: &Tensor, columns: usize, site: Site) -> Result<Tensor> {
+pub(super) fn fit(x: &Tensor, columns: usize, hidden: f32) -> Result<Tensor> {
     let (heads, rows, has) = x.dims3()?;
     if has >= columns {
         return Ok(x.narrow(2, 0, columns)?);
     }
-    let hidden = if site == Site::AttentionScore { f32::NEG_INFINITY } else { 0.0 };
     let fill = Tensor::full(hidden, (heads, rows, columns - has), x.device())?;
     Ok(Tensor::cat(&[x, &fill], 2)?)
 }
