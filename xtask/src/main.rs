@@ -8,52 +8,14 @@
 //! built for everything that runs. All steps therefore select the whole workspace, since cargo gives a dependency other
 //! features when it builds one package alone, and compiles it again.
 
+mod floors;
 mod fuzz;
 mod python;
+mod step;
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Instant;
-
-/// A step: what it is called, the program, its arguments, extra environment.
-struct Step {
-    name: &'static str,
-    program: PathBuf,
-    args: Vec<String>,
-    env: Vec<(&'static str, String)>,
-}
-
-impl Step {
-    fn new(name: &'static str, program: impl Into<PathBuf>, args: &[&str]) -> Self {
-        Self {
-            name,
-            program: program.into(),
-            args: args.iter().map(ToString::to_string).collect(),
-            env: Vec::new(),
-        }
-    }
-
-    /// The same with one more variable in its environment.
-    fn with(mut self, variable: &'static str, value: impl Into<String>) -> Self {
-        self.env.push((variable, value.into()));
-        self
-    }
-
-    /// Runs it in the root.
-    fn run(&self) -> Result<(), String> {
-        let shown = format!("{} {}", self.program.display(), self.args.join(" "));
-        println!("── {}: {shown}", self.name);
-        let status = Command::new(&self.program)
-            .args(&self.args)
-            // What incremental builds prepare for the next change takes nearly as long again as compiling.
-            .env("CARGO_INCREMENTAL", "0")
-            .envs(self.env.iter().map(|(variable, value)| (variable, value)))
-            .current_dir(root())
-            .status()
-            .map_err(|e| format!("cannot run {}: {e}", self.program.display()))?;
-        if status.success() { Ok(()) } else { Err(format!("{} failed: {shown}", self.name)) }
-    }
-}
+use step::{Step, root};
 
 fn cargo(name: &'static str, args: &str) -> Step {
     Step::new(name, "cargo", &args.split(' ').collect::<Vec<_>>())
@@ -123,7 +85,8 @@ const USAGE: &str =
     "usage: cargo xtask test    check everything: format, lints, tests, docs, the tour, fuzzing for seconds, Python
        cargo xtask long    run what takes too long for that: large models
        cargo xtask long fuzz [TARGET] [SECONDS]    fuzz each target for 600 s, then the command
-       cargo xtask fuzz TARGET|all SECONDS    run the fuzz targets only";
+       cargo xtask fuzz TARGET|all SECONDS    run the fuzz targets only
+       cargo xtask floors    which modules import each other in circles, or upwards; a test of xtask checks it";
 
 fn main() -> ExitCode {
     if let Some(status) = fuzz::wrap() {
@@ -132,6 +95,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         ["test"] => steps().and_then(|steps| run(&steps)),
+        ["floors"] => floors::check(&root()),
         ["long"] => run(&long()),
         ["long", "fuzz"] => long_fuzz("all", "600").and_then(|steps| run(&steps)),
         ["long", "fuzz", target] => long_fuzz(target, "600").and_then(|steps| run(&steps)),
@@ -162,9 +126,4 @@ fn run(steps: &[Step]) -> Result<(), String> {
     times.iter().for_each(|(name, seconds)| println!("{seconds:8.1}  {name}"));
     let (passed, total) = (times.len(), started.elapsed().as_secs_f64());
     outcome.inspect(|()| println!("── all {passed} steps passed in {total:.0} s"))
-}
-
-/// The workspace's folder, wherever the task is started.
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(PathBuf::new, Path::to_path_buf)
 }

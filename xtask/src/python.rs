@@ -1,6 +1,6 @@
 //! The Python package: built as people build it, tested where there is only NumPy, and where there is more.
 
-use super::Step;
+use crate::step::Step;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -5,12 +5,29 @@ use pyo3::prelude::*;
 
 /// What goes wrong in here.
 pub(crate) enum Failure {
-    /// The input is at fault, or the run failed.
-    Library { message: String, hint: Option<String>, is_bad_input: bool },
+    /// Something in the library, and what is at fault.
+    Library { message: String, hint: Option<String>, why: Why },
     /// An exception that was raised in Python code called from here, or by Ctrl-C.
     Python(PyErr),
     /// The model was closed.
     Closed,
+}
+
+/// What is at fault.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Why {
+    /// The input.
+    Input,
+    /// The run.
+    Run,
+    /// The library itself.
+    Internal,
+}
+
+impl Why {
+    fn of(is_bad_input: bool) -> Self {
+        if is_bad_input { Self::Input } else { Self::Run }
+    }
 }
 
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
@@ -18,37 +35,38 @@ pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 impl Failure {
     /// The input is at fault.
     pub(crate) fn input(message: impl Into<String>, hint: Option<&str>) -> Self {
-        Self::Library { message: message.into(), hint: hint.map(Into::into), is_bad_input: true }
+        Self::Library { message: message.into(), hint: hint.map(Into::into), why: Why::Input }
     }
 }
 
 impl From<causalcone::Error> for Failure {
     fn from(error: causalcone::Error) -> Self {
-        Self::Library { message: error.to_string(), hint: error.hint(), is_bad_input: error.is_bad_input() }
+        let why = if error.is_internal() { Why::Internal } else { Why::of(error.is_bad_input()) };
+        Self::Library { message: error.to_string(), hint: error.hint(), why }
     }
 }
 
 impl From<causalcone::ModelError> for Failure {
     fn from(error: causalcone::ModelError) -> Self {
-        Self::Library { message: error.to_string(), hint: error.hint(), is_bad_input: error.is_bad_input() }
+        causalcone::Error::from(error).into()
     }
 }
 
 impl From<causalcone::report::Error> for Failure {
     fn from(error: causalcone::report::Error) -> Self {
-        Self::Library { message: error.to_string(), hint: error.hint(), is_bad_input: false }
+        Self::Library { message: error.to_string(), hint: error.hint(), why: Why::Run }
     }
 }
 
 impl From<causalcone::files::Error> for Failure {
     fn from(error: causalcone::files::Error) -> Self {
-        Self::Library { message: error.to_string(), hint: error.hint(), is_bad_input: error.is_bad_input() }
+        Self::Library { message: error.to_string(), hint: error.hint(), why: Why::of(error.is_bad_input()) }
     }
 }
 
 impl From<candle_core::Error> for Failure {
     fn from(error: candle_core::Error) -> Self {
-        Self::Library { message: error.to_string(), hint: None, is_bad_input: false }
+        Self::Library { message: error.to_string(), hint: None, why: Why::Run }
     }
 }
 
@@ -71,8 +89,14 @@ impl From<Failure> for PyErr {
             Failure::Closed => {
                 ("ClosedError", "the model is closed".to_owned(), Some("load it again".to_owned()))
             }
-            Failure::Library { message, hint, is_bad_input: true } => ("InputError", message, hint),
-            Failure::Library { message, hint, is_bad_input: false } => ("RunError", message, hint),
+            Failure::Library { message, hint, why } => {
+                let class = match why {
+                    Why::Input => "InputError",
+                    Why::Run => "RunError",
+                    Why::Internal => "InternalError",
+                };
+                (class, message, hint)
+            }
         };
         let short = |text: &str| shortened(text, LONGEST_MESSAGE).into_owned();
         let (message, hint) = (short(&message), hint.as_deref().map(short));

@@ -5,6 +5,7 @@
 
 mod arrays;
 mod error;
+mod loaded;
 mod model;
 mod sweep;
 mod table;

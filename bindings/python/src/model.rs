@@ -1,21 +1,21 @@
 //! A model, and all that is run on it.
 //!
 //! Experiments come as documents, JSON in the schema of experiment files, beside what a document cannot hold: arrays
-//! and functions, by name ([`Gift`]). So names, checks, messages and hints are the command's.
+//! and functions, by name ([`Gift`](crate::arrays::Gift)). So names, checks, messages and hints are the command's.
 
-use crate::arrays::{Constants, Gift, of_object, to_array};
+use crate::arrays::{of_object, to_array};
 use crate::error::{Failure, Result};
+use crate::loaded::Loaded;
 use crate::sweep::SweepResult;
 use crate::trace::Trace;
 use crate::watch::{Watch, watched};
 use causalcone::chat::{Clock, Message};
-use causalcone::dataset::Example;
 use causalcone::generate::{Generation, Texts};
 use causalcone::plan::Place;
 use causalcone::train::{Fit, Score, Training};
 use causalcone::{
-    Collection, Cone, Executor, Experiment, ExperimentFile, Explanation, LoadOptions, Memo, Precision,
-    PreparedSweep, Progress, Reference, Report, Saved, Unit,
+    Collection, Cone, Executor, Explanation, LoadOptions, Memo, Precision, PreparedSweep, Progress,
+    Reference, Saved, Unit,
 };
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
@@ -31,66 +31,6 @@ type Found = (String, &'static str, Option<usize>, Vec<usize>, Py<PyAny>);
 pub(crate) struct Model {
     /// None once it is closed; work under way keeps its own hold.
     loaded: RwLock<Option<Arc<Loaded>>>,
-}
-
-/// A model with what is kept of experiments on it.
-pub(crate) struct Loaded {
-    pub(crate) model: causalcone::Model,
-    memo: Mutex<Memo>,
-    constants: Mutex<Constants>,
-}
-
-/// A document with what belongs to it.
-pub(crate) struct Written {
-    pub(crate) file: ExperimentFile,
-    pub(crate) gift: Vec<(String, candle_core::Var)>,
-    pub(crate) watch: Arc<Watch>,
-    has_functions: bool,
-}
-
-impl Loaded {
-    /// Reads a document.
-    fn read(
-        &self,
-        document: &str,
-        arrays: Option<&Bound<'_, PyDict>>,
-        functions: Option<&Bound<'_, PyDict>>,
-        (listener, wanted): (Option<Py<PyAny>>, &[String]),
-    ) -> Result<Written> {
-        let watch = Arc::new(Watch::new(listener));
-        let Gift { given, variables } = Gift::new(&self.constants, arrays, functions, wanted, &watch)?;
-        let has_functions = !given.closures.is_empty();
-        let mut file = ExperimentFile::from_json(document)?;
-        file.given = given;
-        Ok(Written { file, gift: variables, watch, has_functions })
-    }
-}
-
-impl Written {
-    /// The experiment, with the data set that comes as JSON lines.
-    fn experiment<'m>(
-        &mut self,
-        model: &'m causalcone::Model,
-        examples: Option<&[String]>,
-        report: Report<'_>,
-    ) -> Result<Experiment<'m>> {
-        self.add(examples)?;
-        Ok(self.file.experiment_within(model, Cone::default().memory, report)?)
-    }
-
-    /// Adds the data set.
-    fn add(&mut self, examples: Option<&[String]>) -> Result<()> {
-        if let Some(examples) = examples {
-            let read = |(number, text): (usize, &String)| {
-                Example::from_json(text).map_err(|error| {
-                    let hint = error.hint();
-                    Failure::input(format!("example {number}: {error}"), hint.as_deref())
-                })
-            };
-            self.file.given.examples = Some(examples.iter().enumerate().map(read).collect::<Result<_>>()?);
-        }
-        Ok(())
-    }
 }
 
 #[pymethods]

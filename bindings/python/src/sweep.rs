@@ -1,7 +1,7 @@
 //! What a sweep recorded.
 
 use crate::error::Failure;
-use crate::model::Loaded;
+use crate::loaded::Loaded;
 use crate::table::{Table, made};
 use causalcone::report::HeatMap;
 use causalcone::report::terminal::{Colour, Style, render};

@@ -90,6 +90,12 @@ pub enum Error {
         /// What: the loss, a gradient, or a rotation.
         what: &'static str,
     },
+    /// Something that must be true of this library itself is not: a fault of its own, and none of the input.
+    #[error("internal error: {problem}; please report this")]
+    Internal {
+        /// What was found.
+        problem: String,
+    },
     /// The caller asked to stop.
     #[error("interrupted")]
     Interrupted,
@@ -124,14 +130,31 @@ impl Error {
             Self::Model(source) | Self::Part { source, .. } => source.is_bad_input(),
             // A disk that is full is no fault of the experiment.
             Self::Write(source) => source.is_bad_input(),
-            Self::Interrupted | Self::Kernel(_) | Self::Diverged { .. } => false,
             Self::Examples { first: Some(first), .. } => first.is_bad_input(),
-            _ => true,
+            Self::File { .. }
+            | Self::Experiment { .. }
+            | Self::Examples { first: None, .. }
+            | Self::Journal { .. }
+            | Self::Io { .. } => true,
+            Self::Internal { .. } | Self::Interrupted | Self::Kernel(_) | Self::Diverged { .. } => false,
+        }
+    }
+
+    /// Whether the library itself is at fault.
+    pub fn is_internal(&self) -> bool {
+        match self {
+            Self::Model(source) | Self::Part { source, .. } => source.is_internal(),
+            Self::Examples { first: Some(first), .. } => first.is_internal(),
+            other => matches!(other, Self::Internal { .. }),
         }
     }
 
     pub(crate) fn part(part: impl Into<String>, problem: impl Into<String>) -> Self {
         Self::hinted(part, problem, None)
+    }
+
+    pub(crate) fn internal(problem: impl Into<String>) -> Self {
+        Self::Internal { problem: problem.into() }
     }
 
     /// What is quoted in the part and the problem is as long as the file has it: shortened here, once for all.
@@ -246,5 +269,23 @@ impl fmt::Display for Refused {
             (Some(file), Some(line)) => write!(f, "{file} line {line}: {}", self.problem),
             _ => write!(f, "example {}: {}", self.example, self.problem),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_of_the_library_is_no_bad_input() {
+        let origin = Origin { number: 3, line: None };
+        let model = causalcone_model::Error::Internal { problem: "a stage is missing".into() };
+        let within = Error::Part { part: "edit 0".into(), source: model };
+        for error in [Error::internal("a row is missing"), Error::in_example(&origin, within)] {
+            assert!(error.is_internal() && !error.is_bad_input(), "{error}");
+            assert!(error.to_string().ends_with("please report this"), "{error}");
+        }
+        let input = Error::in_example(&origin, Error::part("edit 0", "does not fit"));
+        assert!(input.is_bad_input() && !input.is_internal());
     }
 }

@@ -9,8 +9,8 @@ mod train;
 
 pub use crate::token::TokenFile;
 pub use edit::{
-    DimsFile, EditFile, FitFile, LinkFile, LoadFile, NumberFile, NumbersFile, OpFile, ParameterFile,
-    ParametersFile, RandomFile, TensorFile, ValueFile,
+    DimsFile, EditFile, EditRefFile, EditsFile, FitFile, LinkFile, LoadFile, NumberFile, NumbersFile, OpFile,
+    ParameterFile, ParametersFile, RandomFile, TensorFile, ValueFile,
 };
 pub use given::{Given, GivenFile};
 pub use train::{
@@ -193,26 +193,6 @@ pub struct SweepFile {
     pub steps: Option<usize>,
 }
 
-/// One edit, or several.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "an edit's index or name, or a list of them")]
-pub enum EditsFile {
-    /// One.
-    One(EditRefFile),
-    /// Several that move together.
-    Many(Vec<EditRefFile>),
-}
-
-/// An edit, by index or name.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged, expecting = "an edit's index or name")]
-pub enum EditRefFile {
-    /// By index.
-    Index(usize),
-    /// By name.
-    Name(String),
-}
-
 /// The one thing an axis over positions or heads can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -298,6 +278,12 @@ impl ExperimentFile {
     /// When the text does not follow the schema.
     pub fn from_json(text: &str) -> Result<Self> {
         parse_json(text)
+    }
+
+    /// Whether it names something that only a program can give.
+    pub fn is_given_something(&self) -> bool {
+        let of_op = |op: &OpFile| matches!(op, OpFile::Given(_));
+        self.edit.iter().any(|edit| of_op(&edit.op) || edit.gives())
     }
 }
 

@@ -123,7 +123,7 @@ impl Stretch<'_, '_> {
         let mut stop = false;
         let ran = executor.execute(self.sweep.model(), &self.plan, &cells, &mut |index, readings| {
             let (row, rest) =
-                readings.split_first().ok_or_else(|| Error::part("sweep", "a cell gave no logits"))?;
+                readings.split_first().ok_or_else(|| Error::internal("a cell gave no logits"))?;
             let row = Distribution::read(row)?;
             let is_due = running.ticker.is_due();
             if is_due {
@@ -152,8 +152,7 @@ impl Stretch<'_, '_> {
                 None => fixed[index - first_fixed],
             };
             let original = base[original_of[baseline]].as_ref();
-            let (original, _) =
-                original.ok_or_else(|| Error::part("sweep", "a cell came before its baseline"))?;
+            let (original, _) = original.ok_or_else(|| Error::internal("a cell came before its baseline"))?;
             let mut numbers = self.numbers((&row, rest), original, baseline)?;
             let Some(cell) = index.checked_sub(first_cell) else {
                 fixed_values[baseline] = Some(numbers);

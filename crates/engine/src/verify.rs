@@ -84,9 +84,8 @@ impl PreparedSweep<'_> {
                 let needed: Vec<&Cell> = [&plan.baselines[own].original].into_iter().chain(cells).collect();
                 let mut original: Option<Distribution> = None;
                 Reference.execute(self.model(), plan, &needed, &mut |index, readings| {
-                    let (row, rest) = readings
-                        .split_first()
-                        .ok_or_else(|| Error::part("verify", "a cell gave no logits"))?;
+                    let (row, rest) =
+                        readings.split_first().ok_or_else(|| Error::internal("a cell gave no logits"))?;
                     let row = Distribution::read(row)?;
                     let Some(original) = &original else {
                         original = Some(row);

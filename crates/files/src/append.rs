@@ -1,7 +1,8 @@
 //! Files that grow by whole records, such as a journal.
 
 use crate::disk::{self, DiskFile};
-use crate::place::{check_target, directory_of};
+use crate::path::directory_of;
+use crate::place::check_target;
 use crate::{Error, Result};
 use std::fs::{File, OpenOptions};
 use std::io::Write;

@@ -2,7 +2,7 @@
 //! when a signal interrupts it.
 
 use crate::fault::{self, Effect};
-use crate::temporary::stop_if_ended;
+use crate::unfinished::stop_if_ended;
 use crate::{Error, Result};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};

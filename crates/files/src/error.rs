@@ -1,6 +1,6 @@
 //! The error type of the crate: what was being done, to which path, and what would help.
 
-use crate::PlaceKind;
+use crate::path::{PlaceKind, directory_of};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -86,7 +86,11 @@ impl Error {
                 source.kind(),
                 NotFound | NotADirectory | PermissionDenied | ReadOnlyFilesystem | InvalidFilename
             ),
-            _ => true,
+            Self::Locked { .. }
+            | Self::NotAFolder { .. }
+            | Self::Exists { .. }
+            | Self::Special { .. }
+            | Self::Foreign { .. } => true,
         }
     }
 
@@ -97,7 +101,7 @@ impl Error {
 }
 
 fn file_hint(path: &Path, kind: io::ErrorKind) -> Option<String> {
-    let directory = crate::place::directory_of(path).display();
+    let directory = directory_of(path).display();
     match kind {
         io::ErrorKind::NotFound => Some(format!("check that the directory {directory} exists")),
         io::ErrorKind::PermissionDenied => Some(format!("check write permission on {directory}")),

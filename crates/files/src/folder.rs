@@ -1,7 +1,7 @@
 //! Folders that appear whole or not at all.
 
 use crate::disk::{self, DiskFile};
-use crate::place::directory_of;
+use crate::path::directory_of;
 use crate::temporary::Temporary;
 use crate::{Error, PlaceKind, Result};
 use std::io::{self, Write};

@@ -6,7 +6,8 @@
 use crate::disk::{self, DiskFile};
 use crate::place::number_of;
 use crate::process::{Process, State};
-use crate::temporary::{What, remove_leftovers, unfinished};
+use crate::temporary::remove_leftovers;
+use crate::unfinished::{What, unfinished};
 use crate::{Error, PlaceKind, Result};
 use std::fs::{OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};

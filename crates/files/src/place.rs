@@ -1,30 +1,10 @@
 //! What a path leads to, whatever it is called.
 
+use crate::path::{PlaceKind, directory_of};
 use crate::{Error, Result};
-use std::fmt;
-use std::fs::{File, FileType, Metadata, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
-
-/// What there is at a path, where it is not a regular file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PlaceKind {
-    /// A regular file.
-    File,
-    /// A folder.
-    Folder,
-    /// A symbolic link.
-    Link,
-    /// A named pipe.
-    Pipe,
-    /// A socket.
-    Socket,
-    /// A device such as `/dev/zero`.
-    Device,
-    /// Anything else.
-    Other,
-}
 
 impl PlaceKind {
     /// What is at `path` itself: a link is a link. `None` if nothing is there.
@@ -37,44 +17,6 @@ impl PlaceKind {
             Err(e) if is_absence(&e) => Ok(None),
             Err(e) => Err(Error::of(path, "examine")(e)),
         }
-    }
-
-    /// What a kind of file is called here.
-    #[must_use]
-    pub fn of(kind: FileType) -> Self {
-        if kind.is_file() {
-            return Self::File;
-        } else if kind.is_dir() {
-            return Self::Folder;
-        } else if kind.is_symlink() {
-            return Self::Link;
-        }
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::FileTypeExt;
-            if kind.is_fifo() {
-                return Self::Pipe;
-            } else if kind.is_socket() {
-                return Self::Socket;
-            } else if kind.is_char_device() || kind.is_block_device() {
-                return Self::Device;
-            }
-        }
-        Self::Other
-    }
-}
-
-impl fmt::Display for PlaceKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::File => "a regular file",
-            Self::Folder => "a folder",
-            Self::Link => "a symbolic link",
-            Self::Pipe => "a named pipe",
-            Self::Socket => "a socket",
-            Self::Device => "a device",
-            Self::Other => "a special file",
-        })
     }
 }
 
@@ -219,14 +161,6 @@ pub(crate) fn number_of(metadata: &Metadata) -> Option<(u64, u64)> {
 
 fn is_absence(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::NotFound
-}
-
-/// The directory a file is in: "." for a bare name.
-pub(crate) fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,8 @@
 //! A reader, or a run that is resumed after a crash, never sees half a file under its final name.
 
 use crate::disk;
-use crate::place::{check_target, directory_of};
+use crate::path::directory_of;
+use crate::place::check_target;
 use crate::temporary::Temporary;
 use crate::{Error, Result};
 use std::io::{self, BufWriter, Write};

@@ -3,7 +3,7 @@
 use crate::file::keys::Keys;
 use crate::file::{DataFile, gguf};
 use crate::tokenizer::Tokenizer;
-use crate::{Error, Result};
+use crate::{Error, Result, paths};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -41,8 +41,8 @@ pub(crate) fn of_directory(
     vocab: usize,
 ) -> Result<(Vec<u32>, Option<PathBuf>)> {
     let path = folder.join(GENERATION);
-    if crate::load::is_there(&path) {
-        crate::load::inside(folder, &path)?;
+    if paths::is_there(&path) {
+        paths::inside(folder, &path)?;
         let keys = Keys::from_json(&path, &DataFile::open(&path)?.read_all(1 << 20)?)?;
         if let Some(ends) = listed(&keys, &path, vocab)? {
             return Ok((ends, Some(path)));

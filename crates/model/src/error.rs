@@ -205,8 +205,28 @@ impl Error {
     pub fn is_bad_input(&self) -> bool {
         match self {
             Self::Write(source) => source.is_bad_input(),
-            other => !matches!(other, Self::Internal { .. } | Self::Kernel(_) | Self::Cancelled),
+            Self::File { .. }
+            | Self::Io { .. }
+            | Self::Unsupported { .. }
+            | Self::UnknownKeys { .. }
+            | Self::Recognised { .. }
+            | Self::ModelNotFound { .. }
+            | Self::Fetch { .. }
+            | Self::NotOneToken { .. }
+            | Self::NoTokenizer { .. }
+            | Self::Part { .. }
+            | Self::Tokenize { .. }
+            | Self::Template { .. }
+            | Self::Prompt { .. }
+            | Self::Address { .. }
+            | Self::Memory { .. } => true,
+            Self::Internal { .. } | Self::Kernel(_) | Self::Cancelled => false,
         }
+    }
+
+    /// Whether the library itself is at fault.
+    pub fn is_internal(&self) -> bool {
+        matches!(self, Self::Internal { .. })
     }
 
     pub(crate) fn file(path: &Path, field: impl Into<String>, problem: impl Into<String>) -> Self {

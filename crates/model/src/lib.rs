@@ -26,9 +26,11 @@ mod ends;
 mod error;
 mod families;
 pub mod file;
+mod layout;
 mod load;
 pub mod memory;
 mod model;
+mod paths;
 mod progress;
 mod site;
 pub mod stage;
@@ -41,10 +43,11 @@ pub use config::{Bias, Config, Norm, Positions as PositionScheme};
 pub use error::{Error, LONGEST_MESSAGE, Result, nearest, shortened};
 pub use file::Precision;
 pub use file::keys::{Defaulted, KeyPolicy, KeyReport};
+pub use layout::Layout;
 pub use load::{Footprint, LoadOptions};
 pub use model::Model;
 pub use progress::{Progress, Report, Unit, silent};
-pub use site::{Layout, Row as SiteRow, Site, Width};
+pub use site::{Row as SiteRow, Site, Width};
 pub use tokenizer::{Spelling, Tokenizer, TokenizerFiles};
 
 #[doc(no_inline)]

@@ -1,6 +1,5 @@
 //! The sites of a decoder: every place an activation can be read or edited, by its public name.
 
-use crate::config::Config;
 use crate::error::{nearest, printable};
 use crate::{Error, Result};
 
@@ -46,20 +45,6 @@ pub enum Width {
     Vocab,
     /// For each query head one for each position of the run.
     Attention,
-}
-
-impl Width {
-    /// The number in a model of that configuration; 0 where it depends on the run.
-    pub fn of(self, config: &Config) -> usize {
-        match self {
-            Self::Model => config.width,
-            Self::Queries => config.heads * config.head_dim,
-            Self::Keys => config.kv_heads * config.head_dim,
-            Self::Mlp => config.mlp_width,
-            Self::Vocab => config.vocab,
-            Self::Attention => 0,
-        }
-    }
 }
 
 impl Row {
@@ -142,48 +127,6 @@ sites! {
     Logits = Row::in_block("logits", Width::Vocab).once();
 }
 
-/// How the numbers of a site are laid out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layout {
-    /// One vector of this width a position.
-    Rows {
-        /// Numbers in the vector.
-        width: usize,
-    },
-    /// One vector of this width for each head and position; the tensor itself is s × heads·width.
-    Heads {
-        /// Number of heads.
-        heads: usize,
-        /// Numbers of one head.
-        width: usize,
-    },
-    /// For each head a matrix of query rows by key columns.
-    Attention {
-        /// Number of heads.
-        heads: usize,
-    },
-}
-
-impl Layout {
-    /// How many numbers there are, for so many rows.
-    pub fn numbers(self, rows: usize) -> usize {
-        match self {
-            Self::Rows { width } => rows * width,
-            Self::Heads { heads, width } => rows * heads * width,
-            Self::Attention { heads } => heads * rows * rows,
-        }
-    }
-
-    /// The shape in words, for so many rows: `5 × 576`, `5 × 9 heads × 64`, `9 heads × 5 × 5`.
-    pub fn shape(self, rows: impl std::fmt::Display) -> String {
-        match self {
-            Self::Rows { width } => format!("{rows} × {width}"),
-            Self::Heads { heads, width } => format!("{rows} × {heads} heads × {width}"),
-            Self::Attention { heads } => format!("{heads} heads × {rows} × {rows}"),
-        }
-    }
-}
-
 impl std::hash::Hash for Site {
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
         self.0.name.hash(state);
@@ -253,24 +196,6 @@ impl Site {
         })
     }
 
-    /// [`Site::parse`] for a model of that configuration: a TransformerLens name must mean there what it says.
-    ///
-    /// # Errors
-    /// As [`Site::parse`]; where TransformerLens means another tensor on this family.
-    pub fn parse_for(name: &str, config: &Config) -> Result<(Self, Option<usize>)> {
-        if let Some(own) = config.sites().find(|site| site.name() == name) {
-            return Ok((own, None));
-        }
-        let (site, layer) = Self::parse(name)?;
-        if config.block.is_normed_after(site) && site.name() != name {
-            let family = config.family;
-            let problem = format!("means what comes after another norm in a {family}, which is no site");
-            let hint = Some(format!("\"{}\" is what comes before that norm", site.name()));
-            return Err(Error::Address { what: "site", given: format!("\"{name}\""), problem, hint });
-        }
-        Ok((site, layer))
-    }
-
     /// The site of that public name.
     ///
     /// # Errors
@@ -323,16 +248,6 @@ impl Site {
     /// How wide its rows are; those of all heads together where it is a view of heads.
     pub fn width(self) -> Width {
         self.0.width
-    }
-
-    /// The layout of this site in a model of that configuration.
-    pub fn layout(self, config: &Config) -> Layout {
-        let heads = if self.0.width == Width::Keys { config.kv_heads } else { config.heads };
-        match self.0.width {
-            Width::Attention => Layout::Attention { heads },
-            _ if self.0.view_of.is_some() => Layout::Heads { heads, width: config.head_dim },
-            width => Layout::Rows { width: width.of(config) },
-        }
     }
 }
 

@@ -14,8 +14,7 @@
 //! assert_eq!(block[block[output].reads[0].stage].site, Some(Site::MlpHidden));
 //! ```
 
-use crate::config::Config;
-use crate::site::{Site, Width};
+use crate::site::Site;
 use std::ops::Index;
 
 /// A stage of a block: a tensor, and what it is made of.
@@ -443,27 +442,6 @@ impl Stages {
     /// The last stage that reads a tensor.
     pub fn last_use(&self, stage: usize) -> usize {
         self.last_use[stage]
-    }
-
-    /// Numbers in a row of a stage; none in a matrix of attention, whose rows are as long as the run.
-    pub fn width(&self, stage: usize, config: &Config) -> usize {
-        self[stage].site.map_or(Width::Model, Site::width).of(config)
-    }
-
-    /// Multiplications and additions for a row of a stage, and more for each key that the row sees.
-    pub fn flops(&self, stage: usize, config: &Config) -> (u64, u64) {
-        let read = |index: usize| {
-            let read: Option<&Read> = self[stage].reads.get(index);
-            read.map_or(0, |read| self.width(read.stage, config)) as u64
-        };
-        let width = self.width(stage, config) as u64;
-        match self[stage].kernel {
-            Kernel::Linear(_) | Kernel::Activate(_) => (2 * read(0) * width, 0),
-            Kernel::Gate(_) => (2 * read(1) * width, 0),
-            // The scores and the sum of values.
-            Kernel::Mix => (0, 4 * width),
-            _ => (0, 0),
-        }
     }
 }
 

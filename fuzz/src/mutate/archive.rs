@@ -2,8 +2,8 @@
 
 use super::Random;
 use super::bytes::{self, border};
+use super::change::change_list;
 use super::framed::change_npy;
-use super::node::change_list;
 use super::pickle;
 use super::words::Words;
 use std::io::Read;

@@ -2,7 +2,7 @@
 
 use super::Random;
 use super::bytes::{self, border};
-use super::node::change_list;
+use super::change::change_list;
 use super::words::{Words, change_text};
 
 /// The sizes of the values of fixed size, by their type's number.

@@ -6,6 +6,7 @@
 
 mod archive;
 mod bytes;
+mod change;
 mod framed;
 mod gguf;
 mod node;

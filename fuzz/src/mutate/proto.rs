@@ -2,7 +2,7 @@
 
 use super::Random;
 use super::bytes::border;
-use super::node::change_list;
+use super::change::change_list;
 use super::words::{Words, change_text};
 
 #[derive(Clone)]

@@ -1,6 +1,6 @@
 //! Text formats without a tree: lines, and templates as tokens.
 
-use super::node::change_list;
+use super::change::change_list;
 use super::words::{Words, change_text};
 use super::{Node, Random};
 

@@ -1,6 +1,7 @@
 //! The vocabulary that mutators write: words of a format's own, and scalars that readers often get wrong.
 
-use super::{Node, Random};
+use super::Random;
+use super::node::Node;
 use std::collections::BTreeSet;
 
 /// The longest word that is kept.

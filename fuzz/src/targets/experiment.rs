@@ -1,6 +1,6 @@
 //! Experiments and what they read: data sets, causal models, autoencoders.
 
-use super::any;
+use super::target::any;
 use crate::Scene;
 use crate::mutate::Node;
 use crate::seeds::matching;

@@ -3,53 +3,16 @@
 mod experiment;
 mod model;
 mod results;
+mod target;
 mod tokenizer;
 mod weights;
 
-use crate::mutate::{Mutator, Structure};
-use crate::{Scene, seeds};
+pub use target::Target;
 
-/// A reader of untrusted input.
-pub struct Target {
-    /// Its name, and the name of its folder of seeds.
-    pub name: &'static str,
-    /// What the input is made of.
-    pub structure: Structure,
-    /// Files of the repository that are seeds, besides those in `fuzz/seeds/NAME`. `*` stands for any part of a name.
-    pub seeds: &'static [&'static str],
-    /// Seeds that are parts of fixtures.
-    pub parts: fn() -> Vec<Vec<u8>>,
-    /// A page of the documentation whose words mutators use.
-    pub documentation: &'static str,
-    /// The longest input that the coverage-guided driver makes.
-    pub most: usize,
-    /// Gives the input to the reader. `None` means that there was an error, as there should be for most inputs.
-    pub run: fn(&Scene, &[u8]) -> Option<()>,
-}
+use crate::mutate::{Mutator, Structure};
+use crate::seeds;
 
 impl Target {
-    /// A target whose seeds are whole files.
-    const fn new(
-        name: &'static str,
-        structure: Structure,
-        seeds: &'static [&'static str],
-        run: fn(&Scene, &[u8]) -> Option<()>,
-    ) -> Self {
-        Self { name, structure, seeds, parts: Vec::new, documentation: "", most: 1 << 16, run }
-    }
-
-    const fn documented(self, documentation: &'static str) -> Self {
-        Self { documentation, ..self }
-    }
-
-    const fn with(self, parts: fn() -> Vec<Vec<u8>>) -> Self {
-        Self { parts, ..self }
-    }
-
-    const fn at_most(self, most: usize) -> Self {
-        Self { most, ..self }
-    }
-
     /// The target of that name.
     pub fn named(name: &str) -> Option<&'static Self> {
         TARGETS.iter().find(|target| target.name == name)
@@ -60,11 +23,6 @@ impl Target {
         let seeds: Vec<Vec<u8>> = seeds::of(self).into_iter().map(|seed| seed.data).collect();
         Mutator::new(self.structure, &seeds, self.documentation)
     }
-}
-
-/// Whether one of several readers, or one way of reading, has accepted the input. All are run.
-fn any<const N: usize>(accepted: [Option<()>; N]) -> Option<()> {
-    accepted.into_iter().flatten().next()
 }
 
 const EXPERIMENT: &str = include_str!("../../../docs/experiment-file.md");

@@ -1,6 +1,6 @@
 //! What the library itself has written, or another library: saved interventions, journals, checkpoints.
 
-use super::any;
+use super::target::any;
 use crate::Scene;
 use causalcone_engine::train::Checkpoint;
 use causalcone_engine::{Cone, ControlVector, Journal, Saved};

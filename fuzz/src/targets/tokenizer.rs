@@ -1,6 +1,6 @@
 //! Tokenizers encode four texts; chat templates render two conversations.
 
-use super::any;
+use super::target::any;
 use crate::Scene;
 use crate::scene::repository;
 use causalcone_model::Tokenizer;

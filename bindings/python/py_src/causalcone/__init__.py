@@ -12,7 +12,7 @@
 `causalcone.pyvene` has the names of the pyvene library, for code that was written for it.
 """
 
-from ._errors import CausalconeError, ClosedError, InputError, RunError
+from ._errors import CausalconeError, ClosedError, InputError, InternalError, RunError
 from ._native import __version__
 from .experiment import Edit, Experiment, Run, saved
 from .model import Model
@@ -27,6 +27,7 @@ __all__ = [
     "Edit",
     "Experiment",
     "InputError",
+    "InternalError",
     "Model",
     "Outcome",
     "Record",

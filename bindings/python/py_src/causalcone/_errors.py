@@ -29,5 +29,9 @@ class RunError(CausalconeError, RuntimeError):
     """What was asked for is in order, and could not be done: no memory, a full disk, numbers that overflow."""
 
 
+class InternalError(RunError):
+    """Something that must be true of causalcone itself is not: a fault of the library. Please report it."""
+
+
 class ClosedError(RunError):
     """The model was closed."""

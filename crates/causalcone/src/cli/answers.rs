@@ -1,8 +1,9 @@
 //! `top` and `run`: a model's answer, once.
 
+use super::args::{FileArgs, TopArgs};
 use super::failure::Failure;
+use super::loaded::Loaded;
 use super::terminal::{Terminal, Warning};
-use super::{FileArgs, Loaded, TopArgs};
 use crate::chat::{Clock, Date, Message};
 use crate::{Cone, Experiment, Metric, MissingSpace, Precision, Record, Refused, TokenLabels, Top, visible};
 use candle_core::{DType, Tensor};

@@ -1,10 +1,10 @@
 //! `collect`: activations over a data set, as shards of tensors and a table of their rows.
 
+use super::args::CollectArgs;
 use super::failure::Failure;
 use super::folder::{Folder, Identity, Results, Summary, shown};
-use super::interrupt;
+use super::loaded::Loaded;
 use super::terminal::Terminal;
-use super::{CollectArgs, Loaded};
 use crate::collection::{Gathered, Taken};
 use crate::{Collection, EditId, Error, KeyReport, Progress, Refused};
 use candle_core::Tensor;
@@ -83,7 +83,7 @@ pub(super) fn collect(args: &CollectArgs, terminal: &mut Terminal) -> Result<(),
         let gathered = match collection.gather_with(chunk, &executor, "collecting", &report) {
             Err(Error::Interrupted) => {
                 terminal.clear();
-                return Err(interrupt::failure("; finished shards are kept"));
+                return Err(Failure::interrupted("; finished shards are kept"));
             }
             gathered => gathered?,
         };

@@ -1,9 +1,8 @@
 //! `data`: a data set of counterfactuals, drawn from a causal model.
 
-use super::DataArgs;
+use super::args::DataArgs;
 use super::failure::Failure;
 use super::folder::{shown, taken};
-use super::interrupt;
 use super::terminal::Terminal;
 use crate::Error;
 use crate::causal::{CausalFile, DataSet, Drawn};
@@ -62,7 +61,7 @@ pub(super) fn data(args: &DataArgs, terminal: &mut Terminal) -> Result<(), Failu
     let drawn = file.draw(&model, &args.memory.executor(&model), &|progress| terminal.progress(progress));
     terminal.clear();
     let DataSet { examples, held_out, settings, asked, right } = drawn.map_err(|e| match e {
-        Error::Interrupted => interrupt::failure("; nothing was written"),
+        Error::Interrupted => Failure::interrupted("; nothing was written"),
         other => other.into(),
     })?;
     for (out, lines) in outs.iter().zip([&examples, &held_out]) {

@@ -1,7 +1,7 @@
 //! Examples that do not fit: told at once, left out, and in the end the exit code.
 
-use super::Loaded;
 use super::failure::Failure;
+use super::loaded::Loaded;
 use super::terminal::Terminal;
 use crate::{Cone, Error, Experiment, Outline, Progress, Refused};
 use std::path::Path;

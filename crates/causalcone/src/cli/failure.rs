@@ -39,9 +39,10 @@ impl Failure {
         Self { message: message.into(), hint: None, why: Why::Run }
     }
 
-    /// A signal ended the work. [`interrupt::failure`] makes it.
-    pub(super) fn interrupted(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None, why: Why::Signal }
+    /// A signal ended the work: exit code 128 plus its number. `kept` says what is left of the work.
+    pub(super) fn interrupted(kept: &str) -> Self {
+        let message = format!("interrupted{}{kept}", interrupt::by());
+        Self { message, hint: interrupt::how_to_resume(), why: Why::Signal }
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -82,7 +83,7 @@ impl Failure {
 impl From<crate::Error> for Failure {
     fn from(error: crate::Error) -> Self {
         if matches!(error, crate::Error::Interrupted | crate::Error::Model(crate::ModelError::Cancelled)) {
-            return interrupt::failure("");
+            return Self::interrupted("");
         }
         Self { message: error.to_string(), hint: error.hint(), why: Why::of(error.is_bad_input()) }
     }
@@ -91,7 +92,7 @@ impl From<crate::Error> for Failure {
 impl From<crate::ModelError> for Failure {
     fn from(error: crate::ModelError) -> Self {
         if matches!(error, crate::ModelError::Cancelled) {
-            return interrupt::failure("");
+            return Self::interrupted("");
         }
         Self { message: error.to_string(), hint: error.hint(), why: Why::of(error.is_bad_input()) }
     }

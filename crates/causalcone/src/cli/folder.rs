@@ -1,9 +1,10 @@
 //! The folder a sweep writes to: never mixed with other results, never half-written.
 
+use super::args::Again;
 use super::failure::Failure;
 use super::interrupt;
+use super::loaded::Loaded;
 use super::terminal::Terminal;
-use super::{Again, Loaded};
 use crate::chat::Date;
 use crate::store::{self, sha256_of};
 use crate::{Experiment, ExperimentFile, Journal, Precision, Refused, Saved, Values};

@@ -1,13 +1,6 @@
-//! Signals that ask the command to stop: Ctrl-C (SIGINT), SIGTERM, and SIGHUP of a terminal that was closed.
-//!
-//! Work that can stop in order does so at its next step ([`stopping`]), keeps what is finished, and the command exits with
-//! 128 plus the number of the signal. At any other moment, on a second signal, and if the work does not stop within
-//! [`PATIENCE`], the command removes what is not finished, says why it ends, and exits at once with the same code.
+//! Whether a signal has asked the command to stop, whether there is work that will, and what the user is told of it.
 
-use super::failure::Failure;
-use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::time::Duration;
 
 /// The signal that came first; 0 for none.
 static SIGNAL: AtomicI32 = AtomicI32::new(0);
@@ -21,15 +14,27 @@ static STOPPING: AtomicBool = AtomicBool::new(false);
 /// Whether the same command with `--resume` takes up what is finished.
 static RESUMABLE: AtomicBool = AtomicBool::new(false);
 
-/// How long work may take to stop in order.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// Whether work should stop; from now on it is waited for, until [`finished`].
 pub(super) fn stopping() -> bool {
     LISTENING.store(true, Ordering::SeqCst);
     let stopping = SIGNAL.load(Ordering::SeqCst) != 0;
     STOPPING.fetch_or(stopping, Ordering::SeqCst);
     stopping
+}
+
+/// Notes that a signal has come; says whether it is the first.
+pub(super) fn is_first(signal: i32) -> bool {
+    SIGNAL.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+}
+
+/// Whether there is work that asks [`stopping`].
+pub(super) fn is_asked() -> bool {
+    LISTENING.load(Ordering::SeqCst)
+}
+
+/// Whether the work has been told to stop.
+pub(super) fn is_told() -> bool {
+    STOPPING.load(Ordering::SeqCst)
 }
 
 /// There is no work now that asks [`stopping`].
@@ -50,17 +55,17 @@ pub(super) fn code() -> u8 {
     }
 }
 
-/// The failure of interrupted work. `kept` says what is left of it.
-pub(super) fn failure(kept: &str) -> Failure {
-    let by = match SIGNAL.load(Ordering::SeqCst) {
+/// By which signal the command was interrupted, as its message says it.
+pub(super) fn by() -> String {
+    match SIGNAL.load(Ordering::SeqCst) {
         0 => String::new(),
         signal => format!(" by {}", name(signal)),
-    };
-    let failure = Failure::interrupted(format!("interrupted{by}{kept}"));
-    match RESUMABLE.load(Ordering::SeqCst) {
-        true => failure.hint(format!("resume with: {}", resume_command())),
-        false => failure,
     }
+}
+
+/// How to take up what is finished, where that can be done.
+pub(super) fn how_to_resume() -> Option<String> {
+    RESUMABLE.load(Ordering::SeqCst).then(|| format!("resume with: {}", resume_command()))
 }
 
 fn name(signal: i32) -> String {
@@ -93,86 +98,6 @@ fn quoted(word: &str) -> String {
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
     }
-}
-
-/// What is done when a signal arrives.
-fn receive(signal: i32) {
-    let is_first = SIGNAL.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok();
-    if !is_first || !LISTENING.load(Ordering::SeqCst) {
-        end();
-    }
-    let waiting = std::thread::Builder::new().name("patience".into()).spawn(|| {
-        std::thread::sleep(PATIENCE);
-        // Work that knows of it may still be writing what it keeps.
-        if !STOPPING.load(Ordering::SeqCst) {
-            end();
-        }
-    });
-    // Where there is no thread to wait, nobody would end work that does not stop.
-    if waiting.is_err() {
-        end();
-    }
-}
-
-/// How long a message may take to be written: a pipe that nobody reads takes none.
-const TO_WRITE: Duration = Duration::from_secs(1);
-
-/// Ends the command now.
-#[allow(clippy::exit, reason = "no work is there to stop, it does not stop, or the user asked twice")]
-fn end() {
-    causalcone_files::abandon();
-    let write = || {
-        // A progress bar may be on this line.
-        let clear = if std::io::stderr().is_terminal() { "\r\x1b[2K" } else { "" };
-        let _ = writeln!(std::io::stderr(), "{clear}{}", failure("").rendered());
-    };
-    let (written, is_written) = std::sync::mpsc::channel();
-    let told = std::thread::Builder::new().name("last words".into()).spawn(move || {
-        write();
-        let _ = written.send(());
-    });
-    match told {
-        Ok(_) => drop(is_written.recv_timeout(TO_WRITE)),
-        Err(_) => write(),
-    }
-    std::process::exit(i32::from(code()));
-}
-
-/// Listens for signals from now on. The message says why that is not possible.
-#[cfg(unix)]
-pub(super) fn listen() -> Result<(), String> {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
-    use std::sync::Arc;
-    // A file that grows past a limit is then an error of the call that writes it.
-    let _ = signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
-    // nohup and its like start a command that ignores the end of its terminal.
-    let hangs_up = (!is_ignored(SIGHUP)).then_some(SIGHUP);
-    let handled: Vec<i32> = [SIGINT, SIGTERM].into_iter().chain(hangs_up).collect();
-    let mut signals = signal_hook::iterator::Signals::new(&handled).map_err(|e| e.to_string())?;
-    let listen = move || signals.forever().for_each(receive);
-    let started = std::thread::Builder::new().name("signals".into()).spawn(listen);
-    if started.is_err() {
-        // Nobody listens: the signals end the process as if nobody had meant to.
-        for signal in handled {
-            let _ = signal_hook::flag::register_conditional_default(signal, Arc::new(AtomicBool::new(true)));
-        }
-    }
-    started.map(|_| ()).map_err(|e| e.to_string())
-}
-
-/// Whether this process was started with a signal ignored; where the system does not tell, it was not.
-#[cfg(unix)]
-fn is_ignored(signal: i32) -> bool {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
-    mask >> (signal - 1) & 1 == 1
-}
-
-/// Listens for Ctrl-C from now on. The message says why that is not possible.
-#[cfg(not(unix))]
-pub(super) fn listen() -> Result<(), String> {
-    ctrlc::set_handler(|| receive(2)).map_err(|e| e.to_string())
 }
 
 #[cfg(test)]

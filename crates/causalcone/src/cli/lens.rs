@@ -1,11 +1,11 @@
 //! `lens`: what the residual stream says after every layer, and what the answer's logits are made of.
 
+use super::args::{Again, DEFAULT_MODEL, FileArgs, LensArgs};
 use super::failure::Failure;
 use super::folder::{self, Folder, Results};
-use super::interrupt;
+use super::loaded::Loaded;
 use super::sweep::ModelRecord;
 use super::terminal::{Terminal, Warning};
-use super::{Again, FileArgs, LensArgs, Loaded};
 use crate::chat::Date;
 use crate::lens::{Part, View};
 use crate::{ExperimentFile, Lens, Model, Progress, Refused, TokenLabels, Unit, visible};
@@ -87,7 +87,7 @@ pub(super) fn lens(args: &LensArgs, terminal: &mut Terminal) -> Result<(), Failu
         let progress = Progress { what: "looking", done: done as u64, total, unit: Unit::Examples };
         if terminal.progress(progress).is_break() {
             terminal.clear();
-            return Err(interrupt::failure("; nothing was written"));
+            return Err(Failure::interrupted("; nothing was written"));
         }
         let one = one?;
         lenses.push((one.example(), one.lens(&executor, args.n)?));
@@ -163,7 +163,7 @@ fn prompted(args: &LensArgs, prompt: String) -> ExperimentFile {
     let run = RunFile { prompt: Some(prompt), ..RunFile::default() };
     let tokens = args.token.iter().cloned().map(TokenFile::Text).collect();
     ExperimentFile {
-        model: Some(args.model.clone().unwrap_or_else(|| super::DEFAULT_MODEL.into())),
+        model: Some(args.model.clone().unwrap_or_else(|| DEFAULT_MODEL.into())),
         runs: [("base".to_owned(), run)].into(),
         read: Some(ReadFile { tokens, ..ReadFile::default() }),
         ..ExperimentFile::default()

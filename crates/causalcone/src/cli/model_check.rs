@@ -1,14 +1,13 @@
 //! `models check`: whether a model loads and computes what it should.
 
 use super::failure::Failure;
-use super::models::keys;
 use super::options::Weights;
 use super::terminal::Terminal;
 use crate::check::{BetterBase, TextCheck, TextScore};
 use crate::{Defaulted, Experiment, KeyReport, Model, check};
 use causalcone_model::file::DataFile;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use std::fmt::Write;
 use std::path::Path;
 
@@ -75,6 +74,20 @@ pub(super) fn check(
         }
         _ => Ok(()),
     }
+}
+
+/// What was concluded about the keys of a model's configuration.
+pub(super) fn keys(report: &KeyReport) -> Value {
+    let defaulted = report.defaulted.iter().map(|one| {
+        let said = json!({"value": one.value, "source": one.source});
+        (one.key.clone(), said)
+    });
+    json!({
+        "defaulted": defaulted.collect::<Map<_, _>>(),
+        "ignored": report.ignored,
+        "unknown": report.unknown,
+        "notes": report.notes,
+    })
 }
 
 fn rendered(checked: &Checked<'_>, report: &KeyReport) -> String {

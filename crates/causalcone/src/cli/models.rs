@@ -1,11 +1,12 @@
 //! `models`: what there is, fetching it, describing it.
 
+use super::args::ModelsAction;
 use super::failure::Failure;
+use super::model_check::{self, keys};
 use super::options::Weights;
 use super::terminal::Terminal;
-use super::{ModelsAction, model_check};
+use crate::Config;
 use crate::store::{self, Origin};
-use crate::{Config, KeyReport};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -138,20 +139,6 @@ fn info(name: &str, weights: Weights, hash: bool, terminal: &mut Terminal) -> Re
         _ => line(0, key, value),
     };
     terminal.result(&fields, |fields| fields.iter().map(|(key, value)| shown(key, value)).collect())
-}
-
-/// What was concluded about the keys of a model's configuration.
-pub(super) fn keys(report: &KeyReport) -> Value {
-    let defaulted = report.defaulted.iter().map(|one| {
-        let said = json!({"value": one.value, "source": one.source});
-        (one.key.clone(), said)
-    });
-    json!({
-        "defaulted": defaulted.collect::<Map<_, _>>(),
-        "ignored": report.ignored,
-        "unknown": report.unknown,
-        "notes": report.notes,
-    })
 }
 
 /// Which layers see only so many keys, in words.

@@ -2,7 +2,7 @@
 
 use super::failure::Failure;
 use super::folder::Folder;
-use super::generate::{Numbered, TextRecord, TokenRecord, ended};
+use super::pairs::{Numbered, TextRecord, TokenRecord, ended};
 use super::terminal::Terminal;
 use crate::{Model, visible};
 use causalcone_report::page::{Grid, Page, Part, Passage, Piece, Section};

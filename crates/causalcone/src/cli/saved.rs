@@ -1,9 +1,10 @@
 //! `save` and `info`: interventions in folders, and control vectors.
 
+use super::args::{InfoArgs, SaveArgs};
 use super::failure::Failure;
 use super::folder::{shown, taken};
+use super::loaded::Loaded;
 use super::terminal::Terminal;
-use super::{InfoArgs, Loaded, SaveArgs};
 use crate::saved::{Description, Tested};
 use crate::{Cone, ControlVector, Saved, visible};
 use causalcone_files::{PlaceKind, check_output};

@@ -1,12 +1,12 @@
 //! `sweep`: every cell, a table, a heat map, and a record of what ran.
 
+use super::args::SweepArgs;
 use super::examples::LeftOut;
 use super::failure::Failure;
 use super::folder::{Folder, Identity, Results};
-use super::interrupt;
+use super::loaded::Loaded;
 use super::options::Verify;
 use super::terminal::{Terminal, Warning};
-use super::{Loaded, SweepArgs};
 use crate::{
     Agreement, Cone, Error, Explanation, KeyReport, Model, Precision, PreparedSweep, Refused, SweepResult,
     Verification, cone::Work, heat_map, means_table, table,
@@ -167,7 +167,7 @@ pub(super) fn sweep(
     });
     terminal.clear();
     let mut result = result.map_err(|e| match e {
-        Error::Interrupted => interrupt::failure("; finished cells are in the journal"),
+        Error::Interrupted => Failure::interrupted("; finished cells are in the journal"),
         other => other.into(),
     })?;
 

@@ -1,12 +1,12 @@
 //! `generate --out`: the texts of a data set as lines of a file, some prompts at a time.
 
+use super::args::GenerateArgs;
 use super::failure::Failure;
 use super::folder::{Folder, Identity, Results, Summary, shown};
-use super::generate::{Made, Numbered, is_cut, most_tokens, options, pairs, scales};
-use super::interrupt;
+use super::loaded::Loaded;
 use super::moved::{MOST_STEPS, Movement, about, summary};
+use super::pairs::{Made, Numbered, is_cut, most_tokens, options, pairs, scales};
 use super::terminal::Terminal;
-use super::{GenerateArgs, Loaded};
 use crate::generate::Generation;
 use crate::{Experiment, ExperimentFile, Progress, Refused, Unit};
 use causalcone_files::open_regular;
@@ -72,7 +72,7 @@ pub(super) fn texts(args: &GenerateArgs, out: &Path, terminal: &mut Terminal) ->
         terminal.clear();
         let made = made?;
         if is_cut(&made) {
-            return Err(interrupt::failure("; finished texts are kept"));
+            return Err(Failure::interrupted("; finished texts are kept"));
         }
         let mut lines = Vec::new();
         for one in pairs(&experiment, &made, has_tables)? {

@@ -1,12 +1,13 @@
 //! `tour`: the activation-addition tutorial, end to end. Each step is an experiment file.
 
 use super::answers::run_once;
+use super::args::TourArgs;
 use super::check::{Check, Published};
 use super::failure::Failure;
 use super::folder::{Folder, Results, shown};
+use super::loaded::Loaded;
 use super::sweep::{How, Summary, sweep};
 use super::terminal::Terminal;
-use super::{Loaded, TourArgs};
 use crate::{Cone, Experiment, ExperimentFile, Model, Record, Top};
 use causalcone_files::{create_folders, write_whole};
 use causalcone_report::Format;

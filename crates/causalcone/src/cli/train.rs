@@ -1,12 +1,12 @@
 //! `train`: parameters fitted, step by step, into a folder that a killed training goes on from.
 
+use super::args::TrainArgs;
 use super::examples::sifted;
 use super::failure::Failure;
 use super::folder::{Folder, INTERVENTION, Identity, Results, UNFINISHED};
-use super::interrupt;
+use super::loaded::Loaded;
 use super::sweep::{ModelRecord, titled};
 use super::terminal::Terminal;
-use super::{Loaded, TrainArgs};
 use crate::train::{Checkpoint, Evaluation, Fit, Score, Step, Trainer, Training};
 use crate::{Cone, Error, Journal, Progress, Refused, Saved, Unit, Values, heat_map, means_table, table};
 use causalcone_files::{Appended, PlaceKind, open_regular, replace_folder};
@@ -120,7 +120,7 @@ pub(super) fn train(args: &TrainArgs, terminal: &mut Terminal) -> Result<(), Fai
     let done = work.run(&executor, &format!("causalcone train {name}"), terminal);
     terminal.clear();
     done.map_err(|failure| match failure {
-        Stopped::Interrupted => interrupt::failure("; the last step is in the checkpoint"),
+        Stopped::Interrupted => Failure::interrupted("; the last step is in the checkpoint"),
         Stopped::Failed(failure) => failure,
     })?;
     let seconds = Seconds { load, prepare, train: started.elapsed().as_secs_f64() };

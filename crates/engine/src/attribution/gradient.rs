@@ -1,6 +1,6 @@
 //! Gradients as reads: slopes of a number of the answer with respect to activations.
 
-use super::{Key, MAX_ROWS, Probes, key};
+use super::probe::{Key, MAX_ROWS, Probes, key};
 use crate::execute::{Executor, Tell, go_on, run_cells};
 use crate::metric::{Distribution, Metric};
 use crate::plan::{Cell, Gradient, Plan, Read};
@@ -135,7 +135,7 @@ fn linear_number(
     answer: Option<&Reading>,
     original: Option<&Reading>,
 ) -> Result<Tensor> {
-    let wrong = || Error::part("read", "a gradient needs logits");
+    let wrong = || Error::internal("a gradient needs logits");
     let (Some(answer @ Reading::Logits(logits)), Some(original)) = (answer, original) else {
         return Err(wrong());
     };

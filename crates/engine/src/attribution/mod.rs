@@ -54,15 +54,10 @@ use crate::reading::Reading;
 use crate::{Error, Result};
 use candle_core::Tensor;
 use causalcone_model::{Progress, Report, Site, Unit};
+use probe::{MAX_BYTES, MAX_ROWS};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::ControlFlow;
 use std::sync::Arc;
-
-/// Examples share a pass up to so many rows: enough for products at full speed, and a graph that fits
-/// anywhere the model does.
-const MAX_ROWS: usize = 256;
-/// … and up to so many bytes of slopes, over all metrics.
-const MAX_BYTES: usize = 256 << 20;
 
 /// What an edit changes: of which tensor, where, by how much.
 struct Change {
@@ -106,7 +101,7 @@ impl Seen {
     fn new(reading: Option<Reading>) -> Result<Self> {
         match reading {
             Some(Reading::Logits(logits)) => Ok(Self { fixed: Distribution::new(logits.to_vec1()?), logits }),
-            _ => Err(Error::part("sweep", "a run gave no logits")),
+            _ => Err(Error::internal("a run gave no logits")),
         }
     }
 }
@@ -239,7 +234,7 @@ impl Stretch<'_, '_> {
         let of = &self.plan.baselines[baseline];
         let read = |cell: &Cell| {
             let found = cell.reads.first().cloned();
-            found.ok_or_else(|| Error::part("sweep", "a baseline reads nothing"))
+            found.ok_or_else(|| Error::internal("a baseline reads nothing"))
         };
         let original = read(&of.original)?;
         let fixed = of.fixed.as_ref().map_or_else(|| Ok(original.clone()), read)?;
@@ -354,7 +349,7 @@ impl Stretch<'_, '_> {
                 for (&run, &source) in &subject.paths {
                     let at = |run| {
                         let found = start.activations.get(&(run, Site::Embedding, None));
-                        found.ok_or_else(|| Error::part("sweep", "a run has no embeddings"))
+                        found.ok_or_else(|| Error::internal("a run has no embeddings"))
                     };
                     let (from, to) = (at(run)?, at(source)?);
                     let rows = ((from * (1.0 - part))? + (to * part)?)?;
@@ -387,9 +382,8 @@ impl Stretch<'_, '_> {
     /// tensor see what those before them made of it.
     fn changes(&self, moves: &Moves, activations: &HashMap<Key, Tensor>) -> Result<Vec<Change>> {
         let config = self.sweep.model().config();
-        let find = |key: Key| {
-            activations.get(&key).ok_or_else(|| Error::part("sweep", "an edited tensor was not read"))
-        };
+        let find =
+            |key: Key| activations.get(&key).ok_or_else(|| Error::internal("an edited tensor was not read"));
         let mut edited: HashMap<Key, Tensor> = HashMap::new();
         let mut changes = Vec::with_capacity(moves.len());
         for (index, (run, edit)) in moves.iter().enumerate() {

@@ -8,6 +8,12 @@ use causalcone_model::{Layout, Model, Site};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+/// Examples share a pass up to so many rows: enough for products at full speed, and a graph that fits
+/// anywhere the model does.
+pub(super) const MAX_ROWS: usize = 256;
+/// … and up to so many bytes of slopes, over all metrics.
+pub(super) const MAX_BYTES: usize = 256 << 20;
+
 /// A tensor of a run: the run's number in the plan, the site (never a view of heads), the layer.
 pub(crate) type Key = (usize, Site, Option<usize>);
 
@@ -45,7 +51,7 @@ impl Probes {
     /// Zeros of the shape of a tensor that was probed.
     pub(crate) fn zero(&self, key: Key) -> Result<Tensor> {
         let found = self.0.iter().find(|(other, _)| *other == key);
-        let zero = found.ok_or_else(|| Error::part("read", "a tensor was not probed"))?;
+        let zero = found.ok_or_else(|| Error::internal("a tensor was not probed"))?;
         Ok(zero.1.as_detached_tensor())
     }
 

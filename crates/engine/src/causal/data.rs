@@ -1,6 +1,7 @@
 //! Drawing data sets: pairs of settings, what their interchange says, and how often a language model is right.
 
-use super::{CausalFile, CausalModel, Setting};
+use super::file::CausalFile;
+use super::model::{CausalModel, Setting};
 use crate::bounds;
 use crate::execute::Executor;
 use crate::metric::Distribution;

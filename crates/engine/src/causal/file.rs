@@ -1,6 +1,6 @@
 //! A causal model in writing, with the prompts of its inputs.
 
-use super::CausalModel;
+use super::model::{CausalModel, Setting, part};
 use crate::{Error, Result};
 use causalcone_model::file::DataFile;
 use serde::{Deserialize, Serialize};
@@ -156,7 +156,7 @@ impl CausalFile {
                 let hint =
                     causalcone_model::nearest(unknown, names).map(|near| format!("did you mean \"{near}\"?"));
                 return Error::hinted(
-                    super::part(name),
+                    part(name),
                     format!("has the parent \"{unknown}\", which is no variable"),
                     hint,
                 );
@@ -168,7 +168,7 @@ impl CausalFile {
 
     fn add(&self, model: &mut CausalModel, name: &str) -> Result<()> {
         let file = &self.variables[name];
-        let refuse = |problem: String| Err(Error::part(super::part(name), problem));
+        let refuse = |problem: String| Err(Error::part(part(name), problem));
         let values: Vec<&str> = file.values.iter().map(String::as_str).collect();
         let parents: Vec<&str> = file.parents.iter().map(String::as_str).collect();
         match (file.parents.len(), file.table.is_empty(), file.function) {
@@ -239,7 +239,7 @@ impl CausalFile {
             let is_there = |value: &String| rows.keys().any(|of| of[place] == *value);
             if let Some(missing) = list.iter().find(|value| !is_there(value)) {
                 let problem = format!("has no row for {} = {missing:?} in its table", parents[place]);
-                return Err(Error::part(super::part(name), problem));
+                return Err(Error::part(part(name), problem));
             }
         }
         Ok(())
@@ -249,7 +249,7 @@ impl CausalFile {
     ///
     /// # Errors
     /// When the text names no variable.
-    pub fn prompt(&self, model: &CausalModel, setting: &super::Setting) -> Result<String> {
+    pub fn prompt(&self, model: &CausalModel, setting: &Setting) -> Result<String> {
         Ok(self.filled("prompt", &self.prompt, model, setting)?.0)
     }
 
@@ -257,7 +257,7 @@ impl CausalFile {
     ///
     /// # Errors
     /// As [`CausalFile::prompt`].
-    pub fn label(&self, model: &CausalModel, setting: &super::Setting) -> Result<String> {
+    pub fn label(&self, model: &CausalModel, setting: &Setting) -> Result<String> {
         Ok(self.filled("label", &self.label, model, setting)?.0)
     }
 
@@ -267,7 +267,7 @@ impl CausalFile {
         what: &str,
         text: &'t str,
         model: &CausalModel,
-        setting: &super::Setting,
+        setting: &Setting,
     ) -> Result<(String, Vec<(&'t str, usize)>)> {
         let refuse = |problem: String| Error::part(what, problem);
         let (mut filled, mut ends, mut rest) = (String::new(), Vec::new(), text);
@@ -289,13 +289,5 @@ impl CausalFile {
         }
         filled.push_str(rest);
         Ok((filled, ends))
-    }
-}
-
-impl CausalModel {
-    /// The first value of a variable.
-    fn first(&self, name: &str) -> Result<String> {
-        let variable = &self.variables[self.find(name)?];
-        Ok(variable.values.first().map(ToString::to_string).unwrap_or_default())
     }
 }

@@ -1,8 +1,8 @@
 //! When each node is computed: batches that fit into memory, and what is kept between them.
 
-use super::NodeRead;
 use super::forest::{Forest, NodeId};
 use super::point::Point;
+use super::read::NodeRead;
 use super::rows::Rows;
 use super::slice::{Need, Slice, Use};
 use crate::plan::{Constant, Taken};

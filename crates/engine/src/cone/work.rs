@@ -1,7 +1,7 @@
 //! What a plan costs, counted from the plan alone.
 
-use super::NodeRead;
 use super::forest::{Forest, Node, NodeId};
+use super::read::NodeRead;
 use super::rows::Rows;
 use super::schedule::Schedule;
 use super::slice::{Need, Slice, Use};

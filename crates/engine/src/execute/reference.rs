@@ -1,7 +1,7 @@
 //! The reference executor: one run at a time, every layer, every position, edits applied where
 //! they stand. Short and obviously right; it is the oracle of every other one and stays for good.
 
-use super::{Executor, Sink, go_on, no_gradients};
+use super::executor::{Executor, Sink, go_on, no_gradients};
 use crate::cone::{Flops, Work};
 use crate::plan::{Cell, Edit, Plan, Read, Taken};
 use crate::reading::Reading;
@@ -136,7 +136,7 @@ impl Tap for Pass<'_> {
                 }
                 Some(Taken::Own(place)) => {
                     let before = self.tensors.get(&(place.site.tensor(), place.layer));
-                    let before = before.ok_or_else(|| Error::part("plan", "takes what is not there yet"))?;
+                    let before = before.ok_or_else(|| Error::internal("takes what is not there yet"))?;
                     Some(place.take(before, config)?)
                 }
                 None => None,
@@ -163,7 +163,7 @@ fn reading(model: &Model, read: &Read, kept: &Kept) -> Result<Reading> {
             let whole = tensor(kept, *run, (place.site.tensor(), place.layer))?;
             Reading::Activation(place.take(whole, model.config())?)
         }
-        Read::Gradient(_) => return Err(Error::part("read", "a gradient is no activation")),
+        Read::Gradient(_) => return Err(Error::internal("a gradient is no activation")),
     })
 }
 
@@ -171,6 +171,6 @@ fn tensor(kept: &Kept, run: usize, key: Key) -> Result<&Tensor> {
     let found = kept.get(&run).and_then(|tensors| tensors.get(&key));
     found.ok_or_else(|| {
         let layer = key.1.map_or_else(String::new, |layer| format!(" of layer {layer}"));
-        Error::part("plan", format!("run {run} is read at {}{layer} before it is run", key.0.name()))
+        Error::internal(format!("run {run} is read at {}{layer} before it is run", key.0.name()))
     })
 }

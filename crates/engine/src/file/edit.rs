@@ -85,6 +85,26 @@ pub struct EditFile {
     pub until: Vec<TokenFile>,
 }
 
+/// One edit, or several.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "an edit's index or name, or a list of them")]
+pub enum EditsFile {
+    /// One.
+    One(EditRefFile),
+    /// Several that move together.
+    Many(Vec<EditRefFile>),
+}
+
+/// An edit, by index or name.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "an edit's index or name")]
+pub enum EditRefFile {
+    /// By index.
+    Index(usize),
+    /// By name.
+    Name(String),
+}
+
 /// `op`: by name; or that of a saved intervention, or of another edit, with its parameters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(

@@ -1,6 +1,5 @@
 //! What a program gives beside an experiment that it writes: tensors and closures by name, and examples.
 
-use super::{ExperimentFile, OpFile};
 use crate::dataset::Example;
 use crate::op::{Custom, Op, OpKind};
 use crate::{Error, Result};
@@ -96,13 +95,5 @@ impl PartialEq for Given {
             && self.examples == other.examples
             && self.closures.keys().eq(other.closures.keys())
             && self.closures.values().zip(other.closures.values()).all(same)
-    }
-}
-
-impl ExperimentFile {
-    /// Whether it names something that only a program can give.
-    pub fn is_given_something(&self) -> bool {
-        let of_op = |op: &OpFile| matches!(op, OpFile::Given(_));
-        self.edit.iter().any(|edit| of_op(&edit.op) || edit.gives())
     }
 }

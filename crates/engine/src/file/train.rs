@@ -1,7 +1,6 @@
 //! The schema of `[train]`, and what it asks for.
 
-use super::EditRefFile;
-use super::edit::TensorFile;
+use super::edit::{EditRefFile, TensorFile};
 use crate::Result;
 use crate::bounds;
 use serde::{Deserialize, Serialize};

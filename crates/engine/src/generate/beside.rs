@@ -1,6 +1,6 @@
 //! What each version of a run makes of a text: its own, or the other's.
 
-use super::Continuation;
+use super::continuation::Continuation;
 use super::growing::{Growing, Version};
 use crate::execute::Executor;
 use crate::experiment::Experiment;

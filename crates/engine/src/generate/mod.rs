@@ -22,7 +22,9 @@
 //! ```
 
 mod beside;
+mod continuation;
 mod growing;
+mod options;
 mod sample;
 mod scales;
 mod step;
@@ -30,6 +32,8 @@ mod text;
 
 pub use crate::steps::Steps;
 pub use beside::Beside;
+pub use continuation::{Continuation, End, Grown, Texts};
+pub use options::Generation;
 
 use crate::bounds;
 use crate::error::Refused;
@@ -40,7 +44,6 @@ use crate::{Error, Result};
 use causalcone_model::Model;
 use growing::{Growing, Version};
 use sample::Sampler;
-use serde::{Deserialize, Serialize};
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use step::{Live, Stepper, prefill};
@@ -49,46 +52,6 @@ use step::{Live, Stepper, prefill};
 const MOST_BYTES: usize = 512 << 20;
 /// Texts that grow at a time: each has a row of logits.
 const MOST_TEXTS: usize = 128;
-
-/// How a run goes on after its prompt: `[generate]` in experiment files.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Generation {
-    /// The most tokens it grows by.
-    pub max_tokens: usize,
-    /// Tokens are drawn from the softmax of the logits divided by this; the likeliest is taken where it is none, or 0.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub temperature: Option<f64>,
-    /// Only of so many of the likeliest.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub top_k: Option<usize>,
-    /// Only of the likeliest that together reach this probability.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub top_p: Option<f64>,
-    /// What is drawn is a function of this, the example, the sample and the step alone.
-    pub seed: u64,
-    /// Texts that end it, and are no part of it.
-    pub stop: Vec<String>,
-    /// Whether a token that ends a text ([`Model::ends`]) ends it; the id is then the last, and no part of the text.
-    pub eos: bool,
-    /// How many texts are drawn.
-    pub samples: usize,
-}
-
-impl Default for Generation {
-    fn default() -> Self {
-        Self {
-            max_tokens: 64,
-            temperature: None,
-            top_k: None,
-            top_p: None,
-            seed: 0,
-            stop: Vec::new(),
-            eos: true,
-            samples: 1,
-        }
-    }
-}
 
 impl Generation {
     /// Checks that a run of a model can go on so.
@@ -103,67 +66,6 @@ impl Generation {
         text::check(self, model)?;
         Sampler::new(self)
     }
-}
-
-/// Why a text ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum End {
-    /// It has as many tokens as were asked for.
-    MaxTokens,
-    /// The model said a token that ends a text.
-    Eos,
-    /// A stop text came.
-    Stop,
-    /// The model's context is full.
-    Context,
-    /// What the model would say next has no probabilities: an edit made its numbers overflow.
-    NotFinite,
-    /// The caller asked to stop.
-    Interrupted,
-}
-
-/// What a run went on with.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Continuation {
-    /// Of which example, where it is of one.
-    pub example: Option<usize>,
-    /// At which strength, where the sweep has scales; the text without edits is beside each.
-    pub scale: Option<f64>,
-    /// Which of the samples.
-    pub sample: usize,
-    /// The new tokens.
-    pub ids: Vec<u32>,
-    /// What they say behind the prompt, up to a stop text or the end-of-text token.
-    pub text: String,
-    /// The natural logarithm of each token's probability, at a temperature of 1.
-    pub logprobs: Vec<f64>,
-    /// Why it ended.
-    pub end: End,
-}
-
-/// The texts of an experiment, in the order of examples, scales and samples.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Texts {
-    /// Of the read run with none of the edits.
-    pub original: Vec<Continuation>,
-    /// Of the read run with all of them.
-    pub counterfactual: Vec<Continuation>,
-}
-
-/// A text that has grown by a token.
-#[derive(Debug, Clone, Copy)]
-pub struct Grown<'a> {
-    /// Of which example, where it is of one.
-    pub example: Option<usize>,
-    /// Whether with the edits.
-    pub edited: bool,
-    /// Which of the samples.
-    pub sample: usize,
-    /// How many tokens it has.
-    pub tokens: usize,
-    /// The text so far, as far as what comes cannot change it.
-    pub text: &'a str,
 }
 
 impl Experiment<'_> {

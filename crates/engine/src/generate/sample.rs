@@ -1,6 +1,6 @@
 //! Which token comes next: the likeliest, or one drawn.
 
-use super::Generation;
+use super::options::Generation;
 use crate::bounds;
 use crate::noise::uniform;
 use crate::{Error, Result};

@@ -1,6 +1,6 @@
 //! What generated tokens say, and when a stop text has come.
 
-use super::Generation;
+use super::options::Generation;
 use crate::bounds;
 use crate::{Error, Result};
 use causalcone_model::Model;

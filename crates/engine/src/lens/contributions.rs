@@ -1,6 +1,6 @@
 //! Direct logit attribution: the parts that the last position's logits are the sum of.
 
-use super::Stream;
+use super::stream::Stream;
 use crate::experiment::Experiment;
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -162,7 +162,7 @@ impl<E: Fn(Site, Option<usize>) -> bool> Writes<'_, E> {
         match (self.sums.get(&stage), self.stages[stage].site) {
             (Some(sum), _) => Ok(sum.clone()),
             (None, Some(site)) => self.stream.last(site, Some(self.layer)),
-            (None, None) => Err(Error::part("lens", "a tensor is neither read nor a sum")),
+            (None, None) => Err(Error::internal("a tensor is neither read nor a sum")),
         }
     }
 

@@ -24,6 +24,7 @@
 //! ```
 
 mod contributions;
+mod stream;
 
 pub use contributions::{Contribution, Part};
 
@@ -35,10 +36,9 @@ use crate::metric::Distribution;
 use crate::reading::Reading;
 use crate::spaces::{MissingSpace, Spaced};
 use crate::{Error, Result};
-use candle_core::Tensor;
 use causalcone_model::Site;
-use std::collections::HashMap;
 use std::sync::Arc;
+use stream::Stream;
 
 /// What the read run says on its way.
 #[derive(Debug, Clone)]
@@ -118,7 +118,7 @@ impl Experiment<'_> {
         let (mut views, mut missing_spaces) = (Vec::new(), Vec::new());
         for (readings, run) in collect(executor, self.model, &plan, &cells)?.into_iter().zip(versions) {
             let mut readings = readings.into_iter();
-            let answer = readings.next().ok_or_else(|| Error::part("lens", "a run gave no logits"))?;
+            let answer = readings.next().ok_or_else(|| Error::internal("a run gave no logits"))?;
             let answer = Distribution::read(&answer)?;
             if views.is_empty() {
                 let spaced = self.spaced(None);
@@ -144,7 +144,7 @@ impl Experiment<'_> {
             });
         }
         let mut views = views.into_iter();
-        let original = views.next().ok_or_else(|| Error::part("lens", "there is nothing to see"))?;
+        let original = views.next().ok_or_else(|| Error::internal("there is nothing to see"))?;
         Ok(Lens { original, counterfactual: views.next(), tokens, missing_spaces })
     }
 
@@ -171,24 +171,5 @@ fn sight(logits: Vec<f32>, tokens: &[u32], top: usize) -> Sight {
     Sight {
         top: best.iter().zip(1..).map(|(token, rank)| seen(*token, rank)).collect(),
         tokens: tokens.iter().map(|token| seen(*token, said.rank(*token))).collect(),
-    }
-}
-
-/// Tensors of one run, by site and layer.
-struct Stream(HashMap<(Site, Option<usize>), Tensor>);
-
-impl Stream {
-    fn at(&self, site: Site, layer: Option<usize>) -> Result<&Tensor> {
-        let missing = || {
-            let layer = layer.map_or_else(String::new, |layer| format!(" of layer {layer}"));
-            Error::part("lens", format!("{}{layer} was not read", site.name()))
-        };
-        self.0.get(&(site, layer)).ok_or_else(missing)
-    }
-
-    /// The last row.
-    fn last(&self, site: Site, layer: Option<usize>) -> Result<Tensor> {
-        let rows = self.at(site, layer)?;
-        Ok(rows.narrow(0, rows.dim(0)? - 1, 1)?)
     }
 }

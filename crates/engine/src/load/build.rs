@@ -1,6 +1,8 @@
 //! From an experiment file to the experiment it describes.
 
-use super::op::{Making, Shared};
+use super::making::Making;
+use super::named::{metric, named};
+use super::op::Shared;
 use super::value::site;
 use crate::bounds;
 use crate::dataset::Prompt;
@@ -18,7 +20,7 @@ use crate::method::Method;
 use crate::metric::Metric;
 use crate::{Error, Result};
 use causalcone_model::chat::Clock;
-use causalcone_model::{Model, Report, Site, nearest, silent};
+use causalcone_model::{Model, Report, Site, silent};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -237,21 +239,6 @@ impl ExperimentFile {
             steps: sweep.steps,
         })
     }
-}
-
-/// The metric of that name.
-pub(super) fn metric(name: &str, part: &str) -> Result<Metric> {
-    named("metric", name, &Metric::ALL, part)
-}
-
-/// The one of that name.
-fn named<T: Copy>(what: &str, name: &str, all: &[(&'static str, T)], part: &str) -> Result<T> {
-    all.iter().find(|(known, _)| *known == name).map(|(_, found)| *found).ok_or_else(|| {
-        let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
-        let hint = nearest(name, names.iter().copied()).map(|near| format!("did you mean \"{near}\"?"));
-        let problem = format!("\"{name}\" is not a {what}; the {what}s are {}", names.join(", "));
-        Error::hinted(part, problem, hint)
-    })
 }
 
 /// The file of that path, or all that are in the folder.

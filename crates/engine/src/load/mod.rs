@@ -2,6 +2,8 @@
 
 mod autoencoder;
 mod build;
+mod making;
+mod named;
 mod op;
 mod train;
 mod value;

@@ -1,7 +1,8 @@
 //! From an edit as it is written to what it asks for.
 
 use super::autoencoder;
-use super::build::metric;
+use super::making::Making;
+use super::named::metric;
 use super::value::{TensorsFile, layers, site};
 use crate::bounds::DIMS as MAX_DIMS;
 use crate::experiment::{EditSpec, Experiment};
@@ -12,7 +13,7 @@ use crate::op::{OPS, Op, OpInfo, OpKind, Problem, Setting, Subspace};
 use crate::saved::{Saved, merged, unlinked};
 use crate::{Error, Result};
 use candle_core::Tensor;
-use causalcone_model::{Indices, Layout, Positions, Report, Target, nearest};
+use causalcone_model::{Indices, Layout, Positions, Target, nearest};
 use causalcone_ops::Activation;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -29,15 +30,6 @@ pub(super) struct Shared<'r> {
     parameters: HashMap<String, Op>,
     /// Saved interventions, by their path.
     saved: HashMap<PathBuf, Rc<Saved>>,
-}
-
-/// What is done about values and parameters that are drawn, or fitted to a data set.
-#[derive(Clone, Copy)]
-pub(super) enum Making<'r> {
-    /// Only their shapes are found: a plan needs no more.
-    Outline,
-    /// They are computed, in so many bytes at most.
-    Numbers { memory: Option<u64>, report: Report<'r> },
 }
 
 impl<'r> Shared<'r> {

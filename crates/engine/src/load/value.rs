@@ -1,6 +1,6 @@
 //! From a value as it is written to what it is.
 
-use super::op::Making;
+use super::making::Making;
 use crate::control::ControlVector;
 use crate::dataset::{Examples, Prompt};
 use crate::execute::Cone;

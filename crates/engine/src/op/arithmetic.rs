@@ -1,6 +1,6 @@
 //! Ops that add to the activation, scale it, or change it along a direction.
 
-use super::compute::Input;
+use super::input::Input;
 use crate::Result;
 use candle_core::{D, Tensor};
 

@@ -1,6 +1,6 @@
 //! Interchange among the features of an autoencoder.
 
-use super::compute::Input;
+use super::input::Input;
 use crate::Result;
 use candle_core::Tensor;
 use causalcone_ops::Activation;

@@ -1,7 +1,8 @@
 //! Parameters drawn at random: where training starts, and controls for what was trained.
 
-use super::table::{Axis, ParameterInfo};
-use super::{Op, OpKind, Parameters, Problem};
+use super::asked::Op;
+use super::kind::{Axis, OpKind, ParameterInfo};
+use super::parameters::{Parameters, Problem};
 use crate::bounds;
 use crate::noise::{epsilon, uniform};
 use candle_core::{DType, Device, Tensor};

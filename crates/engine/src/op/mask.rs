@@ -1,6 +1,6 @@
 //! Interchange through soft masks.
 
-use super::compute::Input;
+use super::input::Input;
 use crate::Result;
 use candle_core::Tensor;
 

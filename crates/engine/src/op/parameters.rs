@@ -1,16 +1,10 @@
-//! What belongs to an op, and whether it fits what is edited.
+//! What belongs to an op: its tensors, and what else is set about it.
 
-use super::table::{Axis, OpKind, Setting, Subspace, Takes};
-use super::{Joint, Op, Operation};
+use super::kind::Setting;
 use candle_core::{DType, Device, Tensor};
-use causalcone_model::{Indices, nearest};
 use causalcone_ops::Activation;
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, OnceLock};
-
-/// How far the products of a rotation's columns may be from 0 and 1: rounding, and a finite difference.
-const ORTHOGONAL: f64 = 1e-2;
+use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 /// The tensors of an op, by name. Edits that share one `Parameters` are linked: what trains one, trains
 /// all. A clone is linked to none.
@@ -18,31 +12,7 @@ const ORTHOGONAL: f64 = 1e-2;
 pub struct Parameters {
     tensors: BTreeMap<String, Tensor>,
     /// What is wrong with their numbers, once that was looked at.
-    checked: OnceLock<Option<String>>,
-}
-
-/// Tensors that stand in for the parameters of edits while a plan runs, such as those that train.
-#[derive(Debug, Clone, Default)]
-pub struct Bound(HashMap<usize, (Arc<Parameters>, Arc<Parameters>)>);
-
-impl Bound {
-    /// Has `by` stand in for `parameters`, wherever edits share these.
-    pub fn bind(&mut self, parameters: &Arc<Parameters>, by: Parameters) {
-        self.0.insert(Arc::as_ptr(parameters) as usize, (parameters.clone(), Arc::new(by)));
-    }
-
-    /// What stands in for these.
-    pub(crate) fn get(&self, parameters: &Arc<Parameters>) -> Option<&Parameters> {
-        self.0.get(&(Arc::as_ptr(parameters) as usize)).map(|(_, by)| &**by)
-    }
-
-    /// The operation with what stands in.
-    pub(crate) fn of<'o>(&self, operation: &'o Operation) -> Cow<'o, Operation> {
-        match self.0.get(&(Arc::as_ptr(&operation.parameters) as usize)) {
-            Some((_, by)) => Cow::Owned(Operation { parameters: by.clone(), ..operation.clone() }),
-            None => Cow::Borrowed(operation),
-        }
-    }
+    pub(super) checked: OnceLock<Option<String>>,
 }
 
 /// What cannot be done, and what could be meant.
@@ -104,40 +74,6 @@ impl Parameters {
         let tensors = self.tensors.iter().map(mapped).collect::<crate::Result<_>>()?;
         Ok(Self { tensors, checked: OnceLock::new() })
     }
-
-    /// What is wrong with the numbers, whatever the width: looked at once, since it takes long.
-    fn numbers(&self, kind: OpKind) -> Option<String> {
-        self.checked
-            .get_or_init(|| self.find_wrong(kind).unwrap_or_else(|e| Some(format!("cannot be read: {e}"))))
-            .clone()
-    }
-
-    fn find_wrong(&self, kind: OpKind) -> candle_core::Result<Option<String>> {
-        for (name, tensor) in self.iter() {
-            let numbers = tensor.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-            if let Some(x) = numbers.iter().find(|x| !x.is_finite()) {
-                return Ok(Some(format!("\"{name}\" holds {x}, where only finite numbers fit")));
-            }
-            let must_be = |holds: bool, what: &str| (!holds).then(|| format!("\"{name}\" must be {what}"));
-            let wrong = match name {
-                "temperature" => must_be(numbers.iter().all(|x| *x > 0.0), "more than 0"),
-                "std" => must_be(numbers.iter().all(|x| *x > 0.0), "more than 0 everywhere"),
-                _ => None,
-            };
-            if wrong.is_some() {
-                return Ok(wrong);
-            }
-            if kind.info().parameter(name).is_some_and(|parameter| parameter.orthogonal) {
-                let off = causalcone_ops::distance_from_orthogonal(tensor)?;
-                if off > ORTHOGONAL {
-                    return Ok(Some(format!(
-                        "\"{name}\" is no rotation: products of its columns are up to {off:.3} away from those of orthonormal ones"
-                    )));
-                }
-            }
-        }
-        Ok(None)
-    }
 }
 
 /// What can be set about an op besides its tensors.
@@ -149,7 +85,7 @@ pub struct Settings {
     pub add_error: bool,
     /// Whether b_dec is subtracted before an autoencoder encodes; as the op has it if `None`.
     pub centre: Option<bool>,
-    /// The bounds of [`OpKind::Clamp`], as bits, so that equal settings can be known.
+    /// The bounds of [`OpKind::Clamp`](super::OpKind::Clamp), as bits, so that equal settings can be known.
     bounds: [Option<u64>; 2],
 }
 
@@ -172,7 +108,7 @@ impl Settings {
     }
 
     /// Each setting that is not as it is if left out.
-    fn given(&self) -> impl Iterator<Item = (Setting, &'static str)> {
+    pub(super) fn given(&self) -> impl Iterator<Item = (Setting, &'static str)> {
         let given = [
             (self.activation.is_some(), Setting::Activation, "activation"),
             (self.add_error, Setting::AddError, "error"),
@@ -180,131 +116,5 @@ impl Settings {
             (self.bounds != [None; 2], Setting::Bounds, "min or max"),
         ];
         given.into_iter().filter(|(is_given, ..)| *is_given).map(|(_, setting, name)| (setting, name))
-    }
-}
-
-impl Op {
-    /// Checks the op against vectors of that width (numbers of one position, or of all that is joint).
-    /// `dims` are a subspace of the op's own basis.
-    ///
-    /// # Errors
-    /// When it lacks something or has too much, its tensors do not fit the width or one another, or are
-    /// no such tensors as the op needs.
-    pub fn operation(&self, width: usize, dims: Option<&Indices>) -> Result<Operation, Problem> {
-        let info = self.kind.info();
-        let op = || format!("op \"{}\"", info.name);
-        match (info.value, &self.value) {
-            (Takes::Must, None) => return Err(format!("{} ({}) needs a value", op(), info.formula).into()),
-            (Takes::No, Some(_)) => return Err(format!("{} ({}) takes no value", op(), info.formula).into()),
-            _ => {}
-        }
-        if let Some((_, name)) = self.settings.given().find(|(setting, _)| !info.settings.contains(setting)) {
-            return Err(format!("{} has no {name}", op()).into());
-        }
-        self.check_bounds()?;
-        let rank = self.check_parameters(width)?;
-        let subspace = match (dims, info.subspace) {
-            (None, _) => None,
-            (Some(_), Subspace::None) => {
-                let problem = format!("{} has no subspace: it says itself how much of what changes", op());
-                return Err(problem.into());
-            }
-            (Some(dims), _) => {
-                let found = dims.resolve("dimension", rank.unwrap_or(width));
-                Some(found.map_err(|e| Problem { message: e.to_string(), hint: e.hint() })?.into())
-            }
-        };
-        Ok(Operation {
-            kind: self.kind,
-            custom: self.custom.clone(),
-            parameters: self.parameters.clone(),
-            subspace,
-            joint: self.joint,
-            settings: self.settings,
-        })
-    }
-
-    fn check_bounds(&self) -> Result<(), Problem> {
-        let (min, max) = (self.settings.min(), self.settings.max());
-        if !self.kind.info().settings.contains(&Setting::Bounds) {
-            return Ok(());
-        }
-        if min.is_none() && max.is_none() {
-            let hint = Some("max = 4.0 caps the coordinate along the value's direction".into());
-            return Err(Problem { message: "clamp needs min, max or both".into(), hint });
-        }
-        if let Some(x) = [min, max].into_iter().flatten().find(|x| !(*x as f32).is_finite()) {
-            return Err(format!("bound {x} is not a finite number").into());
-        }
-        match (min, max) {
-            (Some(min), Some(max)) if min > max => Err(format!("min {min} is more than max {max}").into()),
-            _ => Ok(()),
-        }
-    }
-
-    /// Checks the tensors; gives the op's own number of coordinates, where it has one.
-    fn check_parameters(&self, width: usize) -> Result<Option<usize>, Problem> {
-        let info = self.kind.info();
-        let known = || info.parameters.iter().map(|parameter| parameter.name);
-        for (name, _) in self.parameters.iter() {
-            if info.parameter(name).is_none() {
-                let list: Vec<&str> = known().collect();
-                let has = if list.is_empty() { "none".into() } else { list.join(", ") };
-                let hint = nearest(name, known()).map(|near| format!("did you mean \"{near}\"?"));
-                let message = format!("op \"{}\" has no parameter \"{name}\"; it has {has}", info.name);
-                return Err(Problem { message, hint });
-            }
-        }
-        let mut rank = None;
-        for parameter in info.parameters {
-            let Some(tensor) = self.parameters.get(parameter.name) else {
-                match parameter.default {
-                    Some(_) => continue,
-                    None => {
-                        let (op, name) = (info.name, parameter.name);
-                        return Err(format!("op \"{op}\" needs the parameter \"{name}\"").into());
-                    }
-                }
-            };
-            let mut fits = Vec::new();
-            for (axis, given) in
-                parameter.shape.iter().zip(tensor.dims().iter().map(Some).chain(std::iter::repeat(None)))
-            {
-                fits.push(match axis {
-                    Axis::Width => width,
-                    Axis::Rank => *rank.get_or_insert_with(|| given.copied().unwrap_or(1)),
-                });
-            }
-            if tensor.dims() != fits {
-                return Err(self.misfit(parameter.name, tensor, &fits, width).into());
-            }
-            if tensor.elem_count() == 0 {
-                return Err(format!("\"{}\" of op \"{}\" is empty", parameter.name, info.name).into());
-            }
-            if let (true, Some(rank)) = (parameter.orthogonal, rank)
-                && rank > width
-            {
-                let name = parameter.name;
-                return Err(format!(
-                    "\"{name}\" has rank {rank}, more than the width {width} of what is edited"
-                )
-                .into());
-            }
-        }
-        match self.parameters.numbers(self.kind) {
-            Some(problem) => Err(problem.into()),
-            None => Ok(rank),
-        }
-    }
-
-    fn misfit(&self, name: &str, tensor: &Tensor, fits: &[usize], width: usize) -> String {
-        let of = match self.joint {
-            Some(joint) => format!(
-                "{width} wide, all its {} together",
-                if joint == Joint::All { "heads and positions" } else { joint.name() }
-            ),
-            None => format!("{width} wide"),
-        };
-        format!("\"{name}\" has shape {:?}, where {fits:?} fits: what is edited is {of}", tensor.dims())
     }
 }

@@ -1,6 +1,6 @@
 //! Representation fine-tuning: low-rank changes computed from the activation itself.
 
-use super::compute::Input;
+use super::input::Input;
 use crate::Result;
 use candle_core::Tensor;
 

@@ -1,6 +1,6 @@
 //! Ops that put something else where the activation stood.
 
-use super::compute::Input;
+use super::input::Input;
 use crate::{Error, Result};
 use candle_core::Tensor;
 

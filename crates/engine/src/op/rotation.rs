@@ -1,6 +1,6 @@
 //! Interchange in another basis.
 
-use super::compute::Input;
+use super::input::Input;
 use super::mask::{blend, boundary, learned};
 use crate::Result;
 use candle_core::Tensor;

@@ -1,5 +1,8 @@
 use super::*;
-use candle_core::Device;
+use candle_core::{Device, Tensor};
+use causalcone_model::Indices;
+use causalcone_ops::Activation;
+use std::sync::Arc;
 
 #[test]
 fn every_kind_has_its_row_and_its_formula() {

@@ -1,7 +1,8 @@
 //! From an experiment to its description and tensors.
 
-use super::format::{BaseModel, Description, Made, VERSION};
-use super::{Saved, WEIGHTS, test};
+use super::format::{BaseModel, Description, Made, VERSION, WEIGHTS};
+use super::intervention::Saved;
+use super::test;
 use crate::execute::Executor;
 use crate::experiment::{EditSpec, Experiment};
 use crate::file::{
@@ -47,10 +48,6 @@ impl Saved {
         };
         description.check().map_err(|problem| Error::part("save", problem))?;
         Ok(Self { description, tensors, folder: PathBuf::new() })
-    }
-
-    pub(super) fn tensors(&self) -> &BTreeMap<String, Tensor> {
-        &self.tensors
     }
 }
 

@@ -1,10 +1,15 @@
-//! What `intervention.json` says.
+//! The files of a folder, and what `intervention.json` says.
 
 use crate::file::{EditFile, ParametersFile};
 use crate::{Error, Result};
 use causalcone_model::{Indices, Model, store};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// The file of a folder that says what is in it.
+pub const DESCRIPTION: &str = "intervention.json";
+/// The file of a folder with the tensors.
+pub const WEIGHTS: &str = "weights.safetensors";
 
 /// The version of the format this library writes and reads.
 pub(super) const VERSION: u32 = 1;
@@ -154,11 +159,8 @@ impl Description {
             if let Some(ParametersFile::All(_) | ParametersFile::Fit(_)) = &edit.parameters {
                 return Err(format!("edit \"{name}\" does not name its parameters one by one"));
             }
-            if let Some(file) = edit.files().into_iter().find(|file| *file != super::WEIGHTS) {
-                return Err(format!(
-                    "edit \"{name}\" names the file \"{file}\", where only {} fits",
-                    super::WEIGHTS
-                ));
+            if let Some(file) = edit.files().into_iter().find(|file| *file != WEIGHTS) {
+                return Err(format!("edit \"{name}\" names the file \"{file}\", where only {WEIGHTS} fits"));
             }
             if let crate::file::OpFile::Load(_) = edit.op {
                 return Err(format!("edit \"{name}\" loads another folder"));

@@ -1,7 +1,7 @@
 //! The self-test of a saved intervention.
 
-use super::Saved;
 use super::format::{TestFile, Top};
+use super::intervention::Saved;
 use crate::execute::Executor;
 use crate::experiment::Experiment;
 use crate::{Error, ExperimentFile, Result};

@@ -1,15 +1,34 @@
 //! A fit on its way, as one file.
 
-use super::fit::State;
 use super::variables::{Variable, Variables};
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use causalcone_model::file::{DataFile, Weights, safetensors as file};
 use safetensors::tensor::{Dtype, TensorView};
+use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::Path;
 
 const STATE: &str = "state";
+
+/// Where a fit stands, besides its numbers.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct State {
+    /// Which choice of the axes.
+    pub(super) point: usize,
+    /// Updates done.
+    pub(super) step: usize,
+    /// The lowest loss of an evaluation.
+    pub(super) best: Option<f64>,
+    /// Evaluations since.
+    pub(super) since: usize,
+    /// Whether it has stopped early.
+    pub(super) stopped: bool,
+    /// The numbers of the best evaluation, by variable, where they are wanted.
+    #[serde(skip)]
+    pub(super) best_numbers: Vec<Vec<f32>>,
+}
 
 /// A fit between two updates: its numbers, what the optimiser remembers, and where it stands.
 ///

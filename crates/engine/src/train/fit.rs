@@ -1,9 +1,10 @@
 //! One fit, step by step.
 
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, State};
+use super::examples::order;
 use super::scores::{Score, losses, scores};
+use super::training::Trainer;
 use super::variables::{Variable, Variables};
-use super::{Trainer, order};
 use crate::experiment::Experiment;
 use crate::op::Bound;
 use crate::{Error, Result};
@@ -20,25 +21,6 @@ pub struct Fit<'f, 't, 'm> {
     examples: Vec<(usize, usize)>,
     variables: Variables,
     state: State,
-}
-
-/// Where a fit stands, besides its numbers.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct State {
-    /// Which choice of the axes.
-    pub(super) point: usize,
-    /// Updates done.
-    pub(super) step: usize,
-    /// The lowest loss of an evaluation.
-    pub(super) best: Option<f64>,
-    /// Evaluations since.
-    pub(super) since: usize,
-    /// Whether it has stopped early.
-    pub(super) stopped: bool,
-    /// The numbers of the best evaluation, by variable, where they are wanted.
-    #[serde(skip)]
-    pub(super) best_numbers: Vec<Vec<f32>>,
 }
 
 /// What one update did.
@@ -73,8 +55,26 @@ pub struct Evaluation {
     pub is_best: bool,
 }
 
+impl<'t, 'm> Trainer<'t, 'm> {
+    /// Begins the fit of a choice of the axes, counted from 0.
+    ///
+    /// # Errors
+    /// When there is no such choice.
+    pub fn fit(&self, point: usize) -> Result<Fit<'_, 't, 'm>> {
+        Fit::new(self, point)
+    }
+
+    /// Goes on where a fit was left.
+    ///
+    /// # Errors
+    /// When the checkpoint is of another training.
+    pub fn resume(&self, checkpoint: &Checkpoint) -> Result<Fit<'_, 't, 'm>> {
+        Fit::resume(self, checkpoint)
+    }
+}
+
 impl<'f, 't, 'm> Fit<'f, 't, 'm> {
-    pub(super) fn new(trainer: &'f Trainer<'t, 'm>, point: usize) -> Result<Self> {
+    fn new(trainer: &'f Trainer<'t, 'm>, point: usize) -> Result<Self> {
         let training = trainer.training;
         let Some(choice) = training.points.get(point) else {
             return Err(Error::part(
@@ -91,7 +91,7 @@ impl<'f, 't, 'm> Fit<'f, 't, 'm> {
         Ok(Self { trainer, point, examples, variables, state: State { point, ..State::default() } })
     }
 
-    pub(super) fn resume(trainer: &'f Trainer<'t, 'm>, checkpoint: &Checkpoint) -> Result<Self> {
+    fn resume(trainer: &'f Trainer<'t, 'm>, checkpoint: &Checkpoint) -> Result<Self> {
         let mut fit = Self::new(trainer, checkpoint.state.point)?;
         checkpoint.restore(&mut fit.variables)?;
         fit.state = checkpoint.state.clone();

@@ -1,8 +1,8 @@
 //! How a training goes: what is minimised, in which steps.
 
-use super::Adam;
+use super::adam::Adam;
 use crate::bounds::{self, Count};
-use crate::experiment::Experiment;
+use crate::experiment::{EditSpec, Experiment};
 use crate::ids::{EditId, RunId};
 use crate::method::Method;
 use crate::metric::Metric;
@@ -258,6 +258,15 @@ impl Options {
     pub(super) fn rate_at(&self, name: &str, step: usize, total: usize) -> f64 {
         let rate = self.learning_rates.get(name).copied().unwrap_or(self.learning_rate);
         rate * self.schedule.factor(step, total, self.warmup)
+    }
+}
+
+impl Experiment<'_> {
+    /// The edits whose ops have parameters that train.
+    pub(crate) fn trainable(&self) -> impl Iterator<Item = EditId> + '_ {
+        let trains =
+            |spec: &EditSpec| spec.op.kind.info().parameters.iter().any(|parameter| parameter.trains);
+        self.edits.iter().enumerate().filter(move |(_, spec)| trains(spec)).map(|(i, _)| EditId(i))
     }
 }
 

@@ -1,6 +1,7 @@
 //! How far logits are from what they should be, example by example.
 
-use super::{Objective, Trainer, target_logits};
+use super::options::Objective;
+use super::training::Trainer;
 use crate::execute::{Session, go_on};
 use crate::journal::Values;
 use crate::op::Bound;
@@ -43,6 +44,19 @@ impl Score {
     }
 }
 
+impl Trainer<'_, '_> {
+    /// What the model says of the judged examples (those held out, or all) without any edit.
+    ///
+    /// # Errors
+    /// When the computation fails.
+    pub fn originals(&self) -> Result<Vec<Score>> {
+        let first = self.training.plan.cells.len();
+        let cells: Vec<(usize, usize)> =
+            self.training.judged().map(|example| (example, first + example)).collect();
+        scores(self, &self.session, &cells, &Bound::default(), &causalcone_model::silent)
+    }
+}
+
 /// The loss of each example, which autograd follows, and the accuracies.
 pub(super) fn losses(
     trainer: &Trainer<'_, '_>,
@@ -80,7 +94,7 @@ pub(super) fn losses(
         }
         Objective::Kl(_) => {
             let target = target_logits(trainer, examples)?;
-            let target = target.ok_or_else(|| Error::part("train", "there is no target run"))?;
+            let target = target.ok_or_else(|| Error::internal("there is no target run"))?;
             let logits = session.logits(cells, bound)?;
             (kl_divergence(&target, &logits)?, agrees(&logits, likeliest(&target)?)?)
         }
@@ -91,6 +105,12 @@ pub(super) fn losses(
             (loss(&logits, examples)?, agrees(&logits, known)?)
         }
     })
+}
+
+/// The logits of a target, or nothing.
+fn target_logits(trainer: &Trainer<'_, '_>, examples: &[usize]) -> Result<Option<Tensor>> {
+    let targets = trainer.targets.as_ref();
+    targets.map(|session| Ok(session.logits(examples, &Bound::default())?.detach())).transpose()
 }
 
 /// The likeliest token of each row; of equal ones the first.

@@ -30,6 +30,7 @@ use minijinja::{Environment, context};
 use serde::{Deserialize, Serialize};
 use std::io::{self, Write};
 use std::sync::Arc;
+use syntax::wrong;
 
 /// The longest templates in use, with tools and all, have 20 kB.
 const MOST_SOURCE: usize = 128 << 10;
@@ -175,16 +176,4 @@ impl Write for Bounded {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// What the library says went wrong, with the line it says it of.
-fn wrong(error: &minijinja::Error) -> Error {
-    let mut problem = match error.detail() {
-        Some(detail) => format!("{}: {detail}", error.kind()),
-        None => error.kind().to_string(),
-    };
-    if let Some(source) = std::error::Error::source(error) {
-        problem = format!("{problem}: {source}");
-    }
-    Error::Template { line: error.line(), problem: crate::error::printable(&problem, 400) }
 }

@@ -1,7 +1,6 @@
 //! A template looked through before it runs: what cannot be bounded is refused, and every `+` and `~` becomes a call.
 
 use super::vocabulary::{ADD, CONCAT, KEPT, TURNED};
-use super::wrong;
 use crate::{Error, Result};
 use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, Stmt};
 use minijinja::machinery::{Span, Token, WhitespaceConfig, parse, tokenize};
@@ -323,4 +322,16 @@ impl Walk<'_> {
         self.around(start, end, function);
         Ok(())
     }
+}
+
+/// What the library says went wrong, with the line it says it of.
+pub(super) fn wrong(error: &minijinja::Error) -> Error {
+    let mut problem = match error.detail() {
+        Some(detail) => format!("{}: {detail}", error.kind()),
+        None => error.kind().to_string(),
+    };
+    if let Some(source) = std::error::Error::source(error) {
+        problem = format!("{problem}: {source}");
+    }
+    Error::Template { line: error.line(), problem: crate::error::printable(&problem, 400) }
 }

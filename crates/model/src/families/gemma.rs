@@ -5,7 +5,9 @@
 //! has windows on five layers of six, and turns these by another base. GGUF files hold 1 + w.
 
 use super::assemble::Names;
-use super::{Family, Format, defaults, gguf, hugging_face, llama, rope};
+use super::family::{Family, Format};
+use super::sizes::MOST_LAYERS;
+use super::{defaults, gguf, hugging_face, llama, rope};
 use crate::Result;
 use crate::config::{Bias, Config, Kind, Positions, QueryKeyNorm, Rotary, Scaling};
 use crate::file::Weights;
@@ -238,5 +240,5 @@ fn common_gguf(header: &gguf::Header<'_>, family: &'static str) -> Result<Config
 }
 
 fn each(layers: usize, window: impl Fn(usize) -> Option<usize>) -> Vec<Option<usize>> {
-    (0..layers.min(super::MOST_LAYERS)).map(window).collect()
+    (0..layers.min(MOST_LAYERS)).map(window).collect()
 }

@@ -1,7 +1,7 @@
 //! What the headers of GGUF files of many architectures have in common: their keys begin with its name.
 
 use super::assemble::{Into, Names, Projections};
-use super::{Sizes, check, even_head};
+use super::sizes::{Sizes, check, even_head};
 use crate::Result;
 use crate::config::{Bias, Config, Norm, Positions, Rotary, Scaling, Score};
 use crate::file::Weights;

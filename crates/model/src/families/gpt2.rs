@@ -2,7 +2,9 @@
 //! "Conv1D").
 
 use super::assemble::{Into, Names, Projections};
-use super::{Family, Format, Sizes, defaults, even_head, gguf, hugging_face};
+use super::family::{Family, Format};
+use super::sizes::{Sizes, even_head};
+use super::{defaults, gguf, hugging_face};
 use crate::Result;
 use crate::config::{Bias, Config, Norm, Positions, Score};
 use crate::file::Weights;

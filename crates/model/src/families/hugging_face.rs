@@ -1,6 +1,6 @@
 //! What the config.json files of many families have in common.
 
-use super::{Sizes, check, even_head};
+use super::sizes::{MOST_LAYERS, Sizes, check, even_head};
 use crate::Result;
 use crate::config::{Bias, Config, Kind, Norm, Positions, Score};
 use crate::file::keys::Keys;
@@ -88,7 +88,7 @@ pub(super) fn windows(
     window: Option<usize>,
     is_sliding: impl Fn(usize) -> bool,
 ) -> Result<Vec<Option<usize>>> {
-    let layers = layers.min(super::MOST_LAYERS);
+    let layers = layers.min(MOST_LAYERS);
     let Some(types) = keys.optional_texts("layer_types", layers)? else {
         return Ok((0..layers).map(|layer| window.filter(|_| is_sliding(layer))).collect());
     };

@@ -4,7 +4,8 @@
 //! files hold the rows of the query and key projections in another order, undone at load.
 
 use super::assemble::{Into, Names, Projections};
-use super::{Family, Format, defaults, gguf, hugging_face, rope};
+use super::family::{Family, Format};
+use super::{defaults, gguf, hugging_face, rope};
 use crate::Result;
 use crate::config::{Bias, Config, Positions};
 use crate::file::Weights;

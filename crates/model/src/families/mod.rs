@@ -1,11 +1,13 @@
 //! Model families: each says what its configuration and its tensors mean for the one decoder.
 //!
-//! A family is one file with, for each format it comes in, a function from keys to [`Config`] and a table of
-//! [`Names`]; [`FAMILIES`] lists them. What many configurations have in common is read in `hugging_face` and
-//! `gguf`, and `assemble` makes a decoder of any of them. docs/add-a-model.md goes through one.
+//! A [`Family`] is one file with, for each format it comes in, a function from keys to
+//! [`Config`](crate::config::Config) and a table of [`Names`](assemble::Names); [`FAMILIES`] lists them. What many
+//! configurations have in common is read in `hugging_face` and `gguf`, and `assemble` makes a decoder of any of them.
+//! docs/add-a-model.md goes through one.
 
 mod assemble;
 mod defaults;
+mod family;
 mod gemma;
 mod gguf;
 mod gpt2;
@@ -16,65 +18,13 @@ mod olmo;
 mod phi3;
 mod qwen;
 mod rope;
+mod sizes;
 
-use crate::config::{Config, Kind};
-use crate::decoder::Decoder;
-use crate::file::keys::{Defaults, Keys};
-use crate::file::{Precision, Weights};
-use crate::load::Outline;
+pub(crate) use family::Format;
+
+use crate::file::keys::Keys;
 use crate::{Error, Result};
-use assemble::{Names, assemble, outline};
-
-/// One format a family's files come in.
-#[derive(Debug)]
-pub(crate) struct Format {
-    /// Reads a configuration, having read or ignored every key of it. Some formats leave to the tensors what could
-    /// stand there: that there are biases, how many tokens there are.
-    config: fn(&Keys, &Weights) -> Result<Config>,
-    /// What stands in for keys that a file leaves out.
-    defaults: Defaults,
-    names: Names,
-}
-
-impl Format {
-    /// What stands in for keys that a file leaves out.
-    pub(crate) fn defaults(&self) -> Defaults {
-        self.defaults
-    }
-
-    /// The configuration.
-    pub(crate) fn config(&self, keys: &Keys, weights: &Weights) -> Result<Config> {
-        (self.config)(keys, weights)
-    }
-
-    /// Checks every tensor by its header and counts what the tensors take. Reads no values.
-    pub(crate) fn outline(&self, config: &Config, weights: &Weights) -> Result<Outline> {
-        outline(config, weights, &self.names)
-    }
-
-    /// The decoder, having taken or ignored every tensor, with matrices kept as `precision` says and at most `at_once`
-    /// blocks assembled at a time.
-    pub(crate) fn load(
-        &self,
-        config: Config,
-        weights: &Weights,
-        precision: Precision,
-        at_once: usize,
-    ) -> Result<Decoder> {
-        assemble(config, weights, &self.names, precision, at_once)
-    }
-}
-
-/// One family.
-pub(crate) struct Family {
-    /// `model_type` of config.json.
-    name: &'static str,
-    /// `architectures` of config.json that are this decoder with an unembedding.
-    architectures: &'static [&'static str],
-    hugging_face: Format,
-    /// `general.architecture` of GGUF files, and how to read them.
-    gguf: Option<(&'static str, Format)>,
-}
+use family::Family;
 
 const FAMILIES: [&Family; 12] = [
     &gemma::GEMMA,
@@ -148,53 +98,4 @@ pub(crate) fn for_gguf(keys: &Keys) -> Result<&'static Format> {
         let supported = gguf().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
         Error::unsupported(keys.path(), "architecture", name, supported)
     })
-}
-
-/// What a format calls the sizes that are checked against each other.
-struct Sizes<'a> {
-    layers: &'a str,
-    heads: &'a str,
-    kv_heads: &'a str,
-    head_dim: &'a str,
-}
-
-/// Checks that need more than one key. Layers of which nothing else was said are all alike.
-fn check(keys: &Keys, names: &Sizes<'_>, mut config: Config) -> Result<Config> {
-    let bad = |key: &str, problem: String| Err(keys.bad(key, problem));
-    if !config.heads.is_multiple_of(config.kv_heads) {
-        return bad(
-            names.kv_heads,
-            format!("{} query heads cannot share {} key/value heads evenly", config.heads, config.kv_heads),
-        );
-    }
-    let widths = || config.rotaries().iter().map(|rotary| rotary.width);
-    let key = if keys.get(names.head_dim).is_some() { names.head_dim } else { names.heads };
-    if widths().any(|width| width == 0) {
-        return bad(key, "heads of which nothing turns have no positions".into());
-    }
-    if let Some(odd) = widths().find(|width| !width.is_multiple_of(2)) {
-        return bad(
-            key,
-            format!("heads that turn in {odd} dimensions are odd, which rotary positions cannot be"),
-        );
-    }
-    if config.layers > MOST_LAYERS {
-        return bad(
-            names.layers,
-            format!("{} blocks are more than the {MOST_LAYERS} a model may have", config.layers),
-        );
-    }
-    config.kinds.resize(config.layers, Kind::default());
-    Ok(config)
-}
-
-/// More layers than any model has, few enough that a list of them is small.
-const MOST_LAYERS: usize = 4096;
-
-/// The width of a head where it is not given: an even share of the model's width.
-fn even_head(keys: &Keys, heads_key: &str, width: usize, heads: usize) -> Result<usize> {
-    if width.is_multiple_of(heads) {
-        return Ok(width / heads);
-    }
-    Err(keys.bad(heads_key, format!("width {width} cannot be shared evenly by {heads} heads")))
 }

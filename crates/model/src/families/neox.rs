@@ -2,7 +2,9 @@
 //! query, key and value head by head.
 
 use super::assemble::{Into, Names, Projections};
-use super::{Family, Format, defaults, even_head, gguf, hugging_face, rope};
+use super::family::{Family, Format};
+use super::sizes::even_head;
+use super::{defaults, gguf, hugging_face, rope};
 use crate::Result;
 use crate::config::{Bias, Config, Norm, Positions, Score};
 use crate::file::Weights;

@@ -2,7 +2,8 @@
 //! after attention and MLP.
 
 use super::assemble::Names;
-use super::{Family, Format, defaults, gguf, hugging_face, llama, rope};
+use super::family::{Family, Format};
+use super::{defaults, gguf, hugging_face, llama, rope};
 use crate::Result;
 use crate::config::{Bias, Config, Norm, Positions, QueryKeyNorm};
 use crate::file::Weights;

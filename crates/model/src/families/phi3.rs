@@ -1,7 +1,9 @@
 //! Phi-3: fused projections, a window, and two sets of angles, one for prompts longer than it was first trained on.
 
 use super::assemble::{Into, Names, Projections};
-use super::{Family, Format, defaults, gguf, hugging_face, llama, rope};
+use super::family::{Family, Format};
+use super::sizes::MOST_LAYERS;
+use super::{defaults, gguf, hugging_face, llama, rope};
 use crate::Result;
 use crate::config::{Config, Kind, Positions, Rotary, Scaling};
 use crate::file::Weights;
@@ -90,6 +92,6 @@ fn gguf_config(keys: &Keys, weights: &Weights) -> Result<Config> {
         Some(0) => None,
         _ => Some(header.size("attention.sliding_window")?),
     };
-    config.kinds = vec![Kind { window, rotary: 0 }; config.layers.min(super::MOST_LAYERS)];
+    config.kinds = vec![Kind { window, rotary: 0 }; config.layers.min(MOST_LAYERS)];
     header.finish(config)
 }

@@ -2,8 +2,9 @@
 //!
 //! Both may have windows on their upper layers; GGUF files do not say so, and the models published as such have none.
 
+use super::family::{Family, Format};
 use super::llama::NAMES;
-use super::{Family, Format, defaults, gguf, hugging_face, rope};
+use super::{defaults, gguf, hugging_face, rope};
 use crate::Result;
 use crate::config::{Bias, Config, Positions, QueryKeyNorm};
 use crate::file::Weights;

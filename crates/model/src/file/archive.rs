@@ -6,7 +6,7 @@
 //! checksum of everything that is read must be right. What other programs allow besides (comments, gaps, encryption, links, folders)
 //! no file of tensors has, and is refused.
 
-use super::DataFile;
+use super::data_file::DataFile;
 use crate::{Error, Result};
 use rayon::prelude::*;
 use std::collections::HashSet;

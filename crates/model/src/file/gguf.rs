@@ -3,7 +3,8 @@
 //! Layout (version 3, and 2, which differs in nothing we read): magic, version, counts, key–value
 //! pairs, tensor infos, padding to the alignment, data. All numbers are little-endian.
 
-use super::{DataFile, Encoding, Entry, Order};
+use super::data_file::DataFile;
+use super::entry::{Encoding, Entry, Order};
 use crate::{Error, Result};
 use std::fmt;
 use std::io::{BufReader, Read};

@@ -4,7 +4,8 @@
 //! 'fortran_order': False, 'shape': (2, 3), }`; nothing is evaluated.
 
 use super::archive::{self, Member};
-use super::{DataFile, Encoding, Entry, Order};
+use super::data_file::DataFile;
+use super::entry::{Encoding, Entry, Order};
 use crate::{Error, Result};
 use std::io::Write;
 

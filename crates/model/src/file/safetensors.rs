@@ -3,7 +3,9 @@
 //! Eight bytes of length, a JSON object, then the tensors without gap or overlap. Every claim is
 //! checked against the file's size before a tensor is read.
 
-use super::{DataFile, Encoding, Entry, Order, json};
+use super::data_file::DataFile;
+use super::entry::{Encoding, Entry, Order};
+use super::json;
 use crate::{Error, Result};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;

@@ -4,8 +4,9 @@
 //! 0), `split.count`, and `split.tensors.count`, the number of tensors of all parts. The first part holds the metadata of
 //! the model. Parts are found by these names alone, so that a part cannot refer to a file elsewhere or to itself.
 
+use super::data_file::DataFile;
+use super::entry::Entry;
 use super::gguf::{self, Value};
-use super::{DataFile, Entry};
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -5,8 +5,9 @@
 //! `Module.state_dict()` gives it.
 
 use super::archive::{self, Member};
+use super::data_file::DataFile;
+use super::entry::{Encoding, Entry, Order};
 use super::pickle::{self, Tensor};
-use super::{DataFile, Encoding, Entry, Order};
 use crate::{Error, Result};
 use std::collections::HashMap;
 

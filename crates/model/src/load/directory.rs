@@ -1,10 +1,14 @@
 //! A model in a folder, in Hugging Face's layout: config.json, weights, a tokenizer.
 
-use super::{LazyDecoder, LoadOptions, Parts, beside, deferred, inside, is_there, recognise, weight_files};
+use super::lazy::LazyDecoder;
+use super::options::LoadOptions;
+use super::parts::{Parts, beside, deferred};
+use super::{recognise, weight_files};
 use crate::chat::ChatTemplate;
 use crate::families::Found;
 use crate::file::DataFile;
 use crate::file::keys::Keys;
+use crate::paths::{inside, is_there};
 use crate::tokenizer::{Tokenizer, TokenizerFiles};
 use crate::{Error, Result, ends, families};
 use serde_json::Value;

@@ -1,6 +1,9 @@
 //! A model in a GGUF file, or in the parts of a split one.
 
-use super::{LazyDecoder, LoadOptions, Parts, beside, deferred, recognise};
+use super::lazy::LazyDecoder;
+use super::options::LoadOptions;
+use super::parts::{Parts, beside, deferred};
+use super::recognise;
 use crate::chat::ChatTemplate;
 use crate::file::keys::Keys;
 use crate::file::{DataFile, Weights, gguf, split};

@@ -1,6 +1,7 @@
 //! The weights of a model, opened and checked at once, and read when they are first needed.
 
-use super::size::{Footprint, Tally};
+use super::outline::Outline;
+use super::size::Footprint;
 use crate::config::Config;
 use crate::decoder::Decoder;
 use crate::families::Format;
@@ -9,14 +10,6 @@ use crate::{Result, memory};
 use candle_core::{Device, Tensor};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
-
-/// What the headers of a model's files say of its tensors.
-#[derive(Debug, Default)]
-pub(crate) struct Outline {
-    pub(crate) tally: Tally,
-    /// The name of the token embedding, which is vocab × width.
-    pub(crate) embedding: String,
-}
 
 /// A decoder that is made of its weights when it is first asked for.
 #[derive(Debug)]

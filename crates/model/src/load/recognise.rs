@@ -3,10 +3,10 @@
 //! People point at what they have: a Git LFS pointer, an error page saved as a model, an adapter, a quantised repository.
 //! A parser would fail on these somewhere inside. This module names what is there and the next thing to do.
 
-use super::is_there;
 use crate::error::first_few;
 use crate::file::keys::Keys;
 use crate::file::{DataFile, Weights};
+use crate::paths::is_there;
 use crate::{Error, Result};
 use serde_json::Value;
 use std::path::Path;

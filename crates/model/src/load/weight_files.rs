@@ -1,7 +1,8 @@
 //! The weight files of a model directory: which of them are read, and that an index and its shards agree.
 
-use super::{inside, is_there, recognise};
+use super::recognise;
 use crate::file::{DataFile, Entry, Weights, json, safetensors, torch};
+use crate::paths::{inside, is_there};
 use crate::{Error, Result};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;

@@ -4,8 +4,8 @@
 //! comes is unpacked beside its final place, its size and hash are checked, and only then does it
 //! get its name. What was cut short stays in a folder of its own, and the next attempt goes on from there.
 
+use super::catalog::{Known, Origin, Piece};
 use super::hash::{cached_sha256, hex};
-use super::{Known, Origin, Piece};
 use crate::error::printable;
 use crate::file::DataFile;
 use crate::progress::{Progress, Report, Unit};

@@ -1,7 +1,7 @@
 //! SHA-256 of model files, remembered by path and by what changes with a file's content: its size, its number on the disk,
 //! and the times at which its content and its entry last changed ([`causalcone_files::stamp`]).
 
-use super::cache_dir;
+use super::cache::cache_dir;
 use crate::file::{DataFile, json};
 use crate::{Error, Result};
 use causalcone_files::{stamp, write_whole};

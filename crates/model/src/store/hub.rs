@@ -1,6 +1,6 @@
 //! Downloads from the Hugging Face Hub, into Hugging Face's own cache. Only with the `hub` feature.
 
-use super::Located;
+use super::located::Located;
 use crate::{Error, Result};
 use hf_hub::api::sync::{ApiBuilder, ApiRepo};
 use serde_json::Value;

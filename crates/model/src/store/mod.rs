@@ -1,36 +1,23 @@
 //! Where models come from: a path, the local cache, the Hugging Face cache, a download.
 
+mod cache;
 mod catalog;
 mod fetch;
 mod hash;
 #[cfg(feature = "hub")]
 mod hub;
+mod located;
 
+pub use cache::cache_dir;
 pub use catalog::{CATALOG, Known, Origin, Piece};
 pub use hash::{cached_sha256, known_sha256, sha256, sha256_of};
+pub use located::Located;
 
 use crate::error::printable;
 use crate::progress::Report;
 use crate::{Error, Result, nearest};
+use cache::blob;
 use std::path::{Path, PathBuf};
-
-/// A model on this machine.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Located {
-    /// A GGUF file.
-    Gguf(PathBuf),
-    /// A Hugging Face directory.
-    Directory(PathBuf),
-}
-
-impl Located {
-    /// The file or folder.
-    pub fn path(&self) -> &Path {
-        match self {
-            Self::Gguf(path) | Self::Directory(path) => path,
-        }
-    }
-}
 
 /// Finds a model: a path, else the local cache, else the Hugging Face cache, else a download. One with terms is not
 /// downloaded: whoever wants it must have accepted them ([`fetch`]).
@@ -183,18 +170,4 @@ fn hub_cache() -> Option<PathBuf> {
         .or_else(|| var("HF_HOME").map(|home| home.join("hub")))
         .or_else(|| var("XDG_CACHE_HOME").map(|cache| cache.join("huggingface/hub")))
         .or_else(|| std::env::home_dir().map(|home| home.join(".cache/huggingface/hub")))
-}
-
-/// The folder causalcone keeps fetched models in: `$CAUSALCONE_CACHE`, or the user's cache folder.
-pub fn cache_dir() -> PathBuf {
-    let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
-    var("CAUSALCONE_CACHE")
-        .or_else(|| var("XDG_CACHE_HOME").map(|cache| cache.join("causalcone")))
-        .or_else(|| std::env::home_dir().map(|home| home.join(".cache").join("causalcone")))
-        .unwrap_or_else(|| std::env::temp_dir().join("causalcone"))
-}
-
-/// Files in the cache are named by their own hash.
-fn blob(sha256: &str) -> PathBuf {
-    cache_dir().join("blobs").join(format!("{sha256}.gguf"))
 }

@@ -12,10 +12,9 @@
 //!   `normalized`: transformers 4.57 and 5 both do so, in different ways.
 
 use super::config::text_at;
-use super::recipe::MAX_ADDED;
-use super::{Added, Recipe};
+use super::recipe::{Added, MAX_ADDED, Recipe};
 use crate::file::{DataFile, json};
-use crate::load::is_there;
+use crate::paths::is_there;
 use crate::{Error, Result};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, HashMap, HashSet};

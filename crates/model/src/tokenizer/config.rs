@@ -1,6 +1,6 @@
 //! What tokenizer_config.json says beside tokenizer.json: the tokens that begin and end a text.
 
-use super::Recipe;
+use super::recipe::Recipe;
 use crate::file::{DataFile, json};
 use crate::{Error, Result};
 use serde_json::{Map, Value};

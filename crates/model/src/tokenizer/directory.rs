@@ -1,8 +1,9 @@
 //! Which of the files in a model's folder are its tokenizer.
 
-use super::{Tokenizer, beside};
+use super::beside;
+use super::encode::Tokenizer;
 use crate::Result;
-use crate::load::{inside, is_there};
+use crate::paths::{inside, is_there};
 use std::path::{Path, PathBuf};
 
 /// The files of a folder that make up its tokenizer, found but not read.

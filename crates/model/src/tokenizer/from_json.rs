@@ -1,7 +1,8 @@
 //! A tokenizer from Hugging Face's tokenizer.json.
 
-use super::recipe::{Flags, MAX_ADDED, MAX_MERGES, MAX_VOCABULARY};
-use super::{Added, Recipe, Spelling, Tokenizer, config};
+use super::config;
+use super::encode::Tokenizer;
+use super::recipe::{Added, Flags, MAX_ADDED, MAX_MERGES, MAX_VOCABULARY, Recipe, Spelling};
 use crate::file::{DataFile, json};
 use crate::{Error, Result};
 use serde::Deserialize;

@@ -5,10 +5,10 @@
 //! give other ids from the same file, it is refused by name.
 
 use super::beside::{Beside, Class, GEMMA, LLAMA};
+use super::encode::Tokenizer;
 use super::pieces::{self, Kind, SPACE};
 use super::proto::Proto;
-use super::recipe::Flags;
-use super::{Added, Recipe, Spelling, Tokenizer};
+use super::recipe::{Added, Flags, Recipe, Spelling};
 use crate::file::DataFile;
 use crate::{Error, Result};
 use serde_json::{Value, json};

@@ -6,10 +6,10 @@
 //! the merges could come of it, since each merge of a vocabulary lies within a word of the split it was trained with.
 
 use super::beside::{Beside, Class, GPT2, NEOX, NO_CLASS, QWEN2};
+use super::encode::Tokenizer;
 use super::from_json::{Vocabulary, split_merge};
-use super::recipe::{Flags, MAX_MERGES};
+use super::recipe::{Flags, MAX_MERGES, Recipe, Spelling};
 use super::words::{ONE_DIGIT, Words};
-use super::{Recipe, Spelling, Tokenizer};
 use crate::file::DataFile;
 use crate::{Error, Result};
 use serde_json::{Value, json};

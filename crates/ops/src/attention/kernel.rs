@@ -2,7 +2,7 @@
 //!
 //! Sums run over a query's keys in their order, whatever the blocks and threads, so neither changes a bit.
 
-use super::{Query, Ragged};
+use super::ragged::{Query, Ragged};
 use crate::kernel::{SMALL, by_rows};
 use crate::simd;
 use crate::softcap::{capped, slope};

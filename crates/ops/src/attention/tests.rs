@@ -1,6 +1,7 @@
 use super::*;
 use crate::testing::{assert_close, assert_same_on_any_threads, check, noise, numbers};
 use candle_core::DType;
+use std::ops::Range;
 
 /// Three prefixes, shared and not: whole, cut short at either end, of several stretches, with a row that comes twice.
 fn ragged(heads: usize, kv_heads: usize) -> Arc<Ragged> {

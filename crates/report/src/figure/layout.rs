@@ -1,6 +1,6 @@
 //! Where everything of a figure goes, in CSS pixels; nothing here writes SVG.
 
-use super::HeatMap;
+use super::map::{HeatMap, Tick};
 use crate::scale::{BarTick, Range, ticks};
 use crate::text;
 
@@ -161,7 +161,7 @@ impl Layout {
 }
 
 impl TickLabel {
-    fn of(index: usize, tick: &super::Tick, most: usize) -> Self {
+    fn of(index: usize, tick: &Tick, most: usize) -> Self {
         let token = tick.token.as_deref().map(text::token).unwrap_or_default();
         TickLabel {
             index,
@@ -216,7 +216,7 @@ fn columns(map: &HeatMap, words: f64) -> (f64, Stand) {
 }
 
 /// The labels there is room for, if each needs a line.
-fn labels(ticks: &[super::Tick], cell: f64) -> Vec<TickLabel> {
+fn labels(ticks: &[Tick], cell: f64) -> Vec<TickLabel> {
     thinned(ticks, step(cell, TICK_LINE), ROW_CHARS)
 }
 
@@ -230,7 +230,7 @@ fn column_labels(map: &HeatMap, cell_width: f64, stand: Stand) -> Vec<TickLabel>
     thinned(&map.x.ticks, step(cell_width, needed), COLUMN_CHARS)
 }
 
-fn thinned(ticks: &[super::Tick], step: usize, most: usize) -> Vec<TickLabel> {
+fn thinned(ticks: &[Tick], step: usize, most: usize) -> Vec<TickLabel> {
     let every = ticks.iter().enumerate().step_by(step);
     every.map(|(index, tick)| TickLabel::of(index, tick, most)).collect()
 }

@@ -1,6 +1,6 @@
 //! SVG to PNG, with the font of this crate and none of the machine's, so that every machine draws the same.
 
-use super::at_most;
+use super::map::at_most;
 use crate::Error;
 use resvg::tiny_skia::{Pixmap, Transform};
 use resvg::usvg::{Options, Tree, fontdb};

@@ -4,7 +4,7 @@ use super::layout::{
     BAR_WIDTH, LABEL_SIZE, Layout, MARGIN, SUBTITLE_LINE, SUBTITLE_SIZE, SWATCH_DROP, SWATCH_HEIGHT, Stand,
     Swatch, TICK_GAP, TICK_SIZE, TITLE_LINE, TITLE_SIZE, TickLabel, WORD_GAP, swatches, value_label,
 };
-use super::{Facet, HeatMap};
+use super::map::{Facet, HeatMap};
 use crate::scale::Range;
 use crate::text;
 use std::borrow::Cow;

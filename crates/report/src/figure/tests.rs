@@ -1,6 +1,6 @@
 use super::layout::{LABEL_SIZE, TICK_SIZE};
 use super::*;
-use crate::Centre;
+use crate::{Centre, Scale};
 use proptest::prelude::*;
 use resvg::tiny_skia::{Pixmap, Rect};
 use resvg::usvg::{Group, Node};

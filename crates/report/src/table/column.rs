@@ -1,6 +1,6 @@
 //! The cells of one column, packed: a sweep has millions of them.
 
-use super::{Cell, Kind};
+use super::cell::{Cell, Kind};
 use std::collections::HashMap;
 use std::sync::Arc;
 

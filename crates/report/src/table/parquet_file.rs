@@ -1,6 +1,7 @@
 //! Parquet, written column by column.
 
-use super::{Cell, Column, Kind, Table};
+use super::cell::{Cell, Column, Kind};
+use super::rows::Table;
 use parquet::basic::{LogicalType, Repetition, Type as Physical};
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, DoubleType, Int64Type};
 use parquet::errors::Result;

@@ -21,7 +21,7 @@ import numpy as np
 
 from .._arrays import imported_torch, is_tensor
 from .._errors import InputError
-from . import modules
+from . import modules, saving
 from .arrays import give
 from .calls import Caller, Place
 from .components import site_of, width_of
@@ -326,22 +326,22 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
         self, save_directory: Any, save_to_hf_hub: bool = False, hf_repo_name: Any = None, include_model: bool = False
     ) -> None:
         """Writes the interventions to a folder that `load`, `causalcone` and `op={"load": …}` read."""
-        from .saving import save
-
         if save_to_hf_hub or include_model:
             raise NotImplementedError("save_to_hf_hub, include_model: the interventions are saved, to a folder")
-        save(self, Path(save_directory))
+        saving.save(self, Path(save_directory))
 
     @staticmethod
     def load(
         load_directory: Any, model: Handle, local_directory: Any = None, from_huggingface_hub: bool = False, **_: Any
     ) -> IntervenableModel:
         """Interventions of a folder: ours, or one that pyvene has saved."""
-        from .saving import load
-
         if from_huggingface_hub:
             raise NotImplementedError("from_huggingface_hub: download the folder, and load that")
-        return load(Path(load_directory), model)
+        folder = Path(load_directory)
+        described = saving.read(folder)
+        made = IntervenableModel(described.config, model)
+        saving.fill(made, described, folder)
+        return made
 
     def train_alignment(
         self, train_dataloader: Any, compute_loss: Any, compute_metrics: Any, inputs_collator: Any, **options: Any

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -128,12 +128,20 @@ def _write_tensors(folder: Path, key: str, state: dict[str, Any], intervention: 
     part.replace(folder / f"intkey_{key}.bin")
 
 
-def load(folder: Path, handle: Handle) -> IntervenableModel:
-    """The interventions of a folder, on a model.
+class Description(NamedTuple):
+    """What config.json says: the configuration, and of each intervention its dimension, whether its source is constant,
+    and its options."""
 
-    Raises InputError where the folder is none of interventions, or does not fit the model."""
-    from .intervenable import IntervenableModel
+    config: IntervenableConfig
+    dimensions: list[Any]
+    constants: list[Any]
+    options: list[Any]
 
+
+def read(folder: Path) -> Description:
+    """What the config.json of a folder says.
+
+    Raises InputError where the folder is none of interventions."""
     path = folder / "config.json"
     try:
         described = json.loads(path.read_text(encoding="utf-8"))
@@ -149,11 +157,17 @@ def load(folder: Path, handle: Handle) -> IntervenableModel:
         raise InputError(f"{path}: lists of different lengths")
     config = IntervenableConfig(representations, types, mode=described.get("mode", "parallel"))
     config.sorted_keys = described.get("sorted_keys")
-    model = IntervenableModel(config, handle)
-    options = described.get("options") or [{}] * len(types)
-    if len(options) != len(types):
-        raise InputError(f"{path}: lists of different lengths")
-    rotations = _rotations(folder, handle) if modules.torch is None else {}
+    return Description(config, dimensions, constants, described.get("options") or [{}] * len(types))
+
+
+def fill(model: IntervenableModel, described: Description, folder: Path) -> None:
+    """Gives the interventions of a new model what was described, and the tensors of the folder.
+
+    Raises InputError where these do not fit the model."""
+    _, dimensions, constants, options = described
+    if len(options) != len(dimensions):
+        raise InputError(f"{folder / 'config.json'}: lists of different lengths")
+    rotations = _rotations(folder, model.model) if modules.torch is None else {}
     for key, dimension, constant, own in zip(model.sorted_keys, dimensions, constants, options):
         intervention = model.interventions[key]
         for name in _OPTIONS:
@@ -171,7 +185,6 @@ def load(folder: Path, handle: Handle) -> IntervenableModel:
             state = {name: one for name, one in state.items() if not name.startswith("rotate_layer.")}
             state["rotate_layer.weight"] = rotations[key]
         _restore(intervention, state, key)
-    return model
 
 
 def _restore(intervention: Any, state: dict[str, np.ndarray], key: str) -> None:

@@ -1,7 +1,7 @@
 //! Attention over rows that stand anywhere: every query sees, by index, the keys of its own run.
 
-use super::pass::Pass;
 use super::start::those_of;
+use super::state::{Pass, Sight};
 use super::table::{Index, Started, Table, fit, hidden};
 use crate::cone::{NodeId, Point, Rows};
 use crate::{Error, Result};
@@ -12,35 +12,6 @@ use causalcone_ops::{Query, Standing, Stretch, select, softmax};
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-
-/// The queries, keys and values of an attention, as far as its batch sees them.
-#[derive(Debug, Default)]
-pub(super) struct Sight {
-    layer: usize,
-    /// Which attention of the block.
-    stages: Option<Attention>,
-    /// Queries, not yet turned.
-    query: Table,
-    /// Which rows there are of keys and values: the batch's, then those of earlier ones.
-    rows: Table,
-    /// Keys, turned to their positions, and values: of the batch, where it has any, and of earlier ones.
-    tables: Vec<(Tensor, Tensor)>,
-    /// Both together, once somebody has asked.
-    whole: OnceCell<(Tensor, Tensor)>,
-}
-
-impl Sight {
-    /// All keys and values in one table each.
-    fn whole(&self) -> Result<Option<&(Tensor, Tensor)>> {
-        if self.whole.get().is_none() && !self.tables.is_empty() {
-            let (keys, values): (Vec<&Tensor>, Vec<&Tensor>) =
-                self.tables.iter().map(|(key, value)| (key, value)).unzip();
-            // Nobody else sets it: a pass is of one thread.
-            let _ = self.whole.set((Tensor::cat(&keys, 0)?, Tensor::cat(&values, 0)?));
-        }
-        Ok(self.whole.get())
-    }
-}
 
 impl Pass<'_, '_> {
     /// The weighted values of all rows of the batch that attend.
@@ -211,7 +182,7 @@ impl Pass<'_, '_> {
 
     /// The weights of a layer.
     fn weights(&self, layer: usize) -> Result<&Block> {
-        let missing = || Error::part("plan", format!("names layer {layer}, which the model does not have"));
+        let missing = || Error::internal(format!("names layer {layer}, which the model does not have"));
         self.model.decoder()?.blocks().get(layer).ok_or_else(missing)
     }
 

@@ -1,8 +1,7 @@
 //! From the rows of a batch to the readings of the cells it completes.
 
-use super::super::{Sink, go_on};
-use super::pass::lacking;
-use super::table::{Index, Store, Table};
+use super::super::executor::{Sink, go_on};
+use super::table::{Index, Store, Table, lacking};
 use crate::cone::{Batch, ConePlan, Flops, NodeId, NodeRead};
 use crate::plan::Place;
 use crate::reading::Reading;

@@ -1,7 +1,10 @@
 //! One experiment after another on the same model, as a loop in a notebook makes them: what they have in common is
 //! computed once.
 
-use super::{Cone, Job, Store};
+use super::super::executor::no_gradients;
+use super::executor::Cone;
+use super::job::Job;
+use super::table::Store;
 use crate::collected::Collected;
 use crate::cone::{ConePlan, Forest, NodeId, Part, Work};
 use crate::experiment::Experiment;
@@ -140,7 +143,7 @@ impl Memo {
     }
 
     fn run(&mut self, model: &Model, plan: &Plan, cell: &Cell, keeps_edited: bool) -> Result<Vec<Reading>> {
-        super::no_gradients(&[cell])?;
+        no_gradients(&[cell])?;
         let is_full = self.forest.as_ref().is_some_and(|forest| forest.nodes().len() > MOST_NODES);
         if is_full || self.held_bytes > self.limit {
             self.clear();

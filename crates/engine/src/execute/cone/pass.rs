@@ -1,72 +1,16 @@
 //! One batch through the model: block by block, the live rows of all its nodes in one matrix.
 
-use super::Job;
-use super::attention::Sight;
-use super::table::{Index, Places, Store, Table};
-use crate::cone::{Batch, ConePlan, Flops, Forest, Need, NodeId, Point, Rows, Work};
-use crate::op::Bound;
-use crate::plan::Plan;
+use super::state::Pass;
+use super::table::{Index, Places, Table, lacking};
+use crate::cone::{Need, NodeId, Point, Rows, Work};
 use crate::{Error, Result};
 use candle_core::Tensor;
-use causalcone_model::Model;
 use causalcone_model::decoder::Block;
 use causalcone_model::stage::{self, ENTERING, Kernel, Stage};
 use causalcone_ops::{add, add_rows, gather_rows};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
-/// A batch on its way through the model.
-pub(super) struct Pass<'a, 'b> {
-    pub(super) model: &'a Model,
-    pub(super) plan: &'a Plan,
-    pub(super) cone: &'a ConePlan,
-    pub(super) batch: &'a Batch,
-    /// What stands in for the parameters of edits.
-    pub(super) bound: &'a Bound,
-    /// Whether everything is kept.
-    keeps_all: bool,
-    /// What earlier batches and earlier points left.
-    pub(super) store: &'a mut Store<'b>,
-    /// The nodes that start at each point, in order.
-    starts: BTreeMap<Point, Vec<NodeId>>,
-    /// Edited scores and weights of the block at hand, H × rows × n.
-    pub(super) matrices: HashMap<(NodeId, usize), (Rows, Tensor)>,
-    /// What the block at hand attends to.
-    pub(super) sight: Sight,
-    flops: Flops,
-    work: Work,
-    /// Rows of which something was computed, by node and block.
-    touched: HashMap<(NodeId, usize), Rows>,
-}
-
-impl<'a, 'b> Pass<'a, 'b> {
-    pub(super) fn new(job: &Job<'a>, batch: &'a Batch, store: &'a mut Store<'b>) -> Self {
-        let Job { model, plan, cone, bound, keeps_all } = *job;
-        let mut starts: BTreeMap<Point, Vec<NodeId>> = BTreeMap::new();
-        for &id in &batch.nodes {
-            let start = cone.forest.nodes()[id].start;
-            starts.entry(start).or_default().push(id);
-            // Keys and values are rows of one table: an edit of one takes the other along.
-            if let Some(stage) = cone.forest.anatomy().stages(start.block).paired(start.stage) {
-                starts.entry(Point { stage, ..start }).or_default().push(id);
-            }
-        }
-        Self {
-            model,
-            plan,
-            cone,
-            batch,
-            bound,
-            keeps_all,
-            store,
-            starts,
-            matrices: HashMap::new(),
-            sight: Sight::default(),
-            flops: Flops::new(model.config()),
-            work: Work { batches: 1, ..Work::default() },
-            touched: HashMap::new(),
-        }
-    }
-
+impl<'a> Pass<'a, '_> {
     /// Runs the batch and gives the rows that went through the last norm.
     pub(super) fn run(&mut self) -> Result<Table> {
         let decoder = self.model.decoder()?;
@@ -328,10 +272,4 @@ impl<'a, 'b> Pass<'a, 'b> {
     pub(super) fn lacking(&self, node: NodeId, at: Point, row: usize) -> Error {
         lacking(&self.cone.forest, node, at, row)
     }
-}
-
-/// A row that the plan said would be there.
-pub(super) fn lacking(forest: &Forest, node: NodeId, at: Point, row: usize) -> Error {
-    let at = forest.anatomy().name(at);
-    Error::part("plan", format!("row {row} of node {node} is needed at {at} and was not computed"))
 }

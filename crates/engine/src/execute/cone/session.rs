@@ -1,7 +1,10 @@
 //! The same cells again and again, as training wants them: prompts once, edits each time.
 
+use super::super::executor::no_gradients;
 use super::deliver::Delivery;
-use super::{Cone, Job, no_gradients, table::Store};
+use super::executor::Cone;
+use super::job::Job;
+use super::table::Store;
 use crate::cone::{Batch, ConePlan, NodeId, NodeRead, Part, Work};
 use crate::op::Bound;
 use crate::plan::{Cell, Plan};

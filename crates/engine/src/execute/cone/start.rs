@@ -1,6 +1,6 @@
 //! Where nodes start: the rows of their edit.
 
-use super::pass::Pass;
+use super::state::Pass;
 use super::table::{Index, Started, Table};
 use crate::Result;
 use crate::cone::{NodeId, Point, Rows, Step};

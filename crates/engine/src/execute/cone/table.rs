@@ -1,8 +1,7 @@
 //! Rows of many nodes in one matrix.
 
-use super::pass::lacking;
-use crate::Result;
 use crate::cone::{Anatomy, Forest, NodeId, Point, Rows};
+use crate::{Error, Result};
 use candle_core::Tensor;
 use causalcone_model::Site;
 use causalcone_ops::{add, add_rows, gather_rows};
@@ -358,4 +357,10 @@ pub(super) fn fit(x: &Tensor, columns: usize, hidden: f32) -> Result<Tensor> {
     }
     let fill = Tensor::full(hidden, (heads, rows, columns - has), x.device())?;
     Ok(Tensor::cat(&[x, &fill], 2)?)
+}
+
+/// A row that the plan said would be there.
+pub(super) fn lacking(forest: &Forest, node: NodeId, at: Point, row: usize) -> Error {
+    let at = forest.anatomy().name(at);
+    Error::internal(format!("row {row} of node {node} is needed at {at} and was not computed"))
 }

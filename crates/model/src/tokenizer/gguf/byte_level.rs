@@ -4,13 +4,13 @@
 //! says only a name, `tokenizer.ggml.pre`. What a name means is in [`SPLITS`], as the
 //! tokenizer.json of the models that use it has it.
 
-use super::{Ends, Keys, Kind};
+use super::keys::{Ends, Keys};
 use crate::Result;
-use crate::tokenizer::recipe::Flags;
+use crate::tokenizer::pieces::Kind;
+use crate::tokenizer::recipe::{Added, Flags, Recipe, Spelling};
 use crate::tokenizer::words::{
     BY_CASE, BY_CASE_WITH_CONTRACTIONS, DEEPSEEK_CODER, ONE_DIGIT, THREE_DIGITS, Words,
 };
-use crate::tokenizer::{Added, Recipe, Spelling};
 use serde_json::{Value, json};
 use tokenizers::AddedToken;
 

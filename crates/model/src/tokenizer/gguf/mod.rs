@@ -1,48 +1,17 @@
 //! A tokenizer from the metadata of a GGUF file.
 //!
 //! `tokenizer.ggml.model` says of which kind it is: [`byte_level`] (`gpt2`) or [`sentencepiece`]
-//! (`llama`). This module reads what both have, and refuses keys that neither knows.
+//! (`llama`). [`keys`] reads what both have, and refuses keys that neither knows.
 
 mod byte_level;
+mod keys;
 mod sentencepiece;
 
-use super::Tokenizer;
-use super::from_json::split_merge;
-use super::pieces::{self, Kind};
-use super::recipe::MAX_VOCABULARY;
+use super::encode::Tokenizer;
+use crate::Result;
 use crate::file::gguf::Value;
-use crate::{Error, Result};
-use std::collections::HashMap;
+use keys::Keys;
 use std::path::Path;
-
-/// Keys that say nothing about how a text is split: templates, and the ids of tokens for padding, for the ends of texts, and
-/// for filling gaps in code.
-const INERT: [&str; 21] = [
-    "tokenizer.chat_template",
-    "tokenizer.chat_templates",
-    "tokenizer.ggml.padding_token_id",
-    "tokenizer.ggml.seperator_token_id",
-    "tokenizer.ggml.cls_token_id",
-    "tokenizer.ggml.mask_token_id",
-    "tokenizer.ggml.eot_token_id",
-    "tokenizer.ggml.eom_token_id",
-    "tokenizer.ggml.eog_token_ids",
-    "tokenizer.ggml.add_sep_token",
-    "tokenizer.ggml.fim_pre_token_id",
-    "tokenizer.ggml.fim_suf_token_id",
-    "tokenizer.ggml.fim_mid_token_id",
-    "tokenizer.ggml.fim_pad_token_id",
-    "tokenizer.ggml.fim_rep_token_id",
-    "tokenizer.ggml.fim_sep_token_id",
-    "tokenizer.ggml.prefix_token_id",
-    "tokenizer.ggml.suffix_token_id",
-    "tokenizer.ggml.middle_token_id",
-    "tokenizer.ggml.token_type_count",
-    "tokenizer.huggingface.json",
-];
-
-/// How the keys of templates other than the default one begin; a name follows.
-const NAMED_TEMPLATE: &str = "tokenizer.chat_template.";
 
 impl Tokenizer {
     /// Builds the tokenizer a GGUF header describes; `None` where it describes none.
@@ -71,145 +40,4 @@ impl Tokenizer {
         keys.refuse_others()?;
         Tokenizer::new(recipe).map(Some).map_err(|problem| keys.bad("ggml", problem))
     }
-}
-
-/// The keys below `tokenizer.`; each is taken once, and what nobody took is an error.
-struct Keys<'a> {
-    path: &'a Path,
-    left: HashMap<&'a str, &'a Value>,
-    architecture: &'a str,
-}
-
-impl<'a> Keys<'a> {
-    fn new(path: &'a Path, metadata: &'a [(String, Value)]) -> Self {
-        let left = metadata.iter().filter_map(|(key, value)| Some((key.strip_prefix("tokenizer.")?, value)));
-        let architecture = metadata.iter().find_map(|(key, value)| match value {
-            Value::Text(name) if key == "general.architecture" => Some(name.as_str()),
-            _ => None,
-        });
-        Self { path, left: left.collect(), architecture: architecture.unwrap_or_default() }
-    }
-
-    fn bad(&self, key: &str, problem: impl Into<String>) -> Error {
-        Error::file(self.path, format!("tokenizer.{key}"), problem)
-    }
-
-    fn unsupported(&self, what: &'static str, given: &str, known: &str) -> Error {
-        Error::unsupported(self.path, what, given, known)
-    }
-
-    fn has(&self, key: &str) -> bool {
-        self.left.contains_key(key)
-    }
-
-    fn take(&mut self, key: &str) -> Option<&'a Value> {
-        self.left.remove(key)
-    }
-
-    fn text(&mut self, key: &str) -> Result<Option<&'a str>> {
-        match self.take(key) {
-            None => Ok(None),
-            Some(Value::Text(text)) => Ok(Some(text)),
-            Some(other) => Err(self.bad(key, format!("{other} is not a text"))),
-        }
-    }
-
-    fn needs_text(&mut self, key: &str) -> Result<&'a str> {
-        self.text(key)?.ok_or_else(|| {
-            self.bad(key, "is missing; without it the split into words would be a guess".to_owned())
-        })
-    }
-
-    fn flag(&mut self, key: &str) -> Result<Option<bool>> {
-        match self.take(key) {
-            None => Ok(None),
-            Some(Value::Bool(flag)) => Ok(Some(*flag)),
-            Some(other) => Err(self.bad(key, format!("{other} is not true or false"))),
-        }
-    }
-
-    fn id(&mut self, key: &str) -> Result<Option<u32>> {
-        match self.take(key) {
-            None => Ok(None),
-            Some(Value::Unsigned(id, 4)) => Ok(u32::try_from(*id).ok()),
-            Some(other) => Err(self.bad(key, format!("{other} is not a 32-bit id"))),
-        }
-    }
-
-    /// `tokenizer.ggml.merges` as pairs.
-    fn merges(&mut self) -> Result<Option<Vec<(String, String)>>> {
-        const KEY: &str = "ggml.merges";
-        let Some(value) = self.take(KEY) else { return Ok(None) };
-        let Value::Texts(merges) = value else { return Err(self.bad(KEY, "is not a list of texts")) };
-        let pair = |text: &String| {
-            split_merge(text).ok_or_else(|| self.bad(KEY, format!("{text:?} is not two tokens")))
-        };
-        merges.iter().map(pair).collect::<Result<_>>().map(Some)
-    }
-
-    /// Every token with its kind, by id.
-    fn tokens(&mut self) -> Result<Vec<(&'a str, Kind)>> {
-        let Some(Value::Texts(tokens)) = self.take("ggml.tokens") else {
-            return Err(self.bad("ggml.tokens", "is not a list of texts"));
-        };
-        if tokens.len() > MAX_VOCABULARY {
-            let problem = format!("{} are more than {MAX_VOCABULARY}", tokens.len());
-            return Err(self.bad("ggml.tokens", problem));
-        }
-        const KINDS: &str = "ggml.token_type";
-        let kinds = match self.take(KINDS) {
-            Some(Value::Integers(kinds)) if kinds.len() == tokens.len() => kinds,
-            Some(_) => return Err(self.bad(KINDS, "is not one number a token")),
-            None => return Err(self.bad(KINDS, "is missing; without it special tokens are unknown")),
-        };
-        let known = tokens.iter().zip(kinds).map(|(token, kind)| {
-            let kind = Kind::from_number(*kind).ok_or_else(|| {
-                self.bad(KINDS, format!("{kind} is no kind of token; they go from 1 to {}", Kind::COUNT))
-            })?;
-            Ok((token.as_str(), kind))
-        });
-        known.collect()
-    }
-
-    /// Token to id, where no token may stand twice.
-    fn vocabulary<'t>(&self, tokens: impl Iterator<Item = &'t str>) -> Result<HashMap<String, u32>> {
-        pieces::vocabulary(tokens).map_err(|problem| self.bad("ggml.tokens", problem))
-    }
-
-    /// The start-of-text token, the end-of-text token and whether the first is added: the file's
-    /// word, or llama.cpp's for this kind of tokenizer.
-    fn ends(&mut self, default: Ends) -> Result<Ends> {
-        let bos = self.id("ggml.bos_token_id")?.or(default.bos);
-        let eos = self.id("ggml.eos_token_id")?.or(default.eos);
-        let adds_bos = match self.flag("ggml.add_bos_token")? {
-            Some(true) if bos.is_none() => {
-                return Err(self.bad("ggml.add_bos_token", "is true, but there is no bos_token_id"));
-            }
-            Some(adds_bos) => adds_bos,
-            None => default.adds_bos && bos.is_some(),
-        };
-        Ok(Ends { bos, eos, adds_bos })
-    }
-
-    /// Refuses a key that may matter and that nobody took.
-    fn refuse_others(&self) -> Result<()> {
-        let full = self.left.keys().map(|key| format!("tokenizer.{key}"));
-        let is_inert = |key: &str| INERT.contains(&key) || key.starts_with(NAMED_TEMPLATE);
-        match full.into_iter().find(|key| !is_inert(key)) {
-            None => Ok(()),
-            Some(key) => Err(Error::file(
-                self.path,
-                key,
-                "this version does not know this key, and it may change how texts are split",
-            )),
-        }
-    }
-}
-
-/// What stands around a text.
-#[derive(Clone, Copy)]
-struct Ends {
-    bos: Option<u32>,
-    eos: Option<u32>,
-    adds_bos: bool,
 }

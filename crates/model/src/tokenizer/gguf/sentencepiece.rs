@@ -3,12 +3,11 @@
 //! Such a file has the pieces, scores and kinds of a tokenizer.model, as llama.cpp's converter writes them:
 //! [`pieces`](crate::tokenizer::pieces) makes merges of them.
 
-use super::{Ends, Keys, Kind};
+use super::keys::{Ends, Keys};
 use crate::Result;
 use crate::file::gguf::Value;
-use crate::tokenizer::pieces::{self, Piece, SPACE};
-use crate::tokenizer::recipe::Flags;
-use crate::tokenizer::{Added, Recipe, Spelling};
+use crate::tokenizer::pieces::{self, Kind, Piece, SPACE};
+use crate::tokenizer::recipe::{Added, Flags, Recipe, Spelling};
 use std::borrow::Cow;
 use tokenizers::AddedToken;
 
