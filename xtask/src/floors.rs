@@ -2,7 +2,8 @@
 //!
 //! A module is a file. It depends on another one if it names something that is *defined* there: paths are followed through
 //! re-exports, so that a `mod.rs` which only collects what its children define is on no floor of its own. Tests are left
-//! out. Python modules depend on what they import, wherever in the file, unless it is for type checkers only.
+//! out as far as they are marked as such. Python modules depend on what they import, wherever in the file, unless it is for
+//! type checkers only. What a method call leads to is not followed: the import of its type is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -98,10 +99,10 @@ fn circles(arrows: &Arrows) -> Vec<String> {
         if told.contains(module) {
             continue;
         }
-        let is_in = |other: &&&Name| {
-            reach[module].contains(**other) && reach.get(**other).is_some_and(|all| all.contains(module))
+        let is_in = |other: &&Name| {
+            reach[module].contains(*other) && reach.get(*other).is_some_and(|all| all.contains(module))
         };
-        let members: Vec<&Name> = arrows.keys().collect::<Vec<_>>().iter().filter(is_in).copied().collect();
+        let members: Vec<&Name> = arrows.keys().filter(is_in).collect();
         let mut text = format!("a circle of {} modules", members.len());
         for member in &members {
             for (to, paths) in arrows[*member].iter().filter(|(to, _)| members.contains(to)) {
@@ -117,9 +118,6 @@ fn circles(arrows: &Arrows) -> Vec<String> {
 
 /// Imports of one of these floors from a higher one; a module that is on no floor is a problem too.
 fn upwards(arrows: &Arrows, floors: &[&[&str]]) -> Vec<String> {
-    if floors.is_empty() {
-        return Vec::new();
-    }
     let floor = |module: &Name| {
         let top = module.first()?;
         floors.iter().position(|floor| floor.contains(&top.as_str()))
@@ -170,7 +168,10 @@ struct Module {
 /// The arrows of a crate.
 fn rust(source: &Path) -> Result<Arrows, String> {
     let mut modules = BTreeMap::new();
-    for file in files(source, "rs")? {
+    let is_library = source.join("lib.rs").exists();
+    // The program beside a library is a crate of its own, which imports this one.
+    let is_part = |file: &PathBuf| !(is_library && *file == source.join("main.rs"));
+    for file in files(source, "rs")?.into_iter().filter(is_part) {
         let text =
             std::fs::read_to_string(&file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
         let parsed = syn::parse_file(&text).map_err(|e| format!("cannot parse {}: {e}", file.display()))?;
@@ -292,13 +293,13 @@ fn resolve(modules: &BTreeMap<Name, Module>, from: &Name, path: &[String], depth
             (at, rest) = (child, others);
             continue;
         }
-        let reexported = modules.get(&at).into_iter().flat_map(|module| &module.uses);
-        for (other, alias) in reexported.filter(|(other, alias)| alias == part && other.as_slice() != path) {
-            let whole = [other.as_slice(), others].concat();
-            let _ = alias;
-            if let Some(found) = resolve(modules, &at, &whole, depth + 1) {
-                return Some(found);
-            }
+        let uses = modules.get(&at).into_iter().flat_map(|module| &module.uses);
+        let mut reexported =
+            uses.filter(|(other, alias)| alias == part && other.as_slice() != path).peekable();
+        if reexported.peek().is_some() {
+            // What is defined in another crate is no module of this one.
+            let whole = |other: &[String]| [other, others].concat();
+            return reexported.find_map(|(other, _)| resolve(modules, &at, &whole(other), depth + 1));
         }
         return Some(at);
     }
@@ -345,6 +346,12 @@ fn python_imports(text: &str, module: &Name, is_package: bool) -> Vec<(Name, Str
             continue;
         }
         checking = code.starts_with("if TYPE_CHECKING").then_some(indent);
+        if let Some(path) = code.strip_prefix("import causalcone.") {
+            let path = path.split([' ', ',']).next().unwrap_or_default();
+            let mut path: Name = path.split('.').map(String::from).collect();
+            found.extend(path.pop().map(|last| (path, last)));
+            continue;
+        }
         let Some((from, names)) = code.strip_prefix("from ").and_then(|rest| rest.split_once(" import "))
         else {
             continue;
@@ -375,9 +382,15 @@ fn join_parentheses(text: &str) -> String {
     let mut joined = String::new();
     let mut is_open = false;
     for line in text.lines() {
-        let line = if is_open { line.split('#').next().unwrap_or_default().trim() } else { line };
+        let is_import = line.trim_start().starts_with("from ") || line.starts_with("import ");
+        let code = line.split('#').next().unwrap_or_default();
+        let line = match (is_open, is_import) {
+            (true, _) => code.trim(),
+            (false, true) => code.trim_end(),
+            (false, false) => line,
+        };
         joined += line;
-        let starts = line.trim_start().starts_with("from ") && line.contains("import (");
+        let starts = is_import && line.contains("import (");
         is_open = (is_open || starts) && !line.contains(')');
         joined.push(if is_open { ' ' } else { '\n' });
     }
@@ -465,6 +478,19 @@ mod tests {
     }
 
     #[test]
+    fn a_program_and_other_crates_are_none_of_the_library() {
+        let files = [
+            ("lib.rs", "mod a; mod b; pub use a::A; pub use other::Foreign;"),
+            ("main.rs", "fn main() { library::run() }"),
+            ("a.rs", "use crate::Foreign; pub struct A(Foreign); fn f() { crate::b::g() }"),
+            ("b.rs", "pub fn g() { let _: crate::A; }"),
+        ];
+        let found = circles(&planted(&files));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with("a circle of 2 modules"), "{found:?}");
+    }
+
+    #[test]
     fn a_planted_arrow_upwards_is_found() {
         let files = [
             ("lib.rs", "mod low; mod high;"),
@@ -485,6 +511,10 @@ mod tests {
         let a = ("a.py", "from .b import (\n    f,  # a comment\n    g,\n)\n");
         let checked = ("b.py", "if TYPE_CHECKING:\n    from .a import x\ndef f(): ...\n");
         assert_eq!(circles(&planted(&[a, checked])), Vec::<String>::new());
+        let noted = ("b.py", "from .a import x  # noqa: F401\n");
+        assert_eq!(circles(&planted(&[a, noted])).len(), 1);
+        let whole = ("b.py", "import causalcone.a\n");
+        assert_eq!(circles(&planted(&[a, whole])).len(), 1);
         let late = ("b.py", "def f():\n    from causalcone.a import x\n");
         assert_eq!(circles(&planted(&[a, late])).len(), 1);
         // The package imports a module that takes the compiled one from it; a name of its own would be another matter.

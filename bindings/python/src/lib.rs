@@ -7,6 +7,7 @@ mod arrays;
 mod error;
 mod loaded;
 mod model;
+mod runs;
 mod sweep;
 mod table;
 mod tensors;

@@ -99,6 +99,68 @@ impl Entries {
     }
 }
 
+/// What a sweep varies, and so what goes where.
+struct Axes {
+    across: Across,
+    down: Down,
+    /// Whether heads are varied, and scales.
+    heads: bool,
+    scales: bool,
+}
+
+impl Axes {
+    fn of(entries: &[Entry]) -> Self {
+        let varied = |f: fn(&Coordinates) -> Option<f64>| {
+            entries.windows(2).any(|pair| f(&pair[0].at) != f(&pair[1].at))
+        };
+        let (positions, heads, scales) = (
+            varied(|at| at.position.map(|p| p as f64)),
+            varied(|at| at.head.map(|h| h as f64)),
+            varied(|at| at.scale),
+        );
+        let across = match (positions, heads, scales) {
+            (false, true, _) => Across::Head,
+            (false, false, true) => Across::Scale,
+            _ => Across::Position,
+        };
+        let is_one_row = entries.windows(2).all(|pair| {
+            let [a, b] = [&pair[0].at, &pair[1].at];
+            (&a.layers, a.site) == (&b.layers, b.site)
+        });
+        let down = if heads && positions && is_one_row { Down::Head } else { Down::Layer };
+        Self { across, down, heads, scales }
+    }
+
+    /// Where along x.
+    fn x(&self, at: &Coordinates) -> Point {
+        Point {
+            head: at.head.filter(|_| self.across == Across::Head),
+            position: at.position.filter(|_| self.across == Across::Position),
+            scale: at.scale.filter(|_| self.across == Across::Scale).map(f64::to_bits),
+            ..Point::default()
+        }
+    }
+
+    /// Where along y.
+    fn y(&self, at: &Coordinates) -> Point {
+        Point {
+            layers: at.layers.clone(),
+            site: at.site,
+            head: at.head.filter(|_| self.down == Down::Head),
+            ..Point::default()
+        }
+    }
+
+    /// In which facet: what is varied along neither axis.
+    fn facet(&self, at: &Coordinates) -> Point {
+        Point {
+            head: at.head.filter(|_| self.across != Across::Head && self.down != Down::Head && self.heads),
+            scale: at.scale.filter(|_| self.across != Across::Scale && self.scales).map(f64::to_bits),
+            ..Point::default()
+        }
+    }
+}
+
 /// The heat map of a sweep's first metric: positions (or heads, or scales) along x; layers upwards,
 /// the sites of a layer one above the other in the order they run, or heads where positions and heads of one
 /// layer are swept; a facet a token and method, and a facet for each value of what else is swept. A difference of
@@ -123,45 +185,12 @@ impl Entries {
 /// ```
 pub fn heat_map(result: &SweepResult, model: &Model, title: &str) -> HeatMap {
     let Entries { list: entries, by_place } = Entries::new(result);
-    let varied =
-        |f: fn(&Coordinates) -> Option<f64>| entries.windows(2).any(|pair| f(&pair[0].at) != f(&pair[1].at));
-    let (positions, heads, scales) = (
-        varied(|at| at.position.map(|p| p as f64)),
-        varied(|at| at.head.map(|h| h as f64)),
-        varied(|at| at.scale),
-    );
-    let across = match (positions, heads, scales) {
-        (false, true, _) => Across::Head,
-        (false, false, true) => Across::Scale,
-        _ => Across::Position,
-    };
-    let x_of = |at: &Coordinates| Point {
-        head: at.head.filter(|_| across == Across::Head),
-        position: at.position.filter(|_| across == Across::Position),
-        scale: at.scale.filter(|_| across == Across::Scale).map(f64::to_bits),
-        ..Point::default()
-    };
-    let is_one_row = entries.windows(2).all(|pair| {
-        let [a, b] = [&pair[0].at, &pair[1].at];
-        (&a.layers, a.site) == (&b.layers, b.site)
-    });
-    let down = if heads && positions && is_one_row { Down::Head } else { Down::Layer };
-    let y_of = |at: &Coordinates| Point {
-        layers: at.layers.clone(),
-        site: at.site,
-        head: at.head.filter(|_| down == Down::Head),
-        ..Point::default()
-    };
-    let facet_of = |at: &Coordinates| Point {
-        head: at.head.filter(|_| across != Across::Head && down != Down::Head && heads),
-        scale: at.scale.filter(|_| across != Across::Scale && scales).map(f64::to_bits),
-        ..Point::default()
-    };
-    let columns = Points::new(entries.iter().map(|e| x_of(&e.at)));
-    let mut rows = Points::new(entries.iter().map(|e| y_of(&e.at))).list;
+    let axes = Axes::of(&entries);
+    let columns = Points::new(entries.iter().map(|e| axes.x(&e.at)));
+    let mut rows = Points::new(entries.iter().map(|e| axes.y(&e.at))).list;
     rows.sort_by(|a, b| (a.layers.last(), a.site, a.head).cmp(&(b.layers.last(), b.site, b.head)));
     let rows = Points::ordered(rows);
-    let others = Points::new(entries.iter().map(|e| facet_of(&e.at)));
+    let others = Points::new(entries.iter().map(|e| axes.facet(&e.at)));
 
     let metric = result.columns.first().map_or(Metric::Prob, |column| column.metric);
     // A facet each: the first metric's numbers, token by token, so that methods stand side by side.
@@ -178,41 +207,29 @@ pub fn heat_map(result: &SweepResult, model: &Model, title: &str) -> HeatMap {
     let mut facets: Vec<Facet> =
         titles.map(|title| Facet { title, values: empty.clone(), ..Facet::default() }).collect();
     for Entry { at, values: numbers, .. } in &entries {
-        let place =
-            (rows.places.get(&y_of(at)), columns.places.get(&x_of(at)), others.places.get(&facet_of(at)));
+        let place = (
+            rows.places.get(&axes.y(at)),
+            columns.places.get(&axes.x(at)),
+            others.places.get(&axes.facet(at)),
+        );
         let (Some(row), Some(column), Some(other)) = place else { continue };
         for (facet, number) in drawn.iter().enumerate() {
             facets[facet * others.list.len() + other].values[row * columns.list.len() + column] =
                 numbers[*number];
         }
     }
-    let tick = |point: &Point| match (point.position, point.head, point.scale) {
-        (Some(position), ..) if by_place => Tick::new(position.to_string()),
-        (Some(position), ..) => {
-            // The token there, where all prompts have the same.
-            let mut there = result.prompts.iter().filter_map(|prompt| prompt.get(position));
-            match there.next() {
-                Some(first) if there.all(|id| id == first) => {
-                    Tick::token(position.to_string(), model.token_text(*first))
-                }
-                _ => Tick::new(position.to_string()),
-            }
-        }
-        (_, Some(head), _) => Tick::new(head.to_string()),
-        (.., Some(scale)) => Tick::new(f64::from_bits(scale).to_string()),
-        _ => Tick::new("all"),
-    };
+    let tick = |point: &Point| column_tick(point, result, model, by_place);
     let cumulative = entries.iter().any(|e| e.at.layers.len() > 1 && e.at.layer.is_some());
     let mean = if result.has_means() { "mean " } else { "" };
     HeatMap {
         title: title.into(),
         subtitle: None,
-        x: Axis { label: across.label(by_place).into(), ticks: columns.list.iter().map(tick).collect() },
+        x: Axis { label: axes.across.label(by_place).into(), ticks: columns.list.iter().map(tick).collect() },
         y: row_axis(
             &rows.list,
-            down,
+            axes.down,
             cumulative,
-            if heads { None } else { entries.first().and_then(|e| e.at.head) },
+            if axes.heads { None } else { entries.first().and_then(|e| e.at.head) },
         ),
         facets,
         value_label: format!("{mean}{}", value_label(metric)),
@@ -232,6 +249,25 @@ impl Across {
             Self::Head => "head",
             Self::Scale => "scale",
         }
+    }
+}
+
+/// The name of a column: of a position with the token there, where all prompts have the same.
+fn column_tick(point: &Point, result: &SweepResult, model: &Model, by_place: bool) -> Tick {
+    match (point.position, point.head, point.scale) {
+        (Some(position), ..) if by_place => Tick::new(position.to_string()),
+        (Some(position), ..) => {
+            let mut there = result.prompts.iter().filter_map(|prompt| prompt.get(position));
+            match there.next() {
+                Some(first) if there.all(|id| id == first) => {
+                    Tick::token(position.to_string(), model.token_text(*first))
+                }
+                _ => Tick::new(position.to_string()),
+            }
+        }
+        (_, Some(head), _) => Tick::new(head.to_string()),
+        (.., Some(scale)) => Tick::new(f64::from_bits(scale).to_string()),
+        _ => Tick::new("all"),
     }
 }
 

@@ -13,7 +13,7 @@
 //! ```
 
 use crate::bounds::EXAMPLES as MAX_EXAMPLES;
-use crate::error::{Origin, Refused};
+use crate::error::Origin;
 use crate::token::TokenFile;
 use crate::{Error, Result};
 use causalcone_model::chat::Message;
@@ -25,6 +25,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+
+pub use crate::error::Refused;
 
 /// As large as an experiment file may be; what is parsed of it takes a few times that.
 const MAX_FILE: u64 = 16 << 20;

@@ -144,7 +144,6 @@ impl Error {
     pub fn is_internal(&self) -> bool {
         match self {
             Self::Model(source) | Self::Part { source, .. } => source.is_internal(),
-            Self::Examples { first: Some(first), .. } => first.is_internal(),
             other => matches!(other, Self::Internal { .. }),
         }
     }

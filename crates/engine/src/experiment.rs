@@ -6,6 +6,7 @@ use crate::ids::{EditId, RunId};
 use crate::method::Method;
 use crate::metric::Metric;
 use crate::op::{Op, OpKind, Parameters, Value};
+use crate::spaces::{Spaced, spaced};
 use crate::steps::Steps;
 use crate::token::TokenFile;
 use crate::{Error, Result};
@@ -361,6 +362,13 @@ impl<'m> Experiment<'m> {
     /// The tokens whose probabilities are recorded.
     pub fn read_tokens(&self) -> &[u32] {
         &self.tokens
+    }
+
+    /// What is read, a label too, and is one token also with a space before it.
+    pub(crate) fn spaced(&self, label: Option<u32>) -> Vec<Spaced> {
+        let label = label.filter(|label| !self.tokens.contains(label));
+        let tokens = self.tokens.iter().chain(&label).map(std::slice::from_ref);
+        spaced(self.model, tokens.chain(self.answers.iter().map(|answer| &**answer)))
     }
 
     /// The token that should come next: the example's label, or the first of the tokens that are read.

@@ -9,7 +9,7 @@ use crate::ids::RunId;
 use crate::metric::{Distribution, Top, answer_logprobs};
 use crate::plan::Plan;
 use crate::reading::Reading;
-use crate::spaces::{MissingSpace, Spaced, spaced};
+use crate::spaces::{MissingSpace, Spaced};
 use causalcone_model::Model;
 use std::sync::Arc;
 
@@ -79,13 +79,6 @@ impl<'m> Experiment<'m> {
     /// each in turn, those of its others.
     pub(crate) fn answer_logprobs(&self, first: &Distribution, rows: &[Reading]) -> Result<Vec<f64>> {
         answer_logprobs(&self.answers, first, rows)
-    }
-
-    /// What is read, a label too, and is one token also with a space before it.
-    pub(crate) fn spaced(&self, label: Option<u32>) -> Vec<Spaced> {
-        let label = label.filter(|label| !self.tokens.contains(label));
-        let tokens = self.tokens.iter().chain(&label).map(std::slice::from_ref);
-        spaced(self.model, tokens.chain(self.answers.iter().map(|answer| &**answer)))
     }
 
     /// Pairs the activations read for `collect` edits with where they stand.

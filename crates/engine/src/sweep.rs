@@ -8,6 +8,7 @@ use crate::method::Method;
 use crate::metric::Distribution;
 use crate::plan::Cell;
 use crate::prepared::{Originals, PreparedSweep, Stretch, SweepResult};
+use crate::spaces::MissingSpace;
 use causalcone_model::{Progress, Report, Unit};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
@@ -88,7 +89,38 @@ impl Running<'_> {
     }
 }
 
+impl SweepResult {
+    /// Adds those that were not told yet: the samples of an example may be in several stretches.
+    fn add_missing_spaces(&mut self, found: Vec<MissingSpace>) {
+        for missing in found {
+            let told = self.missing_spaces.iter().rev();
+            let mut told = told.take_while(|told| told.example == missing.example);
+            if !told.any(|told| told.is_about_the_same(&missing)) {
+                self.missing_spaces.push(missing);
+            }
+        }
+    }
+}
+
+/// What a stretch runs: an original or another baseline, each by the number of its baseline, or a cell.
+#[derive(Clone, Copy)]
+enum Turn {
+    Original(usize),
+    Fixed(usize),
+    Cell(usize),
+}
+
 impl Stretch<'_, '_> {
+    /// What it runs: the originals first, then its other baselines and some of its cells, which share rows.
+    fn turns(&self, originals: &Originals, cells: &[usize]) -> (Vec<Turn>, Vec<&Cell>) {
+        let baselines = &self.plan.baselines;
+        let originals = originals.baselines.iter().map(|i| (Turn::Original(*i), &baselines[*i].original));
+        let fixed =
+            baselines.iter().enumerate().filter_map(|(i, b)| Some((Turn::Fixed(i), b.fixed.as_ref()?)));
+        let cells = cells.iter().map(|cell| (Turn::Cell(*cell), &self.plan.cells[*cell]));
+        originals.chain(fixed).chain(cells).unzip()
+    }
+
     /// Runs its cells that are not finished yet, and its baselines; adds what they are to the result.
     fn run(
         &self,
@@ -96,25 +128,15 @@ impl Stretch<'_, '_> {
         running: &mut Running<'_>,
         result: &mut SweepResult,
     ) -> Result<()> {
-        let missing: Vec<usize> = self
-            .cells()
-            .filter(|cell| !running.values.contains_key(cell))
-            .map(|cell| cell - self.first)
-            .collect();
-        // Baselines go with the cells, since they share rows; the originals first.
-        let baselines = &self.plan.baselines;
-        let Originals { baselines: originals, of_baseline: original_of } = self.originals();
-        let fixed: Vec<usize> = (0..baselines.len()).filter(|i| baselines[*i].fixed.is_some()).collect();
-        let first_fixed = originals.len();
-        let first_cell = first_fixed + fixed.len();
-        let mut cells: Vec<&Cell> = originals.iter().map(|baseline| &baselines[*baseline].original).collect();
-        cells.extend(baselines.iter().filter_map(|b| b.fixed.as_ref()));
+        let missing = self.cells().filter(|cell| !running.values.contains_key(cell));
+        let missing: Vec<usize> = missing.map(|cell| cell - self.first).collect();
         let is_exact = self.sweep.methods.contains(&Method::Exact);
-        cells.extend(missing.iter().filter(|_| is_exact).map(|cell| &self.plan.cells[*cell]));
+        let originals = self.originals();
+        let (turns, cells) = self.turns(&originals, if is_exact { &missing } else { &[] });
         let keeps_originals = self.sweep.survey.keeps_originals();
 
-        let mut base: Vec<Option<(Distribution, Values)>> = vec![None; first_fixed];
-        let mut fixed_values = vec![None; baselines.len()];
+        let mut base: Vec<Option<(Distribution, Values)>> = vec![None; originals.baselines.len()];
+        let mut fixed: Vec<Option<Values>> = vec![None; self.plan.baselines.len()];
         let mut pending: Vec<(usize, Values)> = Vec::new();
         let (mut estimates, mut work) = (HashMap::new(), Work::default());
         if self.sweep.estimating().next().is_some() && !missing.is_empty() {
@@ -125,41 +147,32 @@ impl Stretch<'_, '_> {
             let (row, rest) =
                 readings.split_first().ok_or_else(|| Error::internal("a cell gave no logits"))?;
             let row = Distribution::read(row)?;
-            let is_due = running.ticker.is_due();
-            if is_due {
+            if running.ticker.is_due() {
                 running.flush(&mut pending)?;
                 stop = (running.tell)(running.values.len()).is_break();
             }
             let flow = if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) };
-            if index < first_fixed {
-                let values = self.numbers((&row, rest), &row, originals[index])?;
-                let missing_spaces = self.missing_spaces((&row, rest), originals[index])?;
-                // The samples of an example may be in several stretches.
-                for missing in missing_spaces {
-                    let told = result.missing_spaces.iter().rev();
-                    let mut told = told.take_while(|told| told.example == missing.example);
-                    if !told.any(|told| told.is_about_the_same(&missing)) {
-                        result.missing_spaces.push(missing);
-                    }
+            let baseline = match turns[index] {
+                Turn::Original(baseline) => {
+                    let values = self.numbers((&row, rest), &row, baseline)?;
+                    result.add_missing_spaces(self.missing_spaces((&row, rest), baseline)?);
+                    // A distribution is large, and there may be one for each of many examples.
+                    let row = if keeps_originals { row } else { Distribution::new(Vec::new()) };
+                    base[index] = Some((row, values));
+                    return Ok(flow);
                 }
-                // A distribution is large, and there may be one for each of many examples.
-                let row = if keeps_originals { row } else { Distribution::new(Vec::new()) };
-                base[index] = Some((row, values));
-                return Ok(flow);
-            }
-            let baseline = match index.checked_sub(first_cell) {
-                Some(cell) => self.plan.cells[missing[cell]].baseline,
-                None => fixed[index - first_fixed],
+                Turn::Fixed(baseline) => baseline,
+                Turn::Cell(cell) => self.plan.cells[cell].baseline,
             };
-            let original = base[original_of[baseline]].as_ref();
+            let original = base[originals.of_baseline[baseline]].as_ref();
             let (original, _) = original.ok_or_else(|| Error::internal("a cell came before its baseline"))?;
             let mut numbers = self.numbers((&row, rest), original, baseline)?;
-            let Some(cell) = index.checked_sub(first_cell) else {
-                fixed_values[baseline] = Some(numbers);
-                return Ok(flow);
-            };
-            numbers.extend(estimates.remove(&missing[cell]).unwrap_or_default());
-            pending.push((self.first + missing[cell], numbers));
+            if let Turn::Cell(cell) = turns[index] {
+                numbers.extend(estimates.remove(&cell).unwrap_or_default());
+                pending.push((self.first + cell, numbers));
+            } else {
+                fixed[baseline] = Some(numbers);
+            }
             Ok(flow)
         });
         let ran = match ran {
@@ -174,11 +187,26 @@ impl Stretch<'_, '_> {
         running.flush(&mut pending)?;
         // The last cells may come between two reports: a wish to stop then has nothing to stop. Cells of an earlier run may
         // all be there, but not the baselines.
+        let mut baselines = self.plan.baselines.iter().zip(&fixed);
         let has_baselines = base.iter().all(Option::is_some)
-            && fixed.iter().all(|baseline| fixed_values[*baseline].is_some());
+            && baselines.all(|(baseline, values)| baseline.fixed.is_none() || values.is_some());
         if ran.is_none() && (running.values.len() < self.sweep.cells() || !has_baselines) {
             return Err(Error::Interrupted);
         }
+        self.add_to(result, &originals, &base, fixed);
+        work += ran.unwrap_or_default();
+        result.work += work;
+        Ok(())
+    }
+
+    /// Adds where its cells stand, and what its baselines gave.
+    fn add_to(
+        &self,
+        result: &mut SweepResult,
+        originals: &Originals,
+        base: &[Option<(Distribution, Values)>],
+        fixed: Vec<Option<Values>>,
+    ) {
         let first = result.base.len();
         result.prompts.extend(self.bases.iter().map(|basis| basis.prompt.clone()));
         result.tokens.extend(self.bases.iter().map(|basis| basis.tokens.clone()));
@@ -186,11 +214,8 @@ impl Stretch<'_, '_> {
         result.cells.extend(self.plan.cells.iter().map(|cell| cell.at.clone()));
         result.baseline_of.extend(self.plan.cells.iter().map(|cell| first + cell.baseline));
         let numbers = |i: usize| base[i].as_ref().map_or([].as_slice(), |(_, values)| values.as_slice());
-        result.base.extend(original_of.iter().map(|i| self.sweep.for_all_methods(numbers(*i))));
+        result.base.extend(originals.of_baseline.iter().map(|i| self.sweep.for_all_methods(numbers(*i))));
         let of_fixed = |values: Option<Values>| values.map(|values| self.sweep.for_all_methods(&values));
-        result.fixed.extend(fixed_values.into_iter().map(of_fixed));
-        work += ran.unwrap_or_default();
-        result.work += work;
-        Ok(())
+        result.fixed.extend(fixed.into_iter().map(of_fixed));
     }
 }

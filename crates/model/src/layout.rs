@@ -3,7 +3,7 @@
 
 use crate::config::Config;
 use crate::site::{Site, Width};
-use crate::stage::{Kernel, Read, Stages};
+use crate::stage::{ENTERING, Kernel, Read, Stages};
 use crate::{Error, Result};
 
 /// How the numbers of a site are laid out.
@@ -95,7 +95,17 @@ impl Site {
 impl Stages {
     /// Numbers in a row of a stage; none in a matrix of attention, whose rows are as long as the run.
     pub fn width(&self, stage: usize, config: &Config) -> usize {
-        self[stage].site.map_or(Width::Model, Site::width).of(config)
+        let read = || self.width(self[stage].goes_on_from(), config);
+        match (self[stage].site, &self[stage].kernel) {
+            (Some(site), _) => site.width().of(config),
+            _ if stage == ENTERING => Width::Model.of(config),
+            (None, Kernel::Linear(matrix) | Kernel::Activate(matrix) | Kernel::Gate(matrix)) => {
+                config.matrix(*matrix).1
+            }
+            (None, Kernel::Mix) => Width::Queries.of(config),
+            (None, Kernel::Scores(_) | Kernel::Softmax) => Width::Attention.of(config),
+            (None, Kernel::Same | Kernel::Norm(_) | Kernel::Add(_)) => read(),
+        }
     }
 
     /// Multiplications and additions for a row of a stage, and more for each key that the row sees.

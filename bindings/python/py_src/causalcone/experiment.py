@@ -20,7 +20,6 @@ import copy
 import datetime
 import itertools
 import json
-import math
 import os
 import warnings
 from collections.abc import Callable, Container, Iterable, Mapping
@@ -31,6 +30,7 @@ import numpy as np
 
 from ._arrays import as_float32, as_ids, is_array
 from ._errors import InputError
+from ._parts import Edit, Run, plain
 from ._progress import Progress
 from .model import Model, as_date, is_path
 from .results import Activation, Outcome, Sweep, Texts, Training
@@ -38,42 +38,6 @@ from .results import Activation, Outcome, Sweep, Texts, Training
 Function = Callable[[Any], Any]
 """An op of one's own: gets the edited rows, (positions, width), (positions, heads, width) on head sites or (heads,
 query rows, key columns) on attention matrices, and gives their replacement, of the same shape."""
-
-
-class Run:
-    """A prompt of an experiment."""
-
-    def __init__(self, experiment: Experiment, name: str) -> None:
-        self.experiment = experiment
-        self.name = name
-
-    def at(
-        self,
-        *,
-        site: str | None = None,
-        layers: Any = None,
-        positions: Any = None,
-        heads: Any = None,
-        align: str | None = None,
-    ) -> dict[str, Any]:
-        """Its activations as a value, at another site, other layers, positions or heads than the edit's. `align`
-        pairs all positions of two prompts of different lengths: "left", "right" or "tokens"."""
-        places = {"site": site, "layers": layers, "positions": positions, "heads": heads, "align": align}
-        return {"run": self.name} | {key: _plain(place) for key, place in places.items() if place is not None}
-
-    def __repr__(self) -> str:
-        return f"<Run {self.name!r}>"
-
-
-class Edit:
-    """An edit of an experiment."""
-
-    def __init__(self, experiment: Experiment, name: str) -> None:
-        self.experiment = experiment
-        self.name = name
-
-    def __repr__(self) -> str:
-        return f"<Edit {self.name!r}>"
 
 
 class Experiment:
@@ -115,7 +79,7 @@ class Experiment:
             if "date" in document:
                 document["date"] = as_date(document["date"])
             # TOML has infinities and dates, which JSON lacks.
-            document = document if path.suffix.lower() == ".json" else _plain(document)
+            document = document if path.suffix.lower() == ".json" else plain(document)
         except InputError as error:
             raise InputError(f"{path}: {error.message}", error.hint) from None
         folder = path.parent.absolute()
@@ -189,7 +153,7 @@ class Experiment:
             self._examples = None
         else:
             self._document.pop("examples", None)
-            self._examples = [json.dumps(_plain(dict(example))) for example in examples]
+            self._examples = [json.dumps(plain(dict(example))) for example in examples]
 
     def edit(
         self,
@@ -220,19 +184,19 @@ class Experiment:
             self._functions[function] = self._wrapped(op, edit["name"])
             edit["op"] = {"given": function}
         else:
-            edit["op"] = _plain(op)
+            edit["op"] = plain(op)
         if value is not None:
             edit["value"] = self._value(value, edit["name"])
         if isinstance(parameters, Mapping):
             edit["parameters"] = {
-                key: {"given": self._given(one, f"{edit['name']}, parameter {key}")} if is_array(one) else _plain(one)
+                key: {"given": self._given(one, f"{edit['name']}, parameter {key}")} if is_array(one) else plain(one)
                 for key, one in parameters.items()
             }
         elif parameters is not None:
             edit["parameters"] = parameters
         for key, one in more.items():
             if one is not None:
-                edit[key] = _plain(one)
+                edit[key] = plain(one)
         self._document["edit"].append(edit)
         return Edit(self, edit["name"])
 
@@ -256,9 +220,9 @@ class Experiment:
         if top is not None:
             read["top"] = top
         if tokens is not None:
-            read["tokens"] = _plain(list(tokens))
+            read["tokens"] = plain(list(tokens))
         if answers is not None:
-            read["answers"] = _plain(list(answers))
+            read["answers"] = plain(list(answers))
 
     def execute(self, *, reference: bool = False) -> Outcome:
         """Runs everything once, without and with the edits. `reference` uses the plain executor that computes all of
@@ -353,7 +317,7 @@ class Experiment:
     def generate(self, *, progress: bool | None = None, **options: Any) -> Texts:
         """How the read run goes on, without and with the edits. `options`: max_tokens (64), temperature, top_k, top_p,
         seed, stop, eos, samples; greedy unless a temperature is given."""
-        document = self._document | {"generate": self._document.get("generate", {}) | _plain(options)}
+        document = self._document | {"generate": self._document.get("generate", {}) | plain(options)}
         text, arrays, functions = self._call(document)
         with Progress(progress) as bar:
             made = self.model._native.generate(text, arrays, functions, self._examples, bar.listener)
@@ -365,7 +329,7 @@ class Experiment:
         """Fits the parameters of its edits to the labels of its examples. `options` are the keys of [train]: epochs,
         steps, batch, learning_rate, objective, held_out, seed … What was learned is written to `folder`, from which
         an edit takes it: op={"load": folder}."""
-        train = self._document.get("train", {}) | _plain(options)
+        train = self._document.get("train", {}) | plain(options)
         text, arrays, functions = self._call(self._document | {"train": train})
         if functions:
             raise InputError("train: a function of one's own has no parameters to fit")
@@ -418,7 +382,7 @@ class Experiment:
     def _axes(self, axes: dict[str, Any]) -> dict[str, Any]:
         """The axes of a sweep as a document has them, without those that are None."""
         named = axes | {"edit": self._edits(axes.get("edit"))}
-        return {key: _plain(axis) for key, axis in named.items() if axis is not None}
+        return {key: plain(axis) for key, axis in named.items() if axis is not None}
 
     def _edits(self, edits: Any) -> Any:
         if edits is None:
@@ -433,7 +397,7 @@ class Experiment:
         if isinstance(value, Run):
             return {"run": self._name_of(value)}
         if isinstance(value, Mapping):
-            return _plain(dict(value))
+            return plain(dict(value))
         if is_array(value) and not isinstance(value, np.generic):
             name = self._given(value, f"{part}, value")
             if self._arrays[name].ndim == 1:
@@ -445,7 +409,7 @@ class Experiment:
                 f"{part}: a value of type str", "give a run, {'run': name}, {'embedding': token} or {'file': name}"
             )
         if isinstance(value, (list, tuple)) or np.isscalar(value):
-            return {"values": _plain(value)}
+            return {"values": plain(value)}
         raise InputError(f"{part}: a value of type {type(value).__name__}", "give a run, an array or a number")
 
     def _given(self, array: Any, part: str) -> str:
@@ -471,31 +435,6 @@ def _warn(messages: Iterable[str]) -> None:
     """Warns the caller of an experiment's method."""
     for message in messages:
         warnings.warn(message, stacklevel=3)
-
-
-def _plain(x: Any) -> Any:
-    """What JSON can write: arrays and ranges as lists, NumPy's numbers as Python's, keys without a value left out."""
-    if isinstance(x, Run):
-        return {"run": x.name}
-    if isinstance(x, Mapping):
-        return {key: _plain(one) for key, one in x.items() if one is not None}
-    if isinstance(x, np.generic):
-        x = x.item()
-    if isinstance(x, float) and not math.isfinite(x):
-        if x == -math.inf:
-            return "-inf"
-        raise InputError(f"{x} is no number that an experiment can hold")
-    if is_array(x):
-        return _plain(np.asarray(x).tolist())
-    if isinstance(x, (list, tuple, range, set, frozenset)):
-        return [_plain(one) for one in x]
-    if x is None or isinstance(x, (str, int, float, bool)):
-        return x
-    if isinstance(x, Iterable):
-        return [_plain(one) for one in x]
-    if isinstance(x, os.PathLike):
-        return os.fspath(x)
-    raise InputError(f"{x!r} is of type {type(x).__name__}, which no experiment has a place for")
 
 
 def _free_name(stem: str, number: int, taken: Container[Any]) -> str:

@@ -11,6 +11,7 @@ mod collect;
 mod data;
 mod examples;
 mod failure;
+mod fitting;
 mod folder;
 mod generate;
 mod interrupt;

@@ -13,6 +13,7 @@ use causalcone_files::open_regular;
 use causalcone_report::Format;
 use serde::Serialize;
 use std::io::{BufRead, BufReader};
+use std::ops::Range;
 use std::path::Path;
 
 /// About how many texts of each version are generated, and then kept, at a time.
@@ -51,49 +52,16 @@ pub(super) fn texts(args: &GenerateArgs, out: &Path, terminal: &mut Terminal) ->
     let together = TOGETHER.div_ceil(options.samples.saturating_mul(scales.max(1)));
     experiment.check_generation(0..together, &options)?;
     folder.open(&identity)?;
-    let starts: Vec<usize> = (0..examples).step_by(together).collect();
-    let part = |start: usize| format!("texts-{start:07}.jsonl");
-    let is_finished = folder.file(TEXTS).exists();
-    let mut resumed = 0;
-    for start in starts.iter().copied() {
-        let end = examples.min(start + together);
-        // A part is there whole or not at all.
-        if is_finished || folder.file(&part(start)).exists() {
-            resumed += end - start;
-            continue;
-        }
-        let each = most_tokens(&options, &loaded);
-        let mut done = (start as u64).saturating_mul(each);
-        let made = experiment.generate_examples(start..end, &options, &mut |_| {
-            done += 1;
-            let total = (examples as u64).saturating_mul(each);
-            terminal.progress(Progress { what: "generating", done, total, unit: Unit::Tokens })
-        });
-        terminal.clear();
-        let made = made?;
-        if is_cut(&made) {
-            return Err(Failure::interrupted("; finished texts are kept"));
-        }
-        let mut lines = Vec::new();
-        for one in pairs(&experiment, &made, has_tables)? {
-            serde_json::to_writer(&mut lines, &one).map_err(|e| Failure::run(e.to_string()))?;
-            lines.push(b'\n');
-        }
-        folder.write(&part(start), |w| w.write_all(&lines))?;
-    }
-    if !is_finished {
-        folder.write(TEXTS, |w| {
-            starts.iter().try_for_each(|start| {
-                let (mut part, _) =
-                    open_regular(&folder.file(&part(*start))).map_err(std::io::Error::other)?;
-                std::io::copy(&mut part, w).map(|_| ())
-            })
-        })?;
-    }
-    for start in starts {
-        // What is left behind is of no use, and does no harm.
-        let _ = folder.remove(&part(start));
-    }
+    let parts = Parts {
+        folder: &folder,
+        experiment: &experiment,
+        options: &options,
+        has_tables,
+        each: most_tokens(&options, &loaded),
+        examples,
+        together,
+    };
+    let resumed = parts.write(terminal)?;
     let mut files = vec![TEXTS.to_owned()];
     let mut told = String::new();
     if has_tables {
@@ -125,6 +93,76 @@ pub(super) fn texts(args: &GenerateArgs, out: &Path, terminal: &mut Terminal) ->
         format!("{told}the texts of {examples} prompts{again}\n{files}")
     })?;
     left_out.into_result()
+}
+
+/// The texts as they are made: a part for some examples at a time, so that one that is killed goes on, and all in one
+/// file at the end.
+struct Parts<'p, 'm> {
+    folder: &'p Folder,
+    experiment: &'p Experiment<'m>,
+    options: &'p Generation,
+    /// Whether the texts come with the tables of their tokens.
+    has_tables: bool,
+    /// The most tokens of an example's texts.
+    each: u64,
+    examples: usize,
+    /// Examples of a part.
+    together: usize,
+}
+
+impl Parts<'_, '_> {
+    /// Generates what is not there yet; says of how many examples the texts were there.
+    fn write(&self, terminal: &Terminal) -> Result<usize, Failure> {
+        let starts: Vec<usize> = (0..self.examples).step_by(self.together).collect();
+        let part = |start: usize| format!("texts-{start:07}.jsonl");
+        let is_finished = self.folder.file(TEXTS).exists();
+        let mut resumed = 0;
+        for start in starts.iter().copied() {
+            let end = self.examples.min(start + self.together);
+            // A part is there whole or not at all.
+            if is_finished || self.folder.file(&part(start)).exists() {
+                resumed += end - start;
+                continue;
+            }
+            let lines = self.lines(start..end, terminal)?;
+            self.folder.write(&part(start), |w| w.write_all(&lines))?;
+        }
+        if !is_finished {
+            self.folder.write(TEXTS, |w| {
+                starts.iter().try_for_each(|start| {
+                    let (mut part, _) =
+                        open_regular(&self.folder.file(&part(*start))).map_err(std::io::Error::other)?;
+                    std::io::copy(&mut part, w).map(|_| ())
+                })
+            })?;
+        }
+        for start in starts {
+            // What is left behind is of no use, and does no harm.
+            let _ = self.folder.remove(&part(start));
+        }
+        Ok(resumed)
+    }
+
+    /// The texts of some examples, one a line.
+    fn lines(&self, examples: Range<usize>, terminal: &Terminal) -> Result<Vec<u8>, Failure> {
+        let mut done = (examples.start as u64).saturating_mul(self.each);
+        let made = self.experiment.generate_examples(examples, self.options, &mut |_| {
+            done += 1;
+            let total = (self.examples as u64).saturating_mul(self.each);
+            terminal.progress(Progress { what: "generating", done, total, unit: Unit::Tokens })
+        });
+        terminal.clear();
+        let made = made?;
+        if is_cut(&made) {
+            return Err(Failure::interrupted("; finished texts are kept"));
+        }
+        let mut lines = Vec::new();
+        for one in pairs(self.experiment, &made, self.has_tables)? {
+            serde_json::to_writer(&mut lines, &one).map_err(|e| Failure::run(e.to_string()))?;
+            lines.push(b'\n');
+        }
+        Ok(lines)
+    }
 }
 
 /// Refuses more tokens than a table may have rows.

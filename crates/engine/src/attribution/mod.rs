@@ -34,7 +34,6 @@
 //! ```
 
 mod agreement;
-mod check;
 mod gradient;
 mod probe;
 

@@ -110,8 +110,7 @@ impl CausalFile {
         let examples = draw.examples(&settings, wanted[0], 1, "examples", &tell)?;
         let held_out =
             draw.examples(&held_out, wanted[1], 2, "held_out_examples", &|done| tell(wanted[0] + done))?;
-        let asked = draw.is_right.len();
-        let right = draw.is_right.values().filter(|right| **right).count();
+        let (asked, right) = draw.asked();
         Ok(DataSet { examples, held_out, settings: count, asked, right })
     }
 
@@ -225,33 +224,15 @@ impl Draw<'_> {
             let settings: BTreeSet<&Setting> = candidates.iter().flatten().copied().collect();
             self.prepare(&settings)?;
             for all in candidates {
-                if found.len() == wanted || self.file.only_right && !all.iter().all(|s| self.is_right[*s]) {
-                    continue;
+                if found.len() == wanted {
+                    break;
                 }
-                let taken =
-                    all[1..].iter().zip(&sources).map(|(setting, of)| (*setting, of.names.as_slice()));
-                let taken: Vec<(&Setting, &[&str])> = taken.collect();
-                let swapped = self.causal.interchange(all[0], &taken)?;
-                let label = self.file.label(&self.causal, &swapped)?;
-                if self.file.only_changed && label == self.file.label(&self.causal, all[0])? {
-                    continue;
-                }
-                self.model.token_id(&label).map_err(|source| Error::Part { part: "label".into(), source })?;
-                let runs = ["base"].into_iter().chain(sources.iter().map(|source| source.run));
-                let mut example = Drawn { prompts: BTreeMap::new(), positions: BTreeMap::new(), label };
-                for (run, setting) in runs.zip(&all) {
-                    let prompted = &self.prompted[*setting];
-                    example.prompts.insert(run.to_owned(), prompted.text.clone());
-                    let named = prompted.positions.iter().map(|(name, at)| (format!("{run}_{name}"), *at));
-                    example.positions.extend(named);
-                }
-                found.push(example);
+                found.extend(self.example(&all, &sources)?);
             }
             tell(found.len())?;
         }
         if found.len() < wanted {
-            let (asked, right) =
-                (self.is_right.len(), self.is_right.values().filter(|right| **right).count());
+            let (asked, right) = self.asked();
             let asked = if self.file.only_right {
                 format!("; the model answers {right} of the {asked} prompts that were asked rightly")
             } else {
@@ -263,6 +244,35 @@ impl Draw<'_> {
             return Err(Error::hinted(what, problem, hint));
         }
         Ok(found)
+    }
+
+    /// The example of a base and its sources; `None` where only others are wanted.
+    fn example(&self, all: &[&Setting], sources: &[SourceRun<'_, '_>]) -> Result<Option<Drawn>> {
+        if self.file.only_right && !all.iter().all(|s| self.is_right[*s]) {
+            return Ok(None);
+        }
+        let taken = all[1..].iter().zip(sources).map(|(setting, of)| (*setting, of.names.as_slice()));
+        let taken: Vec<(&Setting, &[&str])> = taken.collect();
+        let swapped = self.causal.interchange(all[0], &taken)?;
+        let label = self.file.label(&self.causal, &swapped)?;
+        if self.file.only_changed && label == self.file.label(&self.causal, all[0])? {
+            return Ok(None);
+        }
+        self.model.token_id(&label).map_err(|source| Error::Part { part: "label".into(), source })?;
+        let runs = ["base"].into_iter().chain(sources.iter().map(|source| source.run));
+        let mut example = Drawn { prompts: BTreeMap::new(), positions: BTreeMap::new(), label };
+        for (run, setting) in runs.zip(all) {
+            let prompted = &self.prompted[*setting];
+            example.prompts.insert(run.to_owned(), prompted.text.clone());
+            let named = prompted.positions.iter().map(|(name, at)| (format!("{run}_{name}"), *at));
+            example.positions.extend(named);
+        }
+        Ok(Some(example))
+    }
+
+    /// How many prompts the model was asked, and how many of them it answered rightly.
+    fn asked(&self) -> (usize, usize) {
+        (self.is_right.len(), self.is_right.values().filter(|right| **right).count())
     }
 
     /// Makes the prompts of settings, and asks the model where it is to be right.

@@ -102,10 +102,10 @@ impl Within {
 }
 
 /// A tensor that the rows of a part of a block read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Dependence {
-    /// The stage that reads. Of several stages of a part it is the last one.
-    pub(crate) by: usize,
+    /// The stages that read it.
+    by: Vec<usize>,
     /// The part that it belongs to.
     pub(crate) part: usize,
     /// The stage that is read. Scores and weights are never kept, so that what they are computed from is read instead.
@@ -264,8 +264,9 @@ impl Anatomy {
 
     /// Whether a tensor of the block in which a run begins to differ is computed from the one it begins with.
     pub(crate) fn follows(&self, start: Point, stage: usize) -> bool {
-        let is_paired = self.stages(start.block).paired(start.stage) == Some(stage);
-        stage != start.stage && !is_paired && self.within(start.block).between(start.stage, stage).is_some()
+        stage != start.stage
+            && self.within(start.block).between(start.stage, stage).is_some()
+            && self.stages(start.block).paired(start.stage) != Some(stage)
     }
 
     /// How an edit of one tensor reaches another.
@@ -316,17 +317,16 @@ fn dependences(stages: &Stages, within: &Within) -> Vec<Dependence> {
                 open.extend(&source.reads);
                 continue;
             }
-            // Rows that spread as far in both are the same node's.
+            // The rows of a part spread as far as those of any of its stages; what spreads as far is the same node's.
             let spread = |stage: usize| within.between(ENTERING, stage);
-            let crosses = read.mixing == Mixing::Keys || spread(by) != spread(read.stage);
+            let of_part = stages.iter().filter(|(_, other)| other.part == stage.part);
+            let widest = of_part.filter_map(|(place, _)| spread(place)).max();
+            let crosses = read.mixing == Mixing::Keys || widest != spread(read.stage);
             let (part, of, from, mixing) = (stage.part, read.stage, source.part, read.mixing);
             let same = dependences.iter_mut().find(|r| (r.part, r.of, r.mixing) == (part, of, mixing));
             match same {
-                Some(found) => {
-                    found.by = by;
-                    found.crosses |= crosses;
-                }
-                None => dependences.push(Dependence { by, part, of, from, mixing, crosses }),
+                Some(found) => found.by.push(by),
+                None => dependences.push(Dependence { by: vec![by], part, of, from, mixing, crosses }),
             }
         }
     }
@@ -334,8 +334,8 @@ fn dependences(stages: &Stages, within: &Within) -> Vec<Dependence> {
 }
 
 impl Dependence {
-    /// Whether rows of a node that starts in an earlier block may read rows of another one.
-    pub(crate) fn crosses(&self) -> bool {
-        self.crosses
+    /// Whether rows of a node that starts there may read rows of another one in a block.
+    pub(crate) fn crosses(&self, anatomy: &Anatomy, start: Point, block: usize) -> bool {
+        if block == start.block { self.by.iter().any(|by| anatomy.follows(start, *by)) } else { self.crosses }
     }
 }

@@ -310,7 +310,8 @@ impl Load {
     fn of(config: &Config, sizes: &Sizes, slice: &Slice, id: NodeId) -> Self {
         let mut load = Self::new(config);
         for (blocks, need) in slice.blocks(id) {
-            let rows = need.parts().iter().map(Rows::len).max().unwrap_or(0);
+            let main = (0..).zip(need.parts()).filter(|(part, _)| config.block.is_main(*part));
+            let rows = main.map(|(_, rows)| rows.len()).max().unwrap_or(0);
             load.blocks[blocks.clone()].fill((sizes.bytes(need), rows));
         }
         load.sum_up()

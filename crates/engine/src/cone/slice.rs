@@ -143,12 +143,9 @@ impl Slice {
         let anatomy = forest.anatomy();
         for (blocks, need) in self.blocks(id) {
             for block in blocks.clone() {
-                let is_first = block == node.start.block;
                 for read in anatomy.dependences() {
-                    let is_asked =
-                        if is_first { anatomy.follows(node.start, read.by) } else { read.crosses() };
                     let rows = need.part(read.part);
-                    if !is_asked || rows.is_empty() {
+                    if rows.is_empty() || !read.crosses(anatomy, node.start, block) {
                         continue;
                     }
                     let at = Point { block, stage: read.of };

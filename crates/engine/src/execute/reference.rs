@@ -136,7 +136,9 @@ impl Tap for Pass<'_> {
                 }
                 Some(Taken::Own(place)) => {
                     let before = self.tensors.get(&(place.site.tensor(), place.layer));
-                    let before = before.ok_or_else(|| Error::internal("takes what is not there yet"))?;
+                    let before = before.ok_or_else(|| {
+                        Error::internal("an edit takes a tensor of its run that is not there yet")
+                    })?;
                     Some(place.take(before, config)?)
                 }
                 None => None,

@@ -164,7 +164,7 @@ impl<'m> Stepper<'m> {
     /// Which tables are those of an attention.
     fn tables(&self, layer: usize, stages: &Stages) -> Result<usize> {
         let found = attentions(self.model.config()).position(|other| other == (layer, *stages));
-        found.ok_or_else(|| Error::internal("names an attention that the model does not have"))
+        found.ok_or_else(|| Error::internal("a decode step names an attention that the model does not have"))
     }
 
     /// The logits of the next token of each of these texts, after the pass that takes in its last one.
@@ -221,10 +221,14 @@ impl Pass<'_> {
             Some(Taken::Constant(constant)) => Some(constant.tensor()?),
             Some(Taken::Own(place)) => {
                 let before = self.before.get(&(place.site.tensor(), place.layer));
-                let before = before.ok_or_else(|| Error::internal("takes what is not there yet"))?;
+                let before = before.ok_or_else(|| {
+                    Error::internal("an edit of a decode step takes a tensor that is not there yet")
+                })?;
                 Some(place.take_of_rows(&before.narrow(0, row, 1)?, self.config)?)
             }
-            Some(Taken::Run(..)) => return Err(Error::internal("takes from a run that is not there")),
+            Some(Taken::Run(..)) => {
+                return Err(Error::internal("an edit of a decode step takes from a run that is not there"));
+            }
             None => None,
         };
         let apply = |block: &Tensor| edit.op.apply(edit.scale, block, value.as_ref());
@@ -367,7 +371,7 @@ pub(super) fn prefill(
     plan.shared = plan.runs.len();
     let cells: Vec<&Cell> = plan.cells.iter().collect();
     let readings = run_cells(&Cone::default(), model, &plan, &cells, &mut |_| ControlFlow::Continue(()))?;
-    let missing = || Error::internal("read less than was asked for");
+    let missing = || Error::internal("a prompt gave fewer readings than were asked for");
     let mut logits: HashMap<usize, Vec<f32>> = HashMap::new();
     for ((of, readings), taken) in prefixes.iter().zip(readings).zip(taken) {
         let mut readings = readings.into_iter();

@@ -93,6 +93,16 @@ impl Experiment<'_> {
         edited: impl Fn(Site, Option<usize>) -> bool,
     ) -> Result<Vec<Contribution>> {
         let (decoder, config) = (self.model.decoder()?, self.model.config());
+        let stages = &config.block;
+        let is_straight = |mixed: usize| {
+            let written = stages.sums().filter_map(|sum| stages[sum].reads.get(1));
+            written.flat_map(|read| &stages[read.stage].reads).any(|read| read.stage == mixed)
+        };
+        if stages.attentions().any(|attention| !is_straight(attention.mixed)) {
+            let problem = "attention is not written into the residual stream as its projection makes it, so that heads \
+                           have no shares of their own";
+            return Err(Error::part("lens", problem));
+        }
         let mut parts: Vec<Part> = vec![Part::Embedding];
         let mut rows: Vec<Tensor> = vec![stream.last(Site::Embedding, None)?];
         let mut before = rows[0].clone();

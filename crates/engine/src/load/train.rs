@@ -4,7 +4,9 @@ use super::value::TensorsFile;
 use crate::dataset::Examples;
 use crate::error::Refused;
 use crate::experiment::Experiment;
-use crate::file::{BaseFile, ExperimentFile, HeldOutFile, ObjectiveFile, OptimizerFile, RotationsFile};
+use crate::file::{
+    BaseFile, ExperimentFile, HeldOutFile, ObjectiveFile, OptimizerFile, RotationsFile, TrainFile,
+};
 use crate::ids::EditId;
 use crate::train::{Adam, HeldOut, Length, Map, Objective, Options, Schedule};
 use crate::{Error, Result};
@@ -27,15 +29,7 @@ impl ExperimentFile {
         if train.edits.as_ref().is_some_and(Vec::is_empty) {
             return Err(Error::part("train", "edits = [] names no edit"));
         }
-        let objective = match &train.objective {
-            None => Objective::CrossEntropy,
-            Some(ObjectiveFile::Kl(kl)) => Objective::Kl(experiment.find_run(&kl.kl, "train")?),
-            Some(ObjectiveFile::Name(name)) => {
-                let known =
-                    [("cross_entropy", Objective::CrossEntropy), ("logit_diff", Objective::LogitDiff)];
-                by_name("objective", name, known)?
-            }
-        };
+        let objective = objective(train, experiment)?;
         let length = match (train.epochs, train.steps) {
             (Some(_), Some(_)) => {
                 return Err(Error::part("train", "has epochs and steps, of which one fits"));
@@ -43,15 +37,6 @@ impl ExperimentFile {
             (None, Some(steps)) => Length::Steps(steps),
             (Some(epochs), None) => Length::Epochs(epochs),
             (None, None) => default.length,
-        };
-        let plain = Adam::default();
-        let [beta1, beta2] = train.betas.unwrap_or([plain.beta1, plain.beta2]);
-        let adam = Adam {
-            beta1,
-            beta2,
-            epsilon: train.epsilon.unwrap_or(plain.epsilon),
-            weight_decay: train.weight_decay.unwrap_or(plain.weight_decay),
-            decoupled: train.optimizer == Some(OptimizerFile::AdamW),
         };
         let (map, base) = match &train.rotations {
             None => (Map::default(), None),
@@ -68,7 +53,7 @@ impl ExperimentFile {
             length,
             batch: train.batch.unwrap_or(default.batch),
             accumulate: train.accumulate.unwrap_or(default.accumulate),
-            adam,
+            adam: adam(train),
             learning_rate: train.learning_rate.unwrap_or(default.learning_rate),
             learning_rates: train.learning_rates.clone(),
             schedule: schedule.transpose()?.unwrap_or_default(),
@@ -82,7 +67,18 @@ impl ExperimentFile {
             patience: train.patience,
             one_label: train.one_label,
         };
-        let (held_out, refused) = match &train.held_out {
+        let (held_out, refused) = self.held_out(train, experiment, &options)?;
+        Ok((options, held_out, refused))
+    }
+
+    /// What is held out, and which lines of its file cannot be used.
+    fn held_out(
+        &self,
+        train: &TrainFile,
+        experiment: &Experiment<'_>,
+        options: &Options,
+    ) -> Result<(HeldOut, Vec<Refused>)> {
+        Ok(match &train.held_out {
             None => (HeldOut::None, Vec::new()),
             Some(HeldOutFile::Part(part)) => (HeldOut::Part(*part), Vec::new()),
             Some(HeldOutFile::File(name)) => {
@@ -94,8 +90,32 @@ impl ExperimentFile {
                     alone.examples.iter().flat_map(|examples| examples.iter()).filter_map(Result::ok);
                 (HeldOut::Examples(held_out.collect()), refused)
             }
-        };
-        Ok((options, held_out, refused))
+        })
+    }
+}
+
+/// What is minimised.
+fn objective(train: &TrainFile, experiment: &Experiment<'_>) -> Result<Objective> {
+    match &train.objective {
+        None => Ok(Objective::CrossEntropy),
+        Some(ObjectiveFile::Kl(kl)) => Ok(Objective::Kl(experiment.find_run(&kl.kl, "train")?)),
+        Some(ObjectiveFile::Name(name)) => {
+            let known = [("cross_entropy", Objective::CrossEntropy), ("logit_diff", Objective::LogitDiff)];
+            by_name("objective", name, known)
+        }
+    }
+}
+
+/// The optimiser.
+fn adam(train: &TrainFile) -> Adam {
+    let plain = Adam::default();
+    let [beta1, beta2] = train.betas.unwrap_or([plain.beta1, plain.beta2]);
+    Adam {
+        beta1,
+        beta2,
+        epsilon: train.epsilon.unwrap_or(plain.epsilon),
+        weight_decay: train.weight_decay.unwrap_or(plain.weight_decay),
+        decoupled: train.optimizer == Some(OptimizerFile::AdamW),
     }
 }
 

@@ -3,10 +3,10 @@
 mod value;
 
 use crate::error::Within;
-use crate::experiment::Experiment;
+use crate::experiment::{EditSpec, Experiment};
 use crate::ids::{EditId, RunId};
 use crate::noise::Noise;
-use crate::op::{Joint, OpKind, Operation, Subspace, Value};
+use crate::op::{Joint, Op, OpKind, Operation, Subspace, Value};
 use crate::plan::{Constant, Edit, Numbers, Place, Taken};
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -183,37 +183,13 @@ impl Experiment<'_> {
         let part = || self.edit_name(id);
         let edit = &self.edits[id.0];
         let info = edit.op.kind.info();
-        if !(edit.op.scale as f32).is_finite() {
-            return Err(Error::part(
-                part(),
-                format!(
-                    "{} {} is not a finite number",
-                    if edit.op.kind == OpKind::Noise { "level" } else { "scale" },
-                    edit.op.scale
-                ),
-            ));
-        }
-        if edit.op.kind == OpKind::Noise && edit.op.scale < 0.0 {
-            let problem = format!("level {} is negative, where a standard deviation fits", edit.op.scale);
-            return Err(Error::part(part(), problem));
-        }
+        check_scale(&edit.op, &part)?;
         let site = site.unwrap_or(edit.target.site);
-        let ids = &self.runs[edit.run.0].ids;
-        // A value for certain layers says which, where the edit does not.
-        let named = match (&edit.target.layers, &edit.op.value) {
-            (None, Some(Value::Layers(given))) if site.is_in_block() => {
-                let numbers = given.keys().map(|layer| i64::try_from(*layer).unwrap_or(i64::MAX));
-                Some(Indices::List(numbers.collect()))
-            }
-            (layers, _) => layers.clone(),
-        };
+        let named = named_layers(edit, site);
         let layers = self.layers(site, named.as_ref(), Indices::resolve).within(part)?;
         let (positions, taken) = match &edit.op.value {
-            Some(Value::Run(source)) => {
-                let (positions, taken) = self.paired_positions(edit, source, &part)?;
-                (positions, Some((source, taken)))
-            }
-            _ => (self.positions(&edit.target.positions, edit.run, edit.run).within(part)?, None),
+            Some(Value::Run(source)) => self.paired_positions(edit, source, &part)?,
+            _ => (self.positions(&edit.target.positions, edit.run, edit.run).within(part)?, Vec::new()),
         };
         let heads = self.heads(site, edit.target.heads.as_ref(), Indices::resolve).within(part)?;
         if site.is_attention_matrix() && (info.is_of_rows || edit.op.joint.is_some()) {
@@ -221,22 +197,17 @@ impl Experiment<'_> {
             let problem = format!("{what} is for vectors, and {} is a matrix of them", site.name());
             return Err(Error::part(part(), problem));
         }
-        let width = self.width(site, ids.len());
+        let width = self.width(site, self.runs[edit.run.0].ids.len());
         let (of_site, of_basis) = match info.subspace {
             Subspace::Site => (edit.target.dims.as_ref(), None),
             Subspace::Basis | Subspace::None => (None, edit.target.dims.as_ref()),
         };
         let dims = of_site.map(|dims| dims.resolve("dimension", width)).transpose().within(part)?;
-        if let (true, Some(dims)) = (site.is_attention_matrix(), &dims)
-            && positions.iter().all(|row| dims.iter().all(|column| column > row))
-        {
-            let problem = format!(
-                "no key column of {dims:?} is visible to a query row of {positions:?}: a query sees its own position and those before it"
-            );
-            return Err(Error::part(part(), problem));
+        if let (true, Some(dims)) = (site.is_attention_matrix(), &dims) {
+            check_visible(&positions, dims, &part)?;
         }
         let mut expanded = Expanded {
-            operation: Arc::new(Operation::plain(edit.op.kind)),
+            operation: Arc::new(Operation { joint: edit.op.joint, ..Operation::plain(edit.op.kind) }),
             scale: edit.op.scale,
             run: edit.run,
             site,
@@ -254,28 +225,11 @@ impl Experiment<'_> {
                 format!("joint = \"{}\" is for sites by head, and not {}", joint.name(), site.name());
             return Err(Error::part(part(), problem));
         }
-        expanded.operation = Arc::new(Operation { joint: edit.op.joint, ..Operation::plain(edit.op.kind) });
         let width = self.joint_width(&expanded, expanded.dims.as_ref().map_or(width, |dims| dims.len()));
         let operation = edit.op.operation(width, of_basis);
         let operation = operation.map_err(|p| Error::hinted(part(), p.message, p.hint))?;
         expanded.operation = Arc::new(operation);
-        match &edit.op.value {
-            None if edit.op.kind == OpKind::Noise => {
-                self.expand_noise(&mut expanded, edit.op.seed, &part)?;
-            }
-            None if edit.op.kind == OpKind::Skip => self.expand_input(&mut expanded, &part)?,
-            None => {}
-            Some(Value::Number(x)) => {
-                let x = Tensor::new(*x as f32, self.model.device())?;
-                self.expand_constant(&mut expanded, &x, &part)?;
-            }
-            Some(Value::Tensor(tensor)) => self.expand_constant(&mut expanded, tensor, &part)?,
-            Some(Value::Layers(tensors)) => self.expand_by_layer(&mut expanded, tensors, &part)?,
-            Some(Value::Run(_)) => {}
-        }
-        if let Some((source, taken)) = taken {
-            self.expand_source(&mut expanded, source, taken, &part)?;
-        }
+        self.expand_value(&mut expanded, &edit.op, taken, &part)?;
         Ok(expanded)
     }
 
@@ -360,4 +314,40 @@ impl Experiment<'_> {
             Layout::Attention { .. } => positions,
         }
     }
+}
+
+/// The level of noise is a scale too, but one that is never negative.
+fn check_scale(op: &Op, part: &dyn Fn() -> String) -> Result<()> {
+    let is_noise = op.kind == OpKind::Noise;
+    if !(op.scale as f32).is_finite() {
+        let what = if is_noise { "level" } else { "scale" };
+        return Err(Error::part(part(), format!("{what} {} is not a finite number", op.scale)));
+    }
+    if is_noise && op.scale < 0.0 {
+        let problem = format!("level {} is negative, where a standard deviation fits", op.scale);
+        return Err(Error::part(part(), problem));
+    }
+    Ok(())
+}
+
+/// The layers an edit names: a value for certain layers says which, where the edit does not.
+fn named_layers(edit: &EditSpec, site: Site) -> Option<Indices> {
+    match (&edit.target.layers, &edit.op.value) {
+        (None, Some(Value::Layers(given))) if site.is_in_block() => {
+            let numbers = given.keys().map(|layer| i64::try_from(*layer).unwrap_or(i64::MAX));
+            Some(Indices::List(numbers.collect()))
+        }
+        (layers, _) => layers.clone(),
+    }
+}
+
+/// That a query row of an attention matrix sees a key column among those that are edited.
+fn check_visible(rows: &[usize], columns: &[usize], part: &dyn Fn() -> String) -> Result<()> {
+    if rows.iter().all(|row| columns.iter().all(|column| column > row)) {
+        let problem = format!(
+            "no key column of {columns:?} is visible to a query row of {rows:?}: a query sees its own position and those before it"
+        );
+        return Err(Error::part(part(), problem));
+    }
+    Ok(())
 }

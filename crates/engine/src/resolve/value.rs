@@ -4,7 +4,7 @@ use super::{Expanded, ExpandedValue};
 use crate::error::Within;
 use crate::experiment::Experiment;
 use crate::noise::Noise;
-use crate::op::{Joint, OpKind, Source};
+use crate::op::{Joint, Op, OpKind, Source, Value};
 use crate::{Error, Result};
 use candle_core::{D, DType, Tensor};
 use causalcone_model::{Indices, Layout, Site};
@@ -13,13 +13,30 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl Experiment<'_> {
-    /// Noise: a number for each dimension of each position, by where it stands in the site's row.
-    pub(super) fn expand_noise(
+    /// The value of an op; `taken` are the positions of the run that it comes from, where it comes from one.
+    pub(super) fn expand_value(
         &self,
         edit: &mut Expanded,
-        seed: u64,
+        op: &Op,
+        taken: Vec<usize>,
         part: &dyn Fn() -> String,
     ) -> Result<()> {
+        match &op.value {
+            None if op.kind == OpKind::Noise => self.expand_noise(edit, op.seed, part),
+            None if op.kind == OpKind::Skip => self.expand_input(edit, part),
+            None => Ok(()),
+            Some(Value::Number(x)) => {
+                let x = Tensor::new(*x as f32, self.model.device())?;
+                self.expand_constant(edit, &x, part)
+            }
+            Some(Value::Tensor(tensor)) => self.expand_constant(edit, tensor, part),
+            Some(Value::Layers(tensors)) => self.expand_by_layer(edit, tensors, part),
+            Some(Value::Run(source)) => self.expand_source(edit, source, taken, part),
+        }
+    }
+
+    /// Noise: a number for each dimension of each position, by where it stands in the site's row.
+    fn expand_noise(&self, edit: &mut Expanded, seed: u64, part: &dyn Fn() -> String) -> Result<()> {
         let all = |n: usize| (0..n).collect::<Vec<_>>();
         let (width, heads) = match edit.site.layout(self.model.config()) {
             Layout::Rows { width } => (width, None),
@@ -41,7 +58,7 @@ impl Experiment<'_> {
     }
 
     /// Numbers given for each layer: those of the edit's layers.
-    pub(super) fn expand_by_layer(
+    fn expand_by_layer(
         &self,
         edit: &mut Expanded,
         given: &BTreeMap<usize, Tensor>,
@@ -65,12 +82,7 @@ impl Experiment<'_> {
     }
 
     /// The same numbers for every layer.
-    pub(super) fn expand_constant(
-        &self,
-        edit: &mut Expanded,
-        value: &Tensor,
-        part: &dyn Fn() -> String,
-    ) -> Result<()> {
+    fn expand_constant(&self, edit: &mut Expanded, value: &Tensor, part: &dyn Fn() -> String) -> Result<()> {
         edit.value = ExpandedValue::Constant(vec![self.constant(edit, value, part)?]);
         Ok(())
     }
@@ -149,7 +161,7 @@ impl Experiment<'_> {
     }
 
     /// Activations of another run at some positions: site, layers, positions and heads paired with the edit's.
-    pub(super) fn expand_source(
+    fn expand_source(
         &self,
         edit: &mut Expanded,
         source: &Source,
@@ -162,6 +174,26 @@ impl Experiment<'_> {
             return Err(Error::hinted(part(), "takes its value from the run it edits", Some(hint)));
         }
         let site = source.site.unwrap_or(edit.site);
+        self.check_rows(edit, source, site, part)?;
+        self.check_site(site).within(part)?;
+        let layers = self.source_layers(edit, source, site, part)?;
+        let layers = paired("layer", &layers, edit.layers.len()).map_err(wrong)?;
+        edit.layers = edit.layers.iter().zip(layers).map(|((ours, _), theirs)| (*ours, theirs)).collect();
+
+        check_count("position", positions.len(), edit.positions.len()).map_err(wrong)?;
+        let heads = self.source_heads(edit, source, site, part)?;
+        edit.value = ExpandedValue::Run { run: source.run, site, positions: positions.into(), heads };
+        Ok(())
+    }
+
+    /// That rows of a site of another run are as wide as those of the edit.
+    fn check_rows(
+        &self,
+        edit: &Expanded,
+        source: &Source,
+        site: Site,
+        part: &dyn Fn() -> String,
+    ) -> Result<()> {
         let (ours, theirs) = (edit.site.layout(self.model.config()), site.layout(self.model.config()));
         let same = match (ours, theirs) {
             (Layout::Rows { width: a }, Layout::Rows { width: b }) => a == b,
@@ -177,7 +209,7 @@ impl Experiment<'_> {
                 edit.site.name(),
                 ours.shape("s")
             );
-            return Err(wrong(problem));
+            return Err(Error::part(part(), problem));
         }
         let (base_len, source_len) = (self.runs[edit.run.0].ids.len(), self.runs[source.run.0].ids.len());
         if site.is_attention_matrix() {
@@ -196,51 +228,66 @@ impl Experiment<'_> {
                 ));
             }
         }
+        Ok(())
+    }
 
-        self.check_site(site).within(part)?;
-        let layers: Vec<Option<usize>> = match (&source.layers, site.is_in_block()) {
-            (Some(layers), true) => self.layers(site, Some(layers), Indices::resolve_any).within(part)?,
-            (None, true) if edit.site.is_in_block() => edit.layers.iter().map(|(layer, _)| *layer).collect(),
-            (None, true) => {
-                return Err(wrong(format!("its value is from {}, so the value needs layers", site.name())));
+    /// The layers that a value is from: those it names, or the edit's.
+    fn source_layers(
+        &self,
+        edit: &Expanded,
+        source: &Source,
+        site: Site,
+        part: &dyn Fn() -> String,
+    ) -> Result<Vec<Option<usize>>> {
+        let wrong = |why: &str| Err(Error::part(part(), format!("its value is from {}, {why}", site.name())));
+        match (&source.layers, site.is_in_block()) {
+            (Some(layers), true) => self.layers(site, Some(layers), Indices::resolve_any).within(part),
+            (None, true) if edit.site.is_in_block() => {
+                Ok(edit.layers.iter().map(|(layer, _)| *layer).collect())
             }
-            (None, false) => vec![None],
-            (Some(_), false) => {
-                return Err(wrong(format!("its value is from {}, which has no layers", site.name())));
-            }
+            (None, true) => wrong("so the value needs layers"),
+            (None, false) => Ok(vec![None]),
+            (Some(_), false) => wrong("which has no layers"),
+        }
+    }
+
+    /// The heads that a value is from: those it names, or the edit's.
+    fn source_heads(
+        &self,
+        edit: &Expanded,
+        source: &Source,
+        site: Site,
+        part: &dyn Fn() -> String,
+    ) -> Result<Option<Arc<[usize]>>> {
+        let check = |theirs: usize, ours: usize| {
+            check_count("head", theirs, ours).map_err(|problem| Error::part(part(), problem))
         };
-        let layers = paired("layer", &layers, edit.layers.len()).map_err(wrong)?;
-        edit.layers = edit.layers.iter().zip(layers).map(|((ours, _), theirs)| (*ours, theirs)).collect();
-
-        check_count("position", positions.len(), edit.positions.len()).map_err(wrong)?;
-        let heads = match (&source.heads, &edit.heads) {
+        match (&source.heads, &edit.heads) {
             (Some(heads), _) => {
                 let heads = self.heads(site, Some(heads), Indices::resolve_any).within(part)?;
                 let all = self.heads(edit.site, Some(&Indices::All), Indices::resolve).within(part)?;
                 let count = edit.heads.as_ref().or(all.as_ref()).map_or(0, |heads| heads.len());
-                check_count("head", heads.as_ref().map_or(0, |heads| heads.len()), count).map_err(wrong)?;
-                heads
+                check(heads.as_ref().map_or(0, |heads| heads.len()), count)?;
+                Ok(heads)
             }
             // The same heads, which a site with fewer of them may lack.
             (None, Some(heads)) => {
                 let list = Indices::from(heads.to_vec());
-                self.heads(site, Some(&list), Indices::resolve).within(part)?
+                self.heads(site, Some(&list), Indices::resolve).within(part)
             }
             (None, None) => {
-                let count = |layout| match layout {
+                let count = |site: Site| match site.layout(self.model.config()) {
                     Layout::Heads { heads, .. } | Layout::Attention { heads } => heads,
                     Layout::Rows { .. } => 0,
                 };
-                check_count("head", count(theirs), count(ours)).map_err(wrong)?;
-                None
+                check(count(site), count(edit.site))?;
+                Ok(None)
             }
-        };
-        edit.value = ExpandedValue::Run { run: source.run, site, positions: positions.into(), heads };
-        Ok(())
+        }
     }
 
     /// What enters the module whose output is edited: the run's own activations, at the same positions.
-    pub(super) fn expand_input(&self, edit: &mut Expanded, part: &dyn Fn() -> String) -> Result<()> {
+    fn expand_input(&self, edit: &mut Expanded, part: &dyn Fn() -> String) -> Result<()> {
         const MODULES: [Site; 3] = [Site::BlockOutput, Site::AttentionOutput, Site::MlpOutput];
         let block = &self.model.config().block;
         let input = match edit.site {

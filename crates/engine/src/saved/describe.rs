@@ -10,7 +10,7 @@ use crate::file::{
     ValueFile,
 };
 use crate::ids::EditId;
-use crate::op::{OpKind, Value};
+use crate::op::{Op, OpKind, Value};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use causalcone_ops::Activation;
@@ -69,53 +69,14 @@ fn describe(
     if op.kind == OpKind::Custom {
         return Err(Error::part(experiment.edit_name(id), "is a closure, which cannot be saved"));
     }
-    let mut keep = |key: String, tensor: &Tensor| -> Result<TensorFile> {
-        let plain = tensor.detach().to_dtype(DType::F32)?.to_device(&Device::Cpu)?.contiguous()?;
-        tensors.insert(key.clone(), plain);
-        Ok(TensorFile { file: WEIGHTS.into(), tensor: Some(key) })
-    };
     // Parameters that several edits share are there once.
     let same =
         |other: &EditSpec| !op.parameters.is_empty() && Arc::ptr_eq(&other.op.parameters, &op.parameters);
     let linked = experiment.edits[..id.0].iter().position(same);
-    let mut parameters = None;
-    if linked.is_none() && !op.parameters.is_empty() {
-        let mut each = BTreeMap::new();
-        for (parameter, tensor) in op.parameters.iter() {
-            each.insert(
-                parameter.to_string(),
-                ParameterFile::From(keep(format!("{name}.{parameter}"), tensor)?),
-            );
-        }
-        parameters = Some(ParametersFile::Each(each));
-    }
-    let value = match &op.value {
-        None => None,
-        Some(Value::Number(number)) => {
-            Some(ValueFile { values: Some(NumbersFile::One(NumberFile(*number))), ..ValueFile::default() })
-        }
-        Some(Value::Tensor(tensor)) => Some(in_file(keep(format!("{name}.value"), tensor)?)),
-        Some(Value::Layers(by_layer)) => {
-            for (layer, tensor) in by_layer {
-                keep(format!("{name}.value.{layer}"), tensor)?;
-            }
-            Some(in_file(TensorFile {
-                file: WEIGHTS.into(),
-                tensor: Some(format!("{name}.value.{{layer}}")),
-            }))
-        }
-        Some(Value::Run(source)) => Some(ValueFile {
-            run: Some(experiment.runs[source.run.0].name.to_string()),
-            site: source.site.map(|site| site.name().into()),
-            layers: source.layers.clone(),
-            positions: source.positions.clone(),
-            heads: source.heads.clone(),
-            align: source.align,
-            ..ValueFile::default()
-        }),
-    };
-    let is_noise = op.kind == OpKind::Noise;
     let of_op = linked.is_none();
+    let parameters = if of_op { parameters(op, &name, tensors)? } else { None };
+    let value = value(experiment, op, &name, tensors)?;
+    let is_noise = op.kind == OpKind::Noise;
     let settings = &op.settings;
     let activation = settings.activation.and_then(|activation| {
         Activation::NAMES.iter().find(|(_, known)| *known == activation).map(|(name, _)| (*name).to_string())
@@ -148,6 +109,57 @@ fn describe(
         steps: None,
         until: Vec::new(),
     })
+}
+
+/// The parameters of an edit's op, where it has any.
+fn parameters(op: &Op, name: &str, tensors: &mut BTreeMap<String, Tensor>) -> Result<Option<ParametersFile>> {
+    let mut each = BTreeMap::new();
+    for (parameter, tensor) in op.parameters.iter() {
+        let kept = keep(tensors, format!("{name}.{parameter}"), tensor)?;
+        each.insert(parameter.to_string(), ParameterFile::From(kept));
+    }
+    Ok((!each.is_empty()).then_some(ParametersFile::Each(each)))
+}
+
+/// The value of an edit, where it has one.
+fn value(
+    experiment: &Experiment<'_>,
+    op: &Op,
+    name: &str,
+    tensors: &mut BTreeMap<String, Tensor>,
+) -> Result<Option<ValueFile>> {
+    Ok(match &op.value {
+        None => None,
+        Some(Value::Number(number)) => {
+            Some(ValueFile { values: Some(NumbersFile::One(NumberFile(*number))), ..ValueFile::default() })
+        }
+        Some(Value::Tensor(tensor)) => Some(in_file(keep(tensors, format!("{name}.value"), tensor)?)),
+        Some(Value::Layers(by_layer)) => {
+            for (layer, tensor) in by_layer {
+                keep(tensors, format!("{name}.value.{layer}"), tensor)?;
+            }
+            Some(in_file(TensorFile {
+                file: WEIGHTS.into(),
+                tensor: Some(format!("{name}.value.{{layer}}")),
+            }))
+        }
+        Some(Value::Run(source)) => Some(ValueFile {
+            run: Some(experiment.runs[source.run.0].name.to_string()),
+            site: source.site.map(|site| site.name().into()),
+            layers: source.layers.clone(),
+            positions: source.positions.clone(),
+            heads: source.heads.clone(),
+            align: source.align,
+            ..ValueFile::default()
+        }),
+    })
+}
+
+/// Puts a tensor among the others, as files have them.
+fn keep(tensors: &mut BTreeMap<String, Tensor>, key: String, tensor: &Tensor) -> Result<TensorFile> {
+    let plain = tensor.detach().to_dtype(DType::F32)?.to_device(&Device::Cpu)?.contiguous()?;
+    tensors.insert(key.clone(), plain);
+    Ok(TensorFile { file: WEIGHTS.into(), tensor: Some(key) })
 }
 
 fn in_file(tensor: TensorFile) -> ValueFile {

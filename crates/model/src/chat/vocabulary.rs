@@ -71,9 +71,9 @@ pub(super) fn equip(environment: &mut Environment<'_>, bounds: &Arc<Bounds>, clo
     });
 }
 
-fn add_filters(environment: &mut Environment<'_>, bounds: &Arc<Bounds>) {
-    // What they make is no longer than what they are given, or some times as long.
-    let known = [
+/// Filters whose result is no longer than what they are given, or some times as long.
+fn known_filters() -> [(&'static str, Value); 30] {
+    [
         ("abs", Value::from_function(filters::abs)),
         ("attr", Value::from_function(filters::attr)),
         ("bool", Value::from_function(filters::bool)),
@@ -104,8 +104,11 @@ fn add_filters(environment: &mut Environment<'_>, bounds: &Arc<Bounds>) {
         ("title", Value::from_function(filters::title)),
         ("unique", Value::from_function(filters::unique)),
         ("upper", Value::from_function(filters::upper)),
-    ];
-    for (name, filter) in known {
+    ]
+}
+
+fn add_filters(environment: &mut Environment<'_>, bounds: &Arc<Bounds>) {
+    for (name, filter) in known_filters() {
         let own = bounds.clone();
         environment.add_filter(name, move |state: &State<'_, '_>, mut arguments: Rest<Value>| {
             if let Some(given) = arguments.first_mut() {

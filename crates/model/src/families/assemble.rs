@@ -351,9 +351,13 @@ impl Parts<'_> {
     }
 }
 
-/// A block has a stage for which the format has no matrix.
+/// A block of one's own has a stage for which the family has no matrix.
 fn missing(matrix: MatrixOf) -> Error {
-    Error::Internal { problem: format!("the format names no matrix {matrix:?}") }
+    let problem = format!("the block has a matrix {matrix:?}, which the files of this family do not have");
+    Error::Part {
+        problem,
+        hint: "a block takes the matrices of the family whose files it is read from".into(),
+    }
 }
 
 impl Matrix {

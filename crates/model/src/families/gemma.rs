@@ -14,6 +14,7 @@ use crate::file::Weights;
 use crate::file::keys::Keys;
 use crate::stage::{Halves, Norms, Stages};
 use causalcone_ops::Activation;
+use std::sync::Arc;
 
 /// Gemma 3 with a vision tower, whose text model is loaded. Versions of transformers name its tensors in two ways.
 pub(super) const MULTIMODAL: Family = Family {
@@ -58,7 +59,6 @@ pub(super) const GEMMA: Family = Family {
     hugging_face: Format { defaults: defaults::GEMMA, config: gemma, names: NAMES },
     gguf: Some(("gemma", Format { defaults: defaults::GGUF_GEMMA, config: gemma_gguf, names: gguf::NAMES })),
 };
-use std::sync::Arc;
 
 pub(super) const GEMMA2: Family = Family {
     name: "gemma2",

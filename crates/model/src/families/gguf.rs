@@ -8,6 +8,7 @@ use crate::file::Weights;
 use crate::file::keys::Keys;
 use crate::stage::{Halves, Norms, Stages};
 use causalcone_ops::Activation;
+use std::sync::Arc;
 
 /// What llama.cpp calls a tensor, whatever the architecture.
 pub(super) const NAMES: Names = Names {
@@ -35,7 +36,6 @@ pub(super) const NAMES: Names = Names {
     masks: &[],
     aside: &[],
 };
-use std::sync::Arc;
 
 const UNEMBEDDING: &str = "output.weight";
 

@@ -11,6 +11,7 @@ use crate::file::Weights;
 use crate::file::keys::Keys;
 use crate::stage::{Halves, Norms, Stages};
 use causalcone_ops::Activation;
+use std::sync::Arc;
 
 pub(super) const GPT2: Family = Family {
     name: "gpt2",
@@ -51,7 +52,6 @@ const NAMES: Names = Names {
     masks: &[".attn.bias", ".attn.masked_bias"],
     aside: &[],
 };
-use std::sync::Arc;
 
 fn config(keys: &Keys, _: &Weights) -> Result<Config> {
     let layers = size(keys, "n_layer", "num_hidden_layers")?;

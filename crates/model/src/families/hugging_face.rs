@@ -6,6 +6,7 @@ use crate::config::{Bias, Config, Kind, Norm, Positions, Score};
 use crate::file::keys::Keys;
 use crate::stage::{Halves, Norms, Stages};
 use causalcone_ops::Activation;
+use std::sync::Arc;
 
 const SIZES: Sizes<'_> = Sizes {
     layers: "num_hidden_layers",
@@ -13,7 +14,6 @@ const SIZES: Sizes<'_> = Sizes {
     kv_heads: "num_key_value_heads",
     head_dim: "head_dim",
 };
-use std::sync::Arc;
 
 /// The configuration of a family like Llama: root-mean-square norms before each half of a block, rotary positions,
 /// a gated MLP, no biases. What a family does otherwise it changes.

@@ -11,6 +11,7 @@ use crate::file::Weights;
 use crate::file::keys::Keys;
 use crate::stage::{Halves, Norms, Stages};
 use causalcone_ops::Activation;
+use std::sync::Arc;
 
 pub(super) const NEOX: Family = Family {
     name: "gpt_neox",
@@ -48,7 +49,6 @@ const NAMES: Names = Names {
     masks: &[".attention.bias", ".attention.masked_bias"],
     aside: &[],
 };
-use std::sync::Arc;
 
 fn config(keys: &Keys, _: &Weights) -> Result<Config> {
     let (width, heads) = (keys.size("hidden_size")?, keys.size("num_attention_heads")?);

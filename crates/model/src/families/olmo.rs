@@ -9,6 +9,7 @@ use crate::config::{Bias, Config, Norm, Positions, QueryKeyNorm};
 use crate::file::Weights;
 use crate::file::keys::Keys;
 use crate::stage::{Halves, Norms, Stages};
+use std::sync::Arc;
 
 pub(super) const OLMO: Family = Family {
     name: "olmo",
@@ -42,7 +43,6 @@ pub(super) const OLMO2: Family = Family {
     },
     gguf: Some(("olmo2", Format { defaults: defaults::GGUF_OLMO2, config: olmo2_gguf, names: gguf::NAMES })),
 };
-use std::sync::Arc;
 
 /// What OLMo 1 adds to the variance; its configuration has no key for it.
 const EPS: f64 = 1e-5;

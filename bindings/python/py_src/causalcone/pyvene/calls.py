@@ -13,25 +13,15 @@ import numpy as np
 from .._arrays import imported_torch, is_tensor
 from .._errors import InputError
 from .arrays import give, take
-from .components import ATTENTION_MATRICES, heads_of, width_of
-from .handles import Batch, Handle
-from .interventions import CollectIntervention, LambdaIntervention, SkipIntervention, joins_units
+from .batches import Batch
+from .components import ATTENTION_MATRICES, width_of
+from .handles import Handle
+from .intervention_base import joins_units
+from .interventions import CollectIntervention, LambdaIntervention, SkipIntervention
 from .locations import Located, dims_of, located, representations_of, rows_of, subspaces_of
 from .program import Program, is_missing
 from .swapping import checked_dims
-
-
-class Place(NamedTuple):
-    """Where one intervention is made."""
-
-    key: str
-    group: int
-    unit: str
-    site: str
-    layer: int | None
-    order: tuple[float, int]
-    intervention: Any
-    units: int
+from .units import Place, joined, parted, read_rows, shape_of, stacked_rows, units_of
 
 
 class Call(NamedTuple):
@@ -260,15 +250,16 @@ class Caller:
             return self._collect(program, call, place, edited, base_units, native is None)
         if native is None:
             return self._compute(program, call, place, edited, source_runs, units)
+        info = self._handle.core.info
         joint = joins_units(intervention)
         parameters = {name: program.given(_detached(one)) for name, one in native.tensors.items()}
         for example, run in enumerate(runs):
-            positions, heads = self._units(place, batch, example, base_units)
+            positions, heads = units_of(info, place, batch, example, base_units)
             value: Any = None
             if constant is not None and not isinstance(intervention, SkipIntervention):
-                shape = self._shape(place, batch, example, positions, heads)
+                shape = shape_of(info, place, batch, example, positions, heads)
                 rows = rows_of(constant, example, len(batch), shape, place.key)
-                if rows.ndim == 3 and width_of(self._handle.core.info, place.site) is None:
+                if rows.ndim == 3 and width_of(info, place.site) is None:
                     # Of attention matrices there is a row a query, head by head.
                     for head, one in zip(heads or range(len(rows)), rows):
                         program.edit(
@@ -286,24 +277,12 @@ class Caller:
                 rows = rows.swapaxes(0, 1) if rows.ndim == 3 else rows
                 value = program.given(rows if is_tensor(rows) else program.vector(constant, rows))
             elif needs and source_runs is not None and source is not None:
-                theirs, their_heads = self._units(place, source, example, source_units)
-                value = {"run": source_runs[example]}
-                if theirs is not None and theirs != positions:
-                    value["positions"] = theirs
-                elif theirs is None and len(source.ids[example]) < len(batch.ids[example]):
-                    raise InputError(f"{place.key}: a source shorter than its base", "say which units are meant")
-                if theirs is None and positions is None:
-                    value["align"] = "left"
-                if their_heads is not None and their_heads != heads:
-                    value["heads"] = their_heads
+                theirs = units_of(info, place, source, example, source_units)
+                is_shorter = len(source.ids[example]) < len(batch.ids[example])
+                value = {"run": source_runs[example]} | _source_units(place, (positions, heads), theirs, is_shorter)
             settings, op = dict(native.settings), native.op
             if op == "skip":
                 op, value = self._skipped(place, value)
-            width = width_of(self._handle.core.info, place.site)
-            whole = None if width is None else width * (place.units if joint else 1)
-            dims = dims_of(
-                call.subspaces[place.key], example, intervention.subspace_partition, intervention.exchanged(whole)
-            )
             count = len(heads or []) if place.unit != "pos" else len(positions or [])
             program.edit(
                 run,
@@ -314,12 +293,21 @@ class Caller:
                 heads=heads,
                 value=value,
                 parameters=parameters or None,
-                dims=dims,
+                dims=self._dims(call, place, example),
                 joint=("heads" if place.unit != "pos" else "positions") if joint and count > 1 else None,
                 steps=call.steps_of(batch),
                 **settings,
             )
         return None
+
+    def _dims(self, call: Call, place: Place, example: int) -> list[int] | None:
+        """The dimensions that change of one example; None for all."""
+        intervention = place.intervention
+        width = width_of(self._handle.core.info, place.site)
+        whole = None if width is None else width * (place.units if joins_units(intervention) else 1)
+        return dims_of(
+            call.subspaces[place.key], example, intervention.subspace_partition, intervention.exchanged(whole)
+        )
 
     def _skipped(self, place: Place, value: Any) -> tuple[str, Any]:
         """A skip takes the module's input of the source run: an interchange with another site of it."""
@@ -328,70 +316,11 @@ class Caller:
             raise NotImplementedError(f"{place.key}: skip is of {', '.join(inputs)}")
         return "swap", {**value, "site": inputs[place.site]}
 
-    def _units(self, place: Place, batch: Batch, example: int, units: Any) -> tuple[list[int] | None, list[int] | None]:
-        """Positions and heads of one example; None for all."""
-        if units is None or units[example] is None:
-            return None, None
-        own = units[example]
-        if place.site in ATTENTION_MATRICES and place.unit in ("pos", "h"):
-            # The axis behind the examples is that of heads.
-            return None, list(own)
-        if place.unit == "pos":
-            return batch.positions(example, own), None
-        if heads_of(self._handle.core.info, place.site) is None:
-            raise InputError(f"{place.key}: unit {place.unit!r} of {place.site}, which has no heads")
-        if place.unit == "h":
-            return None, list(own)
-        if place.unit == "h.pos":
-            heads, positions = own
-            return None if positions is None else batch.positions(example, positions), list(heads)
-        raise NotImplementedError(f"unit {place.unit!r}: there are pos, h and h.pos")
-
-    def _shape(
-        self, place: Place, batch: Batch, example: int, positions: list[int] | None, heads: list[int] | None
-    ) -> tuple[int, ...]:
-        info = self._handle.core.info
-        count = len(batch.ids[example]) if positions is None else len(positions)
-        width = width_of(info, place.site)
-        has = heads_of(info, place.site)
-        if width is None:
-            return (len(heads) if heads else has or 1, count, len(batch.ids[example]))
-        return (count, width) if has is None else (len(heads) if heads else has, count, width)
-
-    def _read(self, program: Program, place: Place, edited: tuple[list[str], Batch], units: Any) -> list[Any]:
-        """The activations of all examples as they now stand, as pyvene lays them out: units first, heads before
-        positions."""
-        runs, batch = edited
-        readings, picked = [], []
-        for example, run in enumerate(runs):
-            positions, heads = self._units(place, batch, example, units)
-            # A position may be named twice; it is read once.
-            once = list(dict.fromkeys(positions or []))
-            picked.append(None if once == (positions or []) else [once.index(one) for one in positions or []])
-            readings.append(program.reading(run, place.site, place.layer, once or None, heads))
-        is_matrix = place.site in ATTENTION_MATRICES
-        rows = [
-            one if which is None else one[:, which] if is_matrix else one[which]
-            for one, which in zip(program.read(readings), picked)
-        ]
-        return [one.swapaxes(0, 1) for one in rows] if place.site.startswith("head_") else rows
-
-    def _stacked(self, rows: list[Any], batch: Batch, units: Any) -> Any:
-        """One array for all examples; whole examples of different lengths are padded."""
-        if rows and is_tensor(rows[0]):
-            return imported_torch().stack(rows)  # type: ignore[union-attr]
-        if units is None and len({one.shape for one in rows}) > 1:
-            if rows[0].ndim != 2:
-                raise NotImplementedError("heads of examples of different lengths: name the positions that are meant")
-            return give(batch.padded(rows))
-        if len({one.shape for one in rows}) > 1:
-            raise InputError("examples name different numbers of units, which make no array", "name as many in each")
-        return give(np.stack(rows))
-
     def _collect(
         self, program: Program, call: Call, place: Place, edited: tuple[list[str], Batch], units: Any, is_own: bool
     ) -> Any:
-        stacked = self._stacked(self._read(program, place, edited, units), edited[1], units)
+        rows = read_rows(self._handle.core.info, program, place, edited, units)
+        stacked = stacked_rows(rows, edited[1], units)
         if is_own:
             # What its forward makes of them.
             made = self._call_python(place, stacked, None, call)
@@ -420,6 +349,7 @@ class Caller:
         units: tuple[Any, Any],
     ) -> None:
         """An intervention that Python computes: its rows as they stand are read, and what it gives is put in."""
+        info = self._handle.core.info
         source_units, base_units = units
         source = call.sources[place.group]
         theirs = None
@@ -427,15 +357,14 @@ class Caller:
             theirs = call.constants[place.key]
             theirs = theirs if is_tensor(theirs) else give(np.asarray(take(theirs)))
         elif source_runs is not None and source is not None:
-            theirs = self._stacked(
-                self._read(program, place, (source_runs, source), source_units), source, source_units
-            )
+            read = read_rows(info, program, place, (source_runs, source), source_units)
+            theirs = stacked_rows(read, source, source_units)
         if call.is_generation:
             for example, run in enumerate(edited[0]):
                 self._function(program, call, place, (run, edited[1], example), theirs, base_units)
             return
-        rows = self._read(program, place, edited, base_units)
-        stacked = self._stacked(rows, edited[1], base_units)
+        rows = read_rows(info, program, place, edited, base_units)
+        stacked = stacked_rows(rows, edited[1], base_units)
         made = self._call_python(place, stacked, theirs, call)
         if made is None:
             return
@@ -445,7 +374,7 @@ class Caller:
             )
         runs, batch = edited
         for example, run in enumerate(runs):
-            positions, heads = self._units(place, batch, example, base_units)
+            positions, heads = units_of(info, place, batch, example, base_units)
             own = made[example]
             if base_units is None and len(own) != len(rows[example]):
                 start = batch.starts[example]
@@ -468,7 +397,7 @@ class Caller:
     ) -> None:
         """An intervention that Python computes in each pass of a run that grows."""
         run, batch, example = at
-        positions, heads = self._units(place, batch, example, base_units)
+        positions, heads = units_of(self._handle.core.info, place, batch, example, base_units)
         source = None if theirs is None else theirs[example : example + 1] if len(theirs) == len(batch) else theirs
         is_head = place.site.startswith("head_")
 
@@ -503,17 +432,38 @@ class Caller:
         else:
             shape = tuple(base.shape)
             joins = len(shape) > 2 and joins_units(intervention)
-            flat = _joined if joins else lambda x: x
+            flat = joined if joins else lambda x: x
             source = None if intervention.is_source_constant else source
             made = intervention.forward(flat(base), None if source is None else flat(source), subspaces, **more)
             if hasattr(made, "output") and not is_tensor(made):
                 self._outputs.append(made)
                 made = made.output
             if made is not None and joins:
-                made = _parted(made, shape, place.key)
+                made = parted(made, shape, place.key)
         if made is None or is_tensor(made):
             return made
         return give(np.asarray(take(made), dtype=np.float32))
+
+
+def _source_units(
+    place: Place,
+    own: tuple[list[int] | None, list[int] | None],
+    theirs: tuple[list[int] | None, list[int] | None],
+    is_shorter: bool,
+) -> dict[str, Any]:
+    """What a value says of the source's positions and heads, where they are not those of the edit. Raises InputError
+    where a source that is shorter than its base is to be taken whole."""
+    value: dict[str, Any] = {}
+    (own_positions, own_heads), (positions, heads) = own, theirs
+    if positions is not None and positions != own_positions:
+        value["positions"] = positions
+    elif positions is None and is_shorter:
+        raise InputError(f"{place.key}: a source shorter than its base", "say which units are meant")
+    if positions is None and own_positions is None:
+        value["align"] = "left"
+    if heads is not None and heads != own_heads:
+        value["heads"] = heads
+    return value
 
 
 def _detached(tensor: Any) -> Any:
@@ -522,24 +472,3 @@ def _detached(tensor: Any) -> Any:
     if torch is not None and is_tensor(tensor) and not torch.is_grad_enabled():
         return tensor.detach()
     return tensor
-
-
-def _joined(x: Any) -> Any:
-    """Units as one long vector: (b, n, d) to (b, n·d), (b, h, n, d) to (b, n, h·d)."""
-    if x.ndim == 3:
-        return x.reshape(x.shape[0], -1)
-    b, h, n, d = x.shape
-    return x.swapaxes(1, 2).reshape(b, n, h * d)
-
-
-def _parted(x: Any, shape: tuple[int, ...], key: str) -> Any:
-    """Units of one long vector as they were before it was joined."""
-    if x.shape[-1] % shape[1]:
-        raise InputError(
-            f"{key}: a width of {x.shape[-1]} cannot be divided among {shape[1]} units",
-            "set keep_last_dim=True to get the units one by one",
-        )
-    if len(shape) == 3:
-        return x.reshape(*shape[:2], -1)
-    b, h, n, _ = shape
-    return x.reshape(b, n, h, -1).swapaxes(1, 2)

@@ -1,9 +1,10 @@
 """What pyvene's components and the paths of transformers' modules are called here.
 
 >>> from causalcone.pyvene.components import site_of
->>> site_of("gpt2", "h[3].mlp.output", 0)
+>>> info = {"family": "gpt2", "normed_after": False, "embedding_scale": 1.0}
+>>> site_of(info, "h[3].mlp.output", 0)
 ('mlp_output', 3)
->>> site_of("llama", "mlp_output", 7)
+>>> site_of(info, "mlp_output", 7)
 ('mlp_output', 7)
 """
 
@@ -95,15 +96,14 @@ def _style(family: str) -> str:
     return {"gpt2": "gpt2", "neox": "gpt_neox", "gpt_neox": "gpt_neox"}.get(family, "llama")
 
 
-def _within(family: str) -> dict[str, str]:
-    style = _style(family)
+def _within(info: dict[str, Any]) -> dict[str, str]:
+    style = _style(info["family"])
     if style != "llama":
         return _GPT2 if style == "gpt2" else _NEOX
-    has_post_norms = family.startswith(("gemma2", "gemma3", "olmo2", "olmo-2", "gemma-2", "gemma-3"))
-    return _LLAMA if has_post_norms else _LLAMA | _PRE_NORM
+    return _LLAMA if info["normed_after"] else _LLAMA | _PRE_NORM
 
 
-def site_of(family: str, component: str, layer: Any) -> tuple[str, int | None]:
+def site_of(info: dict[str, Any], component: str, layer: Any) -> tuple[str, int | None]:
     """The site and layer of a component: an abstract name ("mlp_output") of that layer, or a module's path that says
     its own ("h[3].mlp.output"). Raises NotImplementedError for a path that has no site of its own."""
     if "." not in component:
@@ -112,21 +112,22 @@ def site_of(family: str, component: str, layer: Any) -> tuple[str, int | None]:
     block = re.fullmatch(r"(?:h|layers)(?:\[(\d+)\]|\.(\d+))(\..+)", path)
     if block:
         layer, within = int(block[1] or block[2]), block[3]
-        site = _within(family).get(within)
+        site = _within(info).get(within)
         if site is not None:
             return site, layer
-        if within == _FUSED.get(_style(family)):
+        if within == _FUSED.get(_style(info["family"])):
             raise NotImplementedError(
                 f"component {component!r}: queries, keys and values in one; use the components query_output, "
                 "key_output and value_output"
             )
     else:
-        site = (_AFTER[_style(family)] | _HEADS).get(path)
-        if site == "embedding" and family.startswith("gemma"):
+        site = (_AFTER[_style(info["family"])] | _HEADS).get(path)
+        # What the module gives is scaled afterwards.
+        if site == "embedding" and info["embedding_scale"] != 1:
             site = None
         if site is not None:
             return site, None
-    known = ", ".join(sorted(set(_within(family).values())))
+    known = ", ".join(sorted(set(_within(info).values())))
     raise NotImplementedError(
         f"component {component!r} is no activation that has a site here; those of a layer: {known}"
     )

@@ -120,7 +120,7 @@ class IntervenableModel(modules.Module):  # type: ignore[misc]
                 raise NotImplementedError(f"unit {one.unit!r}: there are pos, h and h.pos")
             if one.moe_key is not None:
                 raise NotImplementedError(f"moe_key {one.moe_key!r}: mixtures of experts are not run here")
-            site, layer = site_of(info["family"], one.component, one.layer)
+            site, layer = site_of(info, one.component, one.layer)
             if site == "logits" and "." in one.component and info["logit_softcap"] is not None:
                 raise NotImplementedError(
                     f"{one.component}: before the logits are capped; the component logits is after"

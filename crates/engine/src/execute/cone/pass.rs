@@ -88,7 +88,7 @@ impl<'a> Pass<'a, '_> {
             let at = Point { block: layer, stage: place };
             let table = match cone.forest.anatomy().attention(place) {
                 Some(attention) => {
-                    let query = std::mem::take(&mut tables[attention.query]);
+                    let query = tables[attention.query].clone();
                     let [key, value] = [attention.key, attention.value].map(|stage| &tables[stage]);
                     let mixed = self.attend(layer, *attention, query, key, value)?;
                     self.count(at, &mixed);

@@ -1,18 +1,4 @@
-//! A block as data: its stages, what each of them computes, and what it reads.
-//!
-//! [`Stages`] is the only description of a block. The decoder walks it, and everything that has to know how tensors depend
-//! on one another is derived from it: how far an edit reaches, which rows a read needs, how much work that is, which sites a
-//! family has. A family with another block is another list of stages.
-//!
-//! ```
-//! use causalcone_model::Site;
-//! use causalcone_model::stage::{Halves, Kernel, Norms, Stages};
-//!
-//! let block = Stages::decoder(Norms::Before, Halves::InTurn, true);
-//! let output = block.find(Site::MlpOutput).unwrap();
-//! assert!(matches!(block[output].kernel, Kernel::Linear(_)));
-//! assert_eq!(block[block[output].reads[0].stage].site, Some(Site::MlpHidden));
-//! ```
+//! The stages of a block, and what can be told from their list alone.
 
 use crate::site::Site;
 use std::ops::Index;
@@ -99,26 +85,6 @@ impl Matrix {
         [Self::Query, Self::Key, Self::Value, Self::AttentionOutput, Self::Into, Self::Up, Self::Down];
 }
 
-/// Where the norms of a block stand: at attention and at the MLP alike.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Norms {
-    /// Before each.
-    Before,
-    /// After each, before the residual add (OLMo 2).
-    After,
-    /// Before and after each (Gemma 2 and 3).
-    Around,
-}
-
-/// How attention and the MLP of a block are connected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Halves {
-    /// The MLP reads the residual stream that attention has added to.
-    InTurn,
-    /// Both read the residual stream that enters the block (GPT-NeoX).
-    SideBySide,
-}
-
 /// The stages of one attention: where its tensors stand in the block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attention {
@@ -141,13 +107,13 @@ pub struct Attention {
 /// The first stage is what enters the block, the last one what leaves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stages {
-    list: Vec<Stage>,
+    pub(super) list: Vec<Stage>,
     /// Sites of other families, and why this block has none of them.
-    lacks: Vec<(Site, &'static str)>,
+    pub(super) lacks: Vec<(Site, &'static str)>,
     /// By stage, the stages that multiply it by a matrix.
-    products: Vec<Vec<usize>>,
+    pub(super) products: Vec<Vec<usize>>,
     /// By stage, the last stage that reads it.
-    last_use: Vec<usize>,
+    pub(super) last_use: Vec<usize>,
 }
 
 impl Stage {
@@ -169,163 +135,10 @@ impl Index<usize> for Stages {
     }
 }
 
-/// The stage at its place in a block that reads what enters it.
+/// The place of what enters a block.
 pub const ENTERING: usize = 0;
 
-/// A list of stages as it is written down.
-#[derive(Debug, Default)]
-pub struct Builder {
-    list: Vec<Stage>,
-    lacks: Vec<(Site, &'static str)>,
-    part: usize,
-}
-
-impl Builder {
-    /// A block in which nothing happens yet.
-    pub fn new() -> Self {
-        let mut builder = Self::default();
-        builder.push(None, Kernel::Same, Vec::new(), 0);
-        builder
-    }
-
-    /// Begins a part: the stages that follow are computed for the same rows.
-    pub fn part(&mut self) {
-        self.part += 1;
-    }
-
-    /// Says why the block has no such site.
-    pub fn lacks(&mut self, site: Site, why: &'static str) {
-        self.lacks.push((site, why));
-    }
-
-    /// Adds a stage each of whose rows reads the same row of other stages; `held` is [`Stage::held`].
-    pub fn row(
-        &mut self,
-        site: impl std::convert::Into<Option<Site>>,
-        kernel: Kernel,
-        reads: &[usize],
-        held: usize,
-    ) -> usize {
-        let reads = reads.iter().map(|stage| Read { stage: *stage, mixing: Mixing::Row }).collect();
-        self.push(site.into(), kernel, reads, held)
-    }
-
-    /// Adds the stages of attention over queries, keys and values that are there, and gives the weighted values.
-    pub fn attention(&mut self, query: usize, key: usize, value: usize) -> usize {
-        let row = |stage| Read { stage, mixing: Mixing::Row };
-        let keys = |stage| Read { stage, mixing: Mixing::Keys };
-        let norms = Some(["query_norm", "key_norm"]);
-        let scores =
-            self.push(Some(Site::AttentionScore), Kernel::Scores(norms), vec![row(query), keys(key)], 0);
-        let weights = self.push(Some(Site::AttentionWeight), Kernel::Softmax, vec![row(scores)], 0);
-        self.push(Some(Site::AttentionValueOutput), Kernel::Mix, vec![row(weights), keys(value)], 1)
-    }
-
-    fn push(&mut self, site: Option<Site>, kernel: Kernel, reads: Vec<Read>, held: usize) -> usize {
-        self.list.push(Stage { site, kernel, reads, part: self.part, held });
-        self.list.len() - 1
-    }
-
-    /// The block, of which what was added last is what leaves it.
-    pub fn finish(self) -> Stages {
-        let Self { list, lacks, .. } = self;
-        let mut products = vec![Vec::new(); list.len()];
-        let mut last_use: Vec<usize> = (0..list.len()).collect();
-        for (place, stage) in list.iter().enumerate() {
-            let factor = match stage.kernel {
-                Kernel::Linear(_) | Kernel::Activate(_) => stage.reads.first(),
-                Kernel::Gate(_) => stage.reads.get(1),
-                _ => None,
-            };
-            if let Some(read) = factor {
-                products[read.stage].push(place);
-            }
-            for read in &stage.reads {
-                last_use[read.stage] = place;
-            }
-        }
-        Stages { list, lacks, products, last_use }
-    }
-}
-
 impl Stages {
-    /// The block of the decoder families that there are: attention and an MLP around a residual stream.
-    pub fn decoder(norms: Norms, halves: Halves, is_gated: bool) -> Self {
-        let (is_before, is_after) = (norms != Norms::After, norms != Norms::Before);
-        let after = |name: &'static str| is_after.then_some(name);
-        let mut block = Builder::new();
-        // With the norm of the same rows, and what is added to them.
-        let input = block.row(Site::BlockInput, Kernel::Same, &[ENTERING], 3);
-        block.part();
-        let attention_input = if is_before {
-            block.row(Site::AttentionInput, Kernel::Norm("attention_norm"), &[input], 0)
-        } else {
-            block.lacks(
-                Site::AttentionInput,
-                "its blocks have no norm before attention, which reads block_input itself",
-            );
-            input
-        };
-        // Each with what scores see of it.
-        block.part();
-        let query = block.row(Site::QueryOutput, Kernel::Linear(Matrix::Query), &[attention_input], 2);
-        block.part();
-        let key = block.row(Site::KeyOutput, Kernel::Linear(Matrix::Key), &[attention_input], 2);
-        let value = block.row(Site::ValueOutput, Kernel::Linear(Matrix::Value), &[attention_input], 2);
-        block.part();
-        let mixed = block.attention(query, key, value);
-        let attention =
-            block.row(Site::AttentionOutput, Kernel::Linear(Matrix::AttentionOutput), &[mixed], 1);
-        let is_in_turn = halves == Halves::InTurn;
-        if !is_in_turn {
-            block.lacks(
-                Site::BlockMiddle,
-                "attention and MLP stand side by side in its blocks, so there is nothing between them",
-            );
-        }
-        let middle = block.row(
-            is_in_turn.then_some(Site::BlockMiddle),
-            Kernel::Add(after("attention_after")),
-            &[input, attention],
-            1,
-        );
-        block.part();
-        let residual = if is_in_turn { middle } else { input };
-        let mlp_input = if is_before {
-            block.row(Site::MlpInput, Kernel::Norm("mlp_norm"), &[residual], 1)
-        } else {
-            block.lacks(
-                Site::MlpInput,
-                "its blocks have no norm before the MLP, which reads block_middle itself",
-            );
-            residual
-        };
-        let activation = block.row(Site::MlpActivation, Kernel::Activate(Matrix::Into), &[mlp_input], 1);
-        let hidden = if is_gated {
-            block.row(Site::MlpHidden, Kernel::Gate(Matrix::Up), &[activation, mlp_input], 2)
-        } else {
-            block.row(Site::MlpHidden, Kernel::Same, &[activation], 1)
-        };
-        // With what the MLP reads and what leaves the block, which another part holds where the halves stand side by side.
-        let held = 1 + usize::from(!is_before) + usize::from(!is_in_turn);
-        let mlp = block.row(Site::MlpOutput, Kernel::Linear(Matrix::Down), &[hidden], held);
-        if !is_in_turn {
-            block.part();
-        }
-        let add = Kernel::Add(after("mlp_after"));
-        block.row(Site::BlockOutput, add, &[middle, mlp], usize::from(is_in_turn));
-        block.finish()
-    }
-
-    /// The end of a decoder: the last norm and the logits.
-    pub fn ending() -> Self {
-        let mut end = Builder::new();
-        let normed = end.row(Site::FinalNorm, Kernel::Norm("final_norm"), &[ENTERING], 0);
-        end.part();
-        end.row(Site::Logits, Kernel::Same, &[normed], 0);
-        end.finish()
-    }
-
     /// How many stages there are.
     #[expect(clippy::len_without_is_empty, reason = "there always is what enters")]
     pub fn len(&self) -> usize {
@@ -351,6 +164,13 @@ impl Stages {
     /// Whether a stage is the last one of its part.
     pub fn ends_part(&self, stage: usize) -> bool {
         self.list.get(stage + 1).is_none_or(|next| next.part != self[stage].part)
+    }
+
+    /// Whether a part is one of those whose rows tell how full a block is: not one that only prepares or ends another.
+    pub fn is_main(&self, part: usize) -> bool {
+        let prepares =
+            |stage: &Stage| matches!(stage.kernel, Kernel::Norm(_) | Kernel::Linear(_) | Kernel::Add(_));
+        self.list.iter().any(|stage| stage.part == part && !prepares(stage))
     }
 
     /// How many parts there are.
