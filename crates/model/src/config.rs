@@ -280,9 +280,8 @@ impl Config {
         };
         let of_stage = |kernel: &Kernel| match kernel {
             Kernel::Norm(_) | Kernel::Add(Some(_)) => of_norm(d),
-            Kernel::Linear(matrix) | Kernel::Activate(matrix) | Kernel::Gate(matrix) => of_matrix(*matrix),
             Kernel::Scores(_) => self.query_key_norms().map_or(0, |widths| widths.map(of_norm).iter().sum()),
-            Kernel::Same | Kernel::Softmax | Kernel::Mix | Kernel::Add(None) => 0,
+            other => other.matrix().map_or(0, |matrix| of_matrix(*matrix)),
         };
         let block: usize = self.block.iter().map(|(_, stage)| of_stage(&stage.kernel)).sum();
         let positions = if_so(self.positions == Positions::Learned, self.context * d);

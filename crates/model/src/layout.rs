@@ -3,7 +3,7 @@
 
 use crate::config::Config;
 use crate::site::{Site, Width};
-use crate::stage::{ENTERING, Kernel, Read, Stages};
+use crate::stage::{ENTERING, Kernel, Stage, Stages};
 use crate::{Error, Result};
 
 /// How the numbers of a site are laid out.
@@ -95,32 +95,25 @@ impl Site {
 impl Stages {
     /// Numbers in a row of a stage; none in a matrix of attention, whose rows are as long as the run.
     pub fn width(&self, stage: usize, config: &Config) -> usize {
-        let read = || self.width(self[stage].goes_on_from(), config);
-        match (self[stage].site, &self[stage].kernel) {
-            (Some(site), _) => site.width().of(config),
+        let Stage { site, kernel, .. } = &self[stage];
+        match (site, kernel.matrix(), kernel) {
+            (Some(site), ..) => site.width().of(config),
             _ if stage == ENTERING => Width::Model.of(config),
-            (None, Kernel::Linear(matrix) | Kernel::Activate(matrix) | Kernel::Gate(matrix)) => {
-                config.matrix(*matrix).1
-            }
-            (None, Kernel::Mix) => Width::Queries.of(config),
-            (None, Kernel::Scores(_) | Kernel::Softmax) => Width::Attention.of(config),
-            (None, Kernel::Same | Kernel::Norm(_) | Kernel::Add(_)) => read(),
+            (None, Some(matrix), _) => config.matrix(*matrix).1,
+            (None, None, Kernel::Mix) => Width::Queries.of(config),
+            _ if self[stage].is_matrix() => Width::Attention.of(config),
+            _ => self.width(self[stage].goes_on_from(), config),
         }
     }
 
     /// Multiplications and additions for a row of a stage, and more for each key that the row sees.
     pub fn flops(&self, stage: usize, config: &Config) -> (u64, u64) {
-        let read = |index: usize| {
-            let read: Option<&Read> = self[stage].reads.get(index);
-            read.map_or(0, |read| self.width(read.stage, config)) as u64
-        };
         let width = self.width(stage, config) as u64;
-        match self[stage].kernel {
-            Kernel::Linear(_) | Kernel::Activate(_) => (2 * read(0) * width, 0),
-            Kernel::Gate(_) => (2 * read(1) * width, 0),
+        match self[stage].factor() {
+            Some(factor) => (2 * self.width(factor, config) as u64 * width, 0),
             // The scores and the sum of values.
-            Kernel::Mix => (0, 4 * width),
-            _ => (0, 0),
+            None if self[stage].kernel == Kernel::Mix => (0, 4 * width),
+            None => (0, 0),
         }
     }
 }

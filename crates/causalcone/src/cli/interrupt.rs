@@ -23,7 +23,7 @@ pub(super) fn stopping() -> bool {
 }
 
 /// Notes that a signal has come; says whether it is the first.
-pub(super) fn is_first(signal: i32) -> bool {
+pub(super) fn note(signal: i32) -> bool {
     SIGNAL.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst).is_ok()
 }
 

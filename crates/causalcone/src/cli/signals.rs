@@ -16,7 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What is done when a signal arrives.
 fn receive(signal: i32) {
-    if !interrupt::is_first(signal) || !interrupt::is_asked() {
+    if !interrupt::note(signal) || !interrupt::is_asked() {
         end();
     }
     let waiting = std::thread::Builder::new().name("patience".into()).spawn(|| {

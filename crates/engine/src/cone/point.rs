@@ -2,7 +2,7 @@
 
 use super::rows::Rows;
 use crate::plan::Place;
-use causalcone_model::stage::{Attention, ENTERING, Mixing, Stages};
+use causalcone_model::stage::{ENTERING, Mixing, Stages};
 use causalcone_model::{Config, Site};
 use std::sync::Arc;
 
@@ -67,7 +67,7 @@ impl Spread {
 }
 
 /// Of two stages of a block, through how many attentions one reaches the other at most; `None` if it does not.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Within {
     stages: usize,
     attentions: Vec<Option<usize>>,
@@ -123,7 +123,6 @@ pub(crate) struct Dependence {
 pub struct Anatomy {
     block: Arc<Stages>,
     end: Arc<Stages>,
-    attentions: Vec<Attention>,
     within: Within,
     within_end: Within,
     dependences: Vec<Dependence>,
@@ -148,13 +147,11 @@ impl Anatomy {
             let so_far = before.last().copied().unwrap_or_default();
             before.push(so_far.and(Spread::of(through, *window)));
         }
-        let attentions = block.attentions().collect();
         let dependences = dependences(&block, &within);
         let joins = (0..block.len()).map(|stage| joins(&block, stage, &within)).collect();
         Self {
             block,
             end,
-            attentions,
             within,
             within_end,
             dependences,
@@ -173,16 +170,6 @@ impl Anatomy {
     /// The stages of a block; those of the end for one block more.
     pub fn stages(&self, block: usize) -> &Stages {
         if block < self.layers() { &self.block } else { &self.end }
-    }
-
-    /// The attention that mixes into a stage of the blocks.
-    pub(crate) fn attention(&self, mixed: usize) -> Option<&Attention> {
-        self.attentions.iter().find(|attention| attention.mixed == mixed)
-    }
-
-    /// All attentions of a block.
-    pub(crate) fn attentions(&self) -> &[Attention] {
-        &self.attentions
     }
 
     /// The point of a site of the model; what the model lacks has none.
@@ -222,7 +209,7 @@ impl Anatomy {
 
     /// Whether a tensor is scores or weights of an attention.
     pub(crate) fn is_matrix(&self, at: Point) -> bool {
-        self.site(at).is_some_and(Site::is_attention_matrix)
+        self.stages(at.block)[at.stage].is_matrix()
     }
 
     /// The part of a block that a stage belongs to.
@@ -307,13 +294,13 @@ fn joins(stages: &Stages, stage: usize, within: &Within) -> bool {
 fn dependences(stages: &Stages, within: &Within) -> Vec<Dependence> {
     let mut dependences: Vec<Dependence> = Vec::new();
     for (by, stage) in stages.iter() {
-        if stage.site.is_some_and(Site::is_attention_matrix) {
+        if stage.is_matrix() {
             continue;
         }
         let mut open = stage.reads.clone();
         while let Some(read) = open.pop() {
             let source = &stages[read.stage];
-            if source.site.is_some_and(Site::is_attention_matrix) {
+            if source.is_matrix() {
                 open.extend(&source.reads);
                 continue;
             }

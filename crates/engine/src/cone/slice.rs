@@ -181,9 +181,10 @@ impl Slice {
             }
         };
         let stage = node.start.stage;
-        let attention = anatomy.attentions().iter().find(|a| [a.scores, a.weights].contains(&stage));
-        let paired = anatomy.stages(node.start.block).paired(stage);
-        match (attention.filter(|_| anatomy.is_matrix(node.start)), paired) {
+        let stages = anatomy.stages(node.start.block);
+        let attention = stages.attentions().iter().find(|a| [a.scores, a.weights].contains(&stage));
+        let paired = stages.paired(stage);
+        match (attention, paired) {
             (Some(attention), _) => {
                 base(attention.scores, true);
                 if stage == attention.weights {

@@ -136,7 +136,7 @@ impl<'g, 'm> Live<'g, 'm> {
 
 /// Every attention of a model, by its layer.
 fn attentions(config: &Config) -> impl Iterator<Item = (usize, Stages)> + '_ {
-    (0..config.layers).flat_map(|layer| config.block.attentions().map(move |stages| (layer, stages)))
+    (0..config.layers).flat_map(|layer| config.block.attentions().iter().map(move |stages| (layer, *stages)))
 }
 
 /// Keys as scores see them, and values, of all texts: a table for each attention, of which each text has a stretch.
@@ -163,7 +163,9 @@ impl<'m> Stepper<'m> {
 
     /// Which tables are those of an attention.
     fn tables(&self, layer: usize, stages: &Stages) -> Result<usize> {
-        let found = attentions(self.model.config()).position(|other| other == (layer, *stages));
+        let of_block = self.model.config().block.attentions();
+        let found = of_block.iter().position(|other| other == stages);
+        let found = found.map(|place| layer * of_block.len() + place);
         found.ok_or_else(|| Error::internal("a decode step names an attention that the model does not have"))
     }
 

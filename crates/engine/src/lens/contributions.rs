@@ -98,7 +98,7 @@ impl Experiment<'_> {
             let written = stages.sums().filter_map(|sum| stages[sum].reads.get(1));
             written.flat_map(|read| &stages[read.stage].reads).any(|read| read.stage == mixed)
         };
-        if stages.attentions().any(|attention| !is_straight(attention.mixed)) {
+        if stages.attentions().iter().any(|attention| !is_straight(attention.mixed)) {
             let problem = "attention is not written into the residual stream as its projection makes it, so that heads \
                            have no shares of their own";
             return Err(Error::part("lens", problem));

@@ -10,11 +10,20 @@ pub(super) fn metric(name: &str, part: &str) -> Result<Metric> {
 }
 
 /// The one of that name.
-pub(super) fn named<T: Copy>(what: &str, name: &str, all: &[(&'static str, T)], part: &str) -> Result<T> {
-    all.iter().find(|(known, _)| *known == name).map(|(_, found)| *found).ok_or_else(|| {
+pub(super) fn named<T: Clone>(what: &str, name: &str, all: &[(&'static str, T)], part: &str) -> Result<T> {
+    one_of(name, all, part, |names| format!("\"{name}\" is not a {what}; the {what}s are {names}"))
+}
+
+/// The one of that name; `problem` says what is wrong with another name, given all names there are.
+pub(super) fn one_of<T: Clone>(
+    name: &str,
+    all: &[(&'static str, T)],
+    part: &str,
+    problem: impl FnOnce(&str) -> String,
+) -> Result<T> {
+    all.iter().find(|(known, _)| *known == name).map(|(_, found)| found.clone()).ok_or_else(|| {
         let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
         let hint = nearest(name, names.iter().copied()).map(|near| format!("did you mean \"{near}\"?"));
-        let problem = format!("\"{name}\" is not a {what}; the {what}s are {}", names.join(", "));
-        Error::hinted(part, problem, hint)
+        Error::hinted(part, problem(&names.join(", ")), hint)
     })
 }

@@ -1,5 +1,6 @@
 //! From the `[train]` table to a training.
 
+use super::named::one_of;
 use super::value::TensorsFile;
 use crate::dataset::Examples;
 use crate::error::Refused;
@@ -10,7 +11,6 @@ use crate::file::{
 use crate::ids::EditId;
 use crate::train::{Adam, HeldOut, Length, Map, Objective, Options, Schedule};
 use crate::{Error, Result};
-use causalcone_model::nearest;
 use std::sync::Arc;
 
 impl ExperimentFile {
@@ -40,13 +40,13 @@ impl ExperimentFile {
         };
         let (map, base) = match &train.rotations {
             None => (Map::default(), None),
-            Some(RotationsFile::Name(name)) => (by_name("rotations", name, Map::NAMES)?, None),
+            Some(RotationsFile::Name(name)) => (by_name("rotations", name, &Map::NAMES)?, None),
             Some(RotationsFile::Base(BaseFile { base })) => {
                 let file = TensorsFile::open(&self.data_path(&base.file), &base.file, "train")?;
                 (Map::Householder, Some(file.take(base.tensor.as_deref(), Some("base"), "train")?))
             }
         };
-        let schedule = train.schedule.as_ref().map(|name| by_name("schedule", name, Schedule::NAMES));
+        let schedule = train.schedule.as_ref().map(|name| by_name("schedule", name, &Schedule::NAMES));
         let options = Options {
             edits,
             objective,
@@ -101,7 +101,7 @@ fn objective(train: &TrainFile, experiment: &Experiment<'_>) -> Result<Objective
         Some(ObjectiveFile::Kl(kl)) => Ok(Objective::Kl(experiment.find_run(&kl.kl, "train")?)),
         Some(ObjectiveFile::Name(name)) => {
             let known = [("cross_entropy", Objective::CrossEntropy), ("logit_diff", Objective::LogitDiff)];
-            by_name("objective", name, known)
+            by_name("objective", name, &known)
         }
     }
 }
@@ -119,13 +119,6 @@ fn adam(train: &TrainFile) -> Adam {
     }
 }
 
-fn by_name<T: Clone, const N: usize>(key: &str, name: &str, known: [(&'static str, T); N]) -> Result<T> {
-    match known.iter().find(|(known, _)| *known == name) {
-        Some((_, value)) => Ok(value.clone()),
-        None => {
-            let names = known.map(|(name, _)| name);
-            let hint = nearest(name, names).map(|near| format!("did you mean \"{near}\"?"));
-            Err(Error::hinted("train", format!("{key} \"{name}\" is not one of {}", names.join(", ")), hint))
-        }
-    }
+fn by_name<T: Clone>(key: &str, name: &str, known: &[(&'static str, T)]) -> Result<T> {
+    one_of(name, known, "train", |names| format!("{key} \"{name}\" is not one of {names}"))
 }

@@ -64,11 +64,8 @@ impl Block {
     /// # Errors
     /// When the rows do not have the width of the tensor.
     pub fn products(&self, stages: &[usize], x: &Tensor) -> Result<Vec<Tensor>> {
-        let matrix = |stage: &usize| match &self.kernels[*stage] {
-            Kernel::Linear(matrix) | Kernel::Activate(matrix) | Kernel::Gate(matrix) => Some(matrix),
-            _ => None,
-        };
-        let matrices: Vec<&Linear> = stages.iter().filter_map(matrix).collect();
+        let matrices: Vec<&Linear> =
+            stages.iter().filter_map(|stage| self.kernels[*stage].matrix()).collect();
         Ok(Linear::forward_all(&matrices, x)?)
     }
 

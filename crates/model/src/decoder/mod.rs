@@ -33,7 +33,7 @@ pub use causal::Causal;
 
 use crate::config::{Config, Norm, Rotary, Scaling};
 use crate::site::Site;
-use crate::stage::{self, ENTERING, Kernel};
+use crate::stage::{self, ENTERING};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use causalcone_ops::{
@@ -200,15 +200,14 @@ impl Decoder {
         tap: &mut T,
     ) -> Result<Tensor, T::Error> {
         let (stages, block, config) = (&*self.config.block, &self.blocks[layer], &self.config);
-        let attentions: Vec<stage::Attention> = stages.attentions().collect();
         let mut tensors: Vec<Option<Tensor>> = vec![None; stages.len()];
         let mut products: Vec<Option<Tensor>> = vec![None; stages.len()];
         tensors[ENTERING] = Some(entering);
         for (place, stage) in stages.iter().skip(1) {
-            if matches!(stage.kernel, Kernel::Scores(_) | Kernel::Softmax) {
+            if stage.is_matrix() {
                 continue;
             }
-            let x = match attentions.iter().find(|attention| attention.mixed == place) {
+            let x = match stages.attentions().iter().find(|attention| attention.mixed == place) {
                 Some(found) => {
                     let projected =
                         [found.query, found.key, found.value].map(|stage| tensors[stage].as_ref());

@@ -259,7 +259,7 @@ impl Parts<'_> {
     }
 
     /// The matrices of a block, in the order of [`Matrix::ALL`](MatrixOf::ALL).
-    fn matrices(&self, name: &impl Fn(&str) -> String) -> Result<[Option<Linear>; 7]> {
+    fn matrices(&self, name: &impl Fn(&str) -> String) -> Result<[Option<Linear>; MatrixOf::ALL.len()]> {
         let Self { config, names, .. } = self;
         let linear = |part: &str, matrix: MatrixOf| {
             let (input, output, is_biased) = config.matrix(matrix);

@@ -71,11 +71,14 @@ impl Builder {
     /// takes; where two stages have the same site; where a part sees keys of its own; where an edit could reach the keys of
     /// an attention and not its values; or where the block does not begin with `block_input` and end with `block_output`.
     pub fn finish(self) -> Result<Stages> {
-        self.check().map_err(|problem| Error::Part {
+        let refused = |problem: String| Error::Part {
             problem: format!("a block of one's own: {problem}"),
             hint: "docs/add-a-model.md says what a block consists of".into(),
-        })?;
-        Ok(self.build())
+        };
+        self.check().map_err(refused)?;
+        let stages = self.build();
+        check_attentions(&stages).map_err(refused)?;
+        Ok(stages)
     }
 
     fn check(&self) -> Result<(), String> {
@@ -96,23 +99,10 @@ impl Builder {
             }
         }
         let ends = [self.list.get(1), self.list.last()].map(|stage| stage.and_then(|stage| stage.site));
-        if ends != [Some(Site::BlockInput), Some(Site::BlockOutput)] {
-            return Err("it must begin with block_input and end with block_output".into());
+        match ends {
+            [Some(Site::BlockInput), Some(Site::BlockOutput)] => Ok(()),
+            _ => Err("it must begin with block_input and end with block_output".into()),
         }
-        let stages = Self { list: self.list.clone(), lacks: Vec::new(), part: self.part }.build();
-        for Attention { key, value, .. } in stages.attentions() {
-            for start in (0..self.list.len()).filter(|start| *start != key && *start != value) {
-                if self.reaches(start, key) != self.reaches(start, value) {
-                    return Err(format!("an edit of stage {start} would reach the keys or the values alone"));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a tensor is computed from another one.
-    fn reaches(&self, start: usize, stage: usize) -> bool {
-        start == stage || self.list[stage].reads.iter().any(|read| self.reaches(start, read.stage))
     }
 
     pub(super) fn build(self) -> Stages {
@@ -120,18 +110,41 @@ impl Builder {
         let mut products = vec![Vec::new(); list.len()];
         let mut last_use: Vec<usize> = (0..list.len()).collect();
         for (place, stage) in list.iter().enumerate() {
-            let factor = match stage.kernel {
-                Kernel::Linear(_) | Kernel::Activate(_) => stage.reads.first(),
-                Kernel::Gate(_) => stage.reads.get(1),
-                _ => None,
-            };
-            if let Some(read) = factor {
-                products[read.stage].push(place);
+            if let Some(factor) = stage.factor() {
+                products[factor].push(place);
             }
             for read in &stage.reads {
                 last_use[read.stage] = place;
             }
         }
-        Stages { list, lacks, products, last_use }
+        let attentions = (0..list.len()).filter_map(|mixed| attention(&list, mixed)).collect();
+        Stages { list, lacks, products, last_use, attentions }
     }
+}
+
+/// The stages of the attention whose weighted values a stage makes, if it makes any.
+fn attention(list: &[Stage], mixed: usize) -> Option<Attention> {
+    let of = |stage: usize| list[stage].reads.as_slice();
+    let (Kernel::Mix, &[weights, value]) = (&list[mixed].kernel, of(mixed)) else { return None };
+    let &[scores] = of(weights.stage) else { return None };
+    let &[query, key] = of(scores.stage) else { return None };
+    let (query, key, value) = (query.stage, key.stage, value.stage);
+    Some(Attention { query, key, value, scores: scores.stage, weights: weights.stage, mixed })
+}
+
+/// Refuses attentions of which an edit could reach the keys and not the values, or the other way round.
+fn check_attentions(stages: &Stages) -> Result<(), String> {
+    for Attention { key, value, .. } in stages.attentions() {
+        for start in (0..stages.len()).filter(|start| start != key && start != value) {
+            if reaches(stages, start, *key) != reaches(stages, start, *value) {
+                return Err(format!("an edit of stage {start} would reach the keys or the values alone"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether a tensor is computed from another one.
+fn reaches(stages: &Stages, start: usize, stage: usize) -> bool {
+    start == stage || stages[stage].reads.iter().any(|read| reaches(stages, start, read.stage))
 }

@@ -114,9 +114,21 @@ pub struct Stages {
     pub(super) products: Vec<Vec<usize>>,
     /// By stage, the last stage that reads it.
     pub(super) last_use: Vec<usize>,
+    pub(super) attentions: Vec<Attention>,
 }
 
 impl Stage {
+    /// Whether its tensor is a matrix of attention, scores or weights, whose rows are as long as the run.
+    pub fn is_matrix(&self) -> bool {
+        matches!(self.kernel, Kernel::Scores(_) | Kernel::Softmax)
+    }
+
+    /// The stage that it multiplies by its matrix, where it has one: of a gate the second that it reads.
+    pub fn factor(&self) -> Option<usize> {
+        self.kernel.matrix()?;
+        self.reads.last().map(|read| read.stage)
+    }
+
     /// The stage whose rows it goes on from: of a sum what is added to the residual stream.
     pub fn goes_on_from(&self) -> usize {
         let read = match self.kernel {
@@ -188,27 +200,16 @@ impl Stages {
     }
 
     /// The attentions of the block.
-    pub fn attentions(&self) -> impl Iterator<Item = Attention> + '_ {
-        self.iter().filter_map(|(mixed, stage)| {
-            let &[weights, value] = stage.reads.as_slice() else { return None };
-            let &[scores] = self[weights.stage].reads.as_slice() else { return None };
-            let &[query, key] = self[scores.stage].reads.as_slice() else { return None };
-            (stage.kernel == Kernel::Mix).then_some(Attention {
-                query: query.stage,
-                key: key.stage,
-                value: value.stage,
-                scores: scores.stage,
-                weights: weights.stage,
-                mixed,
-            })
-        })
+    pub fn attentions(&self) -> &[Attention] {
+        &self.attentions
     }
 
     /// The other one of a key and a value: a run has rows of both, or of none.
     pub fn paired(&self, stage: usize) -> Option<usize> {
-        self.attentions().find_map(|attention| {
-            let Attention { key, value, .. } = attention;
-            (stage == key).then_some(value).or((stage == value).then_some(key))
+        self.attentions.iter().find_map(|attention| match *attention {
+            Attention { key, value, .. } if stage == key => Some(value),
+            Attention { key, value, .. } if stage == value => Some(key),
+            _ => None,
         })
     }
 
@@ -266,6 +267,14 @@ impl Stages {
 }
 
 impl<N, M> Kernel<N, M> {
+    /// Its matrix, where it has one.
+    pub fn matrix(&self) -> Option<&M> {
+        match self {
+            Self::Linear(matrix) | Self::Activate(matrix) | Self::Gate(matrix) => Some(matrix),
+            _ => None,
+        }
+    }
+
     /// The same with other norms and matrices.
     ///
     /// # Errors

@@ -82,11 +82,11 @@ impl<'a> Pass<'a, '_> {
         let mut tables: Vec<Table> = vec![Table::default(); stages.len()];
         tables[ENTERING] = entering;
         for (place, stage) in stages.iter().skip(1) {
-            if matches!(stage.kernel, Kernel::Scores(_) | Kernel::Softmax) {
+            if stage.is_matrix() {
                 continue;
             }
             let at = Point { block: layer, stage: place };
-            let table = match cone.forest.anatomy().attention(place) {
+            let table = match stages.attentions().iter().find(|attention| attention.mixed == place) {
                 Some(attention) => {
                     let query = tables[attention.query].clone();
                     let [key, value] = [attention.key, attention.value].map(|stage| &tables[stage]);

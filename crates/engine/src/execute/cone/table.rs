@@ -3,7 +3,7 @@
 use crate::cone::{Anatomy, Forest, NodeId, Point, Rows};
 use crate::{Error, Result};
 use candle_core::Tensor;
-use causalcone_model::Site;
+use causalcone_model::stage::Kernel;
 use causalcone_ops::{add, add_rows, gather_rows};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -346,7 +346,8 @@ fn is_all(rows: &[u32], table: &Tensor) -> bool {
 
 /// What stands in a matrix of attention where a query sees no key.
 pub(super) fn hidden(anatomy: &Anatomy, at: Point) -> f32 {
-    if anatomy.site(at) == Some(Site::AttentionScore) { f32::NEG_INFINITY } else { 0.0 }
+    let kernel = &anatomy.stages(at.block)[at.stage].kernel;
+    if matches!(kernel, Kernel::Scores(_)) { f32::NEG_INFINITY } else { 0.0 }
 }
 
 /// Rows of scores or weights with so many columns; those past the query's own are hidden anyway.
