@@ -26,40 +26,25 @@ const PYTHON: &str = "bindings/python/py_src/causalcone";
 /// The floors of the engine, lowest first: a module imports from its own floor and from those below.
 const ENGINE: &[&[&str]] = &[
     // Errors, numbers of parts, and what is measured.
-    &["error", "ids", "bounds", "noise", "labels", "reading", "metric", "spaces"],
-    // What can be asked: ops, tokens, data sets …
-    &["token", "steps", "method", "dataset", "op"],
-    // … and an experiment that asks it.
-    &["experiment", "instance"],
+    &["error", "ids", "bounds", "labels", "reading", "metric"],
+    // What edits do.
+    &["op"],
+    // What is asked: data only.
+    &["experiment"],
     // The same resolved: pure data.
-    &["plan", "place", "collected"],
+    &["plan"],
     // From an experiment to its plan.
-    &["align", "resolve", "positions", "axes", "versions", "compile"],
+    &["compile"],
     // What the cone executor will compute, without weights.
     &["cone"],
     // What computes it.
     &["execute"],
     // What users run.
-    &[
-        "journal",
-        "prepared",
-        "attribution",
-        "collect",
-        "collection",
-        "explain",
-        "fit",
-        "generate",
-        "lens",
-        "means",
-        "outcome",
-        "sweep",
-        "train",
-        "verify",
-    ],
+    &["run"],
     // Experiments in writing.
-    &["file"],
+    &["schema"],
     // Files of other kinds.
-    &["control", "saved", "causal"],
+    &["formats"],
     // From what is written to experiments.
     &["load"],
 ];

@@ -3,8 +3,8 @@
 use crate::error::{Failure, Result};
 use crate::watch::Watch;
 use candle_core::{CpuStorage, Device, Storage, Tensor, Var};
-use causalcone::file::Given;
 use causalcone::op::Custom;
+use causalcone::schema::Inputs;
 use numpy::{PyArray1, PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -87,13 +87,13 @@ fn is_of(tensor: &Tensor, numbers: &[f32]) -> bool {
 }
 
 /// What a call gives beside its document.
-pub(crate) struct Gift {
-    pub(crate) given: Given,
+pub(crate) struct CallInputs {
+    pub(crate) inputs: Inputs,
     /// The tensors that gradients are wanted of.
     pub(crate) variables: Vec<(String, Var)>,
 }
 
-impl Gift {
+impl CallInputs {
     /// Takes arrays and functions by name; arrays in `wanted` become variables.
     pub(crate) fn new(
         constants: &Mutex<Constants>,
@@ -102,7 +102,7 @@ impl Gift {
         wanted: &[String],
         watch: &Arc<Watch>,
     ) -> Result<Self> {
-        let mut gift = Self { given: Given::default(), variables: Vec::new() };
+        let mut inputs = Self { inputs: Inputs::default(), variables: Vec::new() };
         for (name, array) in arrays.into_iter().flatten() {
             let name: String = name.extract()?;
             let array: PyReadonlyArrayDyn<'_, f32> = array
@@ -111,18 +111,18 @@ impl Gift {
             let tensor = if wanted.contains(&name) {
                 let variable = Var::from_tensor(&tensor(&array)?)?;
                 let tensor = variable.as_tensor().clone();
-                gift.variables.push((name.clone(), variable));
+                inputs.variables.push((name.clone(), variable));
                 tensor
             } else {
                 // Held for this alone: Python may have another thread go on wherever it is called.
                 constants.lock().unwrap_or_else(PoisonError::into_inner).tensor(&array)?
             };
-            gift.given.tensors.insert(name, tensor);
+            inputs.inputs.tensors.insert(name, tensor);
         }
         for (name, function) in functions.into_iter().flatten() {
-            gift.given.closures.insert(name.extract()?, closure(function.unbind(), watch.clone()));
+            inputs.inputs.closures.insert(name.extract()?, closure(function.unbind(), watch.clone()));
         }
-        Ok(gift)
+        Ok(inputs)
     }
 }
 

@@ -1,6 +1,6 @@
 //! A loaded model with what is kept for it, and the documents that are read to be run on it.
 
-use crate::arrays::{Constants, Gift};
+use crate::arrays::{CallInputs, Constants};
 use crate::error::{Failure, Result};
 use crate::watch::Watch;
 use causalcone::dataset::Example;
@@ -19,7 +19,7 @@ pub(crate) struct Loaded {
 /// A document with what belongs to it.
 pub(crate) struct Written {
     pub(crate) file: ExperimentFile,
-    pub(crate) gift: Vec<(String, candle_core::Var)>,
+    pub(crate) inputs: Vec<(String, candle_core::Var)>,
     pub(crate) watch: Arc<Watch>,
     pub(crate) has_functions: bool,
 }
@@ -34,11 +34,12 @@ impl Loaded {
         (listener, wanted): (Option<Py<PyAny>>, &[String]),
     ) -> Result<Written> {
         let watch = Arc::new(Watch::new(listener));
-        let Gift { given, variables } = Gift::new(&self.constants, arrays, functions, wanted, &watch)?;
-        let has_functions = !given.closures.is_empty();
+        let CallInputs { inputs, variables } =
+            CallInputs::new(&self.constants, arrays, functions, wanted, &watch)?;
+        let has_functions = !inputs.closures.is_empty();
         let mut file = ExperimentFile::from_json(document)?;
-        file.given = given;
-        Ok(Written { file, gift: variables, watch, has_functions })
+        file.inputs = inputs;
+        Ok(Written { file, inputs: variables, watch, has_functions })
     }
 }
 
@@ -63,7 +64,7 @@ impl Written {
                     Failure::input(format!("example {number}: {error}"), hint.as_deref())
                 })
             };
-            self.file.given.examples = Some(examples.iter().enumerate().map(read).collect::<Result<_>>()?);
+            self.file.inputs.examples = Some(examples.iter().enumerate().map(read).collect::<Result<_>>()?);
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! A model, and all that is run on it.
 //!
 //! Experiments come as documents, JSON in the schema of experiment files, beside what a document cannot hold: arrays
-//! and functions, by name ([`Gift`](crate::arrays::Gift)). So names, checks, messages and hints are the command's.
+//! and functions, by name ([`CallInputs`](crate::arrays::CallInputs)). So names, checks, messages and hints are the command's.
 
 use crate::arrays::{of_object, to_array};
 use crate::error::{Failure, Result};
@@ -77,7 +77,7 @@ impl Model {
             "normed_after": config.block.is_normed_after(causalcone::Site::AttentionOutput),
             "keys": model.key_report(), "warning": model.key_report().warning(), "problems": model.problems(),
             "weights": model.footprint().chosen, "memory": model.footprint(),
-            "has_tokenizer": model.tokenizer().is_some(), "ends": model.ends().unwrap_or_default(),
+            "has_tokenizer": model.tokenizer().is_some(), "ends": model.eos_ids().unwrap_or_default(),
             "sites": config.sites().map(causalcone::Site::name).collect::<Vec<_>>(),
             "bos": model.tokenizer().and_then(causalcone::Tokenizer::bos),
             "eos": model.tokenizer().and_then(causalcone::Tokenizer::eos),
@@ -223,7 +223,7 @@ impl Model {
             let experiment = written.experiment(&loaded.model, None, report)?;
             Ok(loaded.memo.lock().unwrap_or_else(PoisonError::into_inner).trace(&experiment)?)
         })?;
-        Ok(Trace::new(found, written.gift))
+        Ok(Trace::new(found, written.inputs))
     }
 
     /// A single experiment: of every run its logits at the last position, without and with the edits; what is

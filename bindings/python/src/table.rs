@@ -5,7 +5,7 @@ use arrow_array::ffi_stream::FFI_ArrowArrayStream;
 use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch, RecordBatchIterator, StringArray};
 use arrow_schema::{ArrowError, DataType, Field, Schema};
 use causalcone::files::write_whole;
-use causalcone::report::{self, Cell, Format, Kind};
+use causalcone::report::{self, Cell, ColumnKind, Format};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyList};
@@ -28,9 +28,9 @@ impl Table {
     #[getter]
     fn kinds(&self) -> Vec<&'static str> {
         let kind = |column: &report::Column| match column.kind {
-            Kind::Text => "text",
-            Kind::Integer => "integer",
-            Kind::Number => "number",
+            ColumnKind::Text => "text",
+            ColumnKind::Integer => "integer",
+            ColumnKind::Number => "number",
         };
         self.0.columns().iter().map(kind).collect()
     }
@@ -89,21 +89,21 @@ impl Table {
         for (index, column) in self.0.columns().iter().enumerate() {
             let cells = self.0.column(index);
             let (kind, array): (DataType, ArrayRef) = match column.kind {
-                Kind::Text => {
+                ColumnKind::Text => {
                     let texts = cells.map(|cell| match cell {
                         Cell::Text(text) => Some(text),
                         _ => None,
                     });
                     (DataType::Utf8, Arc::new(texts.collect::<StringArray>()))
                 }
-                Kind::Integer => {
+                ColumnKind::Integer => {
                     let integers = cells.map(|cell| match cell {
                         Cell::Integer(integer) => Some(integer),
                         _ => None,
                     });
                     (DataType::Int64, Arc::new(integers.collect::<Int64Array>()))
                 }
-                Kind::Number => {
+                ColumnKind::Number => {
                     let numbers = cells.map(|cell| match cell {
                         Cell::Number(number) => Some(number),
                         _ => None,

@@ -25,7 +25,7 @@ enum Down {
 
 /// One coordinate along an axis, in a form that can be compared: the scale by its bits.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-struct Point {
+struct AxisPoint {
     layers: Vec<usize>,
     site: Option<Site>,
     head: Option<usize>,
@@ -34,13 +34,13 @@ struct Point {
 }
 
 /// The points of an axis in order, and the place of each.
-struct Points {
-    list: Vec<Point>,
-    places: HashMap<Point, usize>,
+struct AxisPoints {
+    list: Vec<AxisPoint>,
+    places: HashMap<AxisPoint, usize>,
 }
 
-impl Points {
-    fn new(points: impl Iterator<Item = Point>) -> Self {
+impl AxisPoints {
+    fn new(points: impl Iterator<Item = AxisPoint>) -> Self {
         let (mut list, mut seen) = (Vec::new(), HashSet::new());
         for point in points {
             if seen.insert(point.clone()) {
@@ -50,7 +50,7 @@ impl Points {
         Self::ordered(list)
     }
 
-    fn ordered(list: Vec<Point>) -> Self {
+    fn ordered(list: Vec<AxisPoint>) -> Self {
         let places = list.iter().cloned().zip(0..).collect();
         Self { list, places }
     }
@@ -132,31 +132,31 @@ impl Axes {
     }
 
     /// Where along x.
-    fn x(&self, at: &Coordinates) -> Point {
-        Point {
+    fn x(&self, at: &Coordinates) -> AxisPoint {
+        AxisPoint {
             head: at.head.filter(|_| self.across == Across::Head),
             position: at.position.filter(|_| self.across == Across::Position),
             scale: at.scale.filter(|_| self.across == Across::Scale).map(f64::to_bits),
-            ..Point::default()
+            ..AxisPoint::default()
         }
     }
 
     /// Where along y.
-    fn y(&self, at: &Coordinates) -> Point {
-        Point {
+    fn y(&self, at: &Coordinates) -> AxisPoint {
+        AxisPoint {
             layers: at.layers.clone(),
             site: at.site,
             head: at.head.filter(|_| self.down == Down::Head),
-            ..Point::default()
+            ..AxisPoint::default()
         }
     }
 
     /// In which facet: what is varied along neither axis.
-    fn facet(&self, at: &Coordinates) -> Point {
-        Point {
+    fn facet(&self, at: &Coordinates) -> AxisPoint {
+        AxisPoint {
             head: at.head.filter(|_| self.across != Across::Head && self.down != Down::Head && self.heads),
             scale: at.scale.filter(|_| self.across != Across::Scale && self.scales).map(f64::to_bits),
-            ..Point::default()
+            ..AxisPoint::default()
         }
     }
 }
@@ -186,11 +186,11 @@ impl Axes {
 pub fn heat_map(result: &SweepResult, model: &Model, title: &str) -> HeatMap {
     let Entries { list: entries, by_place } = Entries::new(result);
     let axes = Axes::of(&entries);
-    let columns = Points::new(entries.iter().map(|e| axes.x(&e.at)));
-    let mut rows = Points::new(entries.iter().map(|e| axes.y(&e.at))).list;
+    let columns = AxisPoints::new(entries.iter().map(|e| axes.x(&e.at)));
+    let mut rows = AxisPoints::new(entries.iter().map(|e| axes.y(&e.at))).list;
     rows.sort_by(|a, b| (a.layers.last(), a.site, a.head).cmp(&(b.layers.last(), b.site, b.head)));
-    let rows = Points::ordered(rows);
-    let others = Points::new(entries.iter().map(|e| axes.facet(&e.at)));
+    let rows = AxisPoints::ordered(rows);
+    let others = AxisPoints::new(entries.iter().map(|e| axes.facet(&e.at)));
 
     let metric = result.columns.first().map_or(Metric::Prob, |column| column.metric);
     // A facet each: the first metric's numbers, token by token, so that methods stand side by side.
@@ -218,7 +218,7 @@ pub fn heat_map(result: &SweepResult, model: &Model, title: &str) -> HeatMap {
                 numbers[*number];
         }
     }
-    let tick = |point: &Point| column_tick(point, result, model, by_place);
+    let tick = |point: &AxisPoint| column_tick(point, result, model, by_place);
     let cumulative = entries.iter().any(|e| e.at.layers.len() > 1 && e.at.layer.is_some());
     let mean = if result.has_means() { "mean " } else { "" };
     HeatMap {
@@ -253,7 +253,7 @@ impl Across {
 }
 
 /// The name of a column: of a position with the token there, where all prompts have the same.
-fn column_tick(point: &Point, result: &SweepResult, model: &Model, by_place: bool) -> Tick {
+fn column_tick(point: &AxisPoint, result: &SweepResult, model: &Model, by_place: bool) -> Tick {
     match (point.position, point.head, point.scale) {
         (Some(position), ..) if by_place => Tick::new(position.to_string()),
         (Some(position), ..) => {
@@ -311,7 +311,7 @@ fn column_title(
     [token, result.has_estimates().then(|| column.method.name().into())]
 }
 
-fn facet_title([token, method]: &[Option<String>; 2], other: &Point) -> String {
+fn facet_title([token, method]: &[Option<String>; 2], other: &AxisPoint) -> String {
     let parts = [
         token.clone(),
         method.clone(),
@@ -332,14 +332,14 @@ fn unedited(entries: &[Entry], drawn: &[usize]) -> Centre {
 
 /// The rows: layers, or heads of one layer. One site is named beside the axis; several are in the names of rows, as in
 /// the tutorial: attn_o3, mlp_o3. `head` is the only head that is edited.
-fn row_axis(rows: &[Point], down: Down, cumulative: bool, head: Option<usize>) -> Axis {
+fn row_axis(rows: &[AxisPoint], down: Down, cumulative: bool, head: Option<usize>) -> Axis {
     let site = rows.first().and_then(|first| first.site);
     let site = site.filter(|_| rows.iter().all(|row| row.site == site));
-    let layer = |row: &Point| match (cumulative, row.layers.last()) {
+    let layer = |row: &AxisPoint| match (cumulative, row.layers.last()) {
         (true, Some(last)) => last.to_string(),
         _ => span(&row.layers).unwrap_or_default(),
     };
-    let tick = |row: &Point| match (down, row.head, site, row.site) {
+    let tick = |row: &AxisPoint| match (down, row.head, site, row.site) {
         (Down::Head, Some(head), ..) if row.layers.len() == 1 => format!("L{} H{head}", layer(row)),
         (Down::Head, Some(head), ..) => format!("H{head}"),
         (_, _, Some(_), _) if !row.layers.is_empty() => layer(row),

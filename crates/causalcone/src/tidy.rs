@@ -3,22 +3,22 @@
 use causalcone_engine::plan::Coordinates;
 use causalcone_engine::{MeanToken, SweepResult};
 use causalcone_model::{Model, Site};
-use causalcone_report::{Cell, Error, Kind, Table};
+use causalcone_report::{Cell, ColumnKind, Error, Table};
 
 /// The columns every table has, in this order.
-const COLUMNS: [(&str, Kind); 12] = [
-    ("example", Kind::Integer),
-    ("site", Kind::Text),
-    ("layer", Kind::Integer),
-    ("head", Kind::Integer),
-    ("position", Kind::Integer),
-    ("scale", Kind::Number),
-    ("sample", Kind::Integer),
-    ("token", Kind::Text),
-    ("id", Kind::Integer),
-    ("metric", Kind::Text),
-    ("value", Kind::Number),
-    ("base_value", Kind::Number),
+const COLUMNS: [(&str, ColumnKind); 12] = [
+    ("example", ColumnKind::Integer),
+    ("site", ColumnKind::Text),
+    ("layer", ColumnKind::Integer),
+    ("head", ColumnKind::Integer),
+    ("position", ColumnKind::Integer),
+    ("scale", ColumnKind::Number),
+    ("sample", ColumnKind::Integer),
+    ("token", ColumnKind::Text),
+    ("id", ColumnKind::Integer),
+    ("metric", ColumnKind::Text),
+    ("value", ColumnKind::Number),
+    ("base_value", ColumnKind::Number),
 ];
 
 /// The table of a sweep's result.
@@ -49,12 +49,12 @@ const COLUMNS: [(&str, Kind); 12] = [
 pub fn table(result: &SweepResult, model: &Model) -> Result<Table, Error> {
     let mut columns = COLUMNS.to_vec();
     if result.has_fixed() {
-        columns.push(("fixed_value", Kind::Number));
+        columns.push(("fixed_value", ColumnKind::Number));
     }
-    columns.push(("layers", Kind::Text));
+    columns.push(("layers", ColumnKind::Text));
     let has_estimates = result.has_estimates();
     if has_estimates {
-        columns.push(("method", Kind::Text));
+        columns.push(("method", ColumnKind::Text));
     }
     let mut table = Table::new(columns)?;
     for row in result.rows() {
@@ -86,19 +86,19 @@ pub fn table(result: &SweepResult, model: &Model) -> Result<Table, Error> {
 }
 
 /// The columns every table of means has, in this order.
-const MEANS: [(&str, Kind); 12] = [
-    ("site", Kind::Text),
-    ("layer", Kind::Integer),
-    ("head", Kind::Integer),
-    ("position", Kind::Integer),
-    ("scale", Kind::Number),
-    ("token", Kind::Text),
-    ("id", Kind::Integer),
-    ("metric", Kind::Text),
-    ("n", Kind::Integer),
-    ("mean", Kind::Number),
-    ("standard_error", Kind::Number),
-    ("base_mean", Kind::Number),
+const MEANS: [(&str, ColumnKind); 12] = [
+    ("site", ColumnKind::Text),
+    ("layer", ColumnKind::Integer),
+    ("head", ColumnKind::Integer),
+    ("position", ColumnKind::Integer),
+    ("scale", ColumnKind::Number),
+    ("token", ColumnKind::Text),
+    ("id", ColumnKind::Integer),
+    ("metric", ColumnKind::Text),
+    ("n", ColumnKind::Integer),
+    ("mean", ColumnKind::Number),
+    ("standard_error", ColumnKind::Number),
+    ("base_mean", ColumnKind::Number),
 ];
 
 /// The table of [`SweepResult::means`]: one row for each choice of the axes, metric and token.
@@ -111,12 +111,12 @@ const MEANS: [(&str, Kind); 12] = [
 pub fn means_table(result: &SweepResult, model: &Model) -> Result<Table, Error> {
     let mut columns = MEANS.to_vec();
     if result.has_fixed() {
-        columns.push(("fixed_mean", Kind::Number));
+        columns.push(("fixed_mean", ColumnKind::Number));
     }
-    columns.push(("layers", Kind::Text));
+    columns.push(("layers", ColumnKind::Text));
     let has_estimates = result.has_estimates();
     if has_estimates {
-        columns.push(("method", Kind::Text));
+        columns.push(("method", ColumnKind::Text));
     }
     let mut table = Table::new(columns)?;
     for mean in result.means() {

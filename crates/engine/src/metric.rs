@@ -18,7 +18,7 @@ pub struct Distribution {
 
 /// One token of a distribution.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Record {
+pub struct TokenRecord {
     /// Its text as it stands in running text, or its decimal id where there is no tokenizer.
     pub token: String,
     /// Its id.
@@ -108,9 +108,9 @@ impl Distribution {
     }
 
     /// These tokens with their texts.
-    pub fn records(&self, model: &Model, ids: &[u32]) -> Vec<Record> {
+    pub fn records(&self, model: &Model, ids: &[u32]) -> Vec<TokenRecord> {
         let finite = |x: f64| x.is_finite().then_some(x);
-        let record = |&id: &u32| Record {
+        let record = |&id: &u32| TokenRecord {
             token: model.token_text(id),
             id,
             prob: finite(self.prob(id)),
@@ -125,12 +125,12 @@ impl Distribution {
 #[serde(transparent)]
 pub struct Top(
     /// The tokens.
-    pub Vec<Record>,
+    pub Vec<TokenRecord>,
 );
 
 impl TokenLabels {
     /// Labels of the tokens of records, as a terminal shows them.
-    pub fn of_records<'a>(records: impl IntoIterator<Item = &'a Record>) -> Self {
+    pub fn of_records<'a>(records: impl IntoIterator<Item = &'a TokenRecord>) -> Self {
         Self::of_texts(&records.into_iter().map(|record| (record.id, visible(&record.token))).collect())
     }
 }

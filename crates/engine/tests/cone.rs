@@ -12,9 +12,9 @@ mod common;
 
 use candle_core::{Device, Tensor};
 use causalcone_engine::cone::ConePlan;
-use causalcone_engine::file::Given;
 use causalcone_engine::op::{OPS, OpInfo, OpKind, Setting, Subspace, Takes};
 use causalcone_engine::plan::Cell;
+use causalcone_engine::schema::Inputs;
 use causalcone_engine::{
     Collection, Cone, Executor, ExperimentFile, Explanation, Memo, PreparedSweep, Reference,
 };
@@ -601,8 +601,8 @@ fn no_memory_budget_changes_an_answer() {
 }
 
 /// The written values of edits as tensors that a program gives, the same tensor for the same numbers.
-fn give(written: &mut Value, given: &mut Vec<(Value, candle_core::Tensor)>) -> Given {
-    let mut all = Given::default();
+fn give(written: &mut Value, given: &mut Vec<(Value, candle_core::Tensor)>) -> Inputs {
+    let mut all = Inputs::default();
     for edit in written["edit"].as_array_mut().unwrap() {
         let values = edit["value"]["values"].clone();
         let Some(rows) = values.as_array() else { continue };
@@ -653,7 +653,7 @@ fn a_memo_changes_no_answer() {
                 let say = format!("{name}, seed {seed}: {written}");
                 let given = give(&mut written, &mut tensors);
                 let mut file = ExperimentFile::from_json(&written.to_string()).unwrap();
-                file.given = given;
+                file.inputs = given;
                 let Ok(experiment) = file.experiment(model) else { continue };
                 let theirs = Collection::new(&experiment, 1 << 30).and_then(|all| all.gather(0, &Reference));
                 let ours = match draw.one_in(4) {

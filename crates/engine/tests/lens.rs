@@ -8,7 +8,7 @@
 
 mod common;
 
-use causalcone_engine::lens::{Part, View};
+use causalcone_engine::lens::{Contributor, View};
 use causalcone_engine::{Executor, Lens};
 use causalcone_model::{Model, Site};
 use common::*;
@@ -131,16 +131,18 @@ fn parts_of_the_logits_are_all_of_them_whatever_is_edited() {
             check_sum(&lens.original, model, &say);
             let edited = lens.counterfactual.unwrap();
             check_sum(&edited, model, &say);
-            let heads = edited.contributions.iter().filter(|c| matches!(c.part, Part::Head { .. })).count();
+            let heads =
+                edited.contributions.iter().filter(|c| matches!(c.part, Contributor::Head { .. })).count();
             assert_eq!(heads, config.heads * config.layers);
-            let edits = edited.contributions.iter().filter(|c| matches!(c.part, Part::Edit { .. })).count();
+            let edits =
+                edited.contributions.iter().filter(|c| matches!(c.part, Contributor::Edit { .. })).count();
             let expected = match site {
                 Site::BlockInput | Site::AttentionOutput | Site::BlockMiddle | Site::BlockOutput => 2,
                 Site::FinalNorm | Site::Logits => 1,
                 _ => 0,
             };
             assert_eq!(edits, expected, "{say}");
-            assert!(lens.original.contributions.iter().all(|c| !matches!(c.part, Part::Edit { .. })));
+            assert!(lens.original.contributions.iter().all(|c| !matches!(c.part, Contributor::Edit { .. })));
         }
     }
 }
@@ -156,8 +158,10 @@ fn a_part_is_what_that_part_writes() {
         ]);
         let lens = lens(model, &written(&edits), EXECUTORS[1]);
         for contribution in lens.counterfactual.unwrap().contributions {
-            let is_zeroed =
-                matches!(contribution.part, Part::Head { layer: 1, head: 1 } | Part::Mlp { layer: 0 });
+            let is_zeroed = matches!(
+                contribution.part,
+                Contributor::Head { layer: 1, head: 1 } | Contributor::Mlp { layer: 0 }
+            );
             let is_nothing = contribution.logits.iter().all(|x| x.abs() < 1e-6);
             assert_eq!(is_nothing, is_zeroed, "{name} {:?}", contribution.part);
         }

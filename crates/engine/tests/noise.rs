@@ -10,7 +10,7 @@
 mod common;
 
 use causalcone_engine::noise::epsilon;
-use causalcone_engine::plan::Taken;
+use causalcone_engine::plan::ValueSource;
 use causalcone_engine::{PreparedSweep, Reference, SweepResult};
 use causalcone_model::{Layout, Model, Site};
 use common::*;
@@ -202,7 +202,7 @@ fn equal_noise_is_one_tensor() {
     for cell in &plan.cells {
         for run in cell.runs.clone() {
             for edit in &plan.runs[run].edits {
-                let Some(Taken::Constant(constant)) = &edit.value else { panic!("{edit:?}") };
+                let Some(ValueSource::Constant(constant)) = &edit.value else { panic!("{edit:?}") };
                 assert_eq!(
                     constant.row,
                     if edit.place.site == Site::Embedding { None } else { Some(cell.at.point.position) }
@@ -227,7 +227,7 @@ fn equal_noise_is_one_tensor() {
         .iter()
         .flat_map(|run| run.edits.clone())
         .filter_map(|edit| match &edit.value {
-            Some(Taken::Constant(constant)) => Some((constant.rows.id(), constant.head.unwrap())),
+            Some(ValueSource::Constant(constant)) => Some((constant.rows.id(), constant.head.unwrap())),
             _ => None,
         })
         .collect();

@@ -33,23 +33,23 @@ pub(crate) enum Effect {
 /// # Errors
 /// The fault that was asked for, in builds with debug assertions.
 pub fn before_read(path: &Path) -> io::Result<()> {
-    before(Kind::Read, "read", path).map(|_| ())
+    before(FaultKind::Read, "read", path).map(|_| ())
 }
 
 /// A call that changes the disk.
 pub(crate) fn before_write(call: &'static str, path: &Path) -> io::Result<Effect> {
-    before(Kind::Write, call, path)
+    before(FaultKind::Write, call, path)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum FaultKind {
     Read,
     Write,
 }
 
 #[cfg(not(debug_assertions))]
 #[inline(always)]
-fn before(_: Kind, _: &'static str, _: &Path) -> io::Result<Effect> {
+fn before(_: FaultKind, _: &'static str, _: &Path) -> io::Result<Effect> {
     Ok(Effect::None)
 }
 
@@ -58,28 +58,28 @@ use demand::before;
 
 #[cfg(debug_assertions)]
 mod demand {
-    use super::{Effect, Kind};
+    use super::{Effect, FaultKind};
     use std::io::{self, Write};
     use std::path::Path;
     use std::sync::LazyLock;
     use std::sync::atomic::{AtomicU64, Ordering};
 
     struct Fault {
-        kind: Kind,
+        kind: FaultKind,
         number: u64,
         what: String,
     }
 
     fn parse(text: &str) -> Option<Fault> {
         let (kind, rest) = match text.strip_prefix("read:") {
-            Some(rest) => (Kind::Read, rest),
-            None => (Kind::Write, text),
+            Some(rest) => (FaultKind::Read, rest),
+            None => (FaultKind::Write, text),
         };
         let (number, what) = rest.split_once(':')?;
         Some(Fault { kind, number: number.parse().ok()?, what: what.into() })
     }
 
-    pub(super) fn before(kind: Kind, call: &'static str, path: &Path) -> io::Result<Effect> {
+    pub(super) fn before(kind: FaultKind, call: &'static str, path: &Path) -> io::Result<Effect> {
         static FAULT: LazyLock<Option<Fault>> =
             LazyLock::new(|| std::env::var("CAUSALCONE_FAULT").ok().as_deref().and_then(parse));
         static CALLS: AtomicU64 = AtomicU64::new(0);

@@ -30,7 +30,7 @@ pub struct Config {
     /// The longest prompt.
     pub context: usize,
     /// What layers may differ in, layer by layer.
-    pub kinds: Vec<Kind>,
+    pub kinds: Vec<LayerKind>,
     /// Which norm, everywhere.
     pub norm: Norm,
     /// How queries and keys are normed before they turn, where they are.
@@ -38,7 +38,7 @@ pub struct Config {
     /// Queries, keys and values are held between minus this and this, where given.
     pub clip: Option<f64>,
     /// How positions enter.
-    pub positions: Positions,
+    pub positions: PositionEncoding,
     /// The stages of a block.
     pub block: Arc<Stages>,
     /// What stands between the two projections of the MLP.
@@ -57,10 +57,10 @@ pub struct Config {
 
 /// What one layer does otherwise than another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Kind {
+pub struct LayerKind {
     /// A query sees so many keys, its own and those before it; `None` sees all.
     pub window: Option<usize>,
-    /// By which of [`Positions::Rotary`] its queries and keys turn.
+    /// By which of [`PositionEncoding::Rotary`] its queries and keys turn.
     pub rotary: usize,
 }
 
@@ -103,7 +103,7 @@ pub enum QueryKeyNorm {
 
 /// How a model knows where a token stands.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Positions {
+pub enum PositionEncoding {
     /// A learned vector a position, added to the token embedding.
     Learned,
     /// Queries and keys are rotated, in each layer in one of these ways.
@@ -184,8 +184,8 @@ impl Config {
     /// The ways of rotating, none where positions are learned.
     pub fn rotaries(&self) -> &[Rotary] {
         match &self.positions {
-            Positions::Learned => &[],
-            Positions::Rotary(rotaries) => rotaries,
+            PositionEncoding::Learned => &[],
+            PositionEncoding::Rotary(rotaries) => rotaries,
         }
     }
 
@@ -284,7 +284,7 @@ impl Config {
             other => other.matrix().map_or(0, |matrix| of_matrix(*matrix)),
         };
         let block: usize = self.block.iter().map(|(_, stage)| of_stage(&stage.kernel)).sum();
-        let positions = if_so(self.positions == Positions::Learned, self.context * d);
+        let positions = if_so(self.positions == PositionEncoding::Learned, self.context * d);
         let unembedding = if_so(!self.tied, self.vocab * d);
         self.vocab * d + positions + self.layers * block + of_norm(d) + unembedding
     }

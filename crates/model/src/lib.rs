@@ -22,7 +22,7 @@ pub mod chat;
 pub mod check;
 mod config;
 pub mod decoder;
-mod ends;
+mod eos_ids;
 mod error;
 mod families;
 pub mod file;
@@ -39,7 +39,7 @@ pub mod threads;
 mod tokenizer;
 
 pub use address::{Indices, Positions, Target, Which};
-pub use config::{Bias, Config, Norm, Positions as PositionScheme};
+pub use config::{Bias, Config, Norm, PositionEncoding};
 pub use error::{Error, LONGEST_MESSAGE, Result, nearest, shortened};
 pub use file::Precision;
 pub use file::keys::{Defaulted, KeyPolicy, KeyReport};

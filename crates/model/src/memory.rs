@@ -105,8 +105,8 @@ fn free_in_groups(groups: &str, root: &Path) -> Option<u64> {
         let mut parts = line.splitn(3, ':');
         let (_, Some(controllers), Some(path)) = (parts.next(), parts.next(), parts.next()) else { continue };
         let (mount, version) = match controllers {
-            "" => (root.to_path_buf(), Version::Two),
-            list if list.split(',').any(|name| name == "memory") => (root.join("memory"), Version::One),
+            "" => (root.to_path_buf(), CgroupVersion::Two),
+            list if list.split(',').any(|name| name == "memory") => (root.join("memory"), CgroupVersion::One),
             _ => continue,
         };
         // A group outside the namespace of this process is shown as `/../..`: only the mount itself is visible then.
@@ -121,22 +121,24 @@ fn free_in_groups(groups: &str, root: &Path) -> Option<u64> {
 }
 
 #[derive(Clone, Copy)]
-enum Version {
+enum CgroupVersion {
     One,
     Two,
 }
 
 /// What one control group leaves free: its limit less what is used, but for cached files, which the kernel drops first.
-fn free_in_group(folder: &Path, version: Version) -> Option<u64> {
+fn free_in_group(folder: &Path, version: CgroupVersion) -> Option<u64> {
     let number = |name: &str| std::fs::read_to_string(folder.join(name)).ok()?.trim().parse::<u64>().ok();
     let (limits, usage, cached): (&[&str], _, _) = match version {
-        Version::One => (
+        CgroupVersion::One => (
             &["memory.limit_in_bytes"],
             "memory.usage_in_bytes",
             ["total_inactive_file", "total_active_file"],
         ),
         // Above `memory.high` a process is slowed down until it hardly moves.
-        Version::Two => (&["memory.max", "memory.high"], "memory.current", ["inactive_file", "active_file"]),
+        CgroupVersion::Two => {
+            (&["memory.max", "memory.high"], "memory.current", ["inactive_file", "active_file"])
+        }
     };
     let limit = limits.iter().filter_map(|name| number(name)).min()?;
     let stat = std::fs::read_to_string(folder.join("memory.stat")).unwrap_or_default();

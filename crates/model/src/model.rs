@@ -32,7 +32,7 @@ pub struct Model {
     decoder: LazyDecoder,
     tokenizer: Deferred<Option<Tokenizer>>,
     chat_template: Deferred<Option<ChatTemplate>>,
-    ends: Deferred<Vec<u32>>,
+    eos_ids: Deferred<Vec<u32>>,
     report: KeyReport,
     hash: OnceLock<String>,
 }
@@ -103,10 +103,10 @@ impl Model {
 
     fn of(name: &str, options: &LoadOptions, report: Report<'_>, now: bool) -> Result<Self> {
         crate::threads::start();
-        let Parts { files, decoder, tokenizer, chat_template, ends, report } =
+        let Parts { files, decoder, tokenizer, chat_template, eos_ids, report } =
             load::load(store::find(name, report)?, options, now)?;
         let (name, hash) = (name.into(), OnceLock::new());
-        Ok(Self { name, files, decoder, tokenizer, chat_template, ends, report, hash })
+        Ok(Self { name, files, decoder, tokenizer, chat_template, eos_ids, report, hash })
     }
 
     /// The name it was loaded by.
@@ -181,7 +181,7 @@ impl Model {
     /// that need them fail with these messages, all others work.
     pub fn problems(&self) -> Vec<&str> {
         let parts =
-            [self.tokenizer.as_ref().err(), self.chat_template.as_ref().err(), self.ends.as_ref().err()];
+            [self.tokenizer.as_ref().err(), self.chat_template.as_ref().err(), self.eos_ids.as_ref().err()];
         parts.into_iter().flatten().map(String::as_str).collect()
     }
 
@@ -194,8 +194,8 @@ impl Model {
     ///
     /// # Errors
     /// When the files name a token that the model does not have.
-    pub fn ends(&self) -> Result<&[u32]> {
-        self.ends.as_deref().map_err(|problem| Error::Part {
+    pub fn eos_ids(&self) -> Result<&[u32]> {
+        self.eos_ids.as_deref().map_err(|problem| Error::Part {
             problem: problem.clone(),
             hint: "eos = false in [generate] goes on without looking for the end of a text".into(),
         })
@@ -205,7 +205,7 @@ impl Model {
     /// ([`Model::ends`]), as they do in transformers, and run on over this one.
     pub fn eos_that_ends_nothing(&self) -> Option<u32> {
         let eos = self.tokenizer()?.eos()?;
-        self.ends().is_ok_and(|ends| !ends.contains(&eos)).then_some(eos)
+        self.eos_ids().is_ok_and(|eos_ids| !eos_ids.contains(&eos)).then_some(eos)
     }
 
     /// SHA-256 over its files: of the file itself if it is one, of the list of `name hash` lines

@@ -39,7 +39,7 @@ fn directory(folder: &Path, generation: Option<Value>, config: Option<Value>) ->
 fn a_directory_says_which_tokens_end_a_text() {
     let folder = tempfile::tempdir().unwrap();
     let of = |generation: Option<Value>, config: Option<Value>| {
-        directory(folder.path(), generation, config).unwrap().ends().unwrap().to_vec()
+        directory(folder.path(), generation, config).unwrap().eos_ids().unwrap().to_vec()
     };
     assert_eq!(of(Some(json!({"eos_token_id": [3, 7]})), Some(json!(5))), [3, 7]);
     assert_eq!(of(Some(json!({"eos_token_id": 4})), Some(json!(5))), [4]);
@@ -70,7 +70,7 @@ fn a_gguf_file_says_which_tokens_end_a_text() {
         let mut file = Gguf::valid();
         keys.iter().for_each(|(key, id)| file.set(key, u32v(*id)));
         std::fs::write(&path, file.bytes()).unwrap();
-        load(&path).map(|model| model.ends().unwrap().to_vec())
+        load(&path).map(|model| model.eos_ids().unwrap().to_vec())
     };
     assert_eq!(of(&[]).unwrap(), [11]);
     let (turn, message) = ("tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id");

@@ -190,12 +190,12 @@ impl Product for Packed {
     }
 
     fn part(&self, first: usize, rows: &Rows<'_>, out: Vec<&mut [f32]>, bias: Option<&[f32]>) {
-        run(Part { weight: self, first, strips: rows.strips, sums: rows.prepared, out, bias });
+        run(PackedPart { weight: self, first, strips: rows.strips, sums: rows.prepared, out, bias });
     }
 }
 
 /// The columns of some panels, for a block of rows.
-struct Part<'a> {
+struct PackedPart<'a> {
     weight: &'a Packed,
     /// The first panel.
     first: usize,
@@ -208,7 +208,7 @@ struct Part<'a> {
 }
 
 /// Runs a part with the best instruction set of this machine that has a way to widen codes, or any.
-fn run(part: Part<'_>) {
+fn run(part: PackedPart<'_>) {
     #[cfg(target_arch = "x86_64")]
     {
         if let Some(simd) = pulp::x86::V4::try_new() {
@@ -225,7 +225,7 @@ fn run(part: Part<'_>) {
 struct With<'a, S, W> {
     simd: S,
     widen: W,
-    part: Part<'a>,
+    part: PackedPart<'a>,
 }
 
 impl<S: Simd, W: Widen<S>> NullaryFnOnce for With<'_, S, W> {
@@ -236,7 +236,7 @@ impl<S: Simd, W: Widen<S>> NullaryFnOnce for With<'_, S, W> {
     }
 }
 
-impl WithSimd for Part<'_> {
+impl WithSimd for PackedPart<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
@@ -244,7 +244,7 @@ impl WithSimd for Part<'_> {
     }
 }
 
-impl Part<'_> {
+impl PackedPart<'_> {
     #[inline(always)]
     fn by_strips<S: Simd, W: Widen<S>>(self, simd: S, widen: W) {
         match S::F32_LANES {
@@ -419,7 +419,7 @@ mod tests {
     /// A weight whose parts are computed in a certain way.
     struct Through<'p> {
         packed: &'p Packed,
-        way: fn(Part<'_>),
+        way: fn(PackedPart<'_>),
     }
 
     impl Product for Through<'_> {
@@ -437,7 +437,7 @@ mod tests {
 
         fn part(&self, first: usize, rows: &Rows<'_>, out: Vec<&mut [f32]>, bias: Option<&[f32]>) {
             let (strips, sums) = (rows.strips, rows.prepared);
-            (self.way)(Part { weight: self.packed, first, strips, sums, out, bias });
+            (self.way)(PackedPart { weight: self.packed, first, strips, sums, out, bias });
         }
     }
 
@@ -454,7 +454,7 @@ mod tests {
             // Weights are large, so x is small.
             let largest = blocks.widen(&bytes).iter().fold(0f32, |most, x| most.max(x.abs()));
             let x: Vec<f32> = numbers(&noise((rows, inner), 3)).iter().map(|x| x / largest).collect();
-            type Way = fn(Part<'_>);
+            type Way = fn(PackedPart<'_>);
             let mut ways: Vec<(&str, Way)> = vec![
                 ("best", |part| run(part)),
                 ("any", |part| simd::dispatch(part)),

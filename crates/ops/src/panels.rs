@@ -123,12 +123,12 @@ impl Product for Panels {
     }
 
     fn part(&self, first: usize, rows: &Rows<'_>, out: Vec<&mut [f32]>, bias: Option<&[f32]>) {
-        simd::dispatch(Part { weight: self, first, strips: rows.strips, out, bias });
+        simd::dispatch(PanelPart { weight: self, first, strips: rows.strips, out, bias });
     }
 }
 
 /// The columns of some panels, for a block of rows.
-struct Part<'a> {
+struct PanelPart<'a> {
     weight: &'a Panels,
     /// The first panel.
     first: usize,
@@ -138,7 +138,7 @@ struct Part<'a> {
     bias: Option<&'a [f32]>,
 }
 
-impl WithSimd for Part<'_> {
+impl WithSimd for PanelPart<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {

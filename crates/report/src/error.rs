@@ -8,7 +8,7 @@
 //! assert_eq!(error.hint().as_deref(), Some("use csv, jsonl or parquet"));
 //! ```
 
-use crate::table::{Format, Kind};
+use crate::table::{ColumnKind, Format};
 
 /// Anything that can go wrong while tables and figures are made and written.
 #[derive(Debug, thiserror::Error)]
@@ -40,9 +40,9 @@ pub enum Error {
         /// The column's name.
         column: String,
         /// What the column holds.
-        expected: Kind,
+        expected: ColumnKind,
         /// What the cell holds.
-        found: Kind,
+        found: ColumnKind,
     },
     /// A figure without rows, columns or facets.
     #[error("the figure {title:?} has no {missing}")]

@@ -11,11 +11,11 @@
 //! Korean glyphs and no emoji: a PNG shows boxes for these; an SVG uses whatever fonts its viewer has.
 //!
 //! ```
-//! use causalcone_report::{Axis, Cell, Facet, Format, HeatMap, Kind, Scale, Table, Tick};
+//! use causalcone_report::{Axis, Cell, Facet, Format, HeatMap, ColumnKind, Scale, Table, Tick};
 //!
 //! let probabilities = [0.1, 0.7, 0.2, 0.3]; // two layers × two positions
 //!
-//! let mut table = Table::new([("layer", Kind::Integer), ("position", Kind::Integer), ("value", Kind::Number)])?;
+//! let mut table = Table::new([("layer", ColumnKind::Integer), ("position", ColumnKind::Integer), ("value", ColumnKind::Number)])?;
 //! for (cell, value) in (0_u32..).zip(probabilities) {
 //!     table.push([Cell::from(cell / 2), Cell::from(cell % 2), Cell::from(value)])?;
 //! }
@@ -37,18 +37,18 @@
 //! ```
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod chart;
 mod colour;
 pub mod error;
 pub mod figure;
-pub mod lines;
 pub mod page;
 mod scale;
 pub mod table;
 pub mod terminal;
 pub mod text;
 
+pub use chart::{Chart, Panel, Series, Span};
 pub use error::Error;
 pub use figure::{Axis, Facet, HeatMap, Tick, picture};
-pub use lines::{Chart, Panel, Series, Span};
 pub use scale::{Centre, Scale};
-pub use table::{Cell, Column, Format, Kind, Table};
+pub use table::{Cell, Column, ColumnKind, Format, Table};

@@ -3,7 +3,7 @@
 //! Every text on it is escaped, and what a terminal or a browser would obey is written out.
 //!
 //! ```
-//! use causalcone_report::page::{Page, Part, Passage, Piece, Section};
+//! use causalcone_report::page::{Page, PagePart, Passage, Piece, Section};
 //!
 //! let said = Passage {
 //!     name: "scale 2".to_owned(),
@@ -14,7 +14,7 @@
 //! let page = Page {
 //!     title: "Steered texts".to_owned(),
 //!     subtitle: None,
-//!     sections: vec![Section { title: String::new(), parts: vec![Part::Passage(said)] }],
+//!     sections: vec![Section { title: String::new(), parts: vec![PagePart::Passage(said)] }],
 //! };
 //! assert!(page.to_html()?.contains(" Rome &lt;b&gt;"));
 //! # Ok::<(), causalcone_report::Error>(())
@@ -41,12 +41,12 @@ pub struct Section {
     /// The heading; none where it is empty.
     pub title: String,
     /// What is under it.
-    pub parts: Vec<Part>,
+    pub parts: Vec<PagePart>,
 }
 
 /// One thing on a page.
 #[derive(Debug, Clone, Serialize)]
-pub enum Part {
+pub enum PagePart {
     /// A paragraph.
     Note(String),
     /// An SVG document, as [`Chart::to_svg`](crate::Chart::to_svg) and [`HeatMap::to_svg`](crate::HeatMap::to_svg)
@@ -82,7 +82,7 @@ pub struct Passage {
     pub end: String,
 }
 
-/// Part of a text.
+/// PagePart of a text.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Piece {
     /// What it says.
@@ -134,14 +134,14 @@ mod tests {
                 Section {
                     title: "Numbers".into(),
                     parts: vec![
-                        Part::Note("A note.".into()),
-                        Part::Figure(figure.clone()),
-                        Part::Grid(Grid { head: vec!["scale".into()], rows: vec![vec!["2".into()]] }),
+                        PagePart::Note("A note.".into()),
+                        PagePart::Figure(figure.clone()),
+                        PagePart::Grid(Grid { head: vec!["scale".into()], rows: vec![vec!["2".into()]] }),
                     ],
                 },
                 Section {
                     title: "Texts\nof two lines".into(),
-                    parts: vec![Part::Passage(Passage {
+                    parts: vec![PagePart::Passage(Passage {
                         name: "scale 2".into(),
                         about: vec!["perplexity 8".into()],
                         lead: "The".into(),
@@ -186,7 +186,7 @@ mod tests {
             end: bad.into(),
         };
         let grid = Grid { head: vec![bad.into()], rows: vec![vec![bad.into()]] };
-        let parts = vec![Part::Note(bad.into()), Part::Grid(grid), Part::Passage(passage)];
+        let parts = vec![PagePart::Note(bad.into()), PagePart::Grid(grid), PagePart::Passage(passage)];
         let page = Page {
             title: bad.into(),
             subtitle: Some(bad.into()),

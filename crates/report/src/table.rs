@@ -4,9 +4,9 @@
 //! holds the text NaN.
 //!
 //! ```
-//! use causalcone_report::{Cell, Format, Kind, Table};
+//! use causalcone_report::{Cell, Format, ColumnKind, Table};
 //!
-//! let mut table = Table::new([("layer", Kind::Integer), ("token", Kind::Text), ("value", Kind::Number)])?;
+//! let mut table = Table::new([("layer", ColumnKind::Integer), ("token", ColumnKind::Text), ("value", ColumnKind::Number)])?;
 //! table.push([Cell::from(0), Cell::from(" Rome"), Cell::from(0.25)])?;
 //! table.push([Cell::from(1), Cell::from(","), Cell::from(f64::NAN)])?;
 //!
@@ -22,7 +22,7 @@ mod format;
 mod parquet_file;
 mod rows;
 
-pub use cell::{Cell, Column, Kind};
+pub use cell::{Cell, Column, ColumnKind};
 pub use format::Format;
 pub use rows::Table;
 

@@ -11,7 +11,7 @@ const TEXT: u32 = 8;
 const LIST: u32 = 9;
 
 #[derive(Clone)]
-struct Key {
+struct GgufKey {
     name: Vec<u8>,
     kind: u32,
     value: Vec<u8>,
@@ -27,7 +27,7 @@ struct Tensor {
 
 struct File {
     version: u32,
-    keys: Vec<Key>,
+    keys: Vec<GgufKey>,
     tensors: Vec<Tensor>,
     data: Vec<u8>,
 }
@@ -86,7 +86,7 @@ fn read(data: &[u8]) -> Option<File> {
     let mut file = File { version, keys: Vec::new(), tensors: Vec::new(), data: Vec::new() };
     for _ in 0..n_keys {
         let (name, kind) = (reader.text()?.to_vec(), reader.u32()?);
-        file.keys.push(Key { name, kind, value: reader.value(kind)?.to_vec() });
+        file.keys.push(GgufKey { name, kind, value: reader.value(kind)?.to_vec() });
     }
     for _ in 0..n_tensors {
         let (name, n_dims) = (reader.text()?.to_vec(), reader.u32()?);
@@ -99,7 +99,7 @@ fn read(data: &[u8]) -> Option<File> {
 }
 
 /// The alignment the keys ask for, if it is a sensible one.
-fn alignment(keys: &[Key]) -> usize {
+fn alignment(keys: &[GgufKey]) -> usize {
     let key = keys.iter().find(|key| key.name == b"general.alignment");
     let written = key.and_then(|key| Some(u32::from_le_bytes(key.value.as_slice().try_into().ok()?)));
     written.filter(|n| n.is_power_of_two() && *n <= 4096).map_or(32, |n| n as usize)
@@ -156,14 +156,14 @@ pub(super) fn change(data: &[u8], words: &Words, random: &mut Random) -> Option<
     Some(write(&file, counts))
 }
 
-fn new_key(words: &Words, random: &mut Random) -> Key {
-    let mut key = Key { name: words.word(random).into_bytes(), kind: TEXT, value: Vec::new() };
+fn new_key(words: &Words, random: &mut Random) -> GgufKey {
+    let mut key = GgufKey { name: words.word(random).into_bytes(), kind: TEXT, value: Vec::new() };
     new_value(&mut key, words, random);
     key
 }
 
 /// A value of some type, whole or not.
-fn new_value(key: &mut Key, words: &Words, random: &mut Random) {
+fn new_value(key: &mut GgufKey, words: &Words, random: &mut Random) {
     key.value.clear();
     key.kind = random.below(14) as u32;
     match key.kind {
@@ -187,7 +187,7 @@ fn new_value(key: &mut Key, words: &Words, random: &mut Random) {
     }
 }
 
-fn change_key(key: &mut Key, words: &Words, random: &mut Random) {
+fn change_key(key: &mut GgufKey, words: &Words, random: &mut Random) {
     match (random.below(8), key.kind) {
         (0, _) => key.name = words.text(random).into_bytes(),
         (1, _) => new_value(key, words, random),
@@ -222,7 +222,7 @@ fn float(random: &mut Random) -> f32 {
 }
 
 /// Changes the texts of a list.
-fn change_texts(key: &mut Key, words: &Words, random: &mut Random) {
+fn change_texts(key: &mut GgufKey, words: &Words, random: &mut Random) {
     let mut reader = Reader(key.value.get(12..).unwrap_or(&[]));
     let mut texts: Vec<Vec<u8>> = std::iter::from_fn(|| reader.text().map(<[u8]>::to_vec)).collect();
     change_list(&mut texts, words, random, |words, random| words.text(random).into_bytes());

@@ -9,7 +9,7 @@ use std::path::Path;
 /// Loads a model and gives it a short prompt.
 fn answer(path: &Path) -> Option<()> {
     let model = Model::open(path.to_str()?, Precision::Auto, &silent).ok()?;
-    let _ = (model.problems().len(), model.ends(), model.footprint());
+    let _ = (model.problems().len(), model.eos_ids(), model.footprint());
     if let Some(tokenizer) = model.tokenizer() {
         encode(tokenizer);
     }

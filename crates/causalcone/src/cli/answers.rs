@@ -5,7 +5,9 @@ use super::failure::Failure;
 use super::loaded::Loaded;
 use super::terminal::{Terminal, Warning};
 use crate::chat::{Clock, Date, Message};
-use crate::{Cone, Experiment, Metric, MissingSpace, Precision, Record, Refused, TokenLabels, Top, visible};
+use crate::{
+    Cone, Experiment, Metric, MissingSpace, Precision, Refused, TokenLabels, TokenRecord, Top, visible,
+};
 use candle_core::{DType, Tensor};
 use serde::Serialize;
 use serde_json::Value;
@@ -44,8 +46,8 @@ pub(super) fn top(args: &TopArgs, terminal: &mut Terminal) -> Result<(), Failure
 /// The answer of one run, as `run --json` has it.
 #[derive(Serialize)]
 pub(super) struct Answers {
-    pub(super) top: Vec<Record>,
-    tokens: Vec<Record>,
+    pub(super) top: Vec<TokenRecord>,
+    tokens: Vec<TokenRecord>,
     /// Answers of one token or more; left out where none are asked for.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     answers: Vec<AnswerRecord>,
@@ -159,7 +161,7 @@ fn answer(experiment: &Experiment<'_>) -> Result<(Answered, Vec<MissingSpace>), 
     experiment.plan_single()?;
     let outcome = experiment.execute()?;
     let finite = |x: f64| x.is_finite().then_some(x);
-    let answers = |answer: crate::Answer<'_>, logprob: fn(&crate::Said) -> f64| Answers {
+    let answers = |answer: crate::Answer<'_>, logprob: fn(&crate::AnswerProb) -> f64| Answers {
         top: answer.top(experiment.listed()).0,
         tokens: answer.distribution.records(experiment.model(), experiment.read_tokens()),
         answers: outcome
@@ -211,7 +213,7 @@ fn prob(p: Option<f64>) -> String {
 }
 
 /// A token and its probability; nothing where there is no token.
-fn shown(record: Option<&Record>, labels: &TokenLabels) -> String {
+fn shown(record: Option<&TokenRecord>, labels: &TokenLabels) -> String {
     record.map_or_else(String::new, |record| format!("{:<18} {}", labels.get(record.id), prob(record.prob)))
 }
 

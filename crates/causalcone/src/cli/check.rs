@@ -1,7 +1,7 @@
 //! `tour --check`: our numbers beside the published ones.
 
 use super::failure::Failure;
-use crate::{Model, Record, SweepResult};
+use crate::{Model, SweepResult, TokenRecord};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -172,9 +172,9 @@ impl Published {
     pub(super) fn check(
         &self,
         ids: &[u32],
-        base: &[Record],
-        source: &[Record],
-        added: &[Record],
+        base: &[TokenRecord],
+        source: &[TokenRecord],
+        added: &[TokenRecord],
         sweeps: &[(&str, SweepResult)],
         model: &Model,
     ) -> Check {

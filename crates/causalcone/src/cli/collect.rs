@@ -5,22 +5,22 @@ use super::failure::Failure;
 use super::folder::{Folder, Identity, Results, Summary, shown};
 use super::loaded::Loaded;
 use super::terminal::Terminal;
-use crate::collection::{Gathered, Taken};
+use crate::collection::{CollectedRead, Gathered};
 use crate::{Collection, EditId, Error, KeyReport, Progress, Refused};
 use candle_core::Tensor;
-use causalcone_report::{Cell, Kind, Table};
+use causalcone_report::{Cell, ColumnKind, Table};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// The columns of the index.
-const COLUMNS: [(&str, Kind); 7] = [
-    ("shard", Kind::Text),
-    ("name", Kind::Text),
-    ("row", Kind::Integer),
-    ("example", Kind::Integer),
-    ("position", Kind::Integer),
-    ("id", Kind::Integer),
-    ("token", Kind::Text),
+const COLUMNS: [(&str, ColumnKind); 7] = [
+    ("shard", ColumnKind::Text),
+    ("name", ColumnKind::Text),
+    ("row", ColumnKind::Integer),
+    ("example", ColumnKind::Integer),
+    ("position", ColumnKind::Integer),
+    ("id", ColumnKind::Integer),
+    ("token", ColumnKind::Text),
 ];
 
 /// What a tensor of the shards is.
@@ -131,7 +131,7 @@ struct Names(BTreeMap<usize, String>);
 
 impl Names {
     /// Of what one example, or more, has taken from it.
-    fn new(all: &[Taken<'_>]) -> Self {
+    fn new(all: &[CollectedRead<'_>]) -> Self {
         let mut names: BTreeMap<usize, String> = BTreeMap::new();
         for taken in all {
             let site = taken.places.first().map_or("", |place| place.site.name());
@@ -152,7 +152,7 @@ impl Names {
     }
 
     /// The name of a tensor; attention matrices of each example are apart, since they differ in size.
-    fn tensor(&self, taken: &Taken<'_>, layer: Option<usize>) -> String {
+    fn tensor(&self, taken: &CollectedRead<'_>, layer: Option<usize>) -> String {
         let mut name = self.of(taken.edit).to_owned();
         if let Some(layer) = layer {
             name += &format!(".{layer}");
@@ -164,14 +164,14 @@ impl Names {
     }
 }
 
-fn is_matrix(taken: &Taken<'_>) -> bool {
+fn is_matrix(taken: &CollectedRead<'_>) -> bool {
     taken.places.iter().any(|place| place.site.is_attention_matrix())
 }
 
 /// The tensors of a shard: rows of all its examples under one another.
 fn stacked(
     names: &Names,
-    taken: &[Taken<'_>],
+    taken: &[CollectedRead<'_>],
     gathered: Vec<Gathered>,
 ) -> Result<BTreeMap<String, Tensor>, Failure> {
     let mut parts: BTreeMap<String, Vec<Tensor>> = BTreeMap::new();
@@ -221,7 +221,11 @@ fn index_of(
     Ok(table)
 }
 
-fn records(all: &[Taken<'_>], names: &Names, experiment: &crate::Experiment<'_>) -> Vec<TensorRecord> {
+fn records(
+    all: &[CollectedRead<'_>],
+    names: &Names,
+    experiment: &crate::Experiment<'_>,
+) -> Vec<TensorRecord> {
     let mut records: Vec<TensorRecord> = Vec::new();
     for taken in all {
         let Some(place) = taken.places.first() else { continue };

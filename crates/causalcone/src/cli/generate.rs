@@ -3,8 +3,8 @@
 use super::args::GenerateArgs;
 use super::failure::Failure;
 use super::loaded::Loaded;
-use super::moved::{Moved, Movement, summary};
 use super::pairs::{Made, Numbered, Pair, TokenRecord, ended, is_cut, most_tokens, options, pairs, scales};
+use super::strength_report::{Movement, StrengthReport, summary};
 use super::terminal::Terminal;
 use crate::generate::{Generation, Grown, Texts};
 use crate::{Experiment, Model, Progress, Refused, Unit, visible};
@@ -36,7 +36,7 @@ struct ManyResult<'a> {
     texts: Vec<Numbered>,
     /// How far they moved, where strengths are swept.
     #[serde(skip_serializing_if = "Option::is_none")]
-    scales: Option<Vec<Moved>>,
+    scales: Option<Vec<StrengthReport>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     errors: Option<Vec<Refused>>,
     seconds: Seconds,
@@ -105,7 +105,7 @@ pub(super) fn generate(args: &GenerateArgs, terminal: &mut Terminal) -> Result<(
 }
 
 /// How far texts moved at each strength.
-fn moved(pairs: &[Numbered], model: &Model) -> Result<Vec<Moved>, Failure> {
+fn moved(pairs: &[Numbered], model: &Model) -> Result<Vec<StrengthReport>, Failure> {
     let mut movement = Movement::new(model)?;
     pairs.iter().try_for_each(|one| movement.add(one, ""))?;
     Ok(movement.moved())

@@ -7,35 +7,35 @@ use super::loaded::Loaded;
 use super::sweep::ModelRecord;
 use super::terminal::{Terminal, Warning};
 use crate::chat::Date;
-use crate::lens::{Part, View};
+use crate::lens::{Contributor, View};
 use crate::{ExperimentFile, Lens, Model, Progress, Refused, TokenLabels, Unit, visible};
-use causalcone_engine::file::{ReadFile, RunFile, TokenFile};
-use causalcone_report::{Axis, Cell, Centre, Facet, Format, HeatMap, Kind, Scale, Table, Tick, text};
+use causalcone_engine::schema::{ReadFile, RunFile, TokenFile};
+use causalcone_report::{Axis, Cell, Centre, ColumnKind, Facet, Format, HeatMap, Scale, Table, Tick, text};
 use serde::Serialize;
 
-const LENS: [(&str, Kind); 11] = [
-    ("example", Kind::Integer),
-    ("version", Kind::Text),
-    ("layer", Kind::Integer),
-    ("position", Kind::Integer),
-    ("input", Kind::Text),
-    ("input_id", Kind::Integer),
-    ("token", Kind::Text),
-    ("id", Kind::Integer),
-    ("rank", Kind::Integer),
-    ("prob", Kind::Number),
-    ("logit", Kind::Number),
+const LENS: [(&str, ColumnKind); 11] = [
+    ("example", ColumnKind::Integer),
+    ("version", ColumnKind::Text),
+    ("layer", ColumnKind::Integer),
+    ("position", ColumnKind::Integer),
+    ("input", ColumnKind::Text),
+    ("input_id", ColumnKind::Integer),
+    ("token", ColumnKind::Text),
+    ("id", ColumnKind::Integer),
+    ("rank", ColumnKind::Integer),
+    ("prob", ColumnKind::Number),
+    ("logit", ColumnKind::Number),
 ];
 
-const CONTRIBUTIONS: [(&str, Kind); 8] = [
-    ("example", Kind::Integer),
-    ("version", Kind::Text),
-    ("part", Kind::Text),
-    ("layer", Kind::Integer),
-    ("head", Kind::Integer),
-    ("token", Kind::Text),
-    ("id", Kind::Integer),
-    ("logit", Kind::Number),
+const CONTRIBUTIONS: [(&str, ColumnKind); 8] = [
+    ("example", ColumnKind::Integer),
+    ("version", ColumnKind::Text),
+    ("part", ColumnKind::Text),
+    ("layer", ColumnKind::Integer),
+    ("head", ColumnKind::Integer),
+    ("token", ColumnKind::Text),
+    ("id", ColumnKind::Integer),
+    ("logit", ColumnKind::Number),
 ];
 
 /// What was seen, for whoever wants to see it again.
@@ -282,14 +282,17 @@ fn lens_map(lens: &Lens, model: &Model, of: &str) -> HeatMap {
 /// What each head and MLP puts into the logits: of the first token, less those of the second if there is one.
 fn contributions_map(lens: &Lens, model: &Model, of: &str) -> HeatMap {
     let parts = || lens.original.contributions.iter().map(|c| c.part);
-    let layers = parts().filter_map(Part::layer).max().map_or(1, |last| last + 1);
-    let heads = parts().filter_map(Part::head).max().map_or(0, |last| last + 1);
+    let layers = parts().filter_map(Contributor::layer).max().map_or(1, |last| last + 1);
+    let heads = parts().filter_map(Contributor::head).max().map_or(0, |last| last + 1);
     // Heads, then the MLP of each layer; what else there is, is in the table.
     let columns = heads + 1;
-    let place = |part: Part| match part {
-        Part::Head { layer, head } => Some(layer * columns + head),
-        Part::Mlp { layer } => Some(layer * columns + heads),
-        Part::Embedding | Part::AttentionBias { .. } | Part::Edit { .. } | Part::NormBias => None,
+    let place = |part: Contributor| match part {
+        Contributor::Head { layer, head } => Some(layer * columns + head),
+        Contributor::Mlp { layer } => Some(layer * columns + heads),
+        Contributor::Embedding
+        | Contributor::AttentionBias { .. }
+        | Contributor::Edit { .. }
+        | Contributor::NormBias => None,
     };
     let difference = |logits: &[f64]| match logits {
         [first, second, ..] => first - second,

@@ -108,8 +108,11 @@ fn info(name: &str, weights: Weights, hash: bool, terminal: &mut Terminal) -> Re
     });
     field("tokenizer", tokenizer.unwrap_or_default());
     field("chat_template", model.chat_template().is_some().into());
-    let ends =
-        model.ends().unwrap_or_default().iter().map(|id| json!({"id": id, "token": model.token_text(*id)}));
+    let ends = model
+        .eos_ids()
+        .unwrap_or_default()
+        .iter()
+        .map(|id| json!({"id": id, "token": model.token_text(*id)}));
     field("eos_ids", ends.collect());
     if let Some(id) = model.eos_that_ends_nothing() {
         let note =

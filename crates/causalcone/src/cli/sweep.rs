@@ -11,7 +11,7 @@ use crate::{
     Agreement, Cone, Error, Explanation, KeyReport, Model, Precision, PreparedSweep, Refused, SweepResult,
     Verification, cone::Work, heat_map, means_table, table,
 };
-use causalcone_engine::file::{EditRefFile, EditsFile, RunFile, TokenFile};
+use causalcone_engine::schema::{EditRefFile, EditsFile, RunFile, TokenFile};
 use causalcone_report::{Format, HeatMap, text};
 use serde::Serialize;
 use std::path::Path;

@@ -8,7 +8,7 @@ use super::folder::{Folder, Results, shown};
 use super::loaded::Loaded;
 use super::sweep::{How, Summary, sweep};
 use super::terminal::Terminal;
-use crate::{Cone, Experiment, ExperimentFile, Model, Record, Top};
+use crate::{Cone, Experiment, ExperimentFile, Model, TokenRecord, Top};
 use causalcone_files::{create_folders, write_whole};
 use causalcone_report::Format;
 use causalcone_report::terminal::render;
@@ -47,7 +47,7 @@ struct TourResult {
     load_seconds: f64,
     base: Answer,
     source: Answer,
-    add_all_mlp_last: Vec<Record>,
+    add_all_mlp_last: Vec<TokenRecord>,
     sweeps: Vec<SweepStep>,
     #[serde(skip_serializing_if = "Option::is_none")]
     check: Option<Check>,

@@ -11,7 +11,7 @@ use super::terminal::Terminal;
 use crate::train::{Score, Step, Training};
 use crate::{Refused, heat_map, means_table, table};
 use causalcone_files::PlaceKind;
-use causalcone_report::{Cell, Chart, Format, HeatMap, Kind, Panel, Series, Span, Table};
+use causalcone_report::{Cell, Chart, ColumnKind, Format, HeatMap, Panel, Series, Span, Table};
 use serde::Serialize;
 use std::time::Instant;
 
@@ -104,7 +104,7 @@ pub(super) fn train(args: &TrainArgs, terminal: &mut Terminal) -> Result<(), Fai
     options.prepare(&mut experiment)?;
     let (experiment, mut left_out) = sifted(experiment, terminal)?;
     left_out.add(refused, terminal);
-    let every = loaded.file.train.as_ref().map(crate::file::TrainFile::checkpoint_every).transpose()?;
+    let every = loaded.file.train.as_ref().map(crate::schema::TrainFile::checkpoint_every).transpose()?;
     let every = every.flatten().unwrap_or(CHECKPOINT_EVERY);
     let how = format!("{options:?}");
     let training = Training::new(&experiment, held_out, options)?;
@@ -190,16 +190,16 @@ fn write_tables(
     format: Format,
 ) -> Result<Vec<String>, Failure> {
     let columns = [
-        ("fit", Kind::Integer),
-        ("step", Kind::Integer),
-        ("epoch", Kind::Integer),
-        ("loss", Kind::Number),
-        ("accuracy", Kind::Number),
-        ("penalty", Kind::Number),
-        ("learning_rate", Kind::Number),
-        ("temperature", Kind::Number),
-        ("judged_loss", Kind::Number),
-        ("judged_accuracy", Kind::Number),
+        ("fit", ColumnKind::Integer),
+        ("step", ColumnKind::Integer),
+        ("epoch", ColumnKind::Integer),
+        ("loss", ColumnKind::Number),
+        ("accuracy", ColumnKind::Number),
+        ("penalty", ColumnKind::Number),
+        ("learning_rate", ColumnKind::Number),
+        ("temperature", ColumnKind::Number),
+        ("judged_loss", ColumnKind::Number),
+        ("judged_accuracy", ColumnKind::Number),
     ];
     let mut log = Table::new(columns)?;
     for Logged { fit, step } in &work.log {

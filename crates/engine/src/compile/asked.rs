@@ -1,10 +1,10 @@
 //! What a sweep asks for, also where it says nothing, and whether all of an experiment takes part in it.
 
+use crate::compile::resolve::Expanded;
+use crate::experiment::method::Method;
 use crate::experiment::{Experiment, Sweep};
 use crate::ids::EditId;
-use crate::method::Method;
 use crate::metric::Metric;
-use crate::resolve::Expanded;
 use crate::{Error, Result};
 use std::collections::BTreeSet;
 

@@ -1,12 +1,12 @@
 //! What a sweep must be for its cells to be estimated: whatever slopes cannot tell is refused by name.
 
 use crate::bounds;
+use crate::compile::resolve::Expanded;
+use crate::experiment::method::Method;
 use crate::experiment::{Experiment, Sweep};
 use crate::ids::{EditId, RunId};
-use crate::method::Method;
 use crate::metric::Metric;
 use crate::op::OpKind;
-use crate::resolve::Expanded;
 use crate::{Error, Result};
 use std::collections::{BTreeMap, BTreeSet};
 

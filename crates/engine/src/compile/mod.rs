@@ -1,7 +1,12 @@
 //! From an experiment to its plan: which runs there are, in which order, and what each cell edits.
 
+pub mod align;
 mod asked;
+pub(crate) mod axes;
 mod estimable;
+pub(crate) mod positions;
+pub(crate) mod resolve;
+pub(crate) mod run_versions;
 mod single;
 mod survey;
 mod swept;
@@ -12,10 +17,10 @@ pub(crate) use survey::Survey;
 pub(crate) use swept::Basis;
 
 use crate::Result;
-use crate::axes::check_size;
+use crate::compile::axes::check_size;
+use crate::compile::run_versions::Compiler;
 use crate::experiment::Experiment;
 use crate::plan::{Moves, Plan};
-use crate::versions::Compiler;
 use std::ops::Range;
 use swept::Swept;
 

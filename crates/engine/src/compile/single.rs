@@ -1,11 +1,11 @@
 //! Plans without a sweep: what is run once with all edits, what is collected, and what a lens reads.
 
 use crate::Result;
+use crate::compile::resolve::Selection;
+use crate::compile::run_versions::{Compiler, RunVersion};
 use crate::experiment::Experiment;
 use crate::ids::RunId;
 use crate::plan::{Baselines, Cell, Place, Plan, Read};
-use crate::resolve::Choice;
-use crate::versions::{Compiler, Version};
 use causalcone_model::Site;
 
 /// The plan of a lens.
@@ -51,17 +51,17 @@ impl Experiment<'_> {
         for (baseline, instance) in instances.iter().enumerate() {
             let mut compiler = Compiler::new(instance, &[]).map_err(|e| instance.blame(e))?;
             let runs = read(&compiler).map_err(|e| instance.blame(e))?;
-            let mut cell = |version: Version| -> Result<Cell> {
+            let mut cell = |version: RunVersion| -> Result<Cell> {
                 let mut reads = Vec::new();
                 for run in &runs {
-                    let made = compiler.version(&mut plan, *run, version, &Choice::default(), None)?;
+                    let made = compiler.version(&mut plan, *run, version, &Selection::default(), None)?;
                     reads.push(compiler.logits(*run, made, None));
                 }
-                let collects = instance.collects().filter(|_| version == Version::Fixed);
+                let collects = instance.collects().filter(|_| version == RunVersion::Fixed);
                 for edit in collects {
                     let expanded = compiler.expanded[edit.0].clone();
                     let made =
-                        compiler.version(&mut plan, expanded.run, version, &Choice::default(), None)?;
+                        compiler.version(&mut plan, expanded.run, version, &Selection::default(), None)?;
                     let places = expanded.places().into_iter();
                     match instance.edits[edit.0].op.gradient {
                         None => reads.extend(places.map(|place| Read::Activation { run: made, place })),
@@ -72,13 +72,13 @@ impl Experiment<'_> {
                     }
                 }
                 if let Some(run) = instance.answered_run()?.filter(|run| runs.contains(run)) {
-                    let made = compiler.version(&mut plan, run, version, &Choice::default(), None)?;
+                    let made = compiler.version(&mut plan, run, version, &Selection::default(), None)?;
                     reads.extend(compiler.answer_reads(&mut plan, made)?);
                 }
                 Ok(Cell { reads, baseline, ..Cell::default() })
             };
-            let original = cell(Version::Original)?;
-            let mut edited = cell(Version::Fixed)?;
+            let original = cell(RunVersion::Original)?;
+            let mut edited = cell(RunVersion::Fixed)?;
             edited.at.example = instance.example();
             plan.baselines.push(Baselines { original, fixed: None });
             plan.cells.push(edited);
@@ -100,8 +100,8 @@ impl Experiment<'_> {
             [(Site::Embedding, None)].into_iter().chain(layers.flat_map(of_layer)).collect();
         sites.push((Site::Logits, None));
         let (mut plan, mut versions) = (Plan::default(), Vec::new());
-        for version in [Version::Original, Version::Fixed] {
-            let made = compiler.version(&mut plan, run, version, &Choice::default(), None)?;
+        for version in [RunVersion::Original, RunVersion::Fixed] {
+            let made = compiler.version(&mut plan, run, version, &Selection::default(), None)?;
             if versions.contains(&made) {
                 continue;
             }

@@ -3,7 +3,7 @@
 use super::asked::metrics;
 use super::swept::Swept;
 use crate::Result;
-use crate::axes::check_size;
+use crate::compile::axes::check_size;
 use crate::experiment::Experiment;
 use crate::plan::Plan;
 use std::ops::Range;

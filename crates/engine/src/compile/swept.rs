@@ -1,15 +1,15 @@
 //! The sweep of one example: what can be wrong with it, its baselines and its cells.
 
 use super::asked::{methods, metrics};
-use crate::axes::Axes;
+use crate::compile::axes::Axes;
+use crate::compile::resolve::{Expanded, Selection};
+use crate::compile::run_versions::{Compiler, RunVersion};
 use crate::experiment::Experiment;
+use crate::experiment::method::Method;
+use crate::experiment::spaces::Spaced;
 use crate::ids::{EditId, RunId};
-use crate::method::Method;
 use crate::metric::Metric;
 use crate::plan::{Baselines, Cell, Moves, Plan, Read};
-use crate::resolve::{Choice, Expanded};
-use crate::spaces::Spaced;
-use crate::versions::{Compiler, Version};
 use crate::{Error, Result};
 use std::ops::Range;
 use std::sync::Arc;
@@ -142,18 +142,18 @@ impl<'a> Swept<'a> {
     /// Adds the runs that some of its cells share, and their baselines: one, or one a sample.
     pub(super) fn baselines(&mut self, plan: &mut Plan, cells: &Range<usize>) -> Result<()> {
         self.baseline = plan.baselines.len();
-        let all = Choice::default();
+        let all = Selection::default();
         let runs = self.compiler.experiment.runs.len();
         let of_sample = self.cells_of_sample() as usize;
         let samples = cells.start / of_sample..cells.end.div_ceil(of_sample);
         self.first_sample = samples.start;
-        let original = self.compiler.version(plan, self.read_run, Version::Original, &all, None)?;
+        let original = self.compiler.version(plan, self.read_run, RunVersion::Original, &all, None)?;
         for sample in samples {
             let sample = self.samples.map(|_| sample);
-            let fixed = self.compiler.version(plan, self.read_run, Version::Fixed, &all, sample)?;
+            let fixed = self.compiler.version(plan, self.read_run, RunVersion::Fixed, &all, sample)?;
             for run in 0..runs {
                 if !self.compiler.reached[run] {
-                    self.compiler.version(plan, RunId(run), Version::Fixed, &all, sample)?;
+                    self.compiler.version(plan, RunId(run), RunVersion::Fixed, &all, sample)?;
                 }
             }
             if self.by_sample || plan.baselines.len() == self.baseline {
@@ -202,10 +202,10 @@ impl<'a> Swept<'a> {
             let sample = self.samples.map(|_| number);
             let (choice, point) = axes[site].choice(site, in_site);
             let start = plan.runs.len();
-            self.compiler.made.retain(|(_, version, _), _| *version != Version::Edited);
+            self.compiler.made.retain(|(_, version, _), _| *version != RunVersion::Edited);
             let mut reads = Vec::new();
             if is_exact {
-                let version = Version::Edited;
+                let version = RunVersion::Edited;
                 let run = self.compiler.version(plan, self.read_run, version, &choice, sample)?;
                 reads = self.read(plan, run)?;
             }
@@ -223,12 +223,13 @@ impl<'a> Swept<'a> {
     }
 
     /// The swept edits of a cell, of runs as they stand without them, which are all in the plan.
-    fn moves(&mut self, plan: &mut Plan, choice: &Choice, sample: Option<usize>) -> Result<Moves> {
+    fn moves(&mut self, plan: &mut Plan, choice: &Selection, sample: Option<usize>) -> Result<Moves> {
         let mut moves = Moves::new();
         for edit in &self.edits {
             let expanded = self.compiler.expanded[edit.0].clone();
-            let mut fixed =
-                |run: RunId| self.compiler.version(plan, run, Version::Fixed, &Choice::default(), sample);
+            let mut fixed = |run: RunId| {
+                self.compiler.version(plan, run, RunVersion::Fixed, &Selection::default(), sample)
+            };
             let (run, source) = (fixed(expanded.run)?, expanded.source().map(fixed).transpose()?);
             let edits = expanded.edits(choice, sample.unwrap_or(0), source)?;
             moves.extend(edits.into_iter().map(|edit| (run, edit)));

@@ -6,10 +6,10 @@
 //! first, share the nodes of that beginning. Whose a row is, [`Forest::owner`] says in closed form:
 //! nothing is stored by row.
 
-use super::point::{Anatomy, Point, Reach};
+use super::reach::{Anatomy, Point, Reach};
 use super::rows::Rows;
 use crate::op::OperationKey;
-use crate::plan::{Edit, NumbersId, Place, Plan, Taken};
+use crate::plan::{Edit, NumbersId, Place, Plan, ValueSource};
 use causalcone_model::Config;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -57,12 +57,12 @@ pub struct Forest {
     /// Prompts without edits, by whether they are long, since these have nothing in common with others, and their ids:
     /// neighbours in this order share the longest beginnings.
     prompts: BTreeMap<(bool, Arc<[u32]>), NodeId>,
-    edited: HashMap<(NodeId, Key), NodeId>,
+    edited: HashMap<(NodeId, NodeKey), NodeId>,
 }
 
 /// What makes two edits of one node the same.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Key {
+struct NodeKey {
     op: OperationKey,
     scale: u64,
     at: Point,
@@ -117,7 +117,9 @@ impl Step {
     /// Where the value is taken from.
     pub(crate) fn source_place(&self) -> Option<(NodeId, &Place)> {
         match &self.edit.value {
-            Some(Taken::Run(_, place) | Taken::Own(place)) => self.source.map(|source| (source, place)),
+            Some(ValueSource::Run(_, place) | ValueSource::Own(place)) => {
+                self.source.map(|source| (source, place))
+            }
             _ => None,
         }
     }
@@ -245,13 +247,13 @@ impl Forest {
         let positions = &edit.place.positions;
         let mut picked: Vec<usize> = (0..positions.len()).collect();
         let from = match &edit.value {
-            Some(Taken::Run(run, place)) => Some((nodes[*run], place)),
+            Some(ValueSource::Run(run, place)) => Some((nodes[*run], place)),
             // What stands before an edit is the parent's.
-            Some(Taken::Own(place)) => Some((parent, place)),
+            Some(ValueSource::Own(place)) => Some((parent, place)),
             _ => None,
         };
         let (value, source) = match (&edit.value, from) {
-            (Some(Taken::Constant(constant)), _) => {
+            (Some(ValueSource::Constant(constant)), _) => {
                 (ValueKey::Constant(constant.rows.id(), constant.row, constant.head), None)
             }
             (_, None) => (ValueKey::None, None),
@@ -280,7 +282,7 @@ impl Forest {
         if picked.is_empty() {
             return parent;
         }
-        let key = Key {
+        let key = NodeKey {
             op: edit.op.key(),
             scale: edit.scale.to_bits(),
             at: start,

@@ -26,7 +26,7 @@
 //! ```
 
 mod forest;
-mod point;
+mod reach;
 mod read;
 mod rows;
 mod schedule;
@@ -34,10 +34,10 @@ mod slice;
 mod work;
 
 pub use forest::{Forest, Node, NodeId, Step};
-pub use point::{Anatomy, Point, Reach};
+pub use reach::{Anatomy, Point, Reach};
 pub use read::NodeRead;
 pub use rows::Rows;
-pub(crate) use schedule::Part;
+pub(crate) use schedule::Portion;
 pub use schedule::{Batch, Kept, Schedule};
 pub use slice::{Need, Slice, Use};
 pub use work::Work;
@@ -74,7 +74,7 @@ impl ConePlan {
         let mut cone = Self::grown(Forest::new(config), plan, cells);
         let all: Vec<usize> = (0..cells.len()).collect();
         let order = cone.nodes_of(&all, |_, _, _| false);
-        let part = Part { nodes: &order, cells: &all, later: &[], later_cells: &[] };
+        let part = Portion { nodes: &order, cells: &all, later: &[], later_cells: &[] };
         cone.schedule = cone.schedule_of(&part, config, memory)?;
         cone.work =
             Work::of(&cone.forest, &cone.slice, &cone.schedule, &cone.reads, (&cone.continued, config));
@@ -109,7 +109,7 @@ impl ConePlan {
     /// As [`ConePlan::new`].
     pub(crate) fn schedule_of(
         &self,
-        part: &Part<'_>,
+        part: &Portion<'_>,
         config: &Config,
         memory: Option<u64>,
     ) -> Result<Schedule> {
@@ -147,7 +147,7 @@ impl ConePlan {
     }
 
     /// Bytes that each node of a part leaves behind for others and for reads.
-    pub(crate) fn kept_bytes(&self, part: &Part<'_>, config: &Config) -> HashMap<NodeId, u64> {
+    pub(crate) fn kept_bytes(&self, part: &Portion<'_>, config: &Config) -> HashMap<NodeId, u64> {
         schedule::kept_bytes((&self.forest, &self.slice), &self.reads, config, part)
     }
 

@@ -1,7 +1,7 @@
 //! What cells read, as rows of nodes.
 
 use super::forest::{Forest, NodeId};
-use super::point::Point;
+use super::reach::Point;
 use super::rows::Rows;
 use crate::plan::{Place, Read};
 use std::sync::Arc;

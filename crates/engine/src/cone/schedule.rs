@@ -1,11 +1,11 @@
 //! When each node is computed: batches that fit into memory, and what is kept between them.
 
 use super::forest::{Forest, NodeId};
-use super::point::Point;
+use super::reach::Point;
 use super::read::NodeRead;
 use super::rows::Rows;
 use super::slice::{Need, Slice, Use};
-use crate::plan::{Constant, Taken};
+use crate::plan::{Constant, ValueSource};
 use crate::{Error, Result};
 use causalcone_model::{Config, Layout};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -69,9 +69,9 @@ pub struct Kept {
     pub until: usize,
 }
 
-/// Part of a plan's work.
+/// Portion of a plan's work.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Part<'a> {
+pub(crate) struct Portion<'a> {
     /// What is computed: nodes by wave and in order.
     pub(crate) nodes: &'a [(usize, NodeId)],
     /// The cells that are then complete.
@@ -82,7 +82,7 @@ pub(crate) struct Part<'a> {
     pub(crate) later_cells: &'a [usize],
 }
 
-impl Part<'_> {
+impl Portion<'_> {
     /// All that is asked of any node: by the edits and runs of others, and by reads. Tells whose, of which tensor,
     /// which rows.
     fn asked(
@@ -108,7 +108,7 @@ impl Schedule {
         reads: &[Vec<NodeRead>],
         config: &Config,
         memory: Option<u64>,
-        part: &Part<'_>,
+        part: &Portion<'_>,
     ) -> Result<Self> {
         let sizes = Sizes::new(config);
         // What is kept if everything that can be is: an upper bound that holds for any cut.
@@ -154,7 +154,7 @@ impl Schedule {
     }
 
     /// Finds what must be kept, and when each cell is complete.
-    fn keep(&mut self, forest: &Forest, slice: &Slice, reads: &[Vec<NodeRead>], part: &Part<'_>) {
+    fn keep(&mut self, forest: &Forest, slice: &Slice, reads: &[Vec<NodeRead>], part: &Portion<'_>) {
         let mut kept: HashMap<(NodeId, Point), (Rows, usize)> = HashMap::new();
         let mut keep = |node: NodeId, at: Point, rows: &Rows, until: usize| {
             let entry = kept.entry((node, at)).or_default();
@@ -172,7 +172,7 @@ impl Schedule {
                 });
             }
         }
-        let others = Part { nodes: &[], cells: &[], ..*part };
+        let others = Portion { nodes: &[], cells: &[], ..*part };
         others.asked(forest, slice, reads, |owner, at, rows| keep(owner, at, rows, usize::MAX));
         for &cell in part.cells {
             let asked: Vec<_> = reads[cell].iter().flat_map(|read| read.asks(forest)).collect();
@@ -195,10 +195,10 @@ impl Schedule {
 }
 
 /// Bytes of the constants and parameters of a part's edits, each counted once.
-fn held(forest: &Forest, part: &Part<'_>) -> u64 {
+fn held(forest: &Forest, part: &Portion<'_>) -> u64 {
     let (mut constants, mut parameters, mut bytes) = (HashSet::new(), HashSet::new(), 0);
     for edit in part.nodes.iter().filter_map(|(_, id)| Some(&forest.nodes()[*id].edit.as_ref()?.edit)) {
-        if let Some(Taken::Constant(Constant { rows, .. })) = &edit.value
+        if let Some(ValueSource::Constant(Constant { rows, .. })) = &edit.value
             && constants.insert(rows.id())
         {
             bytes += rows.bytes();
@@ -275,7 +275,7 @@ pub(super) fn kept_bytes(
     (forest, slice): (&Forest, &Slice),
     reads: &[Vec<NodeRead>],
     config: &Config,
-    part: &Part<'_>,
+    part: &Portion<'_>,
 ) -> HashMap<NodeId, u64> {
     let mut bytes: HashMap<NodeId, u64> = part.nodes.iter().map(|(_, id)| (*id, 0)).collect();
     let mut kept: HashMap<(NodeId, Point), Rows> = HashMap::new();

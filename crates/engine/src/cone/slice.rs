@@ -1,7 +1,7 @@
 //! The backward slice: from what is read to what must be computed.
 
 use super::forest::{Forest, Node, NodeId};
-use super::point::{Anatomy, Point};
+use super::reach::{Anatomy, Point};
 use super::rows::Rows;
 use causalcone_model::stage::{ENTERING, Mixing};
 use std::collections::BTreeMap;

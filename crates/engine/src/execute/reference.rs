@@ -3,7 +3,7 @@
 
 use super::executor::{Executor, Sink, go_on, no_gradients};
 use crate::cone::{Flops, Work};
-use crate::plan::{Cell, Edit, Plan, Read, Taken};
+use crate::plan::{Cell, Edit, Plan, Read, ValueSource};
 use crate::reading::Reading;
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -16,10 +16,10 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 pub struct Reference;
 
 /// A tensor of a run: site (never a view of heads) and layer.
-type Key = (Site, Option<usize>);
+type TensorKey = (Site, Option<usize>);
 
 /// The tensors of finished runs that others still need.
-type Kept = HashMap<usize, HashMap<Key, Tensor>>;
+type Kept = HashMap<usize, HashMap<TensorKey, Tensor>>;
 
 impl Executor for Reference {
     fn execute(&self, model: &Model, plan: &Plan, cells: &[&Cell], sink: Sink<'_>) -> Result<Work> {
@@ -67,7 +67,7 @@ impl Executor for Reference {
 }
 
 /// Every tensor of a run that some value or read takes from.
-fn wanted(plan: &Plan, cells: &[&Cell]) -> HashSet<(usize, Key)> {
+fn wanted(plan: &Plan, cells: &[&Cell]) -> HashSet<(usize, TensorKey)> {
     let mut wanted = HashSet::new();
     for cell in cells {
         for read in &cell.reads {
@@ -79,8 +79,8 @@ fn wanted(plan: &Plan, cells: &[&Cell]) -> HashSet<(usize, Key)> {
         let needed = plan.needed(cell).into_iter();
         for (run, edit) in needed.flat_map(|run| plan.runs[run].edits.iter().map(move |edit| (run, edit))) {
             let from = match &edit.value {
-                Some(Taken::Run(source, place)) => Some((*source, place)),
-                Some(Taken::Own(place)) => Some((run, place)),
+                Some(ValueSource::Run(source, place)) => Some((*source, place)),
+                Some(ValueSource::Own(place)) => Some((run, place)),
                 _ => None,
             };
             wanted.extend(from.map(|(source, place)| (source, (place.site.tensor(), place.layer))));
@@ -94,14 +94,14 @@ fn forward(
     model: &Model,
     plan: &Plan,
     run: usize,
-    wanted: &HashSet<(usize, Key)>,
+    wanted: &HashSet<(usize, TensorKey)>,
     kept: &Kept,
-) -> Result<HashMap<Key, Tensor>> {
-    let mut edits: HashMap<Key, Vec<&Edit>> = HashMap::new();
+) -> Result<HashMap<TensorKey, Tensor>> {
+    let mut edits: HashMap<TensorKey, Vec<&Edit>> = HashMap::new();
     for edit in &plan.runs[run].edits {
         edits.entry((edit.place.site.tensor(), edit.place.layer)).or_default().push(edit);
     }
-    let mut pass = Pass { model, run, edits, wanted, kept, tensors: HashMap::new() };
+    let mut pass = RunPass { model, run, edits, wanted, kept, tensors: HashMap::new() };
     // What can only be found while running is told with the run it was found in.
     model.decoder()?.forward(&plan.runs[run].ids, &mut pass).map_err(|e| match e {
         Error::Model(source) if source.is_bad_input() => {
@@ -113,16 +113,16 @@ fn forward(
 }
 
 /// One forward pass: edits what the run edits, keeps what is wanted.
-struct Pass<'a> {
+struct RunPass<'a> {
     model: &'a Model,
     run: usize,
-    edits: HashMap<Key, Vec<&'a Edit>>,
-    wanted: &'a HashSet<(usize, Key)>,
+    edits: HashMap<TensorKey, Vec<&'a Edit>>,
+    wanted: &'a HashSet<(usize, TensorKey)>,
     kept: &'a Kept,
-    tensors: HashMap<Key, Tensor>,
+    tensors: HashMap<TensorKey, Tensor>,
 }
 
-impl Tap for Pass<'_> {
+impl Tap for RunPass<'_> {
     type Error = Error;
 
     fn at(&mut self, site: Site, layer: Option<usize>, mut x: Tensor) -> Result<Tensor> {
@@ -130,11 +130,11 @@ impl Tap for Pass<'_> {
         let config = self.model.config();
         for edit in self.edits.get(&key).into_iter().flatten() {
             let value = match &edit.value {
-                Some(Taken::Constant(constant)) => Some(constant.tensor()?),
-                Some(Taken::Run(run, place)) => {
+                Some(ValueSource::Constant(constant)) => Some(constant.tensor()?),
+                Some(ValueSource::Run(run, place)) => {
                     Some(place.take(tensor(self.kept, *run, (place.site.tensor(), place.layer))?, config)?)
                 }
-                Some(Taken::Own(place)) => {
+                Some(ValueSource::Own(place)) => {
                     let before = self.tensors.get(&(place.site.tensor(), place.layer));
                     let before = before.ok_or_else(|| {
                         Error::internal("an edit takes a tensor of its run that is not there yet")
@@ -169,7 +169,7 @@ fn reading(model: &Model, read: &Read, kept: &Kept) -> Result<Reading> {
     })
 }
 
-fn tensor(kept: &Kept, run: usize, key: Key) -> Result<&Tensor> {
+fn tensor(kept: &Kept, run: usize, key: TensorKey) -> Result<&Tensor> {
     let found = kept.get(&run).and_then(|tensors| tensors.get(&key));
     found.ok_or_else(|| {
         let layer = key.1.map_or_else(String::new, |layer| format!(" of layer {layer}"));

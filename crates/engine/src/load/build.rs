@@ -5,19 +5,19 @@ use super::named::{metric, named};
 use super::op::Shared;
 use super::value::site;
 use crate::bounds;
-use crate::dataset::Prompt;
-use crate::dataset::{Example, Examples};
 use crate::error::Within;
 use crate::execute::half_of_free_memory;
+use crate::experiment::dataset::Prompt;
+use crate::experiment::dataset::{Example, Examples};
+use crate::experiment::method::Method;
 use crate::experiment::{Experiment, Sweep};
-use crate::explain::Outline;
-use crate::file::{
+use crate::ids::EditId;
+use crate::metric::Metric;
+use crate::run::explain::Outline;
+use crate::schema::{
     EditFile, EditRefFile, EditsFile, ExperimentFile, ObjectiveFile, OpFile, RunFile, SweepFile, TokenFile,
     TrainFile,
 };
-use crate::ids::EditId;
-use crate::method::Method;
-use crate::metric::Metric;
 use crate::{Error, Result};
 use causalcone_model::chat::Clock;
 use causalcone_model::{Model, Report, Site, silent};
@@ -76,7 +76,7 @@ impl ExperimentFile {
     }
 
     fn build<'m>(&self, model: &'m Model, making: Making<'_>) -> Result<Experiment<'m>> {
-        let examples = match (&self.examples, &self.given.examples) {
+        let examples = match (&self.examples, &self.inputs.examples) {
             (Some(_), Some(_)) => return Err(Error::part("examples", "are given, and named as a file too")),
             (Some(name), None) => Some(Examples::open(&self.data_path(name))?),
             (None, given) => given.clone().map(Examples::numbered),

@@ -6,11 +6,11 @@ use super::named::metric;
 use super::value::{TensorsFile, layers, site};
 use crate::bounds::DIMS as MAX_DIMS;
 use crate::experiment::{EditSpec, Experiment};
-use crate::file::{
+use crate::formats::saved::{Saved, merged, unlinked};
+use crate::op::{OPS, Op, OpInfo, OpKind, Problem, Setting, Subspace};
+use crate::schema::{
     DimsFile, EditFile, ExperimentFile, LinkFile, LoadFile, OpFile, ParameterFile, ParametersFile, RandomFile,
 };
-use crate::op::{OPS, Op, OpInfo, OpKind, Problem, Setting, Subspace};
-use crate::saved::{Saved, merged, unlinked};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use causalcone_model::{Indices, Layout, Positions, Target, nearest};
@@ -109,7 +109,7 @@ impl ExperimentFile {
             }
             OpFile::Link(link) => linked_op(experiment, edit, link, part)?,
             OpFile::Load(_) => return Err(Error::part(part, "a saved intervention cannot load another")),
-            OpFile::Given(closure) => self.given.op(&closure.given, part)?,
+            OpFile::Given(closure) => self.inputs.op(&closure.given, part)?,
         };
         op.value = edit
             .value
@@ -244,7 +244,7 @@ impl ExperimentFile {
                             let file = TensorsFile::open(&self.data_path(&from.file), &from.file, &part)?;
                             file.take(from.tensor.as_deref(), Some(name), &part)?.to_device(device)?
                         }
-                        ParameterFile::Given(given) => self.given.tensor(&given.given, &part)?,
+                        ParameterFile::Given(given) => self.inputs.tensor(&given.given, &part)?,
                     };
                     op = op.parameter(name, tensor);
                 }

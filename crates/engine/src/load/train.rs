@@ -2,14 +2,14 @@
 
 use super::named::one_of;
 use super::value::TensorsFile;
-use crate::dataset::Examples;
 use crate::error::Refused;
 use crate::experiment::Experiment;
-use crate::file::{
+use crate::experiment::dataset::Examples;
+use crate::ids::EditId;
+use crate::run::train::{Adam, HeldOut, Length, Map, Objective, Options, Schedule};
+use crate::schema::{
     BaseFile, ExperimentFile, HeldOutFile, ObjectiveFile, OptimizerFile, RotationsFile, TrainFile,
 };
-use crate::ids::EditId;
-use crate::train::{Adam, HeldOut, Length, Map, Objective, Options, Schedule};
 use crate::{Error, Result};
 use std::sync::Arc;
 

@@ -1,14 +1,15 @@
 //! From a value as it is written to what it is.
 
 use super::making::Making;
-use crate::control::ControlVector;
-use crate::dataset::{Examples, Prompt};
 use crate::execute::Cone;
 use crate::experiment::Experiment;
-use crate::file::{ExperimentFile, FitFile, LAYER, NumberFile, NumbersFile, ValueFile};
-use crate::fit::Fitted;
+use crate::experiment::dataset::{Examples, Prompt};
+use crate::formats::control_vector::ControlVector;
 use crate::op::{Op, OpKind, Parameters, Source, Value};
-use crate::{Error, Result, fit};
+use crate::run::statistics;
+use crate::run::statistics::Fitted;
+use crate::schema::{ExperimentFile, FitFile, LAYER, NumberFile, NumbersFile, ValueFile};
+use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use causalcone_model::file::Weights;
 use causalcone_model::{Indices, Model, Positions, Site, Target, nearest};
@@ -31,11 +32,11 @@ impl ExperimentFile {
         }
         let change = |layer: u64, tensor: Tensor| -> Result<Tensor> {
             let tensor = match value.random {
-                Some(seed) => fit::random_like(&tensor, seed, layer)?,
+                Some(seed) => statistics::random_like(&tensor, seed, layer)?,
                 None => tensor,
             };
             Ok(match value.norm {
-                Some(norm) => fit::with_norm(&tensor, norm)?,
+                Some(norm) => statistics::with_norm(&tensor, norm)?,
                 None => tensor,
             })
         };
@@ -100,7 +101,7 @@ impl ExperimentFile {
             return Ok(Value::Tensor(model.embedding_of(token.id(model, part)?)?));
         }
         if let Some(name) = &value.given {
-            return Ok(Value::Tensor(self.given.tensor(name, part)?));
+            return Ok(Value::Tensor(self.inputs.tensor(name, part)?));
         }
         if let Some(file) = &value.file {
             return self.value_of_file(file, value.tensor.as_deref(), device, part);
@@ -161,36 +162,40 @@ impl ExperimentFile {
             (Some(_), 1) => Fitted::Components,
             (Some(_), _) => Fitted::Contrast,
         };
-        let found: Result<fit::ByLayer<Tensor>> = match making {
+        let found: Result<statistics::ByLayer<Tensor>> = match making {
             Making::Outline => outlined(&collecting, fitted),
             Making::Numbers { memory, report } => {
                 // Its rows are computed now, in what memory the weights leave.
                 experiment.model().decoder()?;
                 let executor = &Cone { memory };
                 match fitted {
-                    Fitted::Means => fit::means_with(&collecting, executor, report).and_then(|means| {
-                        let less = |(layer, mean): (&Option<usize>, &Tensor)| {
-                            let minus = means.get(1).and_then(|minus| minus.get(layer));
-                            Ok((*layer, minus.map_or(Ok(mean.clone()), |minus| mean - minus)?))
-                        };
-                        means[0].iter().map(less).collect()
-                    }),
+                    Fitted::Means => {
+                        statistics::means_with(&collecting, executor, report).and_then(|means| {
+                            let less = |(layer, mean): (&Option<usize>, &Tensor)| {
+                                let minus = means.get(1).and_then(|minus| minus.get(layer));
+                                Ok((*layer, minus.map_or(Ok(mean.clone()), |minus| mean - minus)?))
+                            };
+                            means[0].iter().map(less).collect()
+                        })
+                    }
                     Fitted::Components => {
-                        let found = fit::components_with(&collecting, executor, 1, false, report);
+                        let found = statistics::components_with(&collecting, executor, 1, false, report);
                         found.and_then(|mut found| {
-                            let first =
-                                |(layer, found): (_, fit::Components)| Ok((layer, found.components.get(0)?));
+                            let first = |(layer, found): (_, statistics::Components)| {
+                                Ok((layer, found.components.get(0)?))
+                            };
                             found.swap_remove(0).into_iter().map(first).collect()
                         })
                     }
-                    Fitted::Contrast => fit::contrast_with(&collecting, executor, report),
+                    Fitted::Contrast => statistics::contrast_with(&collecting, executor, report),
                 }
             }
         };
         let found = found.map_err(|error| fitting(file, part, error))?;
         let on_device =
             |(layer, tensor): (_, Tensor)| Ok((layer, tensor.to_device(experiment.model().device())?));
-        let mut found: fit::ByLayer<Tensor> = found.into_iter().map(on_device).collect::<Result<_>>()?;
+        let mut found: statistics::ByLayer<Tensor> =
+            found.into_iter().map(on_device).collect::<Result<_>>()?;
         Ok(match found.remove(&None) {
             Some(outside) => Value::Tensor(outside),
             None => Value::Layers(found.into_iter().filter_map(|(l, t)| Some((l?, t))).collect()),
@@ -227,7 +232,8 @@ impl ExperimentFile {
         };
         let (memory, report) = match making {
             Making::Outline => {
-                let found = fit::outline(&collecting, Fitted::Components).map_err(of_file)?.swap_remove(0);
+                let found =
+                    statistics::outline(&collecting, Fitted::Components).map_err(of_file)?.swap_remove(0);
                 one_layer(found.len())?;
                 let shape = found.into_values().next().unwrap_or_default();
                 let width = shape.check_rank(fit.rank, &collecting).map_err(of_file)?;
@@ -240,7 +246,8 @@ impl ExperimentFile {
         };
         // Rows are computed now, in what memory the weights leave.
         experiment.model().decoder()?;
-        let found = fit::components_with(&collecting, &Cone { memory }, fit.rank, fit.standardise, report);
+        let found =
+            statistics::components_with(&collecting, &Cone { memory }, fit.rank, fit.standardise, report);
         let found = found.map_err(of_file)?.swap_remove(0);
         one_layer(found.len())?;
         let mut op = Op::new(kind);
@@ -325,9 +332,9 @@ fn fitting(file: &str, part: &str, error: Error) -> Error {
 }
 
 /// Values of the shapes that are fitted to what an experiment collects: ones, which any op takes.
-fn outlined(collecting: &Experiment<'_>, fitted: Fitted) -> Result<fit::ByLayer<Tensor>> {
-    let by_layer = fit::outline(collecting, fitted)?.swap_remove(0);
-    let one = |(layer, shape): (_, fit::Shape)| {
+fn outlined(collecting: &Experiment<'_>, fitted: Fitted) -> Result<statistics::ByLayer<Tensor>> {
+    let by_layer = statistics::outline(collecting, fitted)?.swap_remove(0);
+    let one = |(layer, shape): (_, statistics::Shape)| {
         if fitted != Fitted::Means {
             shape.check_rank(1, collecting)?;
         }

@@ -69,7 +69,7 @@ pub enum Align {
     Left,
     /// Index to index from the last position back. The source run may be longer; what it has more is not used.
     Right,
-    /// Equal tokens pair, as [`matching`](crate::align::matching) finds them. Positions without a partner are not edited.
+    /// Equal tokens pair, as [`matching`](crate::compile::align::matching) finds them. Positions without a partner are not edited.
     Tokens,
 }
 
@@ -179,7 +179,7 @@ impl Op {
         Self::new(OpKind::Scale).scaled(factor)
     }
 
-    /// b ← b + level·ε with standard normal ε; see [`Op::seeded`] and [`crate::noise`].
+    /// b ← b + level·ε with standard normal ε; see [`Op::seeded`] and [`crate::op::noise`].
     pub fn noise(level: f64) -> Self {
         Self::new(OpKind::Noise).scaled(level)
     }

@@ -4,7 +4,7 @@ use super::asked::Op;
 use super::kind::{Axis, OpKind, ParameterInfo};
 use super::parameters::{Parameters, Problem};
 use crate::bounds;
-use crate::noise::{epsilon, uniform};
+use crate::op::noise::{epsilon, uniform};
 use candle_core::{DType, Device, Tensor};
 use faer::Mat;
 use rayon::prelude::*;

@@ -23,7 +23,7 @@ pub enum OpKind {
     Subtract,
     /// b ← c·b.
     Scale,
-    /// b ← b + c·ε, where c is the level and ε standard normal (see [`crate::noise`]) or given
+    /// b ← b + c·ε, where c is the level and ε standard normal (see [`crate::op::noise`]) or given
     /// (pyvene's NoiseIntervention).
     Noise,
     /// b ← b + (clamp(b·u, min, max) − b·u)·u with the direction u = v/|v|: activation capping.

@@ -30,6 +30,7 @@ mod input;
 mod joint;
 mod kind;
 mod mask;
+pub mod noise;
 mod operation;
 mod parameters;
 mod reft;

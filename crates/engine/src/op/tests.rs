@@ -40,7 +40,7 @@ fn names_and_kinds_are_there_once() {
 fn noise(shape: &[usize], seed: u64) -> Tensor {
     let count: usize = shape.iter().product();
     let numbers: Vec<f64> =
-        (0..count).map(|i| f64::from(crate::noise::epsilon(seed, 0, 0, 0, i as u64))).collect();
+        (0..count).map(|i| f64::from(crate::op::noise::epsilon(seed, 0, 0, 0, i as u64))).collect();
     Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap()
 }
 

@@ -9,7 +9,7 @@ use super::family::{Family, Format};
 use super::sizes::MOST_LAYERS;
 use super::{defaults, gguf, hugging_face, llama, rope};
 use crate::Result;
-use crate::config::{Bias, Config, Kind, Positions, QueryKeyNorm, Rotary, Scaling};
+use crate::config::{Bias, Config, LayerKind, PositionEncoding, QueryKeyNorm, Rotary, Scaling};
 use crate::file::Weights;
 use crate::file::keys::Keys;
 use crate::stage::{Halves, Norms, Stages};
@@ -106,13 +106,13 @@ fn gemma(keys: &Keys, _: &Weights) -> Result<Config> {
             activation
         }
     };
-    config.positions = Positions::Rotary(vec![rope::rotary(keys, config.head_dim)?]);
+    config.positions = PositionEncoding::Rotary(vec![rope::rotary(keys, config.head_dim)?]);
     hugging_face::finish(keys, config)
 }
 
 fn gemma2(keys: &Keys, _: &Weights) -> Result<Config> {
     let mut config = newer(keys, GEMMA2.name)?;
-    config.positions = Positions::Rotary(vec![rope::rotary(keys, config.head_dim)?]);
+    config.positions = PositionEncoding::Rotary(vec![rope::rotary(keys, config.head_dim)?]);
     let window = keys.size("sliding_window")?;
     // Its name in the first files.
     keys.must_be("sliding_window_size", window)?;
@@ -131,7 +131,7 @@ fn gemma3(keys: &Keys, _: &Weights) -> Result<Config> {
     config.query_key_norm = Some(QueryKeyNorm::Heads);
     let width = config.head_dim;
     let (global, local) = rope::by_kind_of_layer(keys, width)?;
-    config.positions = Positions::Rotary(vec![global, local]);
+    config.positions = PositionEncoding::Rotary(vec![global, local]);
     let window = keys.size("sliding_window")?;
     // Some versions write it as a private key.
     let pattern =
@@ -158,8 +158,8 @@ fn multimodal(keys: &Keys, weights: &Weights) -> Result<Config> {
 }
 
 /// Layers of which those with a window turn in the second way.
-fn alternating(windows: Vec<Option<usize>>) -> Vec<Kind> {
-    windows.into_iter().map(|window| Kind { window, rotary: usize::from(window.is_some()) }).collect()
+fn alternating(windows: Vec<Option<usize>>) -> Vec<LayerKind> {
+    windows.into_iter().map(|window| LayerKind { window, rotary: usize::from(window.is_some()) }).collect()
 }
 
 /// What Gemma 2 and 3 have in common.
@@ -189,14 +189,14 @@ fn common(keys: &Keys, family: &'static str) -> Result<Config> {
 fn gemma_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
     let header = gguf::Header::new(keys, weights, "gemma");
     let mut config = common_gguf(&header, GEMMA.name)?;
-    config.positions = Positions::Rotary(vec![header.rotary(config.head_dim)?]);
+    config.positions = PositionEncoding::Rotary(vec![header.rotary(config.head_dim)?]);
     header.finish(config)
 }
 
 fn gemma2_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
     let header = gguf::Header::new(keys, weights, "gemma2");
     let mut config = newer_gguf(&header, GEMMA2.name, 46)?;
-    config.positions = Positions::Rotary(vec![header.rotary(config.head_dim)?]);
+    config.positions = PositionEncoding::Rotary(vec![header.rotary(config.head_dim)?]);
     config.score.softcap = Some(keys.positive(&header.key("attn_logit_softcapping"))?);
     config.logit_softcap = Some(keys.positive(&header.key("final_logit_softcapping"))?);
     let window = header.size("attention.sliding_window")?;
@@ -211,7 +211,7 @@ fn gemma3_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
     let global = header.rotary(config.head_dim)?;
     let theta = keys.positive(&header.key("rope.freq_base_swa"))?;
     let local = Rotary { theta, scaling: Scaling::None, ..global };
-    config.positions = Positions::Rotary(vec![global, local]);
+    config.positions = PositionEncoding::Rotary(vec![global, local]);
     config.logit_softcap = header.optional_positive("final_logit_softcapping")?;
     let window = header.size("attention.sliding_window")?;
     let pattern = header.size("attention.sliding_window_pattern")?;

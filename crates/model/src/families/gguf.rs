@@ -3,7 +3,7 @@
 use super::assemble::{Into, Names, Projections};
 use super::sizes::{Sizes, check, even_head};
 use crate::Result;
-use crate::config::{Bias, Config, Norm, Positions, Rotary, Scaling, Score};
+use crate::config::{Bias, Config, Norm, PositionEncoding, Rotary, Scaling, Score};
 use crate::file::Weights;
 use crate::file::keys::Keys;
 use crate::stage::{Halves, Norms, Stages};
@@ -93,7 +93,7 @@ impl<'a> Header<'a> {
             norm: Norm::Rms { eps: 0.0 },
             query_key_norm: None,
             clip: None,
-            positions: Positions::Rotary(Vec::new()),
+            positions: PositionEncoding::Rotary(Vec::new()),
             block: Arc::new(Stages::decoder(Norms::Before, Halves::InTurn, true)),
             activation: Activation::Silu,
             score: Score { scale: (head_dim as f64).powf(-0.5), by_layer: false, softcap: None },

@@ -6,7 +6,7 @@ use super::family::{Family, Format};
 use super::sizes::{Sizes, even_head};
 use super::{defaults, gguf, hugging_face};
 use crate::Result;
-use crate::config::{Bias, Config, Norm, Positions, Score};
+use crate::config::{Bias, Config, Norm, PositionEncoding, Score};
 use crate::file::Weights;
 use crate::file::keys::Keys;
 use crate::stage::{Halves, Norms, Stages};
@@ -73,7 +73,7 @@ fn config(keys: &Keys, _: &Weights) -> Result<Config> {
         norm: Norm::Layer { eps: keys.positive("layer_norm_epsilon")? },
         query_key_norm: None,
         clip: None,
-        positions: Positions::Learned,
+        positions: PositionEncoding::Learned,
         block: Arc::new(Stages::decoder(Norms::Before, Halves::InTurn, false)),
         activation: hugging_face::activation(keys, "activation_function")?,
         score: Score {
@@ -108,7 +108,7 @@ fn gguf_config(keys: &Keys, weights: &Weights) -> Result<Config> {
     let config = header.like_llama(GPT2.name)?;
     header.finish(Config {
         norm: Norm::Layer { eps: header.eps()? },
-        positions: Positions::Learned,
+        positions: PositionEncoding::Learned,
         // The architecture has no other.
         block: Arc::new(Stages::decoder(Norms::Before, Halves::InTurn, false)),
         activation: Activation::GeluTanh,

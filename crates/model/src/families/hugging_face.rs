@@ -2,7 +2,7 @@
 
 use super::sizes::{MOST_LAYERS, Sizes, check, even_head};
 use crate::Result;
-use crate::config::{Bias, Config, Kind, Norm, Positions, Score};
+use crate::config::{Bias, Config, LayerKind, Norm, PositionEncoding, Score};
 use crate::file::keys::Keys;
 use crate::stage::{Halves, Norms, Stages};
 use causalcone_ops::Activation;
@@ -38,7 +38,7 @@ pub(super) fn like_llama(keys: &Keys, family: &'static str) -> Result<Config> {
         norm: Norm::Rms { eps: 0.0 },
         query_key_norm: None,
         clip: None,
-        positions: Positions::Rotary(Vec::new()),
+        positions: PositionEncoding::Rotary(Vec::new()),
         block: Arc::new(Stages::decoder(Norms::Before, Halves::InTurn, true)),
         activation: Activation::Silu,
         score: Score { scale: (head_dim as f64).powf(-0.5), by_layer: false, softcap: None },
@@ -106,6 +106,6 @@ pub(super) fn windows(
 }
 
 /// Layers that turn alike, with these windows.
-pub(super) fn kinds(windows: Vec<Option<usize>>) -> Vec<Kind> {
-    windows.into_iter().map(|window| Kind { window, rotary: 0 }).collect()
+pub(super) fn kinds(windows: Vec<Option<usize>>) -> Vec<LayerKind> {
+    windows.into_iter().map(|window| LayerKind { window, rotary: 0 }).collect()
 }

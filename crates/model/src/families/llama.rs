@@ -7,7 +7,7 @@ use super::assemble::{Into, Names, Projections};
 use super::family::{Family, Format};
 use super::{defaults, gguf, hugging_face, rope};
 use crate::Result;
-use crate::config::{Bias, Config, Positions};
+use crate::config::{Bias, Config, PositionEncoding};
 use crate::file::Weights;
 use crate::file::keys::Keys;
 
@@ -66,7 +66,7 @@ fn config(keys: &Keys, _: &Weights) -> Result<Config> {
     let mut config = hugging_face::like_llama(keys, LLAMA.name)?;
     config.activation = hugging_face::activation(keys, "hidden_act")?;
     config.norm = hugging_face::rms(keys)?;
-    config.positions = Positions::Rotary(vec![rope::rotary(keys, config.head_dim)?]);
+    config.positions = PositionEncoding::Rotary(vec![rope::rotary(keys, config.head_dim)?]);
     config.tied = keys.flag("tie_word_embeddings")?;
     let attention = keys.flag("attention_bias")?;
     let mlp = keys.flag("mlp_bias")?;
@@ -79,7 +79,7 @@ fn mistral_config(keys: &Keys, _: &Weights) -> Result<Config> {
     let mut config = hugging_face::like_llama(keys, MISTRAL.name)?;
     config.activation = hugging_face::activation(keys, "hidden_act")?;
     config.norm = hugging_face::rms(keys)?;
-    config.positions = Positions::Rotary(vec![rope::rotary(keys, config.head_dim)?]);
+    config.positions = PositionEncoding::Rotary(vec![rope::rotary(keys, config.head_dim)?]);
     config.tied = keys.flag("tie_word_embeddings")?;
     keys.must_say("sliding_window")?;
     let window = keys.optional_size("sliding_window")?;
@@ -91,6 +91,6 @@ fn gguf_config(keys: &Keys, weights: &Weights) -> Result<Config> {
     let header = gguf::Header::new(keys, weights, "llama");
     let mut config = header.like_llama(LLAMA.name)?;
     config.norm = header.rms()?;
-    config.positions = Positions::Rotary(vec![header.rotary(config.head_dim)?]);
+    config.positions = PositionEncoding::Rotary(vec![header.rotary(config.head_dim)?]);
     header.finish(config)
 }

@@ -6,7 +6,7 @@ use super::family::{Family, Format};
 use super::sizes::even_head;
 use super::{defaults, gguf, hugging_face, rope};
 use crate::Result;
-use crate::config::{Bias, Config, Norm, Positions, Score};
+use crate::config::{Bias, Config, Norm, PositionEncoding, Score};
 use crate::file::Weights;
 use crate::file::keys::Keys;
 use crate::stage::{Halves, Norms, Stages};
@@ -77,7 +77,7 @@ fn config(keys: &Keys, _: &Weights) -> Result<Config> {
         norm: Norm::Layer { eps: keys.positive("layer_norm_eps")? },
         query_key_norm: None,
         clip: None,
-        positions: Positions::Rotary(vec![rotary]),
+        positions: PositionEncoding::Rotary(vec![rotary]),
         block: block(keys.flag("use_parallel_residual")?),
         activation: hugging_face::activation(keys, "hidden_act")?,
         score: Score { scale: (head_dim as f64).powf(-0.5), by_layer: false, softcap: None },
@@ -105,7 +105,7 @@ fn gguf_config(keys: &Keys, weights: &Weights) -> Result<Config> {
         let problem = format!("{turning} is more than the {} of a head", config.head_dim);
         return Err(keys.bad(&header.key("rope.dimension_count"), problem));
     }
-    config.positions = Positions::Rotary(vec![header.rotary(turning)?]);
+    config.positions = PositionEncoding::Rotary(vec![header.rotary(turning)?]);
     config.bias = Bias::everywhere(true);
     config.block = block(keys.flag(&header.key("use_parallel_residual"))?);
     header.finish(config)

@@ -5,7 +5,7 @@ use super::assemble::Names;
 use super::family::{Family, Format};
 use super::{defaults, gguf, hugging_face, llama, rope};
 use crate::Result;
-use crate::config::{Bias, Config, Norm, Positions, QueryKeyNorm};
+use crate::config::{Bias, Config, Norm, PositionEncoding, QueryKeyNorm};
 use crate::file::Weights;
 use crate::file::keys::Keys;
 use crate::stage::{Halves, Norms, Stages};
@@ -65,7 +65,7 @@ fn olmo2(keys: &Keys, _: &Weights) -> Result<Config> {
 fn common(keys: &Keys, family: &'static str) -> Result<Config> {
     let mut config = hugging_face::like_llama(keys, family)?;
     config.activation = hugging_face::activation(keys, "hidden_act")?;
-    config.positions = Positions::Rotary(vec![rope::rotary(keys, config.head_dim)?]);
+    config.positions = PositionEncoding::Rotary(vec![rope::rotary(keys, config.head_dim)?]);
     config.tied = keys.flag("tie_word_embeddings")?;
     let bias = keys.flag("attention_bias")?;
     config.bias = Bias { query_key_value: bias, attention_output: bias, mlp: false };
@@ -77,7 +77,7 @@ fn olmo_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
     let mut config = header.like_llama(OLMO.name)?;
     config.norm = Norm::Plain { eps: header.eps()? };
     config.clip = header.optional_positive("attention.clamp_kqv")?;
-    config.positions = Positions::Rotary(vec![header.rotary(config.head_dim)?]);
+    config.positions = PositionEncoding::Rotary(vec![header.rotary(config.head_dim)?]);
     header.finish(config)
 }
 
@@ -87,6 +87,6 @@ fn olmo2_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
     config.norm = header.rms()?;
     config.block = Arc::new(Stages::decoder(Norms::After, Halves::InTurn, true));
     config.query_key_norm = Some(QueryKeyNorm::Whole);
-    config.positions = Positions::Rotary(vec![header.rotary(config.head_dim)?]);
+    config.positions = PositionEncoding::Rotary(vec![header.rotary(config.head_dim)?]);
     header.finish(config)
 }

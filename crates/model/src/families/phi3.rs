@@ -5,7 +5,7 @@ use super::family::{Family, Format};
 use super::sizes::MOST_LAYERS;
 use super::{defaults, gguf, hugging_face, llama, rope};
 use crate::Result;
-use crate::config::{Config, Kind, Positions, Rotary, Scaling};
+use crate::config::{Config, LayerKind, PositionEncoding, Rotary, Scaling};
 use crate::file::Weights;
 use crate::file::keys::Keys;
 
@@ -41,7 +41,7 @@ fn config(keys: &Keys, _: &Weights) -> Result<Config> {
     config.norm = hugging_face::rms(keys)?;
     config.tied = keys.flag("tie_word_embeddings")?;
     let turning = rope::turning(keys, &["partial_rotary_factor"], config.head_dim)?;
-    config.positions = Positions::Rotary(vec![rope::rotary_of_part(keys, &["rope_theta"], turning)?]);
+    config.positions = PositionEncoding::Rotary(vec![rope::rotary_of_part(keys, &["rope_theta"], turning)?]);
     let window = keys.optional_size("sliding_window")?;
     config.kinds = hugging_face::kinds(hugging_face::windows(keys, config.layers, window, |_| true)?);
     for biased in ["attention_bias", "lm_head_bias", "mlp_bias"] {
@@ -85,13 +85,13 @@ fn gguf_config(keys: &Keys, weights: &Weights) -> Result<Config> {
         let problem = "is shorter than the context, but there are no factors for longer prompts";
         return Err(keys.bad(&header.key("rope.scaling.original_context_length"), problem));
     }
-    config.positions = Positions::Rotary(vec![Rotary { scaling, ..rotary }]);
+    config.positions = PositionEncoding::Rotary(vec![Rotary { scaling, ..rotary }]);
     // A window of 0 is how converters write that there is none.
     let key = header.key("attention.sliding_window");
     let window = match keys.get(&key).and_then(serde_json::Value::as_u64) {
         Some(0) => None,
         _ => Some(header.size("attention.sliding_window")?),
     };
-    config.kinds = vec![Kind { window, rotary: 0 }; config.layers.min(MOST_LAYERS)];
+    config.kinds = vec![LayerKind { window, rotary: 0 }; config.layers.min(MOST_LAYERS)];
     header.finish(config)
 }

@@ -6,7 +6,7 @@ use super::family::{Family, Format};
 use super::llama::NAMES;
 use super::{defaults, gguf, hugging_face, rope};
 use crate::Result;
-use crate::config::{Bias, Config, Positions, QueryKeyNorm};
+use crate::config::{Bias, Config, PositionEncoding, QueryKeyNorm};
 use crate::file::Weights;
 use crate::file::keys::Keys;
 
@@ -42,9 +42,9 @@ fn common(keys: &Keys, family: &'static str) -> Result<Config> {
     let mut config = hugging_face::like_llama(keys, family)?;
     config.activation = hugging_face::activation(keys, "hidden_act")?;
     config.norm = hugging_face::rms(keys)?;
-    config.positions = Positions::Rotary(vec![rope::rotary(keys, config.head_dim)?]);
+    config.positions = PositionEncoding::Rotary(vec![rope::rotary(keys, config.head_dim)?]);
     config.tied = keys.flag("tie_word_embeddings")?;
-    // Positions of three kinds, of which only vision has more than one.
+    // PositionEncoding of three kinds, of which only vision has more than one.
     keys.must_be("use_mrope", false)?;
     let is_on = keys.flag("use_sliding_window")?;
     if is_on {
@@ -81,6 +81,6 @@ fn qwen3_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
 
 fn common_gguf(header: &gguf::Header<'_>, family: &'static str) -> Result<Config> {
     let config = header.like_llama(family)?;
-    let positions = Positions::Rotary(vec![header.rotary(config.head_dim)?]);
+    let positions = PositionEncoding::Rotary(vec![header.rotary(config.head_dim)?]);
     Ok(Config { norm: header.rms()?, positions, ..config })
 }

@@ -1,7 +1,7 @@
 //! The sizes of a configuration, checked against each other.
 
 use crate::Result;
-use crate::config::{Config, Kind};
+use crate::config::{Config, LayerKind};
 use crate::file::keys::Keys;
 
 /// What a format calls the sizes that are checked against each other.
@@ -38,7 +38,7 @@ pub(super) fn check(keys: &Keys, names: &Sizes<'_>, mut config: Config) -> Resul
             format!("{} blocks are more than the {MOST_LAYERS} a model may have", config.layers),
         );
     }
-    config.kinds.resize(config.layers, Kind::default());
+    config.kinds.resize(config.layers, LayerKind::default());
     Ok(config)
 }
 

@@ -10,7 +10,7 @@ use crate::file::DataFile;
 use crate::file::keys::Keys;
 use crate::paths::{inside, is_there};
 use crate::tokenizer::{Tokenizer, TokenizerFiles};
-use crate::{Error, Result, ends, families};
+use crate::{Error, Result, eos_ids, families};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -45,12 +45,12 @@ pub(super) fn load(folder: &Path, options: &LoadOptions, now: bool) -> Result<Pa
     });
     let tokenizer = deferred(tokenizer);
     let known = tokenizer.as_ref().ok().and_then(Option::as_ref);
-    let ends = ends::of_directory(folder, &keys, known, vocab).map(|(ends, own)| {
+    let eos_ids = eos_ids::of_directory(folder, &keys, known, vocab).map(|(eos_ids, own)| {
         files.extend(own);
-        ends
+        eos_ids
     });
-    let (chat_template, ends) = (deferred(chat_template), deferred(ends));
-    Ok(Parts { files, decoder, tokenizer, chat_template, ends, report: text_keys.report() })
+    let (chat_template, eos_ids) = (deferred(chat_template), deferred(eos_ids));
+    Ok(Parts { files, decoder, tokenizer, chat_template, eos_ids, report: text_keys.report() })
 }
 
 /// The tokenizer, which must not have more tokens than the embedding has rows.

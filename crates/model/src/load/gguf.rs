@@ -8,7 +8,7 @@ use crate::chat::ChatTemplate;
 use crate::file::keys::Keys;
 use crate::file::{DataFile, Weights, gguf, split};
 use crate::tokenizer::Tokenizer;
-use crate::{Error, Result, ends, families};
+use crate::{Error, Result, eos_ids, families};
 use std::path::{Path, PathBuf};
 
 pub(super) fn load(path: &Path, options: &LoadOptions, now: bool) -> Result<Parts> {
@@ -29,9 +29,9 @@ pub(super) fn load(path: &Path, options: &LoadOptions, now: bool) -> Result<Part
     loaded?;
     let tokenizer = deferred(tokenizer);
     let known = tokenizer.as_ref().ok().and_then(Option::as_ref);
-    let ends = deferred(ends::of_gguf(path, metadata, known, vocab));
+    let eos_ids = deferred(eos_ids::of_gguf(path, metadata, known, vocab));
     let chat_template = deferred(chat_template(path, metadata));
-    Ok(Parts { files, decoder, tokenizer, chat_template, ends, report: keys.report() })
+    Ok(Parts { files, decoder, tokenizer, chat_template, eos_ids, report: keys.report() })
 }
 
 /// The tokenizer, which must have as many tokens as the embedding has rows.

@@ -13,7 +13,7 @@ pub(crate) struct Parts {
     pub(crate) decoder: LazyDecoder,
     pub(crate) tokenizer: Deferred<Option<Tokenizer>>,
     pub(crate) chat_template: Deferred<Option<ChatTemplate>>,
-    pub(crate) ends: Deferred<Vec<u32>>,
+    pub(crate) eos_ids: Deferred<Vec<u32>>,
     pub(crate) report: KeyReport,
 }
 

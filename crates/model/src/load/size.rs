@@ -239,7 +239,7 @@ fn room(config: &Config) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{Bias, Norm, Positions, Score};
+    use crate::config::{Bias, Norm, PositionEncoding, Score};
     use crate::file::{Encoding, Order};
     use crate::stage::{Halves, Norms, Stages};
     use causalcone_ops::Activation;
@@ -262,7 +262,7 @@ mod tests {
             norm: Norm::Rms { eps: 1e-5 },
             query_key_norm: None,
             clip: None,
-            positions: Positions::Learned,
+            positions: PositionEncoding::Learned,
             block: Stages::decoder(Norms::Before, Halves::InTurn, true).into(),
             activation: Activation::Silu,
             score: Score { scale: 1.0, by_layer: false, softcap: None },

@@ -76,7 +76,7 @@ struct AddedToken {
 
 /// What kind of model it is; the others have fields of their own.
 #[derive(Deserialize)]
-struct Kind {
+struct TokenizerKind {
     #[serde(rename = "type")]
     kind: Option<String>,
 }
@@ -178,7 +178,7 @@ enum Merge {
 impl File<'_> {
     fn recipe(self) -> Result<Recipe, String> {
         let model = self.model.get();
-        let kind: Kind = serde_json::from_str(model).map_err(|e| format!("model.type: {e}"))?;
+        let kind: TokenizerKind = serde_json::from_str(model).map_err(|e| format!("model.type: {e}"))?;
         if let Some(kind) = kind.kind.filter(|kind| kind != "BPE") {
             return Err(format!("model.type: {kind:?} is not supported; supported: BPE"));
         }

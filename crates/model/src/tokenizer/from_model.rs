@@ -6,7 +6,7 @@
 
 use super::beside::{Beside, Class, GEMMA, LLAMA};
 use super::encode::Tokenizer;
-use super::pieces::{self, Kind, SPACE};
+use super::pieces::{self, PieceKind, SPACE};
 use super::proto::Proto;
 use super::recipe::{Added, Flags, Recipe, Spelling};
 use crate::file::DataFile;
@@ -127,12 +127,12 @@ fn recipe(path: &Path, proto: &Proto<'_>, class: &Class, beside: &Beside) -> Res
     let bad = |problem: String| Error::file(path, "pieces", problem);
     let vocab = pieces::vocabulary(proto.pieces.iter().map(|piece| piece.text.as_ref())).map_err(bad)?;
     let has_bytes = pieces::check_bytes(&proto.pieces, &vocab).map_err(bad)?;
-    let byte = proto.pieces.iter().any(|piece| piece.kind == Kind::Byte);
+    let byte = proto.pieces.iter().any(|piece| piece.kind == PieceKind::Byte);
     if proto.byte_fallback != byte || byte && !has_bytes {
         let problem = format!("byte_fallback is {}, but the byte pieces say otherwise", proto.byte_fallback);
         return Err(bad(problem));
     }
-    let mut unknowns = proto.pieces.iter().filter(|piece| piece.kind == Kind::Unknown);
+    let mut unknowns = proto.pieces.iter().filter(|piece| piece.kind == PieceKind::Unknown);
     let (Some(unknown), None) = (unknowns.next(), unknowns.next()) else {
         return Err(bad("not exactly one is the unknown piece".into()));
     };
@@ -142,8 +142,10 @@ fn recipe(path: &Path, proto: &Proto<'_>, class: &Class, beside: &Beside) -> Res
     }
     let added = (0u32..).zip(&proto.pieces).filter_map(|(id, piece)| {
         let special = match piece.kind {
-            Kind::Control => true,
-            Kind::UserDefined => std::ptr::eq(class, &GEMMA) && GEMMA_TURNS.contains(&piece.text.as_ref()),
+            PieceKind::Control => true,
+            PieceKind::UserDefined => {
+                std::ptr::eq(class, &GEMMA) && GEMMA_TURNS.contains(&piece.text.as_ref())
+            }
             _ => return None,
         };
         Some(Added { id, token: AddedToken::from(piece.text.as_ref(), special).normalized(false) })

@@ -19,7 +19,7 @@ const MAX_MERGE_TEXT: usize = 24 << 20;
 
 /// What kind of token it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum PieceKind {
     Normal,
     Unknown,
     Control,
@@ -29,10 +29,16 @@ pub(super) enum Kind {
 }
 
 /// In the order of their numbers, in SentencePiece and in `tokenizer.ggml.token_type` alike, from 1 on.
-const KIND: [Kind; 6] =
-    [Kind::Normal, Kind::Unknown, Kind::Control, Kind::UserDefined, Kind::Unused, Kind::Byte];
+const KIND: [PieceKind; 6] = [
+    PieceKind::Normal,
+    PieceKind::Unknown,
+    PieceKind::Control,
+    PieceKind::UserDefined,
+    PieceKind::Unused,
+    PieceKind::Byte,
+];
 
-impl Kind {
+impl PieceKind {
     /// Number of kinds; they are numbered from 1 to this.
     pub(super) const COUNT: usize = KIND.len();
 
@@ -45,7 +51,7 @@ impl Kind {
 #[derive(Debug)]
 pub(super) struct Piece<'a> {
     pub(super) text: Cow<'a, str>,
-    pub(super) kind: Kind,
+    pub(super) kind: PieceKind,
     /// Finite.
     pub(super) score: f64,
 }
@@ -65,7 +71,7 @@ pub(super) fn vocabulary<'t>(tokens: impl Iterator<Item = &'t str>) -> Result<Ha
 /// A character no piece spells becomes bytes, so all of them must be there, or none. Returns whether they are.
 pub(super) fn check_bytes(pieces: &[Piece<'_>], vocab: &HashMap<String, u32>) -> Result<bool, String> {
     let bytes: Vec<String> = (0..=255u8).map(|byte| format!("<0x{byte:02X}>")).collect();
-    let mut typed = pieces.iter().filter(|piece| piece.kind == Kind::Byte).map(|piece| &piece.text);
+    let mut typed = pieces.iter().filter(|piece| piece.kind == PieceKind::Byte).map(|piece| &piece.text);
     if let Some(odd) = typed.find(|text| !bytes.iter().any(|byte| byte == text.as_ref())) {
         return Err(format!("{odd:?} is a byte by its type, but not \"<0x00>\" to \"<0xFF>\""));
     }
@@ -96,7 +102,7 @@ pub(super) fn merges(
     pieces: &[Piece<'_>],
     vocab: &HashMap<String, u32>,
 ) -> Result<Vec<(String, String)>, String> {
-    let mut cuts = cuts(pieces, vocab, |kind| kind != Kind::Unused)?;
+    let mut cuts = cuts(pieces, vocab, |kind| kind != PieceKind::Unused)?;
     cuts.sort_by(|a, b| {
         let order = |cut: &Cut| (Reverse(cut.lengths), cut.piece, cut.left, cut.right);
         // Scores are finite, so adding zero makes the two zeros one.
@@ -116,7 +122,7 @@ pub(super) fn unused_but_made<'p>(
     pieces: &'p [Piece<'_>],
     vocab: &HashMap<String, u32>,
 ) -> Result<Option<&'p str>, String> {
-    let cuts = cuts(pieces, vocab, |kind| kind == Kind::Unused)?;
+    let cuts = cuts(pieces, vocab, |kind| kind == PieceKind::Unused)?;
     Ok(cuts.first().and_then(|cut| pieces.get(cut.piece)).map(|piece| piece.text.as_ref()))
 }
 
@@ -124,7 +130,7 @@ pub(super) fn unused_but_made<'p>(
 fn cuts(
     pieces: &[Piece<'_>],
     vocab: &HashMap<String, u32>,
-    wanted: impl Fn(Kind) -> bool,
+    wanted: impl Fn(PieceKind) -> bool,
 ) -> Result<Vec<Cut>, String> {
     let wanted = || pieces.iter().enumerate().filter(|(_, piece)| wanted(piece.kind));
     let squares = wanted().map(|(_, piece)| piece.text.len().saturating_pow(2));

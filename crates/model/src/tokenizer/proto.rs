@@ -5,7 +5,7 @@
 //! fields are skipped, as protobuf does. Nothing is copied: texts and bytes are slices of the file. There is no recursion,
 //! since a field is opened only where this format has a message.
 
-use super::pieces::{Kind, Piece};
+use super::pieces::{Piece, PieceKind};
 use super::recipe::MAX_VOCABULARY;
 
 /// What a tokenizer.model says. Fields that a file leaves out have the defaults of `sentencepiece_model.proto`.
@@ -102,15 +102,15 @@ impl<'a> Proto<'a> {
 
 /// One of `pieces`: a text, a score and a kind.
 fn piece(mut fields: Fields<'_>) -> Result<Piece<'_>, String> {
-    let (mut text, mut score, mut kind) = ("", 0.0f32, Kind::Normal);
+    let (mut text, mut score, mut kind) = ("", 0.0f32, PieceKind::Normal);
     while let Some(field) = fields.next()? {
         match field.number {
             1 => text = field.text("piece")?,
             2 => score = field.float("score")?,
             3 => {
                 let number = field.integer("type")?;
-                kind = Kind::from_number(number)
-                    .ok_or_else(|| format!("type {number} is not between 1 and {}", Kind::COUNT))?;
+                kind = PieceKind::from_number(number)
+                    .ok_or_else(|| format!("type {number} is not between 1 and {}", PieceKind::COUNT))?;
             }
             _ => {}
         }

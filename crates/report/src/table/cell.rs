@@ -6,7 +6,7 @@ use std::fmt;
 
 /// What the cells of a column hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ColumnKind {
     /// UTF-8 text.
     Text,
     /// A whole number of 64 bits.
@@ -15,12 +15,12 @@ pub enum Kind {
     Number,
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for ColumnKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Kind::Text => "text",
-            Kind::Integer => "an integer",
-            Kind::Number => "a number",
+            ColumnKind::Text => "text",
+            ColumnKind::Integer => "an integer",
+            ColumnKind::Number => "a number",
         })
     }
 }
@@ -30,23 +30,23 @@ impl fmt::Display for Kind {
 pub enum Cell {
     /// Nothing; fits any column.
     Empty,
-    /// For a column of [`Kind::Text`].
+    /// For a column of [`ColumnKind::Text`].
     Text(String),
-    /// For a column of [`Kind::Integer`].
+    /// For a column of [`ColumnKind::Integer`].
     Integer(i64),
-    /// For a column of [`Kind::Number`].
+    /// For a column of [`ColumnKind::Number`].
     Number(f64),
 }
 
 impl Cell {
     /// What the cell holds; `None` if it is empty.
     #[must_use]
-    pub fn kind(&self) -> Option<Kind> {
+    pub fn kind(&self) -> Option<ColumnKind> {
         match self {
             Cell::Empty => None,
-            Cell::Text(_) => Some(Kind::Text),
-            Cell::Integer(_) => Some(Kind::Integer),
-            Cell::Number(_) => Some(Kind::Number),
+            Cell::Text(_) => Some(ColumnKind::Text),
+            Cell::Integer(_) => Some(ColumnKind::Integer),
+            Cell::Number(_) => Some(ColumnKind::Number),
         }
     }
 
@@ -128,5 +128,5 @@ pub struct Column {
     /// The name, as in the file's header.
     pub name: String,
     /// What its cells hold.
-    pub kind: Kind,
+    pub kind: ColumnKind,
 }

@@ -1,6 +1,6 @@
 //! The cells of one column, packed: a sweep has millions of them.
 
-use super::cell::{Cell, Kind};
+use super::cell::{Cell, ColumnKind};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -59,11 +59,11 @@ impl Texts {
 }
 
 impl Cells {
-    pub(super) fn new(kind: Kind) -> Self {
+    pub(super) fn new(kind: ColumnKind) -> Self {
         match kind {
-            Kind::Text => Self::Text(Texts::default()),
-            Kind::Integer => Self::Integer(Vec::new(), Vec::new()),
-            Kind::Number => Self::Number(Vec::new()),
+            ColumnKind::Text => Self::Text(Texts::default()),
+            ColumnKind::Integer => Self::Integer(Vec::new(), Vec::new()),
+            ColumnKind::Number => Self::Number(Vec::new()),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Parquet, written column by column.
 
-use super::cell::{Cell, Column, Kind};
+use super::cell::{Cell, Column, ColumnKind};
 use super::rows::Table;
 use parquet::basic::{LogicalType, Repetition, Type as Physical};
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, DoubleType, Int64Type};
@@ -42,9 +42,9 @@ fn schema(table: &Table) -> Result<TypePtr> {
 
 fn field(column: &Column) -> Result<TypePtr> {
     let (physical, logical) = match column.kind {
-        Kind::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
-        Kind::Integer => (Physical::INT64, None),
-        Kind::Number => (Physical::DOUBLE, None),
+        ColumnKind::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
+        ColumnKind::Integer => (Physical::INT64, None),
+        ColumnKind::Number => (Physical::DOUBLE, None),
     };
     let field = Type::primitive_type_builder(&column.name, physical)
         .with_repetition(Repetition::OPTIONAL)
@@ -54,19 +54,19 @@ fn field(column: &Column) -> Result<TypePtr> {
 
 fn write_column(
     writer: &mut SerializedColumnWriter<'_>,
-    kind: Kind,
+    kind: ColumnKind,
     cells: impl Iterator<Item = Cell>,
 ) -> Result<()> {
     match kind {
-        Kind::Text => write_cells::<ByteArrayType>(writer, cells, |cell| match cell {
+        ColumnKind::Text => write_cells::<ByteArrayType>(writer, cells, |cell| match cell {
             Cell::Text(text) => Some(ByteArray::from(text.into_bytes())),
             _ => None,
         }),
-        Kind::Integer => write_cells::<Int64Type>(writer, cells, |cell| match cell {
+        ColumnKind::Integer => write_cells::<Int64Type>(writer, cells, |cell| match cell {
             Cell::Integer(integer) => Some(integer),
             _ => None,
         }),
-        Kind::Number => write_cells::<DoubleType>(writer, cells, |cell| match cell {
+        ColumnKind::Number => write_cells::<DoubleType>(writer, cells, |cell| match cell {
             Cell::Number(number) => Some(number),
             _ => None,
         }),

@@ -1,6 +1,6 @@
 //! A table in memory: its columns, and the rows that are added to them.
 
-use super::cell::{Cell, Column, Kind};
+use super::cell::{Cell, Column, ColumnKind};
 use super::column::Cells;
 use crate::Error;
 use std::ops::Range;
@@ -18,7 +18,7 @@ impl Table {
     ///
     /// # Errors
     /// [`Error::DuplicateColumn`], if two columns have the same name.
-    pub fn new<N: Into<String>>(columns: impl IntoIterator<Item = (N, Kind)>) -> Result<Self, Error> {
+    pub fn new<N: Into<String>>(columns: impl IntoIterator<Item = (N, ColumnKind)>) -> Result<Self, Error> {
         let mut table = Table { columns: Vec::new(), cells: Vec::new(), len: 0 };
         for (name, kind) in columns {
             let name = name.into();

@@ -5,7 +5,8 @@ use proptest::prelude::*;
 
 /// A column of each kind, named like the texts they have to survive.
 fn table(rows: impl IntoIterator<Item = [Cell; 3]>) -> Table {
-    let columns = [("token, \"raw\"", Kind::Text), ("layer", Kind::Integer), ("value", Kind::Number)];
+    let columns =
+        [("token, \"raw\"", ColumnKind::Text), ("layer", ColumnKind::Integer), ("value", ColumnKind::Number)];
     let mut table = Table::new(columns).unwrap();
     for row in rows {
         table.push(row).unwrap();
@@ -20,12 +21,12 @@ fn written(table: &Table, format: Format) -> Vec<u8> {
 }
 
 /// Reads a cell of the file's text back; CSV cannot tell an empty text from an empty cell.
-fn from_csv(text: &str, kind: Kind) -> Cell {
+fn from_csv(text: &str, kind: ColumnKind) -> Cell {
     match kind {
         _ if text.is_empty() => Cell::Empty,
-        Kind::Text => Cell::from(text),
-        Kind::Integer => Cell::Integer(text.parse().unwrap()),
-        Kind::Number => Cell::Number(text.parse().unwrap()),
+        ColumnKind::Text => Cell::from(text),
+        ColumnKind::Integer => Cell::Integer(text.parse().unwrap()),
+        ColumnKind::Number => Cell::Number(text.parse().unwrap()),
     }
 }
 
@@ -42,12 +43,12 @@ fn read_csv(file: &[u8], like: &Table) -> Table {
     table
 }
 
-fn from_json(value: &serde_json::Value, kind: Kind) -> Cell {
+fn from_json(value: &serde_json::Value, kind: ColumnKind) -> Cell {
     match kind {
         _ if value.is_null() => Cell::Empty,
-        Kind::Text => Cell::from(value.as_str().unwrap()),
-        Kind::Integer => Cell::Integer(value.as_i64().unwrap()),
-        Kind::Number => Cell::Number(value.as_f64().unwrap()),
+        ColumnKind::Text => Cell::from(value.as_str().unwrap()),
+        ColumnKind::Integer => Cell::Integer(value.as_i64().unwrap()),
+        ColumnKind::Number => Cell::Number(value.as_f64().unwrap()),
     }
 }
 
@@ -70,9 +71,9 @@ fn read_parquet(bytes: &[u8]) -> Table {
     let schema = reader.metadata().file_metadata().schema().clone();
     let columns = schema.get_fields().iter().map(|field| {
         let kind = match field.get_physical_type() {
-            parquet::basic::Type::BYTE_ARRAY => Kind::Text,
-            parquet::basic::Type::INT64 => Kind::Integer,
-            parquet::basic::Type::DOUBLE => Kind::Number,
+            parquet::basic::Type::BYTE_ARRAY => ColumnKind::Text,
+            parquet::basic::Type::INT64 => ColumnKind::Integer,
+            parquet::basic::Type::DOUBLE => ColumnKind::Number,
             other => panic!("{other}"),
         };
         (field.name().to_owned(), kind)
@@ -166,7 +167,7 @@ fn a_table_without_rows_has_its_columns() {
 
 #[test]
 fn a_lone_empty_cell_is_a_row() {
-    let mut table = Table::new([("only", Kind::Text)]).unwrap();
+    let mut table = Table::new([("only", ColumnKind::Text)]).unwrap();
     table.push([Cell::Empty]).unwrap();
     for read in read_back(&table) {
         assert_eq!(read, table);
@@ -175,7 +176,7 @@ fn a_lone_empty_cell_is_a_row() {
 
 #[test]
 fn more_rows_than_a_parquet_group_holds() {
-    let mut table = Table::new([("n", Kind::Integer)]).unwrap();
+    let mut table = Table::new([("n", ColumnKind::Integer)]).unwrap();
     for n in 0..(1 << 18) + 1_u32 {
         table.push([Cell::from((n % 3 != 0).then_some(n))]).unwrap();
     }
@@ -191,7 +192,7 @@ fn cells_that_do_not_fit_are_refused() {
     let error = table.push(row).unwrap_err();
     assert_eq!(error.to_string(), "column \"layer\" holds an integer, the cell a number");
     assert!(table.is_empty());
-    let error = Table::new([("a", Kind::Text), ("a", Kind::Text)]).unwrap_err();
+    let error = Table::new([("a", ColumnKind::Text), ("a", ColumnKind::Text)]).unwrap_err();
     assert_eq!(error.to_string(), "the table has two columns named \"a\"");
 }
 

@@ -1,7 +1,7 @@
 //! Attention over rows that stand anywhere: every query sees, by index, the keys of its own run.
 
-use super::start::those_of;
-use super::state::{Pass, Sight};
+use super::apply_edits::those_of;
+use super::state::{BatchPass, Sight};
 use super::table::{Index, Started, Table, fit, hidden};
 use crate::cone::{NodeId, Point, Rows};
 use crate::{Error, Result};
@@ -13,7 +13,7 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-impl Pass<'_, '_> {
+impl BatchPass<'_, '_> {
     /// The weighted values of all rows of the batch that attend.
     pub(super) fn attend(
         &mut self,

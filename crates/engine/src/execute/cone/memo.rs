@@ -5,11 +5,11 @@ use super::super::executor::no_gradients;
 use super::executor::Cone;
 use super::job::Job;
 use super::table::Store;
-use crate::collected::Collected;
-use crate::cone::{ConePlan, Forest, NodeId, Part, Work};
+use crate::cone::{ConePlan, Forest, NodeId, Portion, Work};
 use crate::experiment::Experiment;
 use crate::op::{Bound, OpKind};
-use crate::plan::{Cell, Constant, Numbers, NumbersId, Plan, Read, Taken};
+use crate::plan::collected::Collected;
+use crate::plan::{Cell, Constant, Numbers, NumbersId, Plan, Read, ValueSource};
 use crate::reading::Reading;
 use crate::{Error, Result};
 use causalcone_model::Model;
@@ -174,7 +174,7 @@ impl Memo {
     /// Counts what the edits of a plan hold.
     fn hold(&mut self, plan: &Plan) {
         for edit in plan.runs.iter().flat_map(|run| &run.edits) {
-            if let Some(Taken::Constant(Constant { rows, .. })) = &edit.value
+            if let Some(ValueSource::Constant(Constant { rows, .. })) = &edit.value
                 && self.held.insert(rows.id())
             {
                 self.held_bytes += rows.bytes();
@@ -218,7 +218,7 @@ impl Memo {
             // Readings are made once nothing is left to compute.
             let (cells, later_cells): (&[usize], &[usize]) =
                 if later.is_empty() { (&[0], &[]) } else { (&[], &[0]) };
-            let part = Part { nodes, cells, later, later_cells };
+            let part = Portion { nodes, cells, later, later_cells };
             let schedule = cone.schedule_of(&part, model.config(), memory)?;
             let job = Job { model, plan, cone, bound: &bound, keeps_all };
             job.run(&schedule, store, &mut |delivery, batch| {

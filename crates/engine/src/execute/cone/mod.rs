@@ -3,15 +3,15 @@
 //! It follows a [`ConePlan`](crate::cone::ConePlan): batch by batch, block by block, all live rows of all runs in one
 //! matrix, one product a weight. Attention finds keys and values by index, so that what runs share is never copied.
 
+mod apply_edits;
 mod attention;
-mod deliver;
 mod executor;
 mod job;
 mod memo;
 mod pass;
+mod readout;
 mod run;
 mod session;
-mod start;
 mod state;
 mod table;
 

@@ -1,6 +1,6 @@
 //! One batch through the model: block by block, the live rows of all its nodes in one matrix.
 
-use super::state::Pass;
+use super::state::BatchPass;
 use super::table::{Index, Places, Table, lacking};
 use crate::cone::{Need, NodeId, Point, Rows, Work};
 use crate::{Error, Result};
@@ -10,7 +10,7 @@ use causalcone_model::stage::{self, ENTERING, Kernel, Stage};
 use causalcone_ops::{add, add_rows, gather_rows};
 use std::collections::HashMap;
 
-impl<'a> Pass<'a, '_> {
+impl<'a> BatchPass<'a, '_> {
     /// Runs the batch and gives the rows that went through the last norm.
     pub(super) fn run(&mut self) -> Result<Table> {
         let decoder = self.model.decoder()?;

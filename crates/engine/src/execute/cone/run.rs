@@ -1,8 +1,8 @@
 //! Runs a schedule, from its first batch to its last.
 
-use super::deliver::Delivery;
 use super::job::Job;
-use super::state::Pass;
+use super::readout::Delivery;
+use super::state::BatchPass;
 use super::table::Store;
 use crate::Result;
 use crate::cone::{Batch, Schedule, Work};
@@ -15,7 +15,7 @@ impl Job<'_> {
     pub(super) fn run(&self, schedule: &Schedule, store: &mut Store<'_>, take: Take<'_>) -> Result<Work> {
         let mut work = Work { peak_bytes: schedule.peak, ..Work::default() };
         for (number, batch) in schedule.batches.iter().enumerate() {
-            let mut pass = Pass::new(self, batch, store);
+            let mut pass = BatchPass::new(self, batch, store);
             // As one of rayon's own threads, so that each kernel starts without waking another first.
             let normed = rayon::scope(|_| pass.run())?;
             work += pass.done();

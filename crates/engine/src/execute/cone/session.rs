@@ -1,11 +1,11 @@
 //! The same cells again and again, as training wants them: prompts once, edits each time.
 
 use super::super::executor::no_gradients;
-use super::deliver::Delivery;
 use super::executor::Cone;
 use super::job::Job;
+use super::readout::Delivery;
 use super::table::Store;
-use crate::cone::{Batch, ConePlan, NodeId, NodeRead, Part, Work};
+use crate::cone::{Batch, ConePlan, NodeId, NodeRead, Portion, Work};
 use crate::op::Bound;
 use crate::plan::{Cell, Plan};
 use crate::reading::Reading;
@@ -73,7 +73,7 @@ impl<'a> Session<'a> {
         let is_edited = |id: NodeId| cone.forest.nodes()[id].edit.is_some();
         let (edited, clean): (Vec<_>, Vec<_>) =
             cone.nodes_of(&all, |_, _, _| false).into_iter().partition(|(_, id)| is_edited(*id));
-        let whole = Part { nodes: &clean, cells: &[], later: &edited, later_cells: &all };
+        let whole = Portion { nodes: &clean, cells: &[], later: &edited, later_cells: &all };
         let kept = cone.kept_bytes(&whole, config);
         // The first cells' rows, as far as memory goes.
         let room = memory.map_or(u64::MAX, |memory| memory / 2);
@@ -89,7 +89,7 @@ impl<'a> Session<'a> {
         }
         let nodes: Vec<_> = clean.iter().copied().filter(|(_, id)| stored[*id]).collect();
         let others: Vec<_> = clean.into_iter().filter(|(_, id)| !stored[*id]).chain(edited).collect();
-        let part = Part { nodes: &nodes, cells: &[], later: &others, later_cells: &all };
+        let part = Portion { nodes: &nodes, cells: &[], later: &others, later_cells: &all };
         let schedule = cone.schedule_of(&part, config, memory)?;
         let mut store = Store::default();
         let job = Job { model, plan, cone: &cone, bound: &Bound::default(), keeps_all: false };
@@ -179,7 +179,7 @@ impl<'a> Session<'a> {
             *wave += usize::from(self.cone.forest.nodes()[*id].edit.is_some());
         }
         nodes.sort_unstable();
-        let part = Part { nodes: &nodes, cells, later: &[], later_cells: &[] };
+        let part = Portion { nodes: &nodes, cells, later: &[], later_cells: &[] };
         let schedule = self.cone.schedule_of(&part, self.model.config(), self.memory)?;
         let job = Job { model: self.model, plan: self.plan, cone: &self.cone, bound, keeps_all: false };
         job.run(&schedule, &mut Store::over(vec![&self.store]), &mut take)

@@ -13,7 +13,7 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 
 /// A batch on its way through the model.
-pub(super) struct Pass<'a, 'b> {
+pub(super) struct BatchPass<'a, 'b> {
     pub(super) model: &'a Model,
     pub(super) plan: &'a Plan,
     pub(super) cone: &'a ConePlan,
@@ -36,7 +36,7 @@ pub(super) struct Pass<'a, 'b> {
     pub(super) touched: HashMap<(NodeId, usize), Rows>,
 }
 
-impl<'a, 'b> Pass<'a, 'b> {
+impl<'a, 'b> BatchPass<'a, 'b> {
     pub(super) fn new(job: &Job<'a>, batch: &'a Batch, store: &'a mut Store<'b>) -> Self {
         let Job { model, plan, cone, bound, keeps_all } = *job;
         let mut starts: BTreeMap<Point, Vec<NodeId>> = BTreeMap::new();

@@ -6,7 +6,7 @@
 
 use super::keys::{Ends, Keys};
 use crate::Result;
-use crate::tokenizer::pieces::Kind;
+use crate::tokenizer::pieces::PieceKind;
 use crate::tokenizer::recipe::{Added, Flags, Recipe, Spelling};
 use crate::tokenizer::words::{
     BY_CASE, BY_CASE_WITH_CONTRACTIONS, DEEPSEEK_CODER, ONE_DIGIT, THREE_DIGITS, Words,
@@ -118,8 +118,8 @@ pub(super) fn recipe(keys: &mut Keys<'_>) -> Result<Recipe> {
     }
     let added = (0u32..).zip(&tokens).filter_map(|(id, (text, kind))| {
         let special = match kind {
-            Kind::Control => true,
-            Kind::UserDefined => false,
+            PieceKind::Control => true,
+            PieceKind::UserDefined => false,
             _ => return None,
         };
         Some(Added { id, token: AddedToken::from(*text, special).normalized(false) })

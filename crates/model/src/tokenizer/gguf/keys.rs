@@ -2,7 +2,7 @@
 
 use crate::file::gguf::Value;
 use crate::tokenizer::from_json::split_merge;
-use crate::tokenizer::pieces::{self, Kind};
+use crate::tokenizer::pieces::{self, PieceKind};
 use crate::tokenizer::recipe::MAX_VOCABULARY;
 use crate::{Error, Result};
 use std::collections::HashMap;
@@ -112,7 +112,7 @@ impl<'a> Keys<'a> {
     }
 
     /// Every token with its kind, by id.
-    pub(super) fn tokens(&mut self) -> Result<Vec<(&'a str, Kind)>> {
+    pub(super) fn tokens(&mut self) -> Result<Vec<(&'a str, PieceKind)>> {
         let Some(Value::Texts(tokens)) = self.take("ggml.tokens") else {
             return Err(self.bad("ggml.tokens", "is not a list of texts"));
         };
@@ -127,8 +127,8 @@ impl<'a> Keys<'a> {
             None => return Err(self.bad(KINDS, "is missing; without it special tokens are unknown")),
         };
         let known = tokens.iter().zip(kinds).map(|(token, kind)| {
-            let kind = Kind::from_number(*kind).ok_or_else(|| {
-                self.bad(KINDS, format!("{kind} is no kind of token; they go from 1 to {}", Kind::COUNT))
+            let kind = PieceKind::from_number(*kind).ok_or_else(|| {
+                self.bad(KINDS, format!("{kind} is no kind of token; they go from 1 to {}", PieceKind::COUNT))
             })?;
             Ok((token.as_str(), kind))
         });

@@ -6,7 +6,7 @@
 use super::keys::{Ends, Keys};
 use crate::Result;
 use crate::file::gguf::Value;
-use crate::tokenizer::pieces::{self, Kind, Piece, SPACE};
+use crate::tokenizer::pieces::{self, Piece, PieceKind, SPACE};
 use crate::tokenizer::recipe::{Added, Flags, Recipe, Spelling};
 use std::borrow::Cow;
 use tokenizers::AddedToken;
@@ -34,7 +34,7 @@ pub(super) fn recipe(keys: &mut Keys<'_>) -> Result<Recipe> {
             let problem = format!("id {id} is outside the vocabulary of {} tokens", pieces.len());
             keys.bad("ggml.unknown_token_id", problem)
         })?),
-        None => pieces.iter().find(|piece| piece.kind == Kind::Unknown),
+        None => pieces.iter().find(|piece| piece.kind == PieceKind::Unknown),
     };
     let flags = Flags {
         unknown: unknown.map(|piece| piece.text.clone().into_owned()),
@@ -49,8 +49,8 @@ pub(super) fn recipe(keys: &mut Keys<'_>) -> Result<Recipe> {
     };
     let added = (0u32..).zip(&pieces).filter_map(|(id, Piece { text, kind, .. })| {
         let special = match kind {
-            Kind::Control | Kind::Unknown => true,
-            Kind::UserDefined => false,
+            PieceKind::Control | PieceKind::Unknown => true,
+            PieceKind::UserDefined => false,
             _ => return None,
         };
         let token = AddedToken::from(text.as_ref(), special).normalized(false);
@@ -81,9 +81,9 @@ fn takes_spaces(token: &str) -> bool {
 }
 
 /// A token as tokenizer.json writes it: in GGUF, user-defined ones have plain spaces.
-fn piece<'a>(keys: &Keys<'_>, text: &'a str, kind: Kind) -> Result<Cow<'a, str>> {
+fn piece<'a>(keys: &Keys<'_>, text: &'a str, kind: PieceKind) -> Result<Cow<'a, str>> {
     let spaces = text.matches(' ').count();
-    if kind != Kind::UserDefined || spaces == 0 {
+    if kind != PieceKind::UserDefined || spaces == 0 {
         return Ok(text.into());
     }
     if spaces < text.len() {
@@ -97,7 +97,7 @@ fn piece<'a>(keys: &Keys<'_>, text: &'a str, kind: Kind) -> Result<Cow<'a, str>>
 
 /// The scores of the pieces. Only normal pieces have one of their own: to the others SentencePiece
 /// gives 0, and llama.cpp's converter a large negative number.
-fn scores(keys: &mut Keys<'_>, tokens: &[(&str, Kind)]) -> Result<Vec<f64>> {
+fn scores(keys: &mut Keys<'_>, tokens: &[(&str, PieceKind)]) -> Result<Vec<f64>> {
     const KEY: &str = "ggml.scores";
     let scores = match keys.take(KEY) {
         Some(Value::Floats(scores)) if scores.len() == tokens.len() => scores,
@@ -107,7 +107,9 @@ fn scores(keys: &mut Keys<'_>, tokens: &[(&str, Kind)]) -> Result<Vec<f64>> {
     if let Some((id, score)) = scores.iter().enumerate().find(|(_, score)| !score.is_finite()) {
         return Err(keys.bad(KEY, format!("that of id {id} is {score}")));
     }
-    let score = |(score, (_, kind)): (&f64, &(&str, Kind))| if *kind == Kind::Normal { *score } else { 0.0 };
+    let score = |(score, (_, kind)): (&f64, &(&str, PieceKind))| {
+        if *kind == PieceKind::Normal { *score } else { 0.0 }
+    };
     Ok(scores.iter().zip(tokens).map(score).collect())
 }
 
