@@ -4,7 +4,7 @@ use crate::arrays::{CallInputs, Constants};
 use crate::error::{Failure, Result};
 use crate::watch::Watch;
 use causalcone::dataset::Example;
-use causalcone::{Cone, Experiment, ExperimentFile, Memo, Report};
+use causalcone::{Experiment, ExperimentFile, Memo, Runtime};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use std::sync::{Arc, Mutex};
@@ -49,10 +49,10 @@ impl Written {
         &mut self,
         model: &'m causalcone::Model,
         examples: Option<&[String]>,
-        report: Report<'_>,
+        runtime: &Runtime<'_>,
     ) -> Result<Experiment<'m>> {
         self.add(examples)?;
-        Ok(self.file.experiment_within(model, Cone::default().memory, report)?)
+        Ok(self.file.experiment_with(model, runtime)?)
     }
 
     /// Adds the data set.

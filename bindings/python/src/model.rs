@@ -11,7 +11,7 @@ use crate::sweep::SweepResult;
 use crate::trace::Trace;
 use crate::watch::{Watch, watched};
 use causalcone::chat::{Clock, Message};
-use causalcone::{Cone, Explanation, LoadOptions, Memo, Precision, PreparedSweep, Saved};
+use causalcone::{Explanation, LoadOptions, Memo, Precision, PreparedSweep, Runtime, Saved};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 use serde_json::{Value, json};
@@ -48,8 +48,9 @@ impl Model {
         let options = LoadOptions { weights, keys, ..LoadOptions::default() };
         refuse_forks()?;
         let watch = Watch::new(listener);
-        let model =
-            watched(py, &watch, |report| Ok(causalcone::Model::load_with_options(name, &options, report)?))?;
+        let model = watched(py, &watch, |runtime| {
+            Ok(causalcone::Model::load_with_options(name, &options, runtime.progress)?)
+        })?;
         let (memo, constants) = (Mutex::new(Memo::new(keep)), Mutex::default());
         Ok(Self { loaded: RwLock::new(Some(Arc::new(Loaded { model, memo, constants }))) })
     }
@@ -219,9 +220,9 @@ impl Model {
         let loaded = self.get()?;
         let mut written = loaded.read(document, arrays, None, (None, &wanted))?;
         let watch = written.watch.clone();
-        let found = watched(py, &watch, |report| {
-            let experiment = written.experiment(&loaded.model, None, report)?;
-            Ok(loaded.memo.lock().unwrap_or_else(PoisonError::into_inner).trace(&experiment)?)
+        let found = watched(py, &watch, |runtime| {
+            let experiment = written.experiment(&loaded.model, None, runtime)?;
+            Ok(loaded.memo.lock().unwrap_or_else(PoisonError::into_inner).trace(&experiment, runtime)?)
         })?;
         Ok(Trace::new(found, written.inputs))
     }
@@ -259,14 +260,15 @@ impl Model {
         let loaded = self.get()?;
         let mut written = loaded.read(document, arrays, functions, (listener, &[]))?;
         let watch = written.watch.clone();
-        let (result, verification) = watched(py, &watch, |report| {
-            let experiment = written.experiment(&loaded.model, examples.as_deref(), report)?;
+        let (result, verification) = watched(py, &watch, |runtime| {
+            let runtime = &Runtime { memory: memory.or(runtime.memory), ..*runtime };
+            let experiment = written.experiment(&loaded.model, examples.as_deref(), runtime)?;
             let prepared = PreparedSweep::new(&experiment)?;
-            let executor = memory.map_or_else(Cone::default, |memory| Cone { memory: Some(memory) });
-            let result = prepared.resume(&executor, std::collections::BTreeMap::new(), report, |_| Ok(()))?;
+            let result = prepared.run(runtime)?;
             // None verifies nothing, 0 all.
             let sample = verify.map(|sample| Some(sample).filter(|sample| *sample > 0));
-            let verification = sample.map(|sample| prepared.verify(&result, sample, report)).transpose()?;
+            let verification =
+                sample.map(|sample| prepared.verify(&result, sample, runtime.progress)).transpose()?;
             Ok((result, verification))
         })?;
         let verification = verification.map(|found| json!(found).to_string());
@@ -286,10 +288,10 @@ impl Model {
         let loaded = self.get()?;
         let mut written = loaded.read(document, arrays, functions, (None, &[]))?;
         let watch = written.watch.clone();
-        watched(py, &watch, |_| {
+        watched(py, &watch, |runtime| {
             written.add(examples.as_deref())?;
             let outline = written.file.outline(&loaded.model)?;
-            Ok(json!(Explanation::of_outline(&outline, &Cone::default())?).to_string())
+            Ok(json!(Explanation::of_outline(&outline, runtime)?).to_string())
         })
     }
 
@@ -357,9 +359,9 @@ impl Model {
         let loaded = self.get()?;
         let mut written = loaded.read(document, arrays, None, (None, &[]))?;
         let watch = written.watch.clone();
-        watched(py, &watch, |report| {
-            let experiment = written.experiment(&loaded.model, None, report)?;
-            Ok(Saved::of(&experiment, how, &Cone::default())?.write(&folder, true)?)
+        watched(py, &watch, |runtime| {
+            let experiment = written.experiment(&loaded.model, None, runtime)?;
+            Ok(Saved::of(&experiment, how, runtime)?.write(&folder, true)?)
         })
     }
 
@@ -369,7 +371,7 @@ impl Model {
         let found = py.detach(|| -> Result<Value> {
             let saved = Saved::open(&folder)?;
             let has_test = saved.description.test.is_some();
-            let test = has_test.then(|| saved.test(&loaded.model, &Cone::default())).transpose()?;
+            let test = has_test.then(|| saved.test(&loaded.model, &Runtime::default())).transpose()?;
             let passed = test.map(|test| test.passed());
             Ok(json!({"edit": saved.edits(), "passed": passed, "how": saved.description.made.how}))
         })?;

@@ -7,7 +7,7 @@ use crate::watch::watched;
 use causalcone::generate::{Continuation, Generation, Texts};
 use causalcone::plan::Place;
 use causalcone::train::{Fit, Score, Training};
-use causalcone::{Collection, Cone, Executor, Memo, Progress, Reference, Saved, Unit};
+use causalcone::{Collection, ExecutorKind, Memo, Progress, Runtime, Saved, Unit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use serde_json::{Value, json};
@@ -20,13 +20,13 @@ pub(crate) type Found = (String, &'static str, Option<usize>, Vec<usize>, Py<PyA
 /// What `collect` edits read. Rows are kept for the next call.
 pub(crate) fn collect(py: Python<'_>, loaded: &Loaded, mut written: Written) -> PyResult<Vec<Found>> {
     let watch = written.watch.clone();
-    let found = watched(py, &watch, |report| {
-        let experiment = written.experiment(&loaded.model, None, report)?;
+    let found = watched(py, &watch, |runtime| {
+        let experiment = written.experiment(&loaded.model, None, runtime)?;
         // A function may itself run something on this model.
         Ok(if written.has_functions {
-            Memo::new(0).collect(&experiment)?
+            Memo::new(0).collect(&experiment, runtime)?
         } else {
-            loaded.memo.lock().unwrap_or_else(PoisonError::into_inner).collect(&experiment)?
+            loaded.memo.lock().unwrap_or_else(PoisonError::into_inner).collect(&experiment, runtime)?
         })
     })?;
     found.iter().map(|one| found_of(py, &one.run, &one.place, &one.tensor)).collect()
@@ -42,11 +42,10 @@ pub(crate) fn run<'py>(
     let watch = written.watch.clone();
     let names: Vec<String> = written.file.runs.keys().cloned().collect();
     let (ids, originals, counterfactuals, collected, answers, date, warnings) =
-        watched(py, &watch, |report| {
-            let experiment = written.experiment(&loaded.model, None, report)?;
-            let cone = Cone::default();
-            let executor: &dyn Executor = if reference { &Reference } else { &cone };
-            let outcome = experiment.execute_with(executor)?;
+        watched(py, &watch, |runtime| {
+            let experiment = written.experiment(&loaded.model, None, runtime)?;
+            let executor = if reference { ExecutorKind::Reference } else { ExecutorKind::Cone };
+            let outcome = experiment.execute_with(&Runtime { executor, ..*runtime })?;
             let (mut ids, mut originals, mut counterfactuals) = (Vec::new(), Vec::new(), Vec::new());
             for name in &names {
                 let run = experiment.find_run(name, "run")?;
@@ -86,16 +85,16 @@ pub(crate) fn generate(
     examples: Option<&[String]>,
 ) -> PyResult<String> {
     let watch = written.watch.clone();
-    watched(py, &watch, |report| {
+    watched(py, &watch, |runtime| {
         let options: Generation = written.file.generate.clone().unwrap_or_default();
-        let experiment = written.experiment(&loaded.model, examples, report)?;
+        let experiment = written.experiment(&loaded.model, examples, runtime)?;
         let count = experiment.example_count().unwrap_or(1) as u64;
         let most = options.max_tokens.min(loaded.model.config().context) as u64;
         let total = most.saturating_mul(options.samples as u64).saturating_mul(2 * count);
         let mut done = 0;
-        let texts = experiment.generate_with(&options, &mut |_| {
+        let texts = experiment.generate_with(&options, runtime, &mut |_| {
             done += 1;
-            report(Progress { what: "generating", done, total, unit: Unit::Tokens })
+            (runtime.progress)(Progress { what: "generating", done, total, unit: Unit::Tokens })
         })?;
         Ok(texts_of(&texts).to_string())
     })
@@ -111,11 +110,11 @@ pub(crate) fn gather(
     chunk: u64,
 ) -> PyResult<()> {
     let watch = written.watch.clone();
-    watched(py, &watch, |report| {
-        let experiment = written.experiment(&loaded.model, examples, report)?;
+    watched(py, &watch, |runtime| {
+        let experiment = written.experiment(&loaded.model, examples, runtime)?;
         let collection = Collection::new(&experiment, chunk)?;
         for (index, chunk) in collection.chunks().iter().enumerate() {
-            let gathered = collection.gather_with(index, &Cone::default(), "collecting", report)?;
+            let gathered = collection.gather(index, runtime)?;
             let (done, total) = (chunk.end as u64, collection.len() as u64);
             let flow = watch.call(|py| {
                 let mut all = Vec::new();
@@ -125,7 +124,7 @@ pub(crate) fn gather(
                 }
                 sink.call1(py, (all,)).map(|_| ())
             });
-            let told = report(Progress { what: "collecting", done, total, unit: Unit::Examples });
+            let told = (runtime.progress)(Progress { what: "collecting", done, total, unit: Unit::Examples });
             if flow.is_break() || told.is_break() {
                 return Err(causalcone::Error::Interrupted.into());
             }
@@ -143,8 +142,8 @@ pub(crate) fn train(
     folder: Option<&Path>,
 ) -> PyResult<String> {
     let watch = written.watch.clone();
-    watched(py, &watch, |report| {
-        let mut experiment = written.experiment(&loaded.model, examples, report)?;
+    watched(py, &watch, |runtime| {
+        let mut experiment = written.experiment(&loaded.model, examples, runtime)?;
         let (options, held_out, refused) = written.file.training(&experiment)?;
         if let Some(refused) = refused.first() {
             return Err(Failure::input(format!("held out: {refused}"), refused.hint.as_deref()));
@@ -152,7 +151,7 @@ pub(crate) fn train(
         options.prepare(&mut experiment)?;
         let how = format!("{options:?}");
         let training = Training::new(&experiment, held_out, options)?;
-        let trainer = training.trainer(&Cone::default())?;
+        let trainer = training.trainer(runtime)?;
         let originals = trainer.originals()?;
         let mut best: Option<(Score, Fit<'_, '_, '_>)> = None;
         let mut fits = Vec::new();
@@ -162,7 +161,7 @@ pub(crate) fn train(
             while let Some(step) = fit.step()? {
                 let (done, total) = (step.step as u64, fit.total() as u64);
                 steps.push(json!(step));
-                let told = report(Progress { what: "training", done, total, unit: Unit::Steps });
+                let told = (runtime.progress)(Progress { what: "training", done, total, unit: Unit::Steps });
                 if told.is_break() {
                     return Err(causalcone::Error::Interrupted.into());
                 }
@@ -179,7 +178,7 @@ pub(crate) fn train(
         };
         let point = fit.point();
         if let Some(folder) = folder {
-            Saved::of(&fit.experiment()?, &how, &Cone::default())?.write(folder, true)?;
+            Saved::of(&fit.experiment()?, &how, runtime)?.write(folder, true)?;
         }
         Ok(json!({
             "fits": fits, "best": point, "original": {"accuracy": original.accuracy, "loss": original.loss},

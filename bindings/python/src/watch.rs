@@ -1,7 +1,7 @@
 //! Long work seen from Python: progress is told, and Ctrl-C stops it.
 
 use crate::error::{Failure, Result};
-use causalcone::{Progress, Report};
+use causalcone::{Progress, Runtime};
 use pyo3::prelude::*;
 use std::ops::ControlFlow;
 use std::sync::{Mutex, PoisonError};
@@ -60,11 +60,14 @@ impl Watch {
 pub(crate) fn watched<T: Send>(
     py: Python<'_>,
     watch: &Watch,
-    work: impl FnOnce(Report<'_>) -> Result<T> + Send,
+    work: impl FnOnce(&Runtime<'_>) -> Result<T> + Send,
 ) -> PyResult<T>
 where
     Failure: Send,
 {
-    let result = py.detach(|| work(&|progress: Progress<'_>| watch.tell(progress)));
+    let result = py.detach(|| {
+        let progress = |progress: Progress<'_>| watch.tell(progress);
+        work(&Runtime { progress: &progress, ..Runtime::default() })
+    });
     Ok(watch.result(result)?)
 }

@@ -168,7 +168,7 @@ impl Axes {
 /// examples list different positions, x counts their places in those lists.
 ///
 /// ```
-/// use causalcone::{Experiment, LayerAxis, Model, Op, PreparedSweep, Cone, Site, Sweep, heat_map};
+/// use causalcone::{Experiment, LayerAxis, Model, Op, PreparedSweep, Runtime, Site, Sweep, heat_map};
 ///
 /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-gpt2");
 /// let model = Model::load(path)?;
@@ -177,7 +177,7 @@ impl Axes {
 /// exp.edit(base, Site::MlpOutput.layers(..), Op::zero())?;
 /// exp.tokens(vec![7])?;
 /// exp.sweep(Sweep { layers: Some(LayerAxis::Each), positions: true, ..Sweep::default() });
-/// let result = PreparedSweep::new(&exp)?.run(&Cone::default())?;
+/// let result = PreparedSweep::new(&exp)?.run(&Runtime::default())?;
 /// let map = heat_map(&result, &model, "zeroing the MLP");
 /// assert_eq!((map.x.ticks.len(), map.y.ticks.len(), map.facets.len()), (3, 3, 1));
 /// assert!(map.to_svg()?.starts_with("<svg"));

@@ -37,11 +37,11 @@ mod tidy;
 
 pub use causalcone_engine::{
     Agreement, Align, Alignment, Answer, AnswerProb, Collected, Collection, Column, Cone, ControlVector,
-    Distribution, EditId, Error, Example, Executor, Experiment, ExperimentFile, Explanation, Joint, Journal,
-    LayerAxis, Lens, Mean, MeanToken, Memo, Method, Metric, MissingSpace, Op, OpKind, Outcome, Outline,
-    PreparedSweep, Prompt, Reference, Refused, Result, RunId, Saved, Session, Source, Sweep, SweepResult,
-    TokenLabels, TokenRecord, Top, Value, Values, Verification, causal, collection, cone, dataset, generate,
-    lens, noise, op, plan, saved, schema, train, visible,
+    Device, Distribution, EditId, Error, Example, Executor, ExecutorKind, Experiment, ExperimentFile,
+    Explanation, Joint, Journal, LayerAxis, Lens, Mean, MeanToken, Memo, Method, Metric, MissingSpace, Op,
+    OpKind, Outcome, Outline, PreparedSweep, Prompt, Reference, Refused, Result, RunId, Runtime, Saved,
+    Session, Source, Sweep, SweepResult, TokenLabels, TokenRecord, Top, Value, Values, Verification, causal,
+    collection, cone, dataset, generate, lens, noise, op, plan, saved, schema, train, visible,
 };
 pub use causalcone_model::{
     Config, Defaulted, Error as ModelError, Footprint, Indices, KeyPolicy, KeyReport, Layout, LoadOptions,

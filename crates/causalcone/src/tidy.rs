@@ -28,7 +28,7 @@ const COLUMNS: [(&str, ColumnKind); 12] = [
 /// numbers are estimates.
 ///
 /// ```
-/// use causalcone::{Experiment, LayerAxis, Model, Op, PreparedSweep, Cone, Site, Sweep, table};
+/// use causalcone::{Experiment, LayerAxis, Model, Op, PreparedSweep, Runtime, Site, Sweep, table};
 ///
 /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-gpt2");
 /// let model = Model::load(path)?;
@@ -37,7 +37,7 @@ const COLUMNS: [(&str, ColumnKind); 12] = [
 /// exp.edit(base, Site::MlpOutput.layers(..), Op::zero())?;
 /// exp.tokens(vec![7])?;
 /// exp.sweep(Sweep { layers: Some(LayerAxis::Cumulative), ..Sweep::default() });
-/// let result = PreparedSweep::new(&exp)?.run(&Cone::default())?;
+/// let result = PreparedSweep::new(&exp)?.run(&Runtime::default())?;
 /// let mut csv = Vec::new();
 /// table(&result, &model)?.write_csv(&mut csv)?;
 /// assert!(String::from_utf8(csv)?.starts_with("example,site,layer,head,position,scale,sample,token,id,metric,value,"));

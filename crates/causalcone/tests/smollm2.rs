@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 
 use causalcone::{
-    Cone, Experiment, ExperimentFile, Last, Method, Model, Op, Precision, PreparedSweep, Site, SweepResult,
-    generate, train,
+    Experiment, ExperimentFile, Last, Method, Model, Op, Precision, PreparedSweep, Runtime, Site,
+    SweepResult, generate, train,
 };
 use serde_json::Value;
 use std::sync::OnceLock;
@@ -89,7 +89,7 @@ fn compare(result: &SweepResult, grid: &Value) -> usize {
 }
 
 fn sweep(file: &ExperimentFile) -> SweepResult {
-    PreparedSweep::new(&file.experiment(model()).unwrap()).unwrap().run(&Cone::default()).unwrap()
+    PreparedSweep::new(&file.experiment(model()).unwrap()).unwrap().run(&Runtime::default()).unwrap()
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn steered_texts_are_transformers() {
 fn estimates_go_with_the_exact_numbers() {
     let mut experiment = shipped("attribution.toml").experiment(model()).unwrap();
     assert!(experiment.sift().unwrap().is_empty());
-    let result = PreparedSweep::new(&experiment).unwrap().run(&Cone::default()).unwrap();
+    let result = PreparedSweep::new(&experiment).unwrap().run(&Runtime::default()).unwrap();
     let agreement = result.agreement();
     let correlation = |method| {
         let of = agreement.iter().find(|agreement| agreement.method == method).unwrap();
@@ -191,7 +191,7 @@ fn estimates_go_with_the_exact_numbers() {
 fn the_lens_ends_at_pyvenes_answer() {
     let mut exp = Experiment::new(model());
     exp.run("The capital of Spain is").unwrap();
-    let lens = exp.lens(&Cone::default(), 10).unwrap();
+    let lens = exp.lens(&Runtime::default(), 10).unwrap();
     let last = lens.original.depths.last().unwrap().positions.last().unwrap();
     let expected = published()["base"]["top"].as_array().unwrap();
     for (ours, theirs) in last.top.iter().zip(expected) {
@@ -214,8 +214,8 @@ fn loreft_makes_the_target_likelier() {
     // Fewer than the file has: what is to be shown is there long before.
     let options = train::Options { length: train::Length::Steps(25), ..options };
     let training = train::Training::new(&experiment, held_out, options).unwrap();
-    let cone = Cone::default();
-    let trainer = training.trainer(&cone).unwrap();
+    let runtime = Runtime::default();
+    let trainer = training.trainer(&runtime).unwrap();
     let mut fit = trainer.fit(0).unwrap();
     while fit.step().unwrap().is_some() {}
     let (before, after) = (trainer.originals().unwrap(), fit.scores().unwrap());

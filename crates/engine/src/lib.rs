@@ -39,7 +39,9 @@ pub mod schema;
 
 pub use compile::align::{self, Alignment};
 pub use error::{Error, Refused, Result};
-pub use execute::{Cone, Executor, Memo, Reference, Session, Sink, half_of_free_memory};
+pub use execute::{
+    Cone, Device, Executor, ExecutorKind, Memo, Reference, Runtime, Session, Sink, half_of_free_memory,
+};
 pub use experiment::dataset::{self, Example, Prompt};
 pub use experiment::method::Method;
 pub use experiment::spaces::MissingSpace;

@@ -8,7 +8,7 @@
 
 mod common;
 
-use causalcone_engine::{Distribution, Executor, MissingSpace, Outcome, PreparedSweep};
+use causalcone_engine::{Distribution, Executor, MissingSpace, Outcome, PreparedSweep, Runtime};
 use causalcone_model::{Model, Site};
 use common::*;
 use serde_json::{Value, json};
@@ -38,7 +38,7 @@ fn token_by_token(model: &Model, edits: &Value, executor: &dyn Executor) -> Vec<
                 longer["read"] = json!({"run": "base"});
                 let exp = experiment(model, &longer).unwrap();
                 let base = exp.find_run("base", "test").unwrap();
-                let outcome = exp.execute_with(executor).unwrap();
+                let outcome = exp.execute_with(&Runtime::own(executor)).unwrap();
                 outcome.counterfactual(base).distribution.logprob(answer[i])
             })
             .sum()
@@ -72,7 +72,10 @@ fn an_answer_is_as_likely_as_its_tokens_one_after_another() {
             let expected = token_by_token(model, &edits, EXECUTORS[0]);
             let clean = token_by_token(model, &json!([]), EXECUTORS[0]);
             for executor in EXECUTORS {
-                let outcome = experiment(model, &written(&edits)).unwrap().execute_with(executor).unwrap();
+                let outcome = experiment(model, &written(&edits))
+                    .unwrap()
+                    .execute_with(&Runtime::own(executor))
+                    .unwrap();
                 assert_eq!(outcome.answers().len(), expected.len());
                 for (said, (edited, clean)) in outcome.answers().iter().zip(expected.iter().zip(&clean)) {
                     let say = format!("{name} {:?} by {}: {edits}", said.ids, executor.name());
@@ -98,7 +101,10 @@ fn whole_rows_of_attention_are_those_of_the_prompt() {
             let explicit = json!([{"run": "base", "site": site.name(), "layers": 0, "positions": [1, 2], "dims": "0..4", "op": "scale", "scale": 0.5}]);
             let expected = token_by_token(model, &explicit, EXECUTORS[0]);
             for executor in EXECUTORS {
-                let outcome = experiment(model, &written(&edits)).unwrap().execute_with(executor).unwrap();
+                let outcome = experiment(model, &written(&edits))
+                    .unwrap()
+                    .execute_with(&Runtime::own(executor))
+                    .unwrap();
                 for (said, edited) in outcome.answers().iter().zip(&expected) {
                     assert!(near(said.counterfactual, *edited), "{name} {site:?} by {}", executor.name());
                 }
@@ -116,7 +122,7 @@ fn a_sweep_has_a_column_an_answer() {
         json!({"layers": "each", "positions": "each", "metrics": ["prob", "logit", "logprob", "kl"]});
     let exp = experiment(model, &swept).unwrap();
     let prepared = PreparedSweep::new(&exp).unwrap();
-    let [theirs, ours] = EXECUTORS.map(|executor| prepared.run(executor).unwrap());
+    let [theirs, ours] = EXECUTORS.map(|executor| prepared.run(&Runtime::own(executor)).unwrap());
     assert_eq!(ours.columns.len(), (1 + 4) + 1 + (1 + 4) + 1);
     for (a, b) in ours.values.iter().flatten().zip(theirs.values.iter().flatten()) {
         assert!(near(a.unwrap(), b.unwrap()));
@@ -156,8 +162,10 @@ fn examples_have_answers_of_their_own() {
     let file = folder.path().join("examples.jsonl");
     std::fs::write(&file, lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
     let written = json!({"examples": file, "edit": [{"site": "mlp_output", "layers": 0, "op": "zero"}], "sweep": {"metrics": ["logprob"]}});
-    let result =
-        PreparedSweep::new(&experiment(model, &written).unwrap()).unwrap().run(EXECUTORS[1]).unwrap();
+    let result = PreparedSweep::new(&experiment(model, &written).unwrap())
+        .unwrap()
+        .run(&Runtime::own(EXECUTORS[1]))
+        .unwrap();
     let base: Vec<f64> = result.rows().map(|row| row.base.unwrap()).collect();
     assert!(base.iter().zip(&expected).all(|(a, b)| near(*a, *b)), "{base:?} {expected:?}");
     assert_eq!(result.means()[0].n, 2);
@@ -256,10 +264,10 @@ fn a_space_that_was_probably_forgotten_is_noticed() {
     let read = json!({"tokens": ["the", "Ma"]});
     for executor in EXECUTORS {
         let all = ["prob", "logit_diff", "kl"];
-        let result = sweep(&all, &read).run(executor).unwrap();
+        let result = sweep(&all, &read).run(&Runtime::own(executor)).unwrap();
         assert_eq!(found(&result.missing_spaces), ma);
         assert!(near(result.missing_spaces[0].prob, own));
-        let result = sweep(&["logit", "logit_diff"], &read).run(executor).unwrap();
+        let result = sweep(&["logit", "logit_diff"], &read).run(&Runtime::own(executor)).unwrap();
         assert_eq!(found(&result.missing_spaces), ma);
         let one = &result.missing_spaces[0];
         assert!(one.prob.is_none() && near(one.ratio, other / own), "{one:?}");
@@ -267,9 +275,10 @@ fn a_space_that_was_probably_forgotten_is_noticed() {
         // What is recorded does not change.
         let values: Vec<_> = result.values.iter().map(Vec::len).collect();
         assert_eq!((values, result.columns.len()), (vec![3; model.config().layers], 3));
-        let answers = sweep(&["logprob"], &json!({"answers": ["Ma"]})).run(executor).unwrap();
+        let answers = sweep(&["logprob"], &json!({"answers": ["Ma"]})).run(&Runtime::own(executor)).unwrap();
         assert_eq!(found(&answers.missing_spaces), ma);
-        let lens = experiment(model, &written("the", &read)).unwrap().lens(executor, 3).unwrap();
+        let lens =
+            experiment(model, &written("the", &read)).unwrap().lens(&Runtime::own(executor), 3).unwrap();
         assert_eq!(found(&lens.missing_spaces), ma);
     }
 }

@@ -9,7 +9,7 @@
 mod common;
 
 use causalcone_engine::{
-    Collection, Example, Executor, Experiment, LayerAxis, Method, Metric, Op, PreparedSweep, Sweep,
+    Collection, Example, Executor, Experiment, LayerAxis, Method, Metric, Op, PreparedSweep, Runtime, Sweep,
     SweepResult,
 };
 use causalcone_model::{Model, Site};
@@ -22,7 +22,7 @@ const SOURCE: [u32; 5] = [49, 28, 12, 17, 5];
 fn sweep(model: &Model, written: &Value, executor: &dyn Executor) -> SweepResult {
     let experiment = experiment(model, written).unwrap_or_else(|e| panic!("{e}\n{written}"));
     let prepared = PreparedSweep::new(&experiment).unwrap_or_else(|e| panic!("{e}\n{written}"));
-    prepared.run(executor).unwrap_or_else(|e| panic!("{e}\n{written}"))
+    prepared.run(&Runtime::own(executor)).unwrap_or_else(|e| panic!("{e}\n{written}"))
 }
 
 fn refusal(model: &Model, written: &Value) -> String {
@@ -292,7 +292,7 @@ fn examples_do_not_depend_on_each_other() {
             })
             .collect(),
     );
-    let together = PreparedSweep::new(&all).unwrap().run(EXECUTORS[1]).unwrap();
+    let together = PreparedSweep::new(&all).unwrap().run(&Runtime::own(EXECUTORS[1])).unwrap();
     let apart: Vec<_> = pairs
         .iter()
         .flat_map(|(base, source)| sweep(model, &alone(json!(base), json!(source)), EXECUTORS[1]).values)
@@ -338,7 +338,8 @@ fn a_gradient_read_is_the_slope_that_estimates_have() {
                     let estimates = sweep(model, &swept, executor);
                     let fixed = estimates.fixed[0].as_ref().unwrap()[0].unwrap();
                     let rises = estimates.values.iter().map(|values| values[0].unwrap() - fixed);
-                    let outcome = experiment(model, &reading).unwrap().execute_with(executor).unwrap();
+                    let outcome =
+                        experiment(model, &reading).unwrap().execute_with(&Runtime::own(executor)).unwrap();
                     let collected = outcome.collected();
                     assert!(collected.iter().all(|c| c.gradient.unwrap().name() == metric));
                     // A row a position, of all heads.
@@ -379,11 +380,11 @@ fn gradients_over_a_data_set_are_those_of_each_example() {
     all.tokens(vec![9, 2]).unwrap();
     let prompts = [vec![4, 9, 2], BASE.to_vec(), SOURCE.to_vec()];
     all.examples(prompts.iter().map(|ids| Example::new().prompt("base", ids.clone())).collect());
-    let together = Collection::new(&all, 1 << 20).unwrap().gather(0, EXECUTORS[1]).unwrap();
+    let together = Collection::new(&all, 1 << 20).unwrap().gather(0, &Runtime::own(EXECUTORS[1])).unwrap();
     assert_eq!(together.len(), 3);
     let layers = model.config().layers;
     for (gathered, alone) in together.iter().zip(all.by_example()) {
-        let outcome = alone.unwrap().execute_with(EXECUTORS[0]).unwrap();
+        let outcome = alone.unwrap().execute_with(&Runtime::own(EXECUTORS[0])).unwrap();
         assert_eq!(gathered.collected.len(), layers + 2);
         for (ours, theirs) in gathered.collected.iter().zip(outcome.collected()) {
             assert_eq!(ours.gradient, theirs.gradient);

@@ -9,8 +9,7 @@
 mod common;
 
 use causalcone_engine::causal::{CausalFile, CausalModel, DataSet, Drawn, Setting};
-use causalcone_engine::{Cone, Experiment};
-use causalcone_model::silent;
+use causalcone_engine::{Experiment, Runtime};
 use common::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -35,7 +34,7 @@ table = [['Spain', 'S'], ['Italy', 'I'], ['Rome', 'R'], ['capital', 'c'], ['of',
 
 fn draw(text: &str) -> Result<DataSet, String> {
     let model = model("tiny-llama-tied");
-    let drawn = CausalFile::from_toml(text).and_then(|file| file.draw(model, &Cone::default(), &silent));
+    let drawn = CausalFile::from_toml(text).and_then(|file| file.draw(model, &Runtime::default()));
     drawn.map_err(|e| format!("{e} ({})", e.hint().unwrap_or_default()))
 }
 

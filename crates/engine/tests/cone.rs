@@ -16,7 +16,7 @@ use causalcone_engine::op::{OPS, OpInfo, OpKind, Setting, Subspace, Takes};
 use causalcone_engine::plan::Cell;
 use causalcone_engine::schema::Inputs;
 use causalcone_engine::{
-    Collection, Cone, Executor, ExperimentFile, Explanation, Memo, PreparedSweep, Reference,
+    Collection, Cone, Executor, ExperimentFile, Explanation, Memo, PreparedSweep, Reference, Runtime,
 };
 use causalcone_model::stage::{Builder, ENTERING, Kernel, Matrix, Stages};
 use causalcone_model::{Layout, LoadOptions, Model, Site, SiteRow, Width, silent};
@@ -286,7 +286,7 @@ fn random_experiments_agree_with_the_reference() {
 fn answer(executor: &dyn Executor, model: &Model, written: &Value) -> Result<Rows, causalcone_engine::Error> {
     let mut written = written.clone();
     written["edit"].as_array_mut().unwrap().push(json!({"run": "base", "site": "logits", "op": "collect"}));
-    let outcome = experiment(model, &written)?.execute_with(executor)?;
+    let outcome = experiment(model, &written)?.execute_with(&Runtime::own(executor))?;
     Ok(rows(&outcome.collected()[0].tensor))
 }
 
@@ -477,7 +477,7 @@ fn swap_grid(base: &[u32], source: &[u32], more: &Value) -> Value {
 }
 
 fn explain(model: &Model, written: &Value, executor: &dyn Executor) -> Explanation {
-    Explanation::new(&experiment(model, written).unwrap(), executor).unwrap()
+    Explanation::new(&experiment(model, written).unwrap(), &Runtime::own(executor)).unwrap()
 }
 
 #[test]
@@ -577,7 +577,7 @@ fn no_memory_budget_changes_an_answer() {
         swap_grid(&base, &source, &json!({"sites": ["block_input", "mlp_output", "attention_output"]}));
     let exp = experiment(model, &written).unwrap();
     let sweep = PreparedSweep::new(&exp).unwrap();
-    let whole = sweep.run(&Cone { memory: None }).unwrap();
+    let whole = sweep.run(&Runtime::within(None)).unwrap();
     let plan = exp.plan().unwrap();
     let cells: Vec<&Cell> = plan.baselines().chain(&plan.cells).collect();
     let peak = ConePlan::new(&plan, &cells, model.config(), None).unwrap().work().peak_bytes;
@@ -587,7 +587,7 @@ fn no_memory_budget_changes_an_answer() {
         let Ok(told) = cone.estimate(&plan, &cells, model.config()) else { break };
         assert!(told.batches >= batches && told.peak_bytes <= peak * percent / 100);
         batches = told.batches;
-        let with_record = Cone { memory: cone.memory.map(|memory| memory + sweep.record_bytes()) };
+        let with_record = Runtime::within(cone.memory.map(|memory| memory + sweep.record_bytes()));
         let result = sweep.run(&with_record).unwrap();
         for (ours, theirs) in result.values.iter().flatten().zip(whole.values.iter().flatten()) {
             let (a, b) = (ours.unwrap(), theirs.unwrap());
@@ -655,10 +655,11 @@ fn a_memo_changes_no_answer() {
                 let mut file = ExperimentFile::from_json(&written.to_string()).unwrap();
                 file.inputs = given;
                 let Ok(experiment) = file.experiment(model) else { continue };
-                let theirs = Collection::new(&experiment, 1 << 30).and_then(|all| all.gather(0, &Reference));
+                let theirs = Collection::new(&experiment, 1 << 30)
+                    .and_then(|all| all.gather(0, &Runtime::reference()));
                 let ours = match draw.one_in(4) {
-                    true => memo.trace(&experiment),
-                    false => memo.collect(&experiment),
+                    true => memo.trace(&experiment, &Runtime::default()),
+                    false => memo.collect(&experiment, &Runtime::default()),
                 };
                 let (theirs, ours) = match (theirs, ours) {
                     (Ok(theirs), Ok(ours)) => (theirs, ours),
@@ -671,7 +672,7 @@ fn a_memo_changes_no_answer() {
                 assert!(memo.bytes() <= memo.limit(), "{say}");
                 assert_eq!(ours.len(), theirs[0].collected.len(), "{say}");
                 let mut alone = Memo::new(0);
-                alone.collect(&experiment).unwrap();
+                alone.collect(&experiment, &Runtime::default()).unwrap();
                 assert!(memo.last_work().rows <= alone.last_work().rows, "{say}");
                 less += usize::from(memo.last_work().rows < alone.last_work().rows);
                 for (ours, theirs) in ours.iter().zip(&theirs[0].collected) {

@@ -14,7 +14,7 @@ use causalcone_engine::cone::Work;
 use causalcone_engine::plan::{Cell, Plan};
 use causalcone_engine::{
     Error, Example, Executor, Experiment, Explanation, LayerAxis, MeanToken, Op, PreparedSweep, Reference,
-    Refused, Sink, Source, Sweep, SweepResult, dataset,
+    Refused, Runtime, Sink, Source, Sweep, SweepResult, dataset,
 };
 use causalcone_model::{Config, Model, Positions, Site};
 use common::*;
@@ -46,7 +46,7 @@ impl Set {
 }
 
 fn swept(experiment: &Experiment<'_>) -> SweepResult {
-    PreparedSweep::new(experiment).unwrap().run(&Reference).unwrap()
+    PreparedSweep::new(experiment).unwrap().run(&Runtime::reference()).unwrap()
 }
 
 fn sifted<'m>(model: &'m Model, written: &Value) -> (Experiment<'m>, Vec<Refused>) {
@@ -131,7 +131,7 @@ fn every_example_is_the_experiment_alone() {
         let tokens: Vec<Option<u32>> = together.rows().take(2).map(|row| row.token).collect();
         assert_eq!(tokens, [Some(7), Some(9)]);
         assert_eq!(together.rows().last().unwrap().at.example, Some(2));
-        let explained = Explanation::new(&experiment, &Reference).unwrap();
+        let explained = Explanation::new(&experiment, &Runtime::reference()).unwrap();
         assert_eq!((explained.cells, explained.runs.len()), (12, 6));
     }
 }
@@ -161,7 +161,7 @@ fn examples_of_different_lengths_need_an_align() {
     assert!(refused[0].problem.contains("no token in common"), "{}", refused[0].problem);
     let cells: Vec<_> = swept(&left).cells.iter().map(|at| (at.example, at.position)).collect();
     assert_eq!(cells, [0, 1, 2].map(|position| (Some(1), Some(position))));
-    let explained = Explanation::new(&left, &Reference).unwrap();
+    let explained = Explanation::new(&left, &Runtime::reference()).unwrap();
     assert_eq!(explained.alignments[0].pairs, [(0, 0), (1, 2), (2, 3)]);
     let text = explained.to_string();
     let line = "edit 0, example 1: run base takes from run other at positions 0 from 0, 1..=2 from 2..=3";
@@ -500,14 +500,14 @@ fn an_interrupted_end_is_no_end() {
     let edit = json!([{"run": "base", "site": "mlp_output", "layers": 0, "op": "zero"}]);
     let written = set.file(&json!({"edit": edit, "read": {"tokens": [1]}, "sweep": {"layers": "each"}}));
     let sweep = PreparedSweep::new(&experiment(model, &written).unwrap()).unwrap();
-    let whole = sweep.run(&Reference).unwrap();
+    let whole = sweep.run(&Runtime::reference()).unwrap();
     let done: std::collections::BTreeMap<usize, _> = whole.values.iter().cloned().enumerate().collect();
     let stop = |_: causalcone_model::Progress<'_>| std::ops::ControlFlow::Break(());
     // Baselines that take no time are all there before anybody asks.
     let slow = Slow(std::time::Duration::from_millis(20));
-    let again = sweep.resume(&slow, done.clone(), &stop, |_| Ok(()));
+    let again = sweep.resume(&Runtime { progress: &stop, ..Runtime::own(&slow) }, done.clone(), |_| Ok(()));
     assert!(matches!(again, Err(Error::Interrupted)), "{again:?}");
-    let again = sweep.resume(&Reference, done, &causalcone_model::silent, |_| Ok(())).unwrap();
+    let again = sweep.resume(&Runtime::reference(), done, |_| Ok(())).unwrap();
     assert_eq!(again.base, whole.base);
 }
 

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use candle_core::{Device, Tensor};
-use causalcone_engine::{Cone, Executor, ExperimentFile, Reference};
+use causalcone_engine::{Cone, Executor, ExperimentFile, Reference, Runtime};
 use causalcone_model::{Model, Site};
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap};
@@ -20,7 +20,7 @@ fn logits(executor: &dyn Executor, model: &Model, experiment: &Value) -> Tensor 
     let read = json!({"run": "base", "site": "logits", "op": "collect"});
     experiment["edit"].as_array_mut().unwrap().push(read);
     let file = ExperimentFile::from_json(&experiment.to_string()).unwrap();
-    let outcome = file.experiment(model).unwrap().execute_with(executor).unwrap();
+    let outcome = file.experiment(model).unwrap().execute_with(&Runtime::own(executor)).unwrap();
     outcome.collected()[0].tensor.clone()
 }
 

@@ -9,7 +9,7 @@
 mod common;
 
 use causalcone_engine::generate::{Continuation, End, Generation, Texts};
-use causalcone_engine::{Cone, Distribution, Experiment, ExperimentFile, Reference};
+use causalcone_engine::{Distribution, Experiment, ExperimentFile, Runtime};
 use causalcone_model::{Model, Site};
 use common::*;
 use serde_json::{Value, json};
@@ -81,7 +81,7 @@ fn whole(model: &Model, prompt: &[u32], grown: &[u32], edits: &Value) -> Distrib
     }
     let exp = experiment(model, &written(&ids, &json!(named))).unwrap();
     let base = exp.find_run("base", "test").unwrap();
-    exp.execute_with(&Reference).unwrap().counterfactual(base).distribution.clone()
+    exp.execute_with(&Runtime::reference()).unwrap().counterfactual(base).distribution.clone()
 }
 
 /// That every token is the likeliest of the pass before it, and as likely as that says, within 1e-4: both are sums in f32
@@ -249,7 +249,8 @@ fn scales_give_what_each_gives_alone() {
         assert_eq!(all.original.len(), 2 * 3 * options.samples);
         let mut at = all.original.iter().zip(&all.counterfactual);
         let alone = scales.map(|scale| file(scale, Value::Null).generate(&options).unwrap());
-        let beside = |exp: &Experiment<'_>, text: &Continuation| exp.beside(text, &Cone::default()).unwrap();
+        let beside =
+            |exp: &Experiment<'_>, text: &Continuation| exp.score(text, &Runtime::default()).unwrap();
         for example in 0..2 {
             for (scale, alone) in scales.iter().zip(&alone) {
                 for sample in 0..options.samples {
@@ -314,7 +315,7 @@ fn both_versions_say_what_they_make_of_a_text() {
     let generated = exp.generate(&options(5)).unwrap();
     let (original, edited) = (&generated.original[0], &generated.counterfactual[0]);
     for (text, is_edited) in [(original, false), (edited, true)] {
-        let beside = exp.beside(text, &Cone::default()).unwrap();
+        let beside = exp.score(text, &Runtime::default()).unwrap();
         for (k, row) in beside.iter().enumerate() {
             let (own, other) = match is_edited {
                 true => (row.counterfactual, row.original),
@@ -374,7 +375,7 @@ fn texts_end_for_a_reason_that_is_told() {
     let stopping = Generation { stop: vec!["never said".into(), stop.clone()], ..options(12) };
     let mut heard = Vec::new();
     let exp = experiment(model, &written).unwrap();
-    let stopped = exp.generate_with(&stopping, &mut |grown| {
+    let stopped = exp.generate_with(&stopping, &Runtime::default(), &mut |grown| {
         heard.push(grown.text.to_owned());
         ControlFlow::Continue(())
     });
@@ -402,7 +403,7 @@ fn texts_end_for_a_reason_that_is_told() {
     assert_eq!(over.original[0], plain);
     // The listener.
     let mut count = 0;
-    let cut = exp.generate_with(&options(12), &mut |_| {
+    let cut = exp.generate_with(&options(12), &Runtime::default(), &mut |_| {
         count += 1;
         if count == 4 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });

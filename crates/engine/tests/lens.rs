@@ -9,7 +9,7 @@
 mod common;
 
 use causalcone_engine::lens::{Contributor, View};
-use causalcone_engine::{Executor, Lens};
+use causalcone_engine::{Executor, Lens, Runtime};
 use causalcone_model::{Model, Site};
 use common::*;
 use serde_json::{Value, json};
@@ -27,7 +27,10 @@ fn written(edits: &Value) -> Value {
 }
 
 fn lens(model: &Model, written: &Value, executor: &dyn Executor) -> Lens {
-    experiment(model, written).unwrap().lens(executor, 3).unwrap_or_else(|e| panic!("{e}\n{written}"))
+    experiment(model, written)
+        .unwrap()
+        .lens(&Runtime::own(executor), 3)
+        .unwrap_or_else(|e| panic!("{e}\n{written}"))
 }
 
 /// Two orders of the same sums.
@@ -42,7 +45,7 @@ fn the_last_row_is_the_models_own_output() {
         let edits = json!([{"run": "base", "site": "mlp_output", "layers": [0], "op": "swap", "value": {"run": "source"}}]);
         let written = written(&edits);
         for executor in EXECUTORS {
-            let outcome = experiment(model, &written).unwrap().execute_with(executor).unwrap();
+            let outcome = experiment(model, &written).unwrap().execute_with(&Runtime::own(executor)).unwrap();
             let base = experiment(model, &written).unwrap().find_run("base", "test").unwrap();
             let lens = lens(model, &written, executor);
             let answers = [outcome.original(base), outcome.counterfactual(base)];
@@ -87,7 +90,7 @@ fn every_depth_is_what_the_model_says_of_that_vector() {
                 written["runs"] = json!({"base": {"ids": BASE}, "other": {"ids": BASE}});
                 let experiment = experiment(model, &written).unwrap();
                 let base = experiment.find_run("base", "test").unwrap();
-                let outcome = experiment.execute_with(EXECUTORS[0]).unwrap();
+                let outcome = experiment.execute_with(&Runtime::own(EXECUTORS[0])).unwrap();
                 let answer = outcome.counterfactual(base).distribution;
                 for seen in sight.top.iter().chain(&sight.tokens) {
                     assert!(
@@ -123,7 +126,8 @@ fn parts_of_the_logits_are_all_of_them_whatever_is_edited() {
             let written = written(&json!([edit]));
             let say = format!("{name} {}", site.name());
             if config.logit_softcap.is_some() && !site.is_in_block() && site != Site::Embedding {
-                let error = experiment(model, &written).unwrap().lens(EXECUTORS[1], 3).unwrap_err();
+                let error =
+                    experiment(model, &written).unwrap().lens(&Runtime::own(EXECUTORS[1]), 3).unwrap_err();
                 assert!(error.to_string().contains("before this family's cap"), "{say}: {error}");
                 continue;
             }

@@ -11,7 +11,7 @@ mod common;
 
 use causalcone_engine::noise::epsilon;
 use causalcone_engine::plan::ValueSource;
-use causalcone_engine::{PreparedSweep, Reference, SweepResult};
+use causalcone_engine::{PreparedSweep, Runtime, SweepResult};
 use causalcone_model::{Layout, Model, Site};
 use common::*;
 use serde_json::{Value, json};
@@ -25,7 +25,10 @@ fn file(edits: Value, sweep: Value) -> Value {
 
 fn swept(model: &Model, written: &Value) -> SweepResult {
     let experiment = experiment(model, written).unwrap_or_else(|e| panic!("{e}\n{written}"));
-    PreparedSweep::new(&experiment).unwrap_or_else(|e| panic!("{e}\n{written}")).run(&Reference).unwrap()
+    PreparedSweep::new(&experiment)
+        .unwrap_or_else(|e| panic!("{e}\n{written}"))
+        .run(&Runtime::reference())
+        .unwrap()
 }
 
 fn refused(written: &Value) -> String {
@@ -171,7 +174,7 @@ fn examples_have_noise_of_their_own_whatever_stands_around_them() {
         let written = json!({"examples": path, "edit": [noise], "read": {"tokens": [7]}, "sweep": {"samples": samples}});
         let mut experiment = experiment(model, &written).unwrap();
         experiment.sift().unwrap();
-        let result = PreparedSweep::new(&experiment).unwrap().run(&Reference).unwrap();
+        let result = PreparedSweep::new(&experiment).unwrap().run(&Runtime::reference()).unwrap();
         let cells = result.cells.iter().zip(&result.values);
         cells
             .map(|(at, values)| ((at.example.unwrap(), at.sample.unwrap()), values[0].unwrap()))

@@ -14,11 +14,11 @@ mod common;
 use causalcone_engine::causal::CausalFile;
 use causalcone_engine::generate::Generation;
 use causalcone_engine::train::Training;
-use causalcone_engine::{Cone, Error, ExperimentFile, Explanation, PreparedSweep, Result};
+use causalcone_engine::{Error, ExperimentFile, Explanation, PreparedSweep, Result, Runtime};
 use causalcone_model::{Model, Progress};
 use common::{Verdict, fixture, load};
 use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -38,7 +38,9 @@ const INTEGERS: [&str; 9] = [
 const REALS: [&str; 7] = ["0.0", "-1.0", "1e300", "-1e300", "5e-324", "nan", "inf"];
 
 /// What is given to work in.
-const MEMORY: Cone = Cone { memory: Some(16 << 20) };
+fn runtime<'r>() -> Runtime<'r> {
+    Runtime::within(Some(16 << 20))
+}
 
 /// Documents that work, each of which uses other keys. `a.b.0` is the way to a table.
 fn documents() -> Vec<Value> {
@@ -136,20 +138,20 @@ fn with(document: &Value, way: &str, key: &str, value: Value) -> Option<Value> {
 
 /// Everything that a command does with a file, each piece of long work stopped as soon as it tells of itself.
 fn through(file: &ExperimentFile, model: &Model) -> Result<()> {
-    Explanation::of_outline(&file.outline(model)?, &MEMORY)?;
+    Explanation::of_outline(&file.outline(model)?, &runtime())?;
     let reports = AtomicUsize::new(0);
     let stop = |_: Progress<'_>| match reports.fetch_add(1, Ordering::SeqCst) {
         0..20 => ControlFlow::Continue(()),
         _ => ControlFlow::Break(()),
     };
-    let mut experiment = file.experiment_within(model, MEMORY.memory, &stop)?;
+    let mut experiment = file.experiment_with(model, &Runtime { progress: &stop, ..runtime() })?;
     let stopped = |error| if matches!(error, Error::Interrupted) { Ok(()) } else { Err(error) };
     if let Some(train) = &file.train {
         let (options, held_out, _) = file.training(&experiment)?;
         train.checkpoint_every()?;
         options.prepare(&mut experiment)?;
         let training = Training::new(&experiment, held_out, options)?;
-        let trainer = training.trainer(&MEMORY)?;
+        let trainer = training.trainer(&runtime())?;
         let mut fit = trainer.fit(0)?;
         // As a progress bar has it.
         let _all = training.len() * fit.total() + training.steps();
@@ -159,16 +161,16 @@ fn through(file: &ExperimentFile, model: &Model) -> Result<()> {
         let options: Generation = file.generate.clone().unwrap_or_default();
         options.check(model)?;
         let mut tokens = 0;
-        let texts = experiment.generate_with(&options, &mut |_| {
+        let texts = experiment.generate_with(&options, &Runtime::default(), &mut |_| {
             tokens += 1;
             if tokens < 20 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
         texts.map(drop)
     } else if file.sweep.is_some() {
         let prepared = PreparedSweep::new(&experiment)?;
-        prepared.resume(&MEMORY, BTreeMap::new(), &stop, |_| Ok(())).map(drop).or_else(stopped)
+        prepared.run(&Runtime { progress: &stop, ..runtime() }).map(drop).or_else(stopped)
     } else {
-        experiment.execute_with(&MEMORY).map(drop)
+        experiment.execute_with(&runtime()).map(drop)
     }
 }
 
@@ -257,10 +259,11 @@ fn every_number_of_a_causal_model_is_bounded() {
             let Ok(file) = CausalFile::from_toml(&changed) else { continue };
             verdict.survived(&format!("{key} = {text}"), 1000, || {
                 let reports = AtomicUsize::new(0);
-                file.draw(&model, &MEMORY, &|_| match reports.fetch_add(1, Ordering::SeqCst) {
+                let stop = |_: Progress<'_>| match reports.fetch_add(1, Ordering::SeqCst) {
                     0..20 => ControlFlow::Continue(()),
                     _ => ControlFlow::Break(()),
-                })
+                };
+                file.draw(&model, &Runtime { progress: &stop, ..runtime() })
             });
         }
     }

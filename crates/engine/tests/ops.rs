@@ -13,7 +13,7 @@ mod common;
 use candle_core::{DType, Device, Tensor, Var};
 use causalcone_engine::op::OPS;
 use causalcone_engine::plan::Reading;
-use causalcone_engine::{Executor, Experiment, ExperimentFile, OpKind, collect};
+use causalcone_engine::{Executor, Experiment, ExperimentFile, OpKind, Runtime, collect};
 use causalcone_ops::{exponential, householder};
 use common::*;
 use serde_json::{Value, json};
@@ -81,7 +81,7 @@ fn experiment_of<'m>(model: &'m causalcone_model::Model, case: &Value, with_logi
 fn answers(executor: &dyn Executor, experiment: &Experiment<'_>) -> (Vec<Tensor>, Vec<Tensor>) {
     let (mut logits, mut collected) = (Vec::new(), Vec::new());
     for one in experiment.by_example() {
-        let outcome = one.unwrap().execute_with(executor).unwrap();
+        let outcome = one.unwrap().execute_with(&Runtime::own(executor)).unwrap();
         let mut all: Vec<Tensor> = outcome.collected().iter().map(|c| c.tensor.clone()).collect();
         logits.push(all.pop().unwrap());
         collected.extend(all);

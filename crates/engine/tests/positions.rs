@@ -10,7 +10,7 @@
 mod common;
 
 use causalcone_engine::generate::Generation;
-use causalcone_engine::{Experiment, Explanation, Op, PreparedSweep, Reference};
+use causalcone_engine::{Experiment, Explanation, Op, PreparedSweep, Runtime};
 use causalcone_model::{Layout, Model, Site};
 use common::*;
 use serde_json::{Value, json};
@@ -81,8 +81,7 @@ fn tokens_are_found_in_the_run() {
     let of = |run: &str, prompt: &str, positions: &Value| {
         let mut written = json!({"edit": [{"site": "embedding", "op": "collect", "positions": positions}]});
         written["runs"][run] = json!({"prompt": prompt});
-        let outcome =
-            experiment(model, &written).unwrap().execute_with(&causalcone_engine::Reference).unwrap();
+        let outcome = experiment(model, &written).unwrap().execute_with(&Runtime::reference()).unwrap();
         json!(outcome.collected()[0].place.positions)
     };
     for (form, expected) in [
@@ -218,18 +217,19 @@ fn aligned_positions_are_swept_and_generated_from() {
     let runs = json!({"base": {"ids": [49, 28, 31, 17]}, "other": {"ids": [49, 9, 28, 5, 17]}});
     let written = json!({"runs": runs, "edit": [swap], "read": {"run": "base", "tokens": [7]}});
     let swept = with(&written, &json!({"sweep": {"positions": "each"}}));
-    let result = PreparedSweep::new(&experiment(model, &swept).unwrap()).unwrap().run(&Reference).unwrap();
+    let result =
+        PreparedSweep::new(&experiment(model, &swept).unwrap()).unwrap().run(&Runtime::reference()).unwrap();
     let positions: Vec<_> = result.cells.iter().map(|at| at.position).collect();
     assert_eq!(positions, [Some(0), Some(1), Some(3)]);
     for (cell, (ours, theirs)) in [(0, 0), (1, 2), (3, 4)].into_iter().enumerate() {
         let one = json!({"positions": ours, "value": {"run": "other", "positions": theirs}});
         let one = with(&written, &json!({"edit": [with(&swap, &one)]}));
-        let one = experiment(model, &one).unwrap().execute_with(&Reference).unwrap();
+        let one = experiment(model, &one).unwrap().execute_with(&Runtime::reference()).unwrap();
         let read = experiment(model, &written).unwrap().find_run("base", "test").unwrap();
         let (value, prob) = (result.values[cell][0].unwrap(), one.counterfactual(read).distribution.prob(7));
         assert!((value - prob).abs() < 1e-5 * prob, "cell {cell}: {value} is not {prob}");
     }
-    let explained = Explanation::new(&experiment(model, &written).unwrap(), &Reference).unwrap();
+    let explained = Explanation::new(&experiment(model, &written).unwrap(), &Runtime::reference()).unwrap();
     assert_eq!(explained.alignments[0].pairs, [(0, 0), (1, 2), (3, 4)]);
 
     let say = |value: Value, more: &Value| {
@@ -452,7 +452,7 @@ fn transformer_lens_names_are_the_sites() {
 fn collected(model: &Model, written: &Value, read: &Value) -> Value {
     let mut written = written.clone();
     written["edit"].as_array_mut().unwrap().push(with(read, &json!({"op": "collect"})));
-    let outcome = experiment(model, &written).unwrap().execute_with(&causalcone_engine::Reference).unwrap();
+    let outcome = experiment(model, &written).unwrap().execute_with(&Runtime::reference()).unwrap();
     let read = &outcome.collected()[0];
     // Of a head site: positions × 1 × width.
     json!(rows(&if read.place.heads.is_some() {

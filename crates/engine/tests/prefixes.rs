@@ -10,7 +10,7 @@
 mod common;
 
 use causalcone_engine::generate::{Continuation, End, Generation};
-use causalcone_engine::{Distribution, Experiment, Reference};
+use causalcone_engine::{Distribution, Experiment, Runtime};
 use causalcone_model::Model;
 use common::*;
 use serde_json::{Value, json};
@@ -61,7 +61,7 @@ fn by_runs(model: &Model, ids: &[u32], is_edited: bool) -> Vec<Distribution> {
     let after = |length: usize| {
         let exp = experiment(model, &written(model, &ids[..length], is_edited)).unwrap();
         let base = exp.find_run("base", "test").unwrap();
-        exp.execute_with(&Reference).unwrap().counterfactual(base).distribution.clone()
+        exp.execute_with(&Runtime::reference()).unwrap().counterfactual(base).distribution.clone()
     };
     (1..ids.len()).map(after).collect()
 }
@@ -88,13 +88,13 @@ fn check(model: &Model, ids: &[u32], start: usize, expected: [&[Distribution]; 2
     };
     for executor in EXECUTORS {
         let say = format!("{say}, by {}", executor.name());
-        let outcome = exp.execute_with(executor).unwrap();
+        let outcome = exp.execute_with(&Runtime::own(executor)).unwrap();
         let said = &outcome.answers()[0];
         for (version, found) in [said.original, said.counterfactual].into_iter().enumerate() {
             let sum: f64 = (start..ids.len()).map(|length| of(version, length)).sum();
             assert!(near(found, sum), "{say}: the answer has {found}, its tokens {sum}");
         }
-        for (length, row) in (start..).zip(exp.beside(&text, executor).unwrap()) {
+        for (length, row) in (start..).zip(exp.score(&text, &Runtime::own(executor)).unwrap()) {
             for (version, found) in [row.original, row.counterfactual].into_iter().enumerate() {
                 let one = of(version, length);
                 assert!(

@@ -10,7 +10,7 @@
 mod common;
 
 use causalcone_engine::op::{OPS, OpInfo, OpKind, Setting, Takes};
-use causalcone_engine::{Cone, Error, Reference, Saved};
+use causalcone_engine::{Error, Runtime, Saved};
 use causalcone_model::Model;
 use common::*;
 use serde_json::{Value, json};
@@ -48,7 +48,7 @@ fn written(edits: &Value) -> Value {
 }
 
 fn save(model: &Model, edits: &Value, path: &Path) -> Result<Saved, Error> {
-    let saved = Saved::of(&experiment(model, &written(edits))?, "a test", &Cone::default())?;
+    let saved = Saved::of(&experiment(model, &written(edits))?, "a test", &Runtime::default())?;
     saved.write(path, true)?;
     Ok(saved)
 }
@@ -78,7 +78,11 @@ fn every_op_is_loaded_as_it_was_saved() {
             let edits = json!([edit_with(op, model)]);
             let saved = save(model, &edits, &path).unwrap();
             assert_eq!(Saved::open(&path).unwrap().description, saved.description, "{}", op.name);
-            assert!(Saved::open(&path).unwrap().test(model, &Reference).unwrap().passed(), "{}", op.name);
+            assert!(
+                Saved::open(&path).unwrap().test(model, &Runtime::reference()).unwrap().passed(),
+                "{}",
+                op.name
+            );
 
             // The same numbers to the bit, and saved once more the same bytes.
             let load =
@@ -164,7 +168,7 @@ fn broken_folders_are_refused() {
         let mut json: Value = serde_json::from_str(&description).unwrap();
         change(&mut json);
         fs::write(path.join("intervention.json"), json.to_string()).unwrap();
-        Saved::open(&path).and_then(|saved| saved.test(model, &Reference).map(drop))
+        Saved::open(&path).and_then(|saved| saved.test(model, &Runtime::reference()).map(drop))
     };
     refused(changed(&|json| json["version"] = json!(2)), &["version 2", "1 fits"]);
     refused(changed(&|json| json["edit"] = json!([])), &["no edit"]);
@@ -268,7 +272,7 @@ fn folders_of_pyvene_give_its_answers() {
         for (index, edit) in edits.iter_mut().enumerate() {
             edit["name"] = json!(format!("e{index}"));
         }
-        Saved::of(&experiment(model, &written(&edits)).unwrap(), "pyvene", &Cone::default())
+        Saved::of(&experiment(model, &written(&edits)).unwrap(), "pyvene", &Runtime::default())
             .unwrap()
             .write(&path, true)
             .unwrap();

@@ -9,7 +9,7 @@
 mod common;
 
 use candle_core::Tensor;
-use causalcone_engine::{Cone, Experiment, ExperimentFile, Op, PreparedSweep, dataset, statistics};
+use causalcone_engine::{Experiment, ExperimentFile, Op, PreparedSweep, Runtime, dataset, statistics};
 use causalcone_model::Site;
 use common::*;
 use serde_json::{Value, json};
@@ -218,7 +218,7 @@ fn means_of_heads_are_their_own() {
     swept["sweep"] = json!({"heads": "each", "metrics": ["logit"]});
     let prepared = PreparedSweep::new(&experiment(model, &swept).unwrap()).unwrap();
     for executor in EXECUTORS {
-        let result = prepared.run(executor).unwrap();
+        let result = prepared.run(&Runtime::own(executor)).unwrap();
         for (row, head) in result.rows().zip([2, 0]) {
             let alone = logits(model, &ablated(json!(head), fitted.clone()), "base");
             assert!((row.value.unwrap() - f64::from(alone[4][3])).abs() < 1e-4);
@@ -238,7 +238,7 @@ fn components_are_the_covariances_eigenvectors() {
         exp.examples(
             dataset::load(&folder.path().join("pairs.jsonl")).unwrap().into_iter().flatten().collect(),
         );
-        let found = statistics::components(&exp, &Cone::default(), 3, standardise).unwrap();
+        let found = statistics::components(&exp, &Runtime::default(), 3, standardise).unwrap();
         assert_eq!(found[0].len(), 2);
         let found = &found[0][&Some(0)];
         let numbers = |tensor: &Tensor| -> Vec<f64> {
@@ -289,7 +289,7 @@ fn components_are_the_covariances_eigenvectors() {
             assert!(spread / length <= last * (1.0 + 1e-5));
         }
         for (rank, says) in [(0, "0 components"), (9, "1 to 8 can"), (25, "25 components")] {
-            refused(statistics::components(&exp, &Cone::default(), rank, standardise), &[says]);
+            refused(statistics::components(&exp, &Runtime::default(), rank, standardise), &[says]);
         }
     }
 }

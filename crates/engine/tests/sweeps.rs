@@ -10,7 +10,7 @@
 
 mod common;
 
-use causalcone_engine::{Explanation, Journal, Metric, PreparedSweep, Reference, SweepResult, Values};
+use causalcone_engine::{Explanation, Journal, Metric, PreparedSweep, Runtime, SweepResult, Values};
 use causalcone_model::{Model, Progress};
 use common::*;
 use serde_json::{Value, json};
@@ -33,7 +33,7 @@ fn prepared<'m>(model: &'m Model, written: &Value) -> PreparedSweep<'m> {
 }
 
 fn run(model: &Model, written: &Value) -> SweepResult {
-    prepared(model, written).run(&Reference).unwrap()
+    prepared(model, written).run(&Runtime::reference()).unwrap()
 }
 
 /// Logits at the last position of a run after these edits.
@@ -497,7 +497,8 @@ fn rows_are_counted_as_every_cell_in_full() {
         let edit = json!({"run": "base", "site": "block_output", "layers": "all", "positions": "all", "op": "swap",
                           "value": {"run": "other", "align": "left"}});
         let explain = |edits: Value, sweep: Value| {
-            Explanation::new(&experiment(model, &file(&edits, &sweep)).unwrap(), &Reference).unwrap()
+            Explanation::new(&experiment(model, &file(&edits, &sweep)).unwrap(), &Runtime::reference())
+                .unwrap()
         };
         let grid = json!({"layers": "each", "positions": "each"});
         // base has 5 positions, other 6.
@@ -540,12 +541,12 @@ fn a_resumed_sweep_is_the_whole_sweep() {
         let model = model(name);
         let sweep = prepared(model, &long_sweep());
         let cells = sweep.cells();
-        let whole = sweep.run(&Reference).unwrap();
+        let whole = sweep.run(&Runtime::reference()).unwrap();
         for (step, offset) in [(2, 0), (2, 1), (3, 2), (1, 0), (cells + 1, 1)] {
             let done: BTreeMap<usize, Values> =
                 whole.values.iter().cloned().enumerate().filter(|(cell, _)| cell % step == offset).collect();
             let mut recorded = BTreeMap::new();
-            let resumed = sweep.resume(&Reference, done.clone(), &causalcone_model::silent, |cells| {
+            let resumed = sweep.resume(&Runtime::reference(), done.clone(), |cells| {
                 for (cell, values) in cells {
                     assert!(recorded.insert(*cell, values.clone()).is_none(), "cell {cell} twice");
                 }
@@ -563,7 +564,7 @@ fn a_stopped_sweep_goes_on_from_its_journal() {
     let model = model("tiny-gpt2");
     let sweep = prepared(model, &long_sweep());
     let (cells, values) = (sweep.cells(), sweep.columns().len());
-    let whole = sweep.run(&Reference).unwrap();
+    let whole = sweep.run(&Runtime::reference()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("journal.jsonl");
     // Half of it written, then stopped at the first report.
@@ -578,19 +579,25 @@ fn a_stopped_sweep_goes_on_from_its_journal() {
         assert_eq!(progress.total, cells as u64);
         ControlFlow::Break(())
     };
-    let stopped = sweep.resume(&Reference, done.clone(), &stop, |_| Ok(()));
+    let stopped =
+        sweep.resume(&Runtime { progress: &stop, ..Runtime::reference() }, done.clone(), |_| Ok(()));
     assert!(matches!(stopped, Err(causalcone_engine::Error::Interrupted)));
     assert_eq!(first.into_inner(), (cells / 2) as u64);
     // And on to the end, where a wish to stop has nothing left to stop.
     let (mut journal, done) = Journal::open(&path, "it", cells, values).unwrap();
     let go_on = |_: Progress<'_>| ControlFlow::Continue(());
-    let result =
-        sweep.resume(&Reference, done, &go_on, |cells| journal.append(cells.iter().cloned())).unwrap();
+    let result = sweep
+        .resume(&Runtime { progress: &go_on, ..Runtime::reference() }, done, |cells| {
+            journal.append(cells.iter().cloned())
+        })
+        .unwrap();
     assert_eq!(bits(&result), bits(&whole));
     drop(journal);
     let (_, done) = Journal::open(&path, "it", cells, values).unwrap();
     assert_eq!(done.len(), cells);
     let stop = |_: Progress<'_>| ControlFlow::Break(());
-    let result = sweep.resume(&Reference, done, &stop, |_| panic!("nothing is left to record"));
+    let result = sweep.resume(&Runtime { progress: &stop, ..Runtime::reference() }, done, |_| {
+        panic!("nothing is left to record")
+    });
     assert_eq!(bits(&result.unwrap()), bits(&whole));
 }

@@ -12,7 +12,7 @@ use candle_core::{Device, Tensor};
 use causalcone_engine::train::{
     Adam, Checkpoint, HeldOut, Length, Map, Objective, Options, Schedule, Score, Step, Training,
 };
-use causalcone_engine::{Cone, Error, Example, Experiment, Joint, Op, OpKind, Sweep};
+use causalcone_engine::{Error, Example, Experiment, Joint, Op, OpKind, Runtime, Sweep};
 use causalcone_model::{Indices, Last, Model, Site};
 use common::*;
 use serde_json::Value;
@@ -69,8 +69,8 @@ fn options(rate: f64, steps: usize) -> Options {
     Options { length: Length::Steps(steps), learning_rate: rate, ..Options::default() }
 }
 
-fn steps(training: &Training<'_>, cone: &Cone) -> Vec<Step> {
-    let trainer = training.trainer(cone).unwrap();
+fn steps(training: &Training<'_>, runtime: &Runtime<'_>) -> Vec<Step> {
+    let trainer = training.trainer(runtime).unwrap();
     let mut fit = trainer.fit(0).unwrap();
     let mut steps = Vec::new();
     while let Some(step) = fit.step().unwrap() {
@@ -81,7 +81,7 @@ fn steps(training: &Training<'_>, cone: &Cone) -> Vec<Step> {
 
 fn losses(experiment: &Experiment<'_>, options: Options) -> Vec<f64> {
     let training = Training::new(experiment, HeldOut::None, options).unwrap();
-    steps(&training, &Cone::default()).iter().map(|step| step.loss).collect()
+    steps(&training, &Runtime::default()).iter().map(|step| step.loss).collect()
 }
 
 fn close(ours: &[f64], theirs: &[f64], tolerance: f64) {
@@ -113,7 +113,7 @@ fn pyvenes_losses_are_followed() {
             let base = (map == Map::Householder).then(|| tensors[&format!("{name}.base")].clone());
             let options = Options { map, base, ..options(record["rate"].as_f64().unwrap(), 20) };
             let training = Training::new(&exp, HeldOut::None, options).unwrap();
-            let trainer = training.trainer(&Cone::default()).unwrap();
+            let trainer = training.trainer(&Runtime::default()).unwrap();
             let mut fit = trainer.fit(0).unwrap();
             let mut ours = Vec::new();
             while let Some(step) = fit.step().unwrap() {
@@ -203,16 +203,16 @@ fn memory_does_not_change_a_loss() {
         record["source"] = serde_json::json!([[9, 2], [1, 2, 3], [6, 6, 6, 6], [1, 2], [3], [8, 1]]);
         let exp = low_rank(model(name), &record);
         let training = Training::new(&exp, HeldOut::None, options(0.02, 8)).unwrap();
-        let all = steps(&training, &Cone { memory: None });
+        let all = steps(&training, &Runtime::within(None));
         let need = {
-            let found = training.trainer(&Cone { memory: Some(1) });
+            let found = training.trainer(&Runtime::within(Some(1)));
             found.err().unwrap().to_string()
         };
         assert!(need.contains("too little"), "{need}");
-        let one = training.trainer(&Cone { memory: Some(1 << 20) }).unwrap();
+        let one = training.trainer(&Runtime::within(Some(1 << 20))).unwrap();
         drop(one);
         for memory in [60_000u64, 120_000, 300_000] {
-            let Ok(trainer) = training.trainer(&Cone { memory: Some(memory) }) else { continue };
+            let Ok(trainer) = training.trainer(&Runtime::within(Some(memory))) else { continue };
             let mut fit = trainer.fit(0).unwrap();
             for expected in &all {
                 let step = fit.step().unwrap().unwrap();
@@ -225,13 +225,13 @@ fn memory_does_not_change_a_loss() {
             }
         }
         // Each example alone has the loss it has among others.
-        let trainer = training.trainer(&Cone::default()).unwrap();
+        let trainer = training.trainer(&Runtime::default()).unwrap();
         let together = trainer.fit(0).unwrap().scores().unwrap();
         for (i, example) in examples(&record).into_iter().enumerate() {
             let mut alone = low_rank(model(name), &record);
             alone.examples(vec![example]);
             let training = Training::new(&alone, HeldOut::None, options(0.02, 1)).unwrap();
-            let score = training.trainer(&Cone::default()).unwrap().fit(0).unwrap().scores().unwrap()[0];
+            let score = training.trainer(&Runtime::default()).unwrap().fit(0).unwrap().scores().unwrap()[0];
             assert!((score.loss - together[i].loss).abs() < 1e-5);
         }
     }
@@ -252,7 +252,7 @@ fn a_fit_goes_on_bit_by_bit() {
     };
     let training = Training::new(&exp, HeldOut::Part(0.3), how).unwrap();
     assert_eq!((training.trained(), training.held_out()), (4, 2));
-    let trainer = training.trainer(&Cone::default()).unwrap();
+    let trainer = training.trainer(&Runtime::default()).unwrap();
     let mut whole = trainer.fit(0).unwrap();
     let mut all = Vec::new();
     while let Some(step) = whole.step().unwrap() {
@@ -294,7 +294,7 @@ fn a_fit_goes_on_bit_by_bit() {
     )
     .unwrap();
     std::fs::write(&path, &whole).unwrap();
-    let trainer = other.trainer(&Cone::default()).unwrap();
+    let trainer = other.trainer(&Runtime::default()).unwrap();
     refused(trainer.resume(&Checkpoint::read(&path).unwrap()), &["another training", "shape"]);
 }
 
@@ -318,7 +318,7 @@ fn a_search_is_many_fits() {
     });
     let search = Training::new(&searched, HeldOut::Part(0.34), options(0.05, 5)).unwrap();
     assert_eq!(search.len(), 4);
-    let trainer = search.trainer(&Cone::default()).unwrap();
+    let trainer = search.trainer(&Runtime::default()).unwrap();
     let originals = trainer.originals().unwrap();
     let mut scores = Vec::new();
     for (point, (layer, position)) in [(0usize, -2i64), (0, -1), (2, -2), (2, -1)].into_iter().enumerate() {
@@ -332,7 +332,7 @@ fn a_search_is_many_fits() {
         alone.edit(base, target, op).unwrap();
         alone.examples(examples(&record));
         let training = Training::new(&alone, HeldOut::Part(0.34), options(0.05, 5)).unwrap();
-        let other = training.trainer(&Cone::default()).unwrap();
+        let other = training.trainer(&Runtime::default()).unwrap();
         let mut one = other.fit(0).unwrap();
         while one.step().unwrap().is_some() {}
         let (ours, theirs) = (fit.scores().unwrap(), one.scores().unwrap());
@@ -342,7 +342,7 @@ fn a_search_is_many_fits() {
         // What it learned, where it learned it, in an experiment of its own.
         let trained = fit.experiment().unwrap();
         let again = Training::new(&trained, HeldOut::None, options(0.05, 1)).unwrap();
-        let again = again.trainer(&Cone::default()).unwrap().fit(0).unwrap().scores().unwrap();
+        let again = again.trainer(&Runtime::default()).unwrap().fit(0).unwrap().scores().unwrap();
         let trained_on = search.trained();
         assert_eq!(again.len(), trained_on);
         scores.push(ours);
@@ -374,7 +374,7 @@ fn representation_fine_tuning_generalises() {
         let held = (24..40).map(|i| Example::new().prompt("base", prompt(i)).label(9)).collect();
         let how = Options { one_label: true, ..options(0.05, 40) };
         let training = Training::new(&exp, HeldOut::Examples(held), how).unwrap();
-        let trainer = training.trainer(&Cone::default()).unwrap();
+        let trainer = training.trainer(&Runtime::default()).unwrap();
         let before = trainer.originals().unwrap();
         let mut fit = trainer.fit(0).unwrap();
         while fit.step().unwrap().is_some() {}
@@ -397,7 +397,7 @@ fn objectives_are_what_they_say() {
     let training =
         Training::new(&exp, HeldOut::None, Options { objective: Objective::LogitDiff, ..options(0.05, 15) });
     let training = training.unwrap();
-    let trainer = training.trainer(&Cone::default()).unwrap();
+    let trainer = training.trainer(&Runtime::default()).unwrap();
     let mut fit = trainer.fit(0).unwrap();
     let before = fit.scores().unwrap();
     for (one, score) in exp.by_example().zip(&before) {
@@ -418,7 +418,7 @@ fn objectives_are_what_they_say() {
     exp.examples(examples(&record));
     let how = Options { objective: Objective::Kl(source), ..options(0.05, 1) };
     let training = Training::new(&exp, HeldOut::None, how).unwrap();
-    let trainer = training.trainer(&Cone::default()).unwrap();
+    let trainer = training.trainer(&Runtime::default()).unwrap();
     assert!(trainer.originals().unwrap().iter().all(|score| score.loss > 1e-3));
     for score in trainer.fit(0).unwrap().scores().unwrap() {
         assert!(score.loss.abs() < 1e-6 && score.accuracy == 1.0, "{score:?}");
@@ -447,7 +447,7 @@ fn masks_are_annealed_and_made_sparse() {
     );
     let boundary = |how: Options| {
         let training = Training::new(&exp, HeldOut::None, how).unwrap();
-        let trainer = training.trainer(&Cone::default()).unwrap();
+        let trainer = training.trainer(&Runtime::default()).unwrap();
         let mut fit = trainer.fit(0).unwrap();
         let mut last = None;
         while let Some(step) = fit.step().unwrap() {
@@ -490,7 +490,7 @@ fn linked_edits_train_together() {
     let mut how = options(0.05, 3);
     how.edits = vec![first, second];
     let training = Training::new(&exp, HeldOut::None, how).unwrap();
-    let trainer = training.trainer(&Cone::default()).unwrap();
+    let trainer = training.trainer(&Runtime::default()).unwrap();
     let mut fit = trainer.fit(0).unwrap();
     while fit.step().unwrap().is_some() {}
     let mut trained = fit.experiment().unwrap();
@@ -520,7 +520,7 @@ fn a_loss_that_is_not_finite_stops_before_it_harms() {
     let broken = |_: &Tensor, examples: &[usize]| Tensor::full(f32::NAN, examples.len(), &Device::Cpu);
     let how = Options { objective: Objective::Custom(Arc::new(broken)), ..options(0.1, 3) };
     let training = Training::new(&exp, HeldOut::None, how).unwrap();
-    let trainer = training.trainer(&Cone::default()).unwrap();
+    let trainer = training.trainer(&Runtime::default()).unwrap();
     let mut fit = trainer.fit(0).unwrap();
     let before = fit.checkpoint().unwrap().to_bytes().unwrap();
     let error = fit.step().unwrap_err();

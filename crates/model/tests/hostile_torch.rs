@@ -524,7 +524,7 @@ fn files_cut_or_changed_anywhere() {
     let folder = fixture("pyvene-saved/tiny-gpt2");
     let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let published = files.filter(|path| path.extension().is_some_and(|e| e == "bin")).min().unwrap();
-    // Beside its floats it has counts.
+    // TokenScore its floats it has counts.
     let floats = |path: &Path| read_those(path, |entry| !matches!(entry.encoding, Encoding::Other(_)));
     let expected = floats(&published).unwrap();
     let bytes = std::fs::read(published).unwrap();

@@ -204,7 +204,7 @@ mod linear {
     }
 }
 
-/// Rows × 1536 → 4608 in four or eight bits; candle's own quantises x, too. Beside them the same weight in f32.
+/// Rows × 1536 → 4608 in four or eight bits; candle's own quantises x, too. TokenScore them the same weight in f32.
 mod packed {
     use super::*;
     use candle_core::Module;

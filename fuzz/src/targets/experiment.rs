@@ -6,22 +6,22 @@ use crate::mutate::Node;
 use crate::seeds::matching;
 use causalcone_engine::causal::CausalFile;
 use causalcone_engine::train::Training;
-use causalcone_engine::{Cone, Experiment, ExperimentFile, Explanation};
-use causalcone_model::silent;
+use causalcone_engine::{Experiment, ExperimentFile, Explanation, Runtime};
 use std::path::Path;
 
 /// The files that experiments of the seeds name.
 const PLACE: &str = "fuzz/seeds/place";
-/// The memory an experiment may plan to use.
-const MEMORY: Cone = Cone { memory: Some(16 << 20) };
+/// The bytes an experiment may plan to use.
+const MEMORY: u64 = 16 << 20;
 
 /// What `explain` does, and what `train` and `generate` do before they compute.
 fn explain(scene: &Scene, path: &Path, model: &str) -> Option<()> {
     let file = ExperimentFile::load(path).ok()?;
     let model = scene.model(model)?;
     let experiment = file.experiment(model).ok()?;
-    let _ = sifted(&experiment)
-        .map(|experiment| Explanation::new(&experiment, &MEMORY).map(|plan| plan.to_string()));
+    let _ = sifted(&experiment).map(|experiment| {
+        Explanation::new(&experiment, &Runtime::within(Some(MEMORY))).map(|plan| plan.to_string())
+    });
     if let Some(generation) = &file.generate {
         let _ = generation.check(model);
         let mut growing = experiment.clone();
@@ -90,7 +90,7 @@ pub(super) fn causal_model(scene: &Scene, data: &[u8]) -> Option<()> {
     for examples in [&mut file.examples, &mut file.held_out_examples] {
         *examples = examples.map_or(Some(8), |n| Some(if n > 65_536 { n } else { n.min(8) }));
     }
-    file.draw(scene.model("tiny-llama-tied")?, &MEMORY, &silent).ok().map(drop)
+    file.draw(scene.model("tiny-llama-tied")?, &Runtime::within(Some(MEMORY))).ok().map(drop)
 }
 
 /// The input as the configuration of each of the two kinds of autoencoder.

@@ -3,7 +3,7 @@
 use super::target::any;
 use crate::Scene;
 use causalcone_engine::train::Checkpoint;
-use causalcone_engine::{Cone, ControlVector, Journal, Saved};
+use causalcone_engine::{ControlVector, Journal, Runtime, Saved};
 use std::path::Path;
 
 pub(super) fn control_vector(scene: &Scene, data: &[u8]) -> Option<()> {
@@ -14,7 +14,7 @@ pub(super) fn saved(scene: &Scene, data: &[u8]) -> Option<()> {
     let saved = Saved::open(&scene.stage("fuzz/seeds/place/saved", "intervention.json", data)?).ok()?;
     let model = scene.model("tiny-llama-tied")?;
     let _ = saved.check(model, false, "a test");
-    saved.test(model, &Cone::default()).ok().map(drop)
+    saved.test(model, &Runtime::default()).ok().map(drop)
 }
 
 pub(super) fn pyvene(scene: &Scene, data: &[u8]) -> Option<()> {

@@ -6,7 +6,7 @@ use super::loaded::Loaded;
 use super::terminal::{Terminal, Warning};
 use crate::chat::{Clock, Date, Message};
 use crate::{
-    Cone, Experiment, Metric, MissingSpace, Precision, Refused, TokenLabels, TokenRecord, Top, visible,
+    Experiment, Metric, MissingSpace, Precision, Refused, Runtime, TokenLabels, TokenRecord, Top, visible,
 };
 use candle_core::{DType, Tensor};
 use serde::Serialize;
@@ -25,7 +25,7 @@ struct TopResult {
 }
 
 /// `causalcone top`.
-pub(super) fn top(args: &TopArgs, terminal: &mut Terminal) -> Result<(), Failure> {
+pub(super) fn top(args: &TopArgs, terminal: &Terminal) -> Result<(), Failure> {
     let model = terminal.load(&args.model, args.weights.given())?;
     let clock = Clock::default();
     let ids = match (&args.ids, &args.prompt) {
@@ -125,9 +125,10 @@ struct CollectedJson {
 }
 
 /// `causalcone run`.
-pub(super) fn run(args: &FileArgs, terminal: &mut Terminal) -> Result<(), Failure> {
+pub(super) fn run(args: &FileArgs, terminal: &Terminal) -> Result<(), Failure> {
     let loaded = Loaded::new(args, terminal)?;
-    let (experiment, left_out) = loaded.single(&Cone::default(), terminal)?;
+    let (experiment, left_out) =
+        loaded.single(&Runtime { progress: &terminal.report(), ..Runtime::default() }, terminal)?;
     let (model, weights) = (loaded.model.name().to_owned(), loaded.model.footprint().chosen);
     let Some(errors) = left_out.errors() else {
         let (answered, missing) = answer(&experiment)?;
@@ -151,7 +152,8 @@ pub(super) fn run(args: &FileArgs, terminal: &mut Terminal) -> Result<(), Failur
 
 /// Runs the experiment of a file once, edited and unedited.
 pub(super) fn run_once(loaded: &Loaded, terminal: &Terminal) -> Result<Answered, Failure> {
-    Ok(answer(&loaded.single(&Cone::default(), terminal)?.0)?.0)
+    Ok(answer(&loaded.single(&Runtime { progress: &terminal.report(), ..Runtime::default() }, terminal)?.0)?
+        .0)
 }
 
 /// What an experiment answered, and tokens that were probably meant with a space.

@@ -239,6 +239,8 @@ pub(super) struct GenerateArgs {
     #[arg(long, value_parser = formats())]
     pub(super) format: Option<Format>,
     #[command(flatten)]
+    pub(super) memory: Memory,
+    #[command(flatten)]
     pub(super) again: Again,
 }
 

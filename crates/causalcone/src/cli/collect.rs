@@ -6,7 +6,7 @@ use super::folder::{Folder, Identity, Results, Summary, shown};
 use super::loaded::Loaded;
 use super::terminal::Terminal;
 use crate::collection::{CollectedRead, Gathered};
-use crate::{Collection, EditId, Error, KeyReport, Progress, Refused};
+use crate::{Collection, EditId, Error, KeyReport, Refused};
 use candle_core::Tensor;
 use causalcone_report::{Cell, ColumnKind, Table};
 use serde::Serialize;
@@ -57,18 +57,18 @@ struct Record<'a> {
 }
 
 /// `causalcone collect`.
-pub(super) fn collect(args: &CollectArgs, terminal: &mut Terminal) -> Result<(), Failure> {
+pub(super) fn collect(args: &CollectArgs, terminal: &Terminal) -> Result<(), Failure> {
     let folder = Folder::claim(&args.out, args.again, Results::Collection)?;
     let loaded = Loaded::new(&args.file, terminal)?.at_date_of(&folder)?;
-    let executor = args.memory.executor(&loaded.model);
-    let (experiment, left_out) = loaded.single(&executor, terminal)?;
+    let report = terminal.report();
+    let runtime = args.memory.runtime(&loaded.model, &report);
+    let (experiment, left_out) = loaded.single(&runtime, terminal)?;
     let collection = Collection::new(&experiment, args.shard.bytes())?;
     let first = collection.first()?;
     let names = Names::new(&first);
     // Shards are cut by their size, so that of another size they are others.
     let identity = loaded.identity(&experiment)?.with(&format!("{} bytes a shard", args.shard.bytes()));
-    let report = |progress: Progress<'_>| terminal.progress(progress);
-    collection.check(&executor, &report)?;
+    collection.check(&runtime)?;
     folder.open(&identity)?;
     let chunks = collection.chunks();
     let shards: Vec<String> =
@@ -80,7 +80,7 @@ pub(super) fn collect(args: &CollectArgs, terminal: &mut Terminal) -> Result<(),
             resumed += chunks[chunk].len();
             continue;
         }
-        let gathered = match collection.gather_with(chunk, &executor, "collecting", &report) {
+        let gathered = match collection.gather(chunk, &runtime) {
             Err(Error::Interrupted) => {
                 terminal.clear();
                 return Err(Failure::interrupted("; finished shards are kept"));

@@ -26,7 +26,7 @@ struct Summary {
 }
 
 /// `causalcone data`.
-pub(super) fn data(args: &DataArgs, terminal: &mut Terminal) -> Result<(), Failure> {
+pub(super) fn data(args: &DataArgs, terminal: &Terminal) -> Result<(), Failure> {
     let file = CausalFile::load(&args.file)?;
     let outs = match (&args.held_out, file.held_out) {
         (Some(held_out), Some(_)) => vec![args.out.as_path(), held_out],
@@ -58,7 +58,7 @@ pub(super) fn data(args: &DataArgs, terminal: &mut Terminal) -> Result<(), Failu
     // Before a model is loaded for it.
     file.causal_model()?;
     let model = terminal.load(name, args.weights.given())?;
-    let drawn = file.draw(&model, &args.memory.executor(&model), &|progress| terminal.progress(progress));
+    let drawn = file.draw(&model, &args.memory.runtime(&model, &terminal.report()));
     terminal.clear();
     let DataSet { examples, held_out, settings, asked, right } = drawn.map_err(|e| match e {
         Error::Interrupted => Failure::interrupted("; nothing was written"),

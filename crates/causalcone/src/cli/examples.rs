@@ -3,7 +3,7 @@
 use super::failure::Failure;
 use super::loaded::Loaded;
 use super::terminal::Terminal;
-use crate::{Cone, Error, Experiment, Outline, Progress, Refused};
+use crate::{Error, Experiment, Outline, Refused, Runtime};
 use std::path::Path;
 
 /// The examples that were left out, of all there are.
@@ -39,29 +39,33 @@ impl LeftOut {
 
 impl Loaded {
     /// The experiment with the examples that fit it; says which do not. What its file asks to be drawn or fitted is
-    /// computed in what the executor may take.
+    /// computed with the runtime.
     pub(super) fn experiment(
         &self,
-        executor: &Cone,
+        runtime: &Runtime<'_>,
         terminal: &Terminal,
     ) -> Result<(Experiment<'_>, LeftOut), Failure> {
-        sifted(self.built(executor, terminal)?, terminal)
+        sifted(self.built(runtime, terminal)?, terminal)
     }
 
     /// The same without its sweep.
     pub(super) fn single(
         &self,
-        executor: &Cone,
+        runtime: &Runtime<'_>,
         terminal: &Terminal,
     ) -> Result<(Experiment<'_>, LeftOut), Failure> {
-        let mut experiment = self.built(executor, terminal)?;
+        let mut experiment = self.built(runtime, terminal)?;
         experiment.sweep(None);
         sifted(experiment, terminal)
     }
 
     /// The experiment, ready to grow, with the examples that fit it; says which do not.
-    pub(super) fn growing(&self, terminal: &Terminal) -> Result<(Experiment<'_>, LeftOut), Failure> {
-        let experiment = self.built(&Cone::default(), terminal)?;
+    pub(super) fn growing(
+        &self,
+        runtime: &Runtime<'_>,
+        terminal: &Terminal,
+    ) -> Result<(Experiment<'_>, LeftOut), Failure> {
+        let experiment = self.built(runtime, terminal)?;
         let total = experiment.example_count();
         sifted_by(experiment, total, terminal, Experiment::sift_growing)
     }
@@ -74,9 +78,12 @@ impl Loaded {
     }
 
     /// The experiment with all its examples.
-    pub(super) fn built(&self, executor: &Cone, terminal: &Terminal) -> Result<Experiment<'_>, Failure> {
-        let report = |progress: Progress<'_>| terminal.progress(progress);
-        let built = self.file.experiment_within(&self.model, executor.memory, &report);
+    pub(super) fn built(
+        &self,
+        runtime: &Runtime<'_>,
+        terminal: &Terminal,
+    ) -> Result<Experiment<'_>, Failure> {
+        let built = self.file.experiment_with(&self.model, runtime);
         terminal.clear();
         Ok(built?)
     }

@@ -4,7 +4,7 @@ use super::failure::Failure;
 use super::folder::{Folder, INTERVENTION, Identity, UNFINISHED};
 use super::terminal::Terminal;
 use crate::train::{Checkpoint, Evaluation, Fit, Score, Step, Trainer, Training};
-use crate::{Cone, Error, Journal, Progress, Saved, Unit, Values};
+use crate::{Error, Journal, Progress, Runtime, Saved, Unit, Values};
 use causalcone_files::{Appended, PlaceKind, open_regular, replace_folder};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -133,8 +133,13 @@ impl<'w, 'm> Work<'w, 'm> {
     }
 
     /// Goes through the fits that are missing.
-    pub(super) fn run(&mut self, executor: &Cone, how: &str, terminal: &Terminal) -> Result<(), Failure> {
-        let done = self.go_on(executor, how, terminal);
+    pub(super) fn run(
+        &mut self,
+        runtime: &Runtime<'_>,
+        how: &str,
+        terminal: &Terminal,
+    ) -> Result<(), Failure> {
+        let done = self.go_on(runtime, how, terminal);
         terminal.clear();
         done.map_err(|failure| match failure {
             Stopped::Interrupted => Failure::interrupted("; the last step is in the checkpoint"),
@@ -143,7 +148,7 @@ impl<'w, 'm> Work<'w, 'm> {
     }
 
     /// The same, up to what stops it.
-    fn go_on(&mut self, executor: &Cone, how: &str, terminal: &Terminal) -> Result<(), Stopped> {
+    fn go_on(&mut self, runtime: &Runtime<'_>, how: &str, terminal: &Terminal) -> Result<(), Stopped> {
         // Rewritten without what a kill left behind the checkpoint.
         let mut log = self.rewrite_log()?;
         for point in 0..self.training.len() {
@@ -166,7 +171,7 @@ impl<'w, 'm> Work<'w, 'm> {
             let cells: Vec<(usize, Values)> = cells.collect();
             // What was learned is kept before the fit counts as finished.
             if best_of(&self.scores_with(point, &scores)) == Some(point) {
-                self.keep(&fit, executor, how, terminal)?;
+                self.keep(&fit, runtime, how, terminal)?;
             }
             log.sync()?;
             self.journal.append(cells.iter().cloned())?;
@@ -245,13 +250,13 @@ impl<'w, 'm> Work<'w, 'm> {
     fn keep(
         &self,
         fit: &Fit<'_, '_, 'm>,
-        executor: &Cone,
+        runtime: &Runtime<'_>,
         how: &str,
         terminal: &Terminal,
     ) -> Result<(), Failure> {
         match fit.experiment() {
             Ok(experiment) => {
-                Ok(Saved::of(&experiment, how, executor)?.write(&self.folder.file(UNFINISHED), true)?)
+                Ok(Saved::of(&experiment, how, runtime)?.write(&self.folder.file(UNFINISHED), true)?)
             }
             // A place in lists that differ from example to example has a score, and no name.
             Err(error) => {

@@ -7,7 +7,7 @@ use super::pairs::{Made, Numbered, Pair, TokenRecord, ended, is_cut, most_tokens
 use super::strength_report::{Movement, StrengthReport, summary};
 use super::terminal::Terminal;
 use crate::generate::{Generation, Grown, Texts};
-use crate::{Experiment, Model, Progress, Refused, Unit, visible};
+use crate::{Experiment, Model, Progress, Refused, Runtime, Unit, visible};
 use serde::Serialize;
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -44,7 +44,7 @@ struct ManyResult<'a> {
 }
 
 /// `causalcone generate`.
-pub(super) fn generate(args: &GenerateArgs, terminal: &mut Terminal) -> Result<(), Failure> {
+pub(super) fn generate(args: &GenerateArgs, terminal: &Terminal) -> Result<(), Failure> {
     if let Some(out) = &args.out {
         return super::texts::texts(args, out, terminal);
     }
@@ -55,19 +55,21 @@ pub(super) fn generate(args: &GenerateArgs, terminal: &mut Terminal) -> Result<(
     let started = Instant::now();
     let loaded = Loaded::new(&args.file, terminal)?;
     let load = started.elapsed().as_secs_f64();
+    let report = terminal.report();
+    let runtime = args.memory.runtime(&loaded.model, &report);
     let options = options(args, &loaded)?;
-    let (experiment, left_out) = loaded.growing(terminal)?;
+    let (experiment, left_out) = loaded.growing(&runtime, terminal)?;
     let examples = experiment.example_count();
     let scales = scales(&loaded);
     let is_one = examples.is_none() && options.samples == 1 && scales.is_none();
     let is_edited = !loaded.file.edit.is_empty();
     let started = Instant::now();
     let texts = if is_one && !terminal.is_json() {
-        stream(&experiment, &options, is_edited, terminal)?
+        stream(&experiment, (&options, &runtime), is_edited, terminal)?
     } else {
         let total = most_tokens(&options, &loaded).saturating_mul(examples.unwrap_or(1) as u64);
         let mut done = 0;
-        let texts = experiment.generate_with(&options, &mut |_| {
+        let texts = experiment.generate_with(&options, &runtime, &mut |_| {
             done += 1;
             terminal.progress(Progress { what: "generating", done, total, unit: Unit::Tokens })
         });
@@ -78,7 +80,7 @@ pub(super) fn generate(args: &GenerateArgs, terminal: &mut Terminal) -> Result<(
     let model = &loaded.model;
     let is_cut = is_cut(&texts);
     let has_tables = args.table || scales.is_some();
-    let mut pairs = pairs(&experiment, &texts, has_tables)?;
+    let mut pairs = pairs(&experiment, &texts, has_tables.then_some(&runtime))?;
     let (name, made) = (model.name().to_owned(), Made::new(&options, &experiment)?);
     match pairs.pop() {
         Some(Numbered { pair, .. }) if is_one => {
@@ -114,16 +116,16 @@ fn moved(pairs: &[Numbered], model: &Model) -> Result<Vec<StrengthReport>, Failu
 /// Says the edited text, or the only one, as it comes.
 fn stream(
     experiment: &Experiment<'_>,
-    options: &Generation,
+    (options, runtime): (&Generation, &Runtime<'_>),
     is_edited: bool,
-    terminal: &mut Terminal,
+    terminal: &Terminal,
 ) -> Result<Texts, Failure> {
     let prompt = experiment.model().text(experiment.ids(experiment.reading_run()?));
     // What is wrong is told before anything is said.
     let mut begun = false;
     let mut said = 0;
     let mut failed = None;
-    let texts = experiment.generate_with(options, &mut |grown: Grown<'_>| {
+    let texts = experiment.generate_with(options, runtime, &mut |grown: Grown<'_>| {
         if grown.edited == is_edited {
             let heading = if is_edited { "with the edits" } else { "without edits" };
             let start = if begun { String::new() } else { format!("{heading}\n{}", printable(&prompt)) };

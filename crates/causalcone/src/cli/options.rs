@@ -1,6 +1,6 @@
 //! Options that are more than a text: sizes of memory, samples to verify.
 
-use crate::{Cone, Model, Precision, memory};
+use crate::{Model, Precision, Report, Runtime, memory};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::str::FromStr;
@@ -34,13 +34,13 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// The executor that keeps to it, given a model whose weights may not have been read yet.
-    pub(super) fn executor(self, model: &Model) -> Cone {
+    /// The runtime that keeps to it, given a model whose weights may not have been read yet.
+    pub(super) fn runtime<'r>(self, model: &Model, progress: Report<'r>) -> Runtime<'r> {
         // Weights that do not fit leave nothing to compute in: `explain` then says what would be done with enough.
         let fits = model.footprint().chosen.is_some();
         // A size in the environment that cannot be read was reported when the model was opened.
         let half = || if fits { model.half_of_free_memory().ok().flatten() } else { None };
-        Cone { memory: self.memory.map(Size::bytes).or_else(half) }
+        Runtime { memory: self.memory.map(Size::bytes).or_else(half), progress, ..Runtime::default() }
     }
 }
 

@@ -5,8 +5,8 @@ use super::failure::Failure;
 use super::loaded::Loaded;
 use super::sweep::ModelRecord;
 use crate::chat::Date;
-use crate::generate::{Beside, Continuation, End, Generation, Texts};
-use crate::{Cone, Experiment, Model};
+use crate::generate::{Continuation, End, Generation, Texts, TokenScore};
+use crate::{Experiment, Model, Runtime};
 use serde::{Deserialize, Serialize};
 
 /// One text of one prompt.
@@ -26,7 +26,7 @@ impl TextRecord {
     }
 }
 
-/// As [`Beside`], with a KL only where it is a number.
+/// As [`TokenScore`], with a KL only where it is a number.
 #[derive(Serialize, Deserialize)]
 pub(super) struct TokenRecord {
     pub(super) token: String,
@@ -100,27 +100,27 @@ pub(super) fn is_cut(texts: &Texts) -> bool {
     texts.original.iter().chain(&texts.counterfactual).any(|text| text.end == End::Interrupted)
 }
 
-/// The texts two by two, with the table of each if that is asked for.
+/// The texts two by two, with the table of each where a runtime is given to make it.
 pub(super) fn pairs(
     experiment: &Experiment<'_>,
     texts: &Texts,
-    has_tables: bool,
+    table_by: Option<&Runtime<'_>>,
 ) -> Result<Vec<Numbered>, Failure> {
-    let asks = has_tables && !is_cut(texts);
+    let asks = table_by.filter(|_| !is_cut(texts));
     let model = experiment.model();
     // Texts are in the order of examples.
     let mut examples = experiment.by_example();
     let mut one: Option<Experiment<'_>> = None;
     let mut record = |text: &Continuation| -> Result<TextRecord, Failure> {
-        while asks && one.as_ref().is_none_or(|one| one.example() != text.example) {
+        while asks.is_some() && one.as_ref().is_none_or(|one| one.example() != text.example) {
             one = examples.next().transpose()?;
             if one.is_none() {
                 break;
             }
         }
-        let beside = |one: &Experiment<'_>| one.beside(text, &Cone::default());
-        let tokens = one.as_ref().filter(|_| asks).map(beside).transpose()?;
-        let named = |Beside { id, original, counterfactual, kl }: Beside| {
+        let score = |(one, runtime): (&Experiment<'_>, _)| one.score(text, runtime);
+        let tokens = one.as_ref().zip(asks).map(score).transpose()?;
+        let named = |TokenScore { id, original, counterfactual, kl }: TokenScore| {
             let kl = kl.is_finite().then_some(kl);
             TokenRecord { token: model.token_text(id), id, original, counterfactual, kl }
         };

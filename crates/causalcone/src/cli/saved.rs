@@ -6,7 +6,7 @@ use super::folder::{shown, taken};
 use super::loaded::Loaded;
 use super::terminal::Terminal;
 use crate::saved::{Description, Tested};
-use crate::{Cone, ControlVector, Saved, visible};
+use crate::{ControlVector, Runtime, Saved, visible};
 use causalcone_files::{PlaceKind, check_output};
 use serde::Serialize;
 
@@ -23,7 +23,7 @@ struct VectorResult {
 }
 
 /// `causalcone save`.
-pub(super) fn save(args: &SaveArgs, terminal: &mut Terminal) -> Result<(), Failure> {
+pub(super) fn save(args: &SaveArgs, terminal: &Terminal) -> Result<(), Failure> {
     let is_vector = args.out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
     match PlaceKind::at(&args.out)? {
         // A folder is replaced by a folder.
@@ -34,7 +34,8 @@ pub(super) fn save(args: &SaveArgs, terminal: &mut Terminal) -> Result<(), Failu
         _ => check_output(&args.out, args.force && is_vector).map_err(taken)?,
     }
     let loaded = Loaded::new(&args.file, terminal)?;
-    let (experiment, left_out) = loaded.single(&Cone::default(), terminal)?;
+    let (experiment, left_out) =
+        loaded.single(&Runtime { progress: &terminal.report(), ..Runtime::default() }, terminal)?;
     if is_vector {
         let vector = ControlVector::of(&experiment)?;
         vector.write(&args.out, args.force)?;
@@ -50,7 +51,7 @@ pub(super) fn save(args: &SaveArgs, terminal: &mut Terminal) -> Result<(), Failu
         return left_out.into_result();
     }
     let name = args.file.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let saved = Saved::of(&experiment, &format!("causalcone save {name}"), &Cone::default())?;
+    let saved = Saved::of(&experiment, &format!("causalcone save {name}"), &Runtime::default())?;
     saved.write(&args.out, args.force)?;
     let edits = saved.edits().iter().filter_map(|edit| edit.name.clone()).collect();
     terminal.result(&SaveResult { out: shown(&args.out), edits }, |result| {
@@ -81,7 +82,7 @@ struct TestedJson<'a> {
 }
 
 /// `causalcone info`.
-pub(super) fn info(args: &InfoArgs, terminal: &mut Terminal) -> Result<(), Failure> {
+pub(super) fn info(args: &InfoArgs, terminal: &Terminal) -> Result<(), Failure> {
     let saved = Saved::open(&args.folder)?;
     let name = args.model.clone().unwrap_or_else(|| saved.description.base.model.clone());
     if args.no_test || saved.description.test.is_none() {
@@ -92,7 +93,7 @@ pub(super) fn info(args: &InfoArgs, terminal: &mut Terminal) -> Result<(), Failu
     let model = terminal.load(&name, args.weights.given()).map_err(|failure| {
         failure.hint("-m names the model it is for, and --no-test only describes the folder")
     })?;
-    let tested = saved.test(&model, &Cone::default())?;
+    let tested = saved.test(&model, &Runtime::default())?;
     let json = TestedJson { passed: tested.passed(), difference: tested.difference, found: &tested.found };
     let result =
         InfoResult { folder: shown(&args.folder), description: &saved.description, tested: Some(json) };

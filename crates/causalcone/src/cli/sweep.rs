@@ -8,7 +8,7 @@ use super::loaded::Loaded;
 use super::options::Verify;
 use super::terminal::{Terminal, Warning};
 use crate::{
-    Agreement, Cone, Error, Explanation, KeyReport, Model, Precision, PreparedSweep, Refused, SweepResult,
+    Agreement, Error, Explanation, KeyReport, Model, Precision, PreparedSweep, Refused, Runtime, SweepResult,
     Verification, cone::Work, heat_map, means_table, table,
 };
 use causalcone_engine::schema::{EditRefFile, EditsFile, RunFile, TokenFile};
@@ -98,12 +98,14 @@ pub(super) struct Swept {
 }
 
 /// `causalcone sweep`.
-pub(super) fn command(args: &SweepArgs, terminal: &mut Terminal) -> Result<(), Failure> {
+pub(super) fn command(args: &SweepArgs, terminal: &Terminal) -> Result<(), Failure> {
     let folder = Folder::claim(&args.out, args.again, Results::Sweep)?;
     let started = Instant::now();
     let loaded = Loaded::new(&args.file, terminal)?.at_date_of(&folder)?;
     let load = started.elapsed().as_secs_f64();
-    let how = How { format: args.format, executor: args.memory.executor(&loaded.model), verify: args.verify };
+    let report = terminal.report();
+    let runtime = args.memory.runtime(&loaded.model, &report);
+    let how = How { format: args.format, runtime, verify: args.verify };
     let swept = sweep(&loaded, &folder, how, load, terminal)?;
     let drawn = causalcone_report::terminal::render(&swept.map, &terminal.style()).unwrap_or_default();
     terminal.result(&swept.summary, |summary| {
@@ -139,9 +141,9 @@ fn in_words(agreement: &Agreement) -> String {
 
 /// How a sweep is run.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct How {
+pub(super) struct How<'r> {
     pub(super) format: Format,
-    pub(super) executor: Cone,
+    pub(super) runtime: Runtime<'r>,
     pub(super) verify: Option<Verify>,
 }
 
@@ -149,22 +151,20 @@ pub(super) struct How {
 pub(super) fn sweep(
     loaded: &Loaded,
     folder: &Folder,
-    how: How,
+    how: How<'_>,
     load: f64,
     terminal: &Terminal,
 ) -> Result<Swept, Failure> {
     let started = Instant::now();
     let model = &loaded.model;
-    let (experiment, left_out) = loaded.experiment(&how.executor, terminal)?;
+    let (experiment, left_out) = loaded.experiment(&how.runtime, terminal)?;
     let prepared = PreparedSweep::new(&experiment)?;
-    let plan = Explanation::of_sweep(&experiment, &prepared, &how.executor)?;
+    let plan = Explanation::of_sweep(&experiment, &prepared, &how.runtime)?;
     let identity = loaded.identity(&experiment)?;
     let cells = prepared.cells();
     let (mut journal, done) = folder.journal(&identity, cells, prepared.columns().len())?;
     let resumed = done.len();
-    let result = prepared.resume(&how.executor, done, &|progress| terminal.progress(progress), |finished| {
-        journal.append(finished.iter().cloned())
-    });
+    let result = prepared.resume(&how.runtime, done, |finished| journal.append(finished.iter().cloned()));
     terminal.clear();
     let mut result = result.map_err(|e| match e {
         Error::Interrupted => Failure::interrupted("; finished cells are in the journal"),

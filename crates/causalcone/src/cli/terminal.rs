@@ -97,6 +97,11 @@ impl Terminal {
         self.go_on()
     }
 
+    /// [`Terminal::progress`] as work takes it.
+    pub(super) fn report(&self) -> impl Fn(Progress<'_>) -> ControlFlow<()> + Sync + '_ {
+        |progress| self.progress(progress)
+    }
+
     /// Whether work that shows no bar should stop.
     pub(super) fn go_on(&self) -> ControlFlow<()> {
         if interrupt::stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -149,7 +154,7 @@ impl Terminal {
 
     /// The result: a JSON document, or what `human` makes of it.
     pub(super) fn result<T: Serialize>(
-        &mut self,
+        &self,
         result: &T,
         human: impl FnOnce(&T) -> String,
     ) -> Result<(), Failure> {
@@ -161,17 +166,17 @@ impl Terminal {
     }
 
     /// Text for people on stdout; nothing where JSON was asked for.
-    pub(super) fn say(&mut self, text: &str) -> Result<(), Failure> {
+    pub(super) fn say(&self, text: &str) -> Result<(), Failure> {
         if self.json { Ok(()) } else { self.text(text) }
     }
 
     /// Text on stdout.
-    pub(super) fn text(&mut self, text: &str) -> Result<(), Failure> {
+    pub(super) fn text(&self, text: &str) -> Result<(), Failure> {
         written(std::io::stdout().write_all(text.as_bytes()))
     }
 
     /// Makes sure that everything has reached stdout.
-    pub(super) fn finish(&mut self) -> Result<(), Failure> {
+    pub(super) fn finish(&self) -> Result<(), Failure> {
         written(std::io::stdout().flush())
     }
 

@@ -8,7 +8,7 @@ use super::pairs::{Made, Numbered, is_cut, most_tokens, options, pairs, scales};
 use super::strength_report::{MOST_STEPS, Movement, about, summary};
 use super::terminal::Terminal;
 use crate::generate::Generation;
-use crate::{Experiment, ExperimentFile, Progress, Refused, Unit};
+use crate::{Experiment, ExperimentFile, Progress, Refused, Runtime, Unit};
 use causalcone_files::open_regular;
 use causalcone_report::Format;
 use serde::Serialize;
@@ -32,11 +32,13 @@ struct Record<'a> {
 }
 
 /// `causalcone generate FILE --out DIR`.
-pub(super) fn texts(args: &GenerateArgs, out: &Path, terminal: &mut Terminal) -> Result<(), Failure> {
+pub(super) fn texts(args: &GenerateArgs, out: &Path, terminal: &Terminal) -> Result<(), Failure> {
     let folder = Folder::claim(out, args.again, Results::Texts)?;
     let loaded = Loaded::new(&args.file, terminal)?.at_date_of(&folder)?;
+    let report = terminal.report();
+    let runtime = args.memory.runtime(&loaded.model, &report);
     let options = options(args, &loaded)?;
-    let (experiment, left_out) = loaded.growing(terminal)?;
+    let (experiment, left_out) = loaded.growing(&runtime, terminal)?;
     let examples = experiment.example_count().unwrap_or(1);
     let scales = scales(&loaded).map_or(0, <[f64]>::len);
     // A sweep is there to see how far texts move.
@@ -56,6 +58,7 @@ pub(super) fn texts(args: &GenerateArgs, out: &Path, terminal: &mut Terminal) ->
         folder: &folder,
         experiment: &experiment,
         options: &options,
+        runtime: &runtime,
         has_tables,
         each: most_tokens(&options, &loaded),
         examples,
@@ -101,6 +104,7 @@ struct Parts<'p, 'm> {
     folder: &'p Folder,
     experiment: &'p Experiment<'m>,
     options: &'p Generation,
+    runtime: &'p Runtime<'p>,
     /// Whether the texts come with the tables of their tokens.
     has_tables: bool,
     /// The most tokens of an example's texts.
@@ -146,7 +150,7 @@ impl Parts<'_, '_> {
     /// The texts of some examples, one a line.
     fn lines(&self, examples: Range<usize>, terminal: &Terminal) -> Result<Vec<u8>, Failure> {
         let mut done = (examples.start as u64).saturating_mul(self.each);
-        let made = self.experiment.generate_examples(examples, self.options, &mut |_| {
+        let made = self.experiment.generate_examples(examples, self.options, self.runtime, &mut |_| {
             done += 1;
             let total = (self.examples as u64).saturating_mul(self.each);
             terminal.progress(Progress { what: "generating", done, total, unit: Unit::Tokens })
@@ -157,7 +161,7 @@ impl Parts<'_, '_> {
             return Err(Failure::interrupted("; finished texts are kept"));
         }
         let mut lines = Vec::new();
-        for one in pairs(self.experiment, &made, self.has_tables)? {
+        for one in pairs(self.experiment, &made, self.has_tables.then_some(self.runtime))? {
             serde_json::to_writer(&mut lines, &one).map_err(|e| Failure::run(e.to_string()))?;
             lines.push(b'\n');
         }

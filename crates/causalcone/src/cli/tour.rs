@@ -8,7 +8,7 @@ use super::folder::{Folder, Results, shown};
 use super::loaded::Loaded;
 use super::sweep::{How, Summary, sweep};
 use super::terminal::Terminal;
-use crate::{Cone, Experiment, ExperimentFile, Model, TokenRecord, Top};
+use crate::{Experiment, ExperimentFile, Model, Runtime, TokenRecord, Top};
 use causalcone_files::{create_folders, write_whole};
 use causalcone_report::Format;
 use causalcone_report::terminal::render;
@@ -69,7 +69,7 @@ struct SweepStep {
 }
 
 /// `causalcone tour`.
-pub(super) fn tour(args: &TourArgs, terminal: &mut Terminal) -> Result<(), Failure> {
+pub(super) fn tour(args: &TourArgs, terminal: &Terminal) -> Result<(), Failure> {
     let folders = claim(args)?;
     let published = if args.check { Some(Published::for_model(&args.model)?) } else { None };
     let started = Instant::now();
@@ -97,7 +97,11 @@ pub(super) fn tour(args: &TourArgs, terminal: &mut Terminal) -> Result<(), Failu
     let added = run_once(&loaded, terminal)?.counterfactual.top;
     terminal.say(&format!("{}\n{}\n", base.text, Top(added.clone())))?;
 
-    let how = How { format: Format::Csv, executor: Cone::default(), verify: None };
+    let how = How {
+        format: Format::Csv,
+        runtime: Runtime { progress: &terminal.report(), ..Runtime::default() },
+        verify: None,
+    };
     let mut sweeps = Vec::new();
     let mut tables = Vec::new();
     for ((shipped, about), folder) in SWEEPS.iter().zip(folders) {
@@ -160,7 +164,7 @@ fn claim(args: &TourArgs) -> Result<Vec<Folder>, Failure> {
 }
 
 /// The ten likeliest next tokens of a prompt.
-fn answer(model: &Model, text: &str, terminal: &mut Terminal) -> Result<Answer, Failure> {
+fn answer(model: &Model, text: &str, terminal: &Terminal) -> Result<Answer, Failure> {
     let mut experiment = Experiment::new(model);
     let run = experiment.run(text)?;
     let top = experiment.execute()?.original(run).top(10);

@@ -92,14 +92,15 @@ struct Record<'a> {
 }
 
 /// `causalcone train`.
-pub(super) fn train(args: &TrainArgs, terminal: &mut Terminal) -> Result<(), Failure> {
+pub(super) fn train(args: &TrainArgs, terminal: &Terminal) -> Result<(), Failure> {
     let folder = Folder::claim(&args.out, args.again, Results::Training)?;
     let started = Instant::now();
     let loaded = Loaded::new(&args.file, terminal)?.at_date_of(&folder)?;
     let load = started.elapsed().as_secs_f64();
     let started = Instant::now();
-    let executor = args.memory.executor(&loaded.model);
-    let mut experiment = loaded.built(&executor, terminal)?;
+    let report = terminal.report();
+    let runtime = args.memory.runtime(&loaded.model, &report);
+    let mut experiment = loaded.built(&runtime, terminal)?;
     let (options, held_out, refused) = loaded.file.training(&experiment)?;
     options.prepare(&mut experiment)?;
     let (experiment, mut left_out) = sifted(experiment, terminal)?;
@@ -108,7 +109,7 @@ pub(super) fn train(args: &TrainArgs, terminal: &mut Terminal) -> Result<(), Fai
     let every = every.flatten().unwrap_or(CHECKPOINT_EVERY);
     let how = format!("{options:?}");
     let training = Training::new(&experiment, held_out, options)?;
-    let trainer = training.trainer(&executor)?;
+    let trainer = training.trainer(&runtime)?;
     let originals = trainer.originals()?;
     let identity = loaded.identity(&experiment)?;
     let prepare = started.elapsed().as_secs_f64();
@@ -117,7 +118,7 @@ pub(super) fn train(args: &TrainArgs, terminal: &mut Terminal) -> Result<(), Fai
     let mut work = Work::open(&training, &trainer, &folder, &identity, every)?;
     let resumed = work.log.len();
     let name = args.file.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    work.run(&executor, &format!("causalcone train {name}"), terminal)?;
+    work.run(&runtime, &format!("causalcone train {name}"), terminal)?;
     let seconds = Seconds { load, prepare, train: started.elapsed().as_secs_f64() };
 
     let scores = work.scores();

@@ -26,14 +26,6 @@ pub trait Executor {
     /// When it cannot be done in the memory there is.
     fn estimate(&self, plan: &Plan, cells: &[&Cell], config: &Config) -> Result<Work>;
 
-    /// The same with so many bytes less to work in, which are held by `what` meanwhile; nothing where it has no limit.
-    ///
-    /// # Errors
-    /// When that is all it has; says how much would do.
-    fn beside(&self, _bytes: u64, _what: &str) -> Result<Option<Box<dyn Executor>>> {
-        Ok(None)
-    }
-
     /// Its name, as results record it.
     fn name(&self) -> &'static str;
 }

@@ -6,7 +6,7 @@ use super::op::Shared;
 use super::value::site;
 use crate::bounds;
 use crate::error::Within;
-use crate::execute::half_of_free_memory;
+use crate::execute::Runtime;
 use crate::experiment::dataset::Prompt;
 use crate::experiment::dataset::{Example, Examples};
 use crate::experiment::method::Method;
@@ -20,7 +20,7 @@ use crate::schema::{
 };
 use crate::{Error, Result};
 use causalcone_model::chat::Clock;
-use causalcone_model::{Model, Report, Site, silent};
+use causalcone_model::{Model, Site};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -50,21 +50,16 @@ impl ExperimentFile {
     /// # Errors
     /// When it does not fit the model or contradicts itself.
     pub fn experiment<'m>(&self, model: &'m Model) -> Result<Experiment<'m>> {
-        self.experiment_within(model, half_of_free_memory(), &silent)
+        self.experiment_with(model, &Runtime::default())
     }
 
-    /// The same in so many bytes: what is drawn must fit, and what is fitted to data sets is computed in them. That
-    /// work tells `report` how it goes on.
+    /// The same with a runtime of one's own: what is drawn must fit into its memory, and what is fitted to data sets is
+    /// computed by it.
     ///
     /// # Errors
-    /// As [`ExperimentFile::experiment`]; [`Error::Interrupted`] where `report` says so.
-    pub fn experiment_within<'m>(
-        &self,
-        model: &'m Model,
-        memory: Option<u64>,
-        report: Report<'_>,
-    ) -> Result<Experiment<'m>> {
-        self.build(model, Making::Numbers { memory, report })
+    /// As [`ExperimentFile::experiment`]; [`Error::Interrupted`] where whoever hears of progress says so.
+    pub fn experiment_with<'m>(&self, model: &'m Model, runtime: &Runtime<'_>) -> Result<Experiment<'m>> {
+        self.build(model, Making::Numbers(runtime))
     }
 
     /// The same as far as plans need it: nothing is drawn or fitted to a data set, however long that would take.

@@ -44,7 +44,7 @@ impl<'r> Shared<'r> {
         let bytes = op.drawn_bytes(width, random.rank).map_err(refuse)?;
         let memory = match self.making {
             Making::Outline => return op.outlined(width, random.rank).map_err(refuse),
-            Making::Numbers { memory, .. } => memory,
+            Making::Numbers(runtime) => runtime.memory,
         };
         let needed = self.drawn.saturating_add(bytes);
         if let Some(memory) = memory.filter(|memory| needed > *memory) {

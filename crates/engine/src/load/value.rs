@@ -1,7 +1,6 @@
 //! From a value as it is written to what it is.
 
 use super::making::Making;
-use crate::execute::Cone;
 use crate::experiment::Experiment;
 use crate::experiment::dataset::{Examples, Prompt};
 use crate::formats::control_vector::ControlVector;
@@ -164,22 +163,19 @@ impl ExperimentFile {
         };
         let found: Result<statistics::ByLayer<Tensor>> = match making {
             Making::Outline => outlined(&collecting, fitted),
-            Making::Numbers { memory, report } => {
+            Making::Numbers(runtime) => {
                 // Its rows are computed now, in what memory the weights leave.
                 experiment.model().decoder()?;
-                let executor = &Cone { memory };
                 match fitted {
-                    Fitted::Means => {
-                        statistics::means_with(&collecting, executor, report).and_then(|means| {
-                            let less = |(layer, mean): (&Option<usize>, &Tensor)| {
-                                let minus = means.get(1).and_then(|minus| minus.get(layer));
-                                Ok((*layer, minus.map_or(Ok(mean.clone()), |minus| mean - minus)?))
-                            };
-                            means[0].iter().map(less).collect()
-                        })
-                    }
+                    Fitted::Means => statistics::means(&collecting, runtime).and_then(|means| {
+                        let less = |(layer, mean): (&Option<usize>, &Tensor)| {
+                            let minus = means.get(1).and_then(|minus| minus.get(layer));
+                            Ok((*layer, minus.map_or(Ok(mean.clone()), |minus| mean - minus)?))
+                        };
+                        means[0].iter().map(less).collect()
+                    }),
                     Fitted::Components => {
-                        let found = statistics::components_with(&collecting, executor, 1, false, report);
+                        let found = statistics::components(&collecting, runtime, 1, false);
                         found.and_then(|mut found| {
                             let first = |(layer, found): (_, statistics::Components)| {
                                 Ok((layer, found.components.get(0)?))
@@ -187,7 +183,7 @@ impl ExperimentFile {
                             found.swap_remove(0).into_iter().map(first).collect()
                         })
                     }
-                    Fitted::Contrast => statistics::contrast_with(&collecting, executor, report),
+                    Fitted::Contrast => statistics::contrast(&collecting, runtime),
                 }
             }
         };
@@ -230,7 +226,7 @@ impl ExperimentFile {
                 Err(Error::hinted(part, problem, Some("write an edit for each layer".into())))
             }
         };
-        let (memory, report) = match making {
+        let runtime = match making {
             Making::Outline => {
                 let found =
                     statistics::outline(&collecting, Fitted::Components).map_err(of_file)?.swap_remove(0);
@@ -242,12 +238,11 @@ impl ExperimentFile {
                 let parameters = Parameters::outlined(shapes)?;
                 return Ok(Op { parameters: Arc::new(parameters), ..Op::new(kind) });
             }
-            Making::Numbers { memory, report } => (memory, report),
+            Making::Numbers(runtime) => runtime,
         };
         // Rows are computed now, in what memory the weights leave.
         experiment.model().decoder()?;
-        let found =
-            statistics::components_with(&collecting, &Cone { memory }, fit.rank, fit.standardise, report);
+        let found = statistics::components(&collecting, runtime, fit.rank, fit.standardise);
         let found = found.map_err(of_file)?.swap_remove(0);
         one_layer(found.len())?;
         let mut op = Op::new(kind);

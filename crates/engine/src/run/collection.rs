@@ -2,7 +2,7 @@
 //!
 //! ```
 //! use causalcone_engine::dataset::Example;
-//! use causalcone_engine::{Collection, Cone, Experiment, Op};
+//! use causalcone_engine::{Collection, Runtime, Experiment, Op};
 //! use causalcone_model::{Model, Site};
 //!
 //! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-llama-tied");
@@ -16,14 +16,14 @@
 //! ]);
 //! let collection = Collection::new(&exp, 1 << 20)?;
 //! for chunk in 0..collection.chunks().len() {
-//!     for gathered in collection.gather(chunk, &Cone::default())? {
+//!     for gathered in collection.gather(chunk, &Runtime::default())? {
 //!         println!("{}: {:?}", gathered.example, gathered.collected[0].tensor.dims());
 //!     }
 //! }
 //! # Ok::<(), causalcone_engine::Error>(())
 //! ```
 
-use crate::execute::{Executor, go_on};
+use crate::execute::{Executor, Runtime, go_on};
 use crate::experiment::Experiment;
 use crate::ids::EditId;
 use crate::metric::Metric;
@@ -32,7 +32,7 @@ use crate::plan::{Place, Plan, Read};
 use crate::reading::Reading;
 use crate::run::collect::collect_with;
 use crate::{Error, Result};
-use causalcone_model::{Layout, Progress, Report, Unit, silent};
+use causalcone_model::{Layout, Progress, Unit};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -155,16 +155,16 @@ impl<'m> Collection<'m> {
         Ok(taken)
     }
 
-    /// Checks, before anything is computed, that all of it can be, in the memory that `executor` may take.
+    /// Checks, before anything is computed, that all of it can be, in the memory there is.
     ///
     /// # Errors
-    /// When it cannot; [`Error::Interrupted`] where `report` says so.
-    pub fn check(&self, executor: &dyn Executor, report: Report<'_>) -> Result<()> {
+    /// When it cannot; [`Error::Interrupted`] where whoever hears of progress says so.
+    pub fn check(&self, runtime: &Runtime<'_>) -> Result<()> {
         for start in (0..self.examples).step_by(TOGETHER) {
             let (done, total) = (start as u64, self.examples as u64);
-            go_on(report(Progress { what: "checking", done, total, unit: Unit::Examples }))?;
+            go_on((runtime.progress)(Progress { what: "checking", done, total, unit: Unit::Examples }))?;
             let (_, plan) = self.plan(start..self.examples.min(start + TOGETHER))?;
-            executor.estimate(
+            runtime.estimate(
                 &plan,
                 &plan.cells.iter().collect::<Vec<_>>(),
                 self.experiment.model.config(),
@@ -183,21 +183,17 @@ impl<'m> Collection<'m> {
     /// Computes a chunk.
     ///
     /// # Errors
-    /// When a computation fails.
-    pub fn gather(&self, chunk: usize, executor: &dyn Executor) -> Result<Vec<Gathered>> {
-        self.gather_with(chunk, executor, "collecting", &silent)
+    /// When a computation fails; [`Error::Interrupted`] where whoever hears of progress says so.
+    pub fn gather(&self, chunk: usize, runtime: &Runtime<'_>) -> Result<Vec<Gathered>> {
+        self.gather_for("collecting", chunk, runtime)
     }
 
-    /// [`Collection::gather`], telling how many of all examples are done, and of what.
-    ///
-    /// # Errors
-    /// When a computation fails; [`Error::Interrupted`] where `report` says so.
-    pub fn gather_with(
+    /// [`Collection::gather`] for some work.
+    pub(crate) fn gather_for(
         &self,
-        chunk: usize,
-        executor: &dyn Executor,
         what: &str,
-        report: Report<'_>,
+        chunk: usize,
+        runtime: &Runtime<'_>,
     ) -> Result<Vec<Gathered>> {
         let examples = self.chunks.get(chunk).cloned().unwrap_or_default();
         let total = self.examples as u64;
@@ -205,12 +201,12 @@ impl<'m> Collection<'m> {
         for start in examples.clone().step_by(TOGETHER) {
             let mut tell = |done: usize| {
                 let done = (start + done) as u64;
-                report(Progress { what, done, total, unit: Unit::Examples })
+                (runtime.progress)(Progress { what, done, total, unit: Unit::Examples })
             };
             go_on(tell(0))?;
             let (instances, plan) = self.plan(start..examples.end.min(start + TOGETHER))?;
             let cells: Vec<_> = plan.cells.iter().collect();
-            let readings = collect_with(executor, self.experiment.model, &plan, &cells, &mut tell)?;
+            let readings = collect_with(runtime, self.experiment.model, &plan, &cells, &mut tell)?;
             let pairs = cells.iter().zip(readings).zip(&instances);
             gathered.extend(pairs.map(|((cell, readings), instance)| {
                 let pair = |(read, reading): (&Read, Reading)| match reading {

@@ -4,7 +4,7 @@ use crate::Result;
 use crate::compile::align::Alignment;
 use crate::cone::Work;
 use crate::error::Refused;
-use crate::execute::Executor;
+use crate::execute::{Executor, Runtime};
 use crate::experiment::Experiment;
 use crate::plan::{Cell, Plan, Read, ValueSource};
 use crate::run::prepared::PreparedSweep;
@@ -112,7 +112,7 @@ impl AddAssign<&Self> for Figures {
 }
 
 impl Figures {
-    fn of(plan: &Plan, config: &Config, executor: &dyn Executor) -> Result<Self> {
+    fn of(plan: &Plan, config: &Config, runtime: &Runtime<'_>) -> Result<Self> {
         let cells: Vec<&Cell> = plan.cells.iter().collect();
         let all: Vec<&Cell> = plan.baselines().chain(&plan.cells).collect();
         Ok(Self {
@@ -120,8 +120,8 @@ impl Figures {
             edits: plan.runs.iter().map(|run| run.edits.len()).sum(),
             rows_naive: plan.rows_naive(config.layers),
             passes: 0,
-            for_cells: executor.estimate(plan, &cells, config)?,
-            whole: executor.estimate(plan, &all, config)?,
+            for_cells: runtime.estimate(plan, &cells, config)?,
+            whole: runtime.estimate(plan, &all, config)?,
         })
     }
 }
@@ -131,10 +131,10 @@ impl Explanation {
     ///
     /// # Errors
     /// When the experiment contradicts itself, or cannot be run in the memory there is; nothing is computed.
-    pub fn new(experiment: &Experiment<'_>, executor: &dyn Executor) -> Result<Self> {
+    pub fn new(experiment: &Experiment<'_>, runtime: &Runtime<'_>) -> Result<Self> {
         match experiment.sweep {
-            Some(_) => Self::of_sweep(experiment, &PreparedSweep::new(experiment)?, executor),
-            None => Self::of_single(experiment, executor),
+            Some(_) => Self::of_sweep(experiment, &PreparedSweep::new(experiment)?, runtime),
+            None => Self::of_single(experiment, runtime),
         }
     }
 
@@ -142,8 +142,8 @@ impl Explanation {
     ///
     /// # Errors
     /// As [`Explanation::new`].
-    pub fn of_outline(outline: &Outline<'_>, executor: &dyn Executor) -> Result<Self> {
-        Self::new(&outline.0, executor)
+    pub fn of_outline(outline: &Outline<'_>, runtime: &Runtime<'_>) -> Result<Self> {
+        Self::new(&outline.0, runtime)
     }
 
     /// Explains an experiment whose sweep is prepared already.
@@ -153,10 +153,9 @@ impl Explanation {
     pub fn of_sweep(
         experiment: &Experiment<'_>,
         sweep: &PreparedSweep<'_>,
-        executor: &dyn Executor,
+        runtime: &Runtime<'_>,
     ) -> Result<Self> {
-        let rest = sweep.beside_record(executor)?;
-        let executor = rest.as_deref().unwrap_or(executor);
+        let runtime = &sweep.beside_record(runtime)?;
         let (mut figures, mut sites) = (Figures::default(), BTreeMap::new());
         let mut last: Option<((usize, usize), Figures)> = None;
         for cells in sweep.survey.stretches() {
@@ -168,17 +167,17 @@ impl Explanation {
                     let stretch = sweep.stretch(cells)?;
                     let config = experiment.model().config();
                     add_sites(experiment, &stretch.plan, &mut sites);
-                    Figures { passes: stretch.passes()?, ..Figures::of(&stretch.plan, config, executor)? }
+                    Figures { passes: stretch.passes()?, ..Figures::of(&stretch.plan, config, runtime)? }
                 }
             };
             figures += &own;
             last = kind.map(|kind| (kind, own));
         }
-        Self::of(experiment, sites, &figures, (executor, sweep.record_bytes()))
+        Self::of(experiment, sites, &figures, (runtime, sweep.record_bytes()))
     }
 
     /// Explains an experiment without a sweep.
-    fn of_single(experiment: &Experiment<'_>, executor: &dyn Executor) -> Result<Self> {
+    fn of_single(experiment: &Experiment<'_>, runtime: &Runtime<'_>) -> Result<Self> {
         let (mut figures, mut sites) = (Figures::default(), BTreeMap::new());
         experiment.check_size()?;
         let examples = experiment.example_count().unwrap_or(1);
@@ -187,16 +186,16 @@ impl Explanation {
                 experiment.by_example_in(start..start + TOGETHER).collect::<Result<_>>()?;
             let plan = Experiment::plan_single_of(&instances)?;
             add_sites(experiment, &plan, &mut sites);
-            figures += &Figures::of(&plan, experiment.model().config(), executor)?;
+            figures += &Figures::of(&plan, experiment.model().config(), runtime)?;
         }
-        Self::of(experiment, sites, &figures, (executor, 0))
+        Self::of(experiment, sites, &figures, (runtime, 0))
     }
 
     fn of(
         experiment: &Experiment<'_>,
         sites: BTreeMap<&'static str, String>,
         figures: &Figures,
-        (executor, record): (&dyn Executor, u64),
+        (runtime, record): (&Runtime<'_>, u64),
     ) -> Result<Self> {
         let model = experiment.model();
         let run = |spec: crate::experiment::RunSpec| ExplainedRun {
@@ -207,7 +206,7 @@ impl Explanation {
         let Figures { cells, edits, rows_naive, passes, for_cells, whole } = figures;
         Ok(Self {
             model: model.name().into(),
-            executor: executor.name(),
+            executor: runtime.name(),
             runs: experiment.prompted_runs().map(run).collect(),
             date: experiment.seen_date(),
             alignments: experiment.alignments()?,

@@ -1,7 +1,7 @@
 //! A single experiment: all its runs once, edited and unedited.
 
 use crate::error::{Error, Result};
-use crate::execute::{Cone, Executor};
+use crate::execute::Runtime;
 use crate::experiment::Experiment;
 use crate::experiment::spaces::{MissingSpace, Spaced};
 use crate::ids::RunId;
@@ -19,14 +19,14 @@ impl<'m> Experiment<'m> {
     /// # Errors
     /// When the experiment contradicts itself or a computation fails.
     pub fn execute(&self) -> Result<Outcome<'m>> {
-        self.execute_with(&Cone::default())
+        self.execute_with(&Runtime::default())
     }
 
-    /// [`Experiment::execute`] with an executor of one's choice.
+    /// [`Experiment::execute`] with a runtime of one's own.
     ///
     /// # Errors
     /// As [`Experiment::execute`].
-    pub fn execute_with(&self, executor: &dyn Executor) -> Result<Outcome<'m>> {
+    pub fn execute_with(&self, runtime: &Runtime<'_>) -> Result<Outcome<'m>> {
         if self.examples.is_some() {
             let hint = Some("execute each experiment of by_example".into());
             return Err(Error::hinted("examples", "an experiment with a data set has many outcomes", hint));
@@ -34,7 +34,7 @@ impl<'m> Experiment<'m> {
         let plan = self.plan_all_runs()?;
         let cells: Vec<_> =
             plan.baselines.iter().map(|baseline| &baseline.original).chain(&plan.cells).collect();
-        let mut readings = collect(executor, self.model, &plan, &cells)?.into_iter();
+        let mut readings = collect(runtime, self.model, &plan, &cells)?.into_iter();
         let mut originals = readings.next().unwrap_or_default();
         let mut edited = readings.next().unwrap_or_default();
         // The distributions of all runs, then what is collected, then what answers of several tokens are made of.

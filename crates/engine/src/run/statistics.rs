@@ -2,7 +2,7 @@
 //!
 //! ```
 //! use causalcone_engine::dataset::Example;
-//! use causalcone_engine::{Cone, Experiment, Op, OpKind, Value, fit};
+//! use causalcone_engine::{Runtime, Experiment, Op, OpKind, Value, fit};
 //! use causalcone_model::{Last, Model, Site};
 //!
 //! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-llama-tied");
@@ -14,14 +14,14 @@
 //!     Example::new().prompt("base", "The capital of Spain is"),
 //!     Example::new().prompt("base", "Rome is the capital of"),
 //! ]);
-//! let means = fit::means(&exp, &Cone::default())?;
+//! let means = fit::means(&exp, &Runtime::default())?;
 //! assert_eq!(means[edit.index()][&Some(1)].dims(), [32]);
-//! let components = fit::components(&exp, &Cone::default(), 2, false)?;
+//! let components = fit::components(&exp, &Runtime::default(), 2, false)?;
 //! assert_eq!(components[edit.index()][&Some(1)].components.dims(), [2, 32]);
 //! # Ok::<(), causalcone_engine::Error>(())
 //! ```
 
-use crate::execute::Executor;
+use crate::execute::Runtime;
 use crate::experiment::Experiment;
 use crate::ids::EditId;
 use crate::op::noise::epsilon;
@@ -30,7 +30,7 @@ use crate::plan::collected::Collected;
 use crate::run::collection::Collection;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
-use causalcone_model::{Layout, Report, silent};
+use causalcone_model::Layout;
 use faer::{Mat, Side};
 use std::collections::BTreeMap;
 
@@ -49,19 +49,7 @@ pub type ByLayer<T> = BTreeMap<Option<usize>, T>;
 ///
 /// # Errors
 /// When it collects nothing, or from attention matrices, or cannot be run.
-pub fn means(experiment: &Experiment<'_>, executor: &dyn Executor) -> Result<Vec<ByLayer<Tensor>>> {
-    means_with(experiment, executor, &silent)
-}
-
-/// [`means`], telling how far it is.
-///
-/// # Errors
-/// As [`means`]; [`Error::Interrupted`] where `report` says so.
-pub fn means_with(
-    experiment: &Experiment<'_>,
-    executor: &dyn Executor,
-    report: Report<'_>,
-) -> Result<Vec<ByLayer<Tensor>>> {
+pub fn means(experiment: &Experiment<'_>, runtime: &Runtime<'_>) -> Result<Vec<ByLayer<Tensor>>> {
     /// The sum of rows, of how many, and how one is laid out.
     struct Sum {
         sum: Vec<f64>,
@@ -69,7 +57,7 @@ pub fn means_with(
         shape: Vec<usize>,
     }
     let mut sums: Vec<ByLayer<Sum>> = (0..experiment.edits.len()).map(|_| BTreeMap::new()).collect();
-    each_example(experiment, executor, report, |collected| {
+    each_example(experiment, runtime, |collected| {
         for (edit, collected) in collected {
             let shape = match collected.tensor.dims() {
                 [_, width] => vec![*width],
@@ -115,26 +103,12 @@ pub struct Components {
 /// As [`means`]; on sites by head; when there are fewer rows, or dimensions, than components asked for.
 pub fn components(
     experiment: &Experiment<'_>,
-    executor: &dyn Executor,
+    runtime: &Runtime<'_>,
     rank: usize,
     standardise: bool,
-) -> Result<Vec<ByLayer<Components>>> {
-    components_with(experiment, executor, rank, standardise, &silent)
-}
-
-/// [`components`], telling how far it is.
-///
-/// # Errors
-/// As [`components`]; [`Error::Interrupted`] where `report` says so.
-pub fn components_with(
-    experiment: &Experiment<'_>,
-    executor: &dyn Executor,
-    rank: usize,
-    standardise: bool,
-    report: Report<'_>,
 ) -> Result<Vec<ByLayer<Components>>> {
     let mut found: Vec<ByLayer<Moments>> = (0..experiment.edits.len()).map(|_| BTreeMap::new()).collect();
-    each_example(experiment, executor, report, |collected| {
+    each_example(experiment, runtime, |collected| {
         for (edit, collected) in collected {
             let rows = rows_of(experiment, *edit, collected)?;
             add_moments(&mut found[edit.index()], collected.place.layer, &rows, experiment, *edit)?;
@@ -159,21 +133,9 @@ pub fn components_with(
 ///
 /// # Errors
 /// As [`components`]; when it does not collect just twice, or the two have different numbers of rows.
-pub fn contrast(experiment: &Experiment<'_>, executor: &dyn Executor) -> Result<ByLayer<Tensor>> {
-    contrast_with(experiment, executor, &silent)
-}
-
-/// [`contrast`], telling how far it is.
-///
-/// # Errors
-/// As [`contrast`]; [`Error::Interrupted`] where `report` says so.
-pub fn contrast_with(
-    experiment: &Experiment<'_>,
-    executor: &dyn Executor,
-    report: Report<'_>,
-) -> Result<ByLayer<Tensor>> {
+pub fn contrast(experiment: &Experiment<'_>, runtime: &Runtime<'_>) -> Result<ByLayer<Tensor>> {
     let mut found: ByLayer<Moments> = BTreeMap::new();
-    each_example(experiment, executor, report, |collected| {
+    each_example(experiment, runtime, |collected| {
         let (first, second) = collected.split_at(collected.len() / 2);
         let pairs_up = |((_, a), (_, b)): (&(EditId, Collected), &(EditId, Collected))| {
             (a.place.site, a.place.layer) == (b.place.site, b.place.layer)
@@ -384,15 +346,14 @@ fn add_moments(
 /// Calls `take` with all that is collected of each example: by edit in file order, a layer each.
 fn each_example(
     experiment: &Experiment<'_>,
-    executor: &dyn Executor,
-    report: Report<'_>,
+    runtime: &Runtime<'_>,
     mut take: impl FnMut(&[(EditId, Collected)]) -> Result<()>,
 ) -> Result<()> {
     let collection = Collection::new(experiment, CHUNK)?;
     for chunk in 0..collection.chunks().len() {
         let edits = collection.taken(chunk)?;
         let mut edits = edits.iter().flat_map(|one| one.places.iter().map(|_| one.edit));
-        for gathered in collection.gather_with(chunk, executor, "fitting", report)? {
+        for gathered in collection.gather_for("fitting", chunk, runtime)? {
             let collected = gathered.collected.into_iter().zip(edits.by_ref());
             take(&collected.map(|(collected, edit)| (edit, collected)).collect::<Vec<_>>())?;
         }

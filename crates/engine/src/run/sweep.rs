@@ -2,7 +2,7 @@
 
 use crate::cone::Work;
 use crate::error::{Error, Result};
-use crate::execute::{Executor, Ticker, go_on};
+use crate::execute::{Executor, Runtime, Ticker, go_on};
 use crate::experiment::method::Method;
 use crate::experiment::spaces::MissingSpace;
 use crate::metric::Distribution;
@@ -18,25 +18,23 @@ impl PreparedSweep<'_> {
     ///
     /// # Errors
     /// When a computation fails.
-    pub fn run(&self, executor: &dyn Executor) -> Result<SweepResult> {
-        self.resume(executor, BTreeMap::new(), &causalcone_model::silent, |_| Ok(()))
+    pub fn run(&self, runtime: &Runtime<'_>) -> Result<SweepResult> {
+        self.resume(runtime, BTreeMap::new(), |_| Ok(()))
     }
 
     /// Runs every cell not yet in `done`. `record` gets finished cells a few at a time; only then
-    /// `report` hears of them.
+    /// does whoever hears of progress.
     ///
     /// # Errors
     /// When the memory the executor may take is too little for the cells and their results; what `record` returns;
-    /// [`Error::Interrupted`] if `report` says so, with everything finished until then recorded; a failed computation.
+    /// [`Error::Interrupted`] if that one says so, with everything finished until then recorded; a failed computation.
     pub fn resume(
         &self,
-        executor: &dyn Executor,
+        runtime: &Runtime<'_>,
         done: BTreeMap<usize, Values>,
-        report: Report<'_>,
         mut record: impl FnMut(&[(usize, Values)]) -> Result<()>,
     ) -> Result<SweepResult> {
-        let rest = self.beside_record(executor)?;
-        let executor = rest.as_deref().unwrap_or(executor);
+        let (runtime, report) = (&self.beside_record(runtime)?, runtime.progress);
         let total = self.cells() as u64;
         let tell =
             |done: usize| report(Progress { what: "sweeping", done: done as u64, total, unit: Unit::Cells });
@@ -48,20 +46,19 @@ impl PreparedSweep<'_> {
         }
         for cells in self.survey.stretches() {
             let stretch = self.stretch(cells)?;
-            stretch.run(executor, &mut running, &mut result)?;
+            stretch.run(runtime, &mut running, &mut result)?;
         }
         let _ = tell(running.values.len());
         result.values = running.values.into_values().collect();
         Ok(result)
     }
 
-    /// The executor with the memory that the record of the cells leaves; nothing where it has no limit.
+    /// The runtime with the memory that the record of the cells leaves.
     ///
     /// # Errors
     /// When they leave none.
-    pub(crate) fn beside_record(&self, executor: &dyn Executor) -> Result<Option<Box<dyn Executor>>> {
-        let what = format!("the record of {} cells", self.cells());
-        executor.beside(self.record_bytes(), &what)
+    pub(crate) fn beside_record<'r>(&self, runtime: &Runtime<'r>) -> Result<Runtime<'r>> {
+        runtime.less(self.record_bytes(), &format!("the record of {} cells", self.cells()))
     }
 }
 

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "no test file uses all of it")]
 
 use causalcone_engine::op::{Axis, OpInfo};
-use causalcone_engine::{Cone, Error, Executor, Experiment, ExperimentFile, Reference};
+use causalcone_engine::{Cone, Error, Executor, Experiment, ExperimentFile, Reference, Runtime};
 use causalcone_model::{Layout, Model, Site};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -114,7 +114,7 @@ pub fn collected(
             edits.push(read);
         }
     }
-    let outcome = experiment(model, &written)?.execute_with(executor)?;
+    let outcome = experiment(model, &written)?.execute_with(&Runtime::own(executor))?;
     let of = |run: &&str| {
         let all = outcome.collected().iter().filter(|c| *c.run == **run);
         all.map(|c| (Moment::of(c.place.site, c.place.layer), rows(&c.tensor))).collect()

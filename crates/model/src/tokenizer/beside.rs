@@ -122,14 +122,14 @@ impl Object {
 
 /// The files beside a vocabulary, and the model's config.json.
 #[derive(Debug)]
-pub(super) struct Beside {
+pub(super) struct TokenScore {
     config: Object,
     special: Object,
     added: Object,
     model: Object,
 }
 
-impl Beside {
+impl TokenScore {
     /// Reads the files in the folder of a vocabulary; each may be missing.
     pub(super) fn read(vocabulary: &Path) -> Result<Self> {
         let folder = vocabulary.parent().unwrap_or(Path::new(""));

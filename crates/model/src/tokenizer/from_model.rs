@@ -4,7 +4,7 @@
 //! `LlamaTokenizer` (a space before each text, `legacy`) and `GemmaTokenizer`. Where SentencePiece and transformers would
 //! give other ids from the same file, it is refused by name.
 
-use super::beside::{Beside, Class, GEMMA, LLAMA};
+use super::beside::{Class, GEMMA, LLAMA, TokenScore};
 use super::encode::Tokenizer;
 use super::pieces::{self, PieceKind, SPACE};
 use super::proto::Proto;
@@ -54,7 +54,7 @@ impl Tokenizer {
             return Err(broken("it has no pieces".into()));
         }
         check_supported(path, &proto)?;
-        let beside = Beside::read(path)?;
+        let beside = TokenScore::read(path)?;
         let class = class(path, &beside)?;
         let mut recipe = recipe(path, &proto, class, &beside)?;
         beside.complete(&mut recipe, class)?;
@@ -102,7 +102,7 @@ fn check_supported(path: &Path, proto: &Proto<'_>) -> Result<()> {
 }
 
 /// Which class of transformers reads this file: the one that a file names, else the one of the kind of model.
-fn class(path: &Path, beside: &Beside) -> Result<&'static Class> {
+fn class(path: &Path, beside: &TokenScore) -> Result<&'static Class> {
     let known = || CLASSES.map(|class| class.name).join(", ");
     if let Some((file, name)) = beside.class_name()? {
         let found = CLASSES.into_iter().find(|class| class.is(&name));
@@ -123,7 +123,7 @@ fn class(path: &Path, beside: &Beside) -> Result<&'static Class> {
 }
 
 /// The tokenizer without what the files beside it say of special tokens.
-fn recipe(path: &Path, proto: &Proto<'_>, class: &Class, beside: &Beside) -> Result<Recipe> {
+fn recipe(path: &Path, proto: &Proto<'_>, class: &Class, beside: &TokenScore) -> Result<Recipe> {
     let bad = |problem: String| Error::file(path, "pieces", problem);
     let vocab = pieces::vocabulary(proto.pieces.iter().map(|piece| piece.text.as_ref())).map_err(bad)?;
     let has_bytes = pieces::check_bytes(&proto.pieces, &vocab).map_err(bad)?;
@@ -171,7 +171,7 @@ fn recipe(path: &Path, proto: &Proto<'_>, class: &Class, beside: &Beside) -> Res
 }
 
 /// What becomes of spaces: a normalizer and a step of splitting, of which one is null.
-fn spaces(path: &Path, proto: &Proto<'_>, class: &Class, beside: &Beside) -> Result<(Value, Value)> {
+fn spaces(path: &Path, proto: &Proto<'_>, class: &Class, beside: &TokenScore) -> Result<(Value, Value)> {
     let differs = |by_class: bool| {
         let problem = format!(
             "is {}, but transformers' {} takes {by_class} where the configuration is silent, and both change ids; \

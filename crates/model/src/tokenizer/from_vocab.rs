@@ -5,7 +5,7 @@
 //! `GPTNeoXTokenizer` (NFC). Where no file names a class and the kind of model has none of these, GPT-2's split is taken if
 //! the merges could come of it, since each merge of a vocabulary lies within a word of the split it was trained with.
 
-use super::beside::{Beside, Class, GPT2, NEOX, NO_CLASS, QWEN2};
+use super::beside::{Class, GPT2, NEOX, NO_CLASS, QWEN2, TokenScore};
 use super::encode::Tokenizer;
 use super::from_json::{Vocabulary, split_merge};
 use super::recipe::{Flags, MAX_MERGES, Recipe, Spelling};
@@ -57,7 +57,7 @@ impl Tokenizer {
             serde_json::from_slice(&bytes).map_err(|e| Error::file(path, "document", e.to_string()))?;
         drop(bytes);
         let merges = merges(&path.with_file_name("merges.txt"))?;
-        let beside = Beside::read(path)?;
+        let beside = TokenScore::read(path)?;
         let split = split(path, &beside, &merges)?;
         let spaced = beside.flag("add_prefix_space")?.unwrap_or(false);
         if spaced && !split.may_be_spaced {
@@ -106,7 +106,7 @@ fn merges(path: &Path) -> Result<Vec<(String, String)>> {
 }
 
 /// How texts are split: as the class does that a file names, else as that of the kind of model.
-fn split(path: &Path, beside: &Beside, merges: &[(String, String)]) -> Result<Split> {
+fn split(path: &Path, beside: &TokenScore, merges: &[(String, String)]) -> Result<Split> {
     if let Some((file, name)) = beside.class_name()? {
         let known = SPLITS.each_ref().map(|split| split.class.name).join(", ");
         let found = SPLITS.into_iter().find(|split| split.class.is(&name));

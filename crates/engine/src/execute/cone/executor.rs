@@ -4,14 +4,14 @@ use super::super::executor::{Executor, Sink, no_gradients};
 use super::super::memory::half_of_free_memory;
 use super::job::Job;
 use super::table::Store;
+use crate::Result;
 use crate::cone::{ConePlan, Work};
 use crate::op::Bound;
 use crate::plan::{Cell, Plan};
-use crate::{Error, Result};
 use causalcone_model::{Config, Model};
 
 /// What computing takes at least, for the advice to those who gave too little.
-const LEAST: u64 = 4 << 20;
+pub(in crate::execute) const LEAST: u64 = 4 << 20;
 
 /// The executor that computes only the causal cone of each edit.
 #[derive(Debug, Clone, Copy)]
@@ -27,17 +27,6 @@ impl Default for Cone {
     }
 }
 
-impl Cone {
-    /// The same with so many bytes less to work in, which are held by `what` meanwhile.
-    pub(crate) fn less(self, bytes: u64, what: &str) -> Result<Self> {
-        let Some(memory) = self.memory else { return Ok(self) };
-        match memory.checked_sub(bytes).filter(|rest| *rest > 0) {
-            Some(rest) => Ok(Self { memory: Some(rest) }),
-            None => Err(Error::memory("memory", what, memory, bytes.saturating_add(LEAST))),
-        }
-    }
-}
-
 impl Executor for Cone {
     fn execute(&self, model: &Model, plan: &Plan, cells: &[&Cell], sink: Sink<'_>) -> Result<Work> {
         no_gradients(cells)?;
@@ -48,10 +37,6 @@ impl Executor for Cone {
 
     fn estimate(&self, plan: &Plan, cells: &[&Cell], config: &Config) -> Result<Work> {
         Ok(*ConePlan::new(plan, cells, config, self.memory)?.work())
-    }
-
-    fn beside(&self, bytes: u64, what: &str) -> Result<Option<Box<dyn Executor>>> {
-        Ok(Some(Box::new(self.less(bytes, what)?)))
     }
 
     fn name(&self) -> &'static str {

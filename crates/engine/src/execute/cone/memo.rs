@@ -2,7 +2,7 @@
 //! computed once.
 
 use super::super::executor::no_gradients;
-use super::executor::Cone;
+use super::super::runtime::Runtime;
 use super::job::Job;
 use super::table::Store;
 use crate::cone::{ConePlan, Forest, NodeId, Portion, Work};
@@ -29,7 +29,7 @@ const MOST_NODES: usize = 4096;
 /// What is kept is bounded: what was used longest ago is dropped first.
 ///
 /// ```
-/// use causalcone_engine::{Experiment, Memo, Op};
+/// use causalcone_engine::{Experiment, Memo, Op, Runtime};
 /// use causalcone_model::{Last, Model, Site};
 ///
 /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-gpt2");
@@ -42,7 +42,7 @@ const MOST_NODES: usize = 4096;
 ///     let base = exp.run_ids("base", vec![3, 1, 4, 1, 5])?;
 ///     exp.edit(base, Site::MlpOutput.layers(0..layers).at(Last), Op::add(vector.clone()))?;
 ///     exp.edit(base, Site::FinalNorm, Op::collect())?;
-///     let collected = memo.collect(&exp)?;
+///     let collected = memo.collect(&exp, &Runtime::default())?;
 ///     assert_eq!(collected[0].tensor.dims(), [5, model.config().width]);
 ///     rows.push(memo.last_work().rows);
 /// }
@@ -64,6 +64,15 @@ pub struct Memo {
     held_bytes: usize,
     limit: usize,
     work: Work,
+}
+
+/// How one experiment is run.
+#[derive(Clone, Copy)]
+struct How {
+    /// Bytes it may take.
+    memory: Option<u64>,
+    /// Whether edited rows are kept.
+    keeps_edited: bool,
 }
 
 /// What one experiment left.
@@ -105,8 +114,8 @@ impl Memo {
     ///
     /// # Errors
     /// When the experiment has a data set, gradients or nothing to collect, contradicts itself, or a computation fails.
-    pub fn collect(&mut self, experiment: &Experiment<'_>) -> Result<Vec<Collected>> {
-        self.collected(experiment, true)
+    pub fn collect(&mut self, experiment: &Experiment<'_>, runtime: &Runtime<'_>) -> Result<Vec<Collected>> {
+        self.collected(experiment, How { memory: runtime.memory, keeps_edited: true })
     }
 
     /// [`Memo::collect`] through which gradients flow back to the constants and parameters that are
@@ -114,11 +123,11 @@ impl Memo {
     ///
     /// # Errors
     /// As [`Memo::collect`].
-    pub fn trace(&mut self, experiment: &Experiment<'_>) -> Result<Vec<Collected>> {
-        self.collected(experiment, false)
+    pub fn trace(&mut self, experiment: &Experiment<'_>, runtime: &Runtime<'_>) -> Result<Vec<Collected>> {
+        self.collected(experiment, How { memory: runtime.memory, keeps_edited: false })
     }
 
-    fn collected(&mut self, experiment: &Experiment<'_>, keeps_edited: bool) -> Result<Vec<Collected>> {
+    fn collected(&mut self, experiment: &Experiment<'_>, how: How) -> Result<Vec<Collected>> {
         if experiment.examples.is_some() {
             return Err(Error::part(
                 "examples",
@@ -134,7 +143,12 @@ impl Memo {
         let Some(cell) = plan.cells.first() else { return Ok(Vec::new()) };
         // What a closure gives may differ from call to call, and it may hold much.
         let is_pure = experiment.edits.iter().all(|edit| edit.op.kind != OpKind::Custom);
-        let readings = self.run(experiment.model(), &plan, cell, keeps_edited && is_pure)?;
+        let readings = self.run(
+            experiment.model(),
+            &plan,
+            cell,
+            How { keeps_edited: how.keeps_edited && is_pure, ..how },
+        )?;
         let pair = |(read, reading): (&Read, Reading)| match reading {
             Reading::Activation(tensor) => Collected::new(&plan, read, tensor),
             Reading::Logits(_) => None,
@@ -142,23 +156,23 @@ impl Memo {
         Ok(cell.reads.iter().zip(readings).filter_map(pair).collect())
     }
 
-    fn run(&mut self, model: &Model, plan: &Plan, cell: &Cell, keeps_edited: bool) -> Result<Vec<Reading>> {
+    fn run(&mut self, model: &Model, plan: &Plan, cell: &Cell, how: How) -> Result<Vec<Reading>> {
         no_gradients(&[cell])?;
         let is_full = self.forest.as_ref().is_some_and(|forest| forest.nodes().len() > MOST_NODES);
         if is_full || self.held_bytes > self.limit {
             self.clear();
         }
         let mut forest = self.forest.take().unwrap_or_else(|| Forest::new(model.config()));
-        if !keeps_edited {
+        if !how.keeps_edited {
             // What is not kept is planned apart, so that the forest does not hold its edits.
             forest.insert_prompts(plan);
             let cone = ConePlan::grown(forest.clone(), plan, &[cell]);
-            let ran = self.run_cone(model, plan, &cone, false);
+            let ran = self.run_cone(model, plan, &cone, how);
             return self.put_back(ran, forest);
         }
         self.hold(plan);
         let cone = ConePlan::grown(forest, plan, &[cell]);
-        let ran = self.run_cone(model, plan, &cone, true);
+        let ran = self.run_cone(model, plan, &cone, how);
         self.put_back(ran, cone.forest)
     }
 
@@ -187,13 +201,7 @@ impl Memo {
         }
     }
 
-    fn run_cone(
-        &mut self,
-        model: &Model,
-        plan: &Plan,
-        cone: &ConePlan,
-        keeps_edited: bool,
-    ) -> Result<Vec<Reading>> {
+    fn run_cone(&mut self, model: &Model, plan: &Plan, cone: &ConePlan, how: How) -> Result<Vec<Reading>> {
         self.clock += 1;
         let mut used: Vec<u64> = Vec::new();
         let lacking = cone.nodes_of(&[0], |node, at, rows| {
@@ -206,9 +214,8 @@ impl Memo {
         for leaves in self.kept.iter_mut().filter(|leaves| used.contains(&leaves.number)) {
             leaves.used = self.clock;
         }
-        let is_kept = |id: NodeId| keeps_edited || cone.forest.nodes()[id].edit.is_none();
+        let is_kept = |id: NodeId| how.keeps_edited || cone.forest.nodes()[id].edit.is_none();
         let (first, rest): (Vec<_>, Vec<_>) = lacking.into_iter().partition(|(_, id)| is_kept(*id));
-        let memory = Cone::default().memory;
         let below =
             self.kept.iter().filter(|leaves| used.contains(&leaves.number)).map(|leaves| &leaves.store);
         let below: Vec<&Store<'static>> = below.collect();
@@ -219,7 +226,7 @@ impl Memo {
             let (cells, later_cells): (&[usize], &[usize]) =
                 if later.is_empty() { (&[0], &[]) } else { (&[], &[0]) };
             let part = Portion { nodes, cells, later, later_cells };
-            let schedule = cone.schedule_of(&part, model.config(), memory)?;
+            let schedule = cone.schedule_of(&part, model.config(), how.memory)?;
             let job = Job { model, plan, cone, bound: &bound, keeps_all };
             job.run(&schedule, store, &mut |delivery, batch| {
                 delivery.deliver(batch, &mut |_, found| {

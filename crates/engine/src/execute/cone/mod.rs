@@ -16,5 +16,6 @@ mod state;
 mod table;
 
 pub use executor::Cone;
+pub(super) use executor::LEAST;
 pub use memo::Memo;
 pub use session::Session;

@@ -3,12 +3,12 @@
 use super::file::CausalFile;
 use super::model::{CausalModel, Setting};
 use crate::bounds;
-use crate::execute::Executor;
+use crate::execute::{Executor, Runtime};
 use crate::metric::Distribution;
 use crate::op::noise::below;
 use crate::plan::{Cell, Plan, Read, Run};
 use crate::{Error, Result};
-use causalcone_model::{Model, Progress, Report, Unit};
+use causalcone_model::{Model, Progress, Unit};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::ControlFlow;
@@ -66,7 +66,7 @@ struct Draw<'a> {
     file: &'a CausalFile,
     causal: CausalModel,
     model: &'a Model,
-    executor: &'a dyn Executor,
+    runtime: &'a Runtime<'a>,
     prompted: HashMap<Setting, Prompted>,
     is_right: HashMap<Setting, bool>,
 }
@@ -80,7 +80,7 @@ impl CausalFile {
     ///
     /// # Errors
     /// When the file contradicts itself, a label is no single token, or there are fewer examples than wanted.
-    pub fn draw(&self, model: &Model, executor: &dyn Executor, report: Report<'_>) -> Result<DataSet> {
+    pub fn draw(&self, model: &Model, runtime: &Runtime<'_>) -> Result<DataSet> {
         let causal = self.causal_model()?;
         self.check(&causal)?;
         let mut settings = causal.settings()?;
@@ -94,11 +94,11 @@ impl CausalFile {
         let others = settings.split_off((0..count).filter(is_held_out).count());
         let (held_out, settings) = (settings, others);
         let mut draw =
-            Draw { file: self, causal, model, executor, prompted: HashMap::new(), is_right: HashMap::new() };
+            Draw { file: self, causal, model, runtime, prompted: HashMap::new(), is_right: HashMap::new() };
         let wanted = [self.examples.unwrap_or(EXAMPLES), self.held_out_examples.unwrap_or(EXAMPLES)];
         let wanted = [wanted[0], if self.held_out.is_some() { wanted[1] } else { 0 }];
         let total = (wanted[0] + wanted[1]) as u64;
-        let tell = |done: usize| match report(Progress {
+        let tell = |done: usize| match (runtime.progress)(Progress {
             what: "drawing",
             done: done as u64,
             total,
@@ -297,7 +297,7 @@ impl Draw<'_> {
         }
         let cells: Vec<&Cell> = plan.cells.iter().collect();
         let mut answers: Vec<Option<u32>> = vec![None; open.len()];
-        self.executor.execute(self.model, &plan, &cells, &mut |cell, readings| {
+        self.runtime.execute(self.model, &plan, &cells, &mut |cell, readings| {
             let answer = readings.first().map(Distribution::read).transpose()?;
             answers[cell] = answer.and_then(|answer| answer.top_ids(1).first().copied());
             Ok(ControlFlow::Continue(()))

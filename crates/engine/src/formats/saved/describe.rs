@@ -3,7 +3,7 @@
 use super::format::{BaseModel, Description, Made, VERSION, WEIGHTS};
 use super::intervention::Saved;
 use super::test;
-use crate::execute::Executor;
+use crate::execute::Runtime;
 use crate::experiment::{EditSpec, Experiment};
 use crate::ids::EditId;
 use crate::op::{Op, OpKind, Value};
@@ -24,7 +24,7 @@ impl Saved {
     ///
     /// # Errors
     /// When an edit is a closure, there is none, or the experiment cannot be run.
-    pub fn of(experiment: &Experiment<'_>, how: &str, executor: &dyn Executor) -> Result<Self> {
+    pub fn of(experiment: &Experiment<'_>, how: &str, runtime: &Runtime<'_>) -> Result<Self> {
         if experiment.edits.is_empty() {
             return Err(Error::part("save", "there is no edit to save"));
         }
@@ -44,7 +44,7 @@ impl Saved {
             base: BaseModel::of(experiment.model)?,
             edit: edits,
             made: Made { by: format!("causalcone {}", env!("CARGO_PKG_VERSION")), how: how.into() },
-            test: Some(test::expected(experiment, executor)?),
+            test: Some(test::expected(experiment, runtime)?),
         };
         description.check().map_err(|problem| Error::part("save", problem))?;
         Ok(Self { description, tensors, folder: PathBuf::new() })

@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use candle_core::{Device, Tensor};
-//! use causalcone_engine::{Cone, Experiment, Op, OpKind, Saved};
+//! use causalcone_engine::{Runtime, Experiment, Op, OpKind, Saved};
 //! use causalcone_model::{Last, Model, Site};
 //!
 //! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-llama-tied");
@@ -18,8 +18,8 @@
 //!
 //! let folder = tempfile::tempdir()?;
 //! let path = folder.path().join("ablation");
-//! Saved::of(&exp, "an example", &Cone::default())?.write(&path, false)?;
-//! let test = Saved::open(&path)?.test(&model, &Cone::default())?;
+//! Saved::of(&exp, "an example", &Runtime::default())?.write(&path, false)?;
+//! let test = Saved::open(&path)?.test(&model, &Runtime::default())?;
 //! assert!(test.passed());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

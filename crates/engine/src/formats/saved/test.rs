@@ -2,7 +2,7 @@
 
 use super::format::{TestFile, Top};
 use super::intervention::Saved;
-use crate::execute::Executor;
+use crate::execute::Runtime;
 use crate::experiment::Experiment;
 use crate::{Error, ExperimentFile, Result};
 use causalcone_model::Model;
@@ -34,7 +34,7 @@ impl Tested {
 }
 
 /// What the model answers with an experiment's edits; with a data set, in its first example that fits.
-pub(super) fn expected(experiment: &Experiment<'_>, executor: &dyn Executor) -> Result<TestFile> {
+pub(super) fn expected(experiment: &Experiment<'_>, runtime: &Runtime<'_>) -> Result<TestFile> {
     let mut first = None;
     let mut problem = Error::part("save", "there is no example to test with");
     for one in experiment.by_example() {
@@ -49,7 +49,7 @@ pub(super) fn expected(experiment: &Experiment<'_>, executor: &dyn Executor) -> 
     let Some(mut one) = first else { return Err(problem) };
     one.sweep(None);
     let read = one.reading_run()?;
-    let top = answer(&one, executor)?;
+    let top = answer(&one, runtime)?;
     Ok(TestFile {
         runs: one.runs.iter().map(|run| (run.name.to_string(), run.ids.to_vec())).collect(),
         positions: one.names.clone(),
@@ -60,9 +60,9 @@ pub(super) fn expected(experiment: &Experiment<'_>, executor: &dyn Executor) -> 
 }
 
 /// The likeliest tokens of the run that is read, with the experiment's edits.
-fn answer(experiment: &Experiment<'_>, executor: &dyn Executor) -> Result<Vec<Top>> {
+fn answer(experiment: &Experiment<'_>, runtime: &Runtime<'_>) -> Result<Vec<Top>> {
     let run = experiment.reading_run()?;
-    let outcome = experiment.execute_with(executor)?;
+    let outcome = experiment.execute_with(runtime)?;
     let top = outcome.counterfactual(run).top(LISTED);
     let prob = |record: &crate::metric::TokenRecord| record.prob.unwrap_or(f64::NAN);
     Ok(top.0.iter().map(|record| Top { id: record.id, prob: prob(record) }).collect())
@@ -73,7 +73,7 @@ impl Saved {
     ///
     /// # Errors
     /// When there is none, the folder does not fit the model, or the test cannot be run.
-    pub fn test(&self, model: &Model, executor: &dyn Executor) -> Result<Tested> {
+    pub fn test(&self, model: &Model, runtime: &Runtime<'_>) -> Result<Tested> {
         let part = "self-test";
         self.check(model, true, part)?;
         let Some(test) = &self.description.test else {
@@ -85,7 +85,7 @@ impl Saved {
         file.read = Some(crate::schema::ReadFile { run: Some(test.read.clone()), ..Default::default() });
         let mut experiment = file.experiment(model)?;
         experiment.names = test.positions.clone();
-        let found = answer(&experiment, executor)?;
+        let found = answer(&experiment, runtime)?;
         let difference = |(ours, theirs): (&Top, &Top)| (ours.prob - theirs.prob).abs();
         // A number that is none is no agreement.
         let difference = found

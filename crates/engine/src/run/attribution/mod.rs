@@ -8,7 +8,7 @@
 //! in faithfulness": EAP-IG): a few passes, and often much closer to what [`Method::Exact`] gives.
 //!
 //! ```
-//! use causalcone_engine::{Cone, Experiment, LayerAxis, Method, Metric, Op, PreparedSweep, Sweep};
+//! use causalcone_engine::{Runtime, Experiment, LayerAxis, Method, Metric, Op, PreparedSweep, Sweep};
 //! use causalcone_model::{Model, Site};
 //!
 //! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-llama-tied");
@@ -26,7 +26,7 @@
 //!     methods: vec![Method::Exact, Method::Attribution, Method::Integrated],
 //!     ..Sweep::default()
 //! });
-//! let result = PreparedSweep::new(&exp)?.run(&Cone::default())?;
+//! let result = PreparedSweep::new(&exp)?.run(&Runtime::default())?;
 //! for agreement in result.agreement() {
 //!     println!("{}: r = {:?}", agreement.method.name(), agreement.correlation);
 //! }

@@ -4,7 +4,7 @@ use super::compile::{Growing, TextVersion};
 use super::continuation::{Continuation, End};
 use super::options::Generation;
 use super::text::Text;
-use crate::execute::{Cone, run_cells};
+use crate::execute::{Runtime, run_cells};
 use crate::plan::{Cell, Constant, Edit, Plan, Read, ValueSource};
 use crate::reading::Reading;
 use crate::{Error, Result};
@@ -330,6 +330,7 @@ fn number(n: usize) -> u32 {
 /// logits of the next token of each.
 pub(super) fn prefill(
     stepper: &mut Stepper<'_>,
+    runtime: &Runtime<'_>,
     lives: &mut [Live<'_, '_>],
     which: &[usize],
 ) -> Result<Vec<Vec<f32>>> {
@@ -372,7 +373,7 @@ pub(super) fn prefill(
     }
     plan.shared = plan.runs.len();
     let cells: Vec<&Cell> = plan.cells.iter().collect();
-    let readings = run_cells(&Cone::default(), model, &plan, &cells, &mut |_| ControlFlow::Continue(()))?;
+    let readings = run_cells(runtime, model, &plan, &cells, &mut |_| ControlFlow::Continue(()))?;
     let missing = || Error::internal("a prompt gave fewer readings than were asked for");
     let mut logits: HashMap<usize, Vec<f32>> = HashMap::new();
     for ((of, readings), taken) in prefixes.iter().zip(readings).zip(taken) {

@@ -33,10 +33,11 @@ mod text;
 pub use crate::experiment::steps::Steps;
 pub use continuation::{Continuation, End, Grown, Texts};
 pub use options::Generation;
-pub use score::Beside;
+pub use score::TokenScore;
 
 use crate::bounds;
 use crate::error::Refused;
+use crate::execute::Runtime;
 use crate::experiment::Experiment;
 use crate::ids::EditId;
 use crate::metric::Distribution;
@@ -104,7 +105,7 @@ impl Experiment<'_> {
     /// # Errors
     /// When the experiment or the options contradict themselves, or a computation fails.
     pub fn generate(&self, options: &Generation) -> Result<Texts> {
-        self.generate_with(options, &mut |_| ControlFlow::Continue(()))
+        self.generate_with(options, &Runtime::default(), &mut |_| ControlFlow::Continue(()))
     }
 
     /// [`Experiment::generate`] that tells of every token, and stops where the listener says so: texts then have what
@@ -115,9 +116,10 @@ impl Experiment<'_> {
     pub fn generate_with(
         &self,
         options: &Generation,
+        runtime: &Runtime<'_>,
         listener: &mut dyn FnMut(Grown<'_>) -> ControlFlow<()>,
     ) -> Result<Texts> {
-        self.generate_examples(0..usize::MAX, options, listener)
+        self.generate_examples(0..usize::MAX, options, runtime, listener)
     }
 
     /// [`Experiment::generate_with`] of some of the examples, counted over those that are left
@@ -129,6 +131,7 @@ impl Experiment<'_> {
         &self,
         examples: Range<usize>,
         options: &Generation,
+        runtime: &Runtime<'_>,
         listener: &mut dyn FnMut(Grown<'_>) -> ControlFlow<()>,
     ) -> Result<Texts> {
         self.check_texts(&examples, options)?;
@@ -154,7 +157,7 @@ impl Experiment<'_> {
                 lives.push(live);
                 open.next();
             }
-            let flow = grow(&mut lives, options, &sampler, listener)?;
+            let flow = grow(&mut lives, (options, runtime), &sampler, listener)?;
             for live in lives {
                 let (version, one) = (live.version, live.growing);
                 texts.push(version, one, live.into_continuation());
@@ -242,13 +245,13 @@ fn is_distribution(logits: &[f32]) -> bool {
 /// Lets all of them grow to their ends.
 fn grow(
     lives: &mut [Live<'_, '_>],
-    options: &Generation,
+    (options, runtime): (&Generation, &Runtime<'_>),
     sampler: &Sampler,
     listener: &mut dyn FnMut(Grown<'_>) -> ControlFlow<()>,
 ) -> Result<ControlFlow<()>> {
     let mut stepper = Stepper::new(lives)?;
     let all: Vec<usize> = (0..lives.len()).collect();
-    let mut logits = prefill(&mut stepper, lives, &all)?;
+    let mut logits = prefill(&mut stepper, runtime, lives, &all)?;
     let mut rows = all;
     loop {
         let mut flow = ControlFlow::Continue(());
@@ -287,7 +290,7 @@ fn grow(
         let (turned, plain): (Vec<usize>, Vec<usize>) = rows.iter().partition(|index| lives[**index].turns());
         logits = if plain.is_empty() { Vec::new() } else { stepper.step(lives, &plain)? };
         if !turned.is_empty() {
-            logits.extend(prefill(&mut stepper, lives, &turned)?);
+            logits.extend(prefill(&mut stepper, runtime, lives, &turned)?);
         }
         rows = plain.into_iter().chain(turned).collect();
     }

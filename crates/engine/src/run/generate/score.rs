@@ -3,7 +3,7 @@
 use super::compile::{Growing, TextVersion};
 use super::continuation::Continuation;
 use crate::compile::run_versions::next_tokens;
-use crate::execute::Executor;
+use crate::execute::{Executor, Runtime};
 use crate::experiment::Experiment;
 use crate::metric::Distribution;
 use crate::plan::{Cell, Plan};
@@ -13,7 +13,7 @@ use std::ops::ControlFlow;
 
 /// A token of a text under both versions of the run that says it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Beside {
+pub struct TokenScore {
     /// The token.
     pub id: u32,
     /// Its probability without any edit.
@@ -26,12 +26,12 @@ pub struct Beside {
 
 impl Experiment<'_> {
     /// Both versions' probabilities of the tokens of a text, whichever version said it: as if each had to say it. Every
-    /// position is computed anew, by the executor given, without the keys and values the text was generated with. Each
+    /// position is computed anew, without the keys and values the text was generated with. Each
     /// probability is the one that a run of the text before the token gives.
     ///
     /// # Errors
     /// As [`Experiment::generate`]; when the text is of no example or scale of this experiment.
-    pub fn beside(&self, text: &Continuation, executor: &dyn Executor) -> Result<Vec<Beside>> {
+    pub fn score(&self, text: &Continuation, runtime: &Runtime<'_>) -> Result<Vec<TokenScore>> {
         let mut all = self.by_example();
         let one = all.find(|one| one.as_ref().is_ok_and(|one| one.example() == text.example));
         let missing = || Error::part("generate", "the text is of no example and scale of this experiment");
@@ -48,12 +48,12 @@ impl Experiment<'_> {
         plan.shared = plan.runs.len();
         let cells: Vec<&Cell> = plan.cells.iter().collect();
         let mut both: Vec<Vec<Distribution>> = vec![Vec::new(); 2];
-        executor.execute(self.model, &plan, &cells, &mut |cell, readings| {
+        runtime.execute(self.model, &plan, &cells, &mut |cell, readings| {
             both[cell] = readings.iter().map(Distribution::read).collect::<Result<_>>()?;
             Ok(ControlFlow::Continue(()))
         })?;
         let rows = text.ids.iter().zip(both[0].iter().zip(&both[1]));
-        let row = |(id, (original, counterfactual)): (&u32, (&Distribution, &Distribution))| Beside {
+        let row = |(id, (original, counterfactual)): (&u32, (&Distribution, &Distribution))| TokenScore {
             id: *id,
             original: original.prob(*id),
             counterfactual: counterfactual.prob(*id),

@@ -6,7 +6,7 @@
 //! head and every MLP put into the residual stream; see [`Contribution`].
 //!
 //! ```
-//! use causalcone_engine::{Cone, Experiment, Op};
+//! use causalcone_engine::{Runtime, Experiment, Op};
 //! use causalcone_model::{Model, Site};
 //!
 //! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-llama-tied");
@@ -14,7 +14,7 @@
 //! let mut exp = Experiment::new(&model);
 //! let base = exp.run("The capital of Spain is")?;
 //! exp.tokens(vec![model.token_id("T")?])?;
-//! let lens = exp.lens(&Cone::default(), 1)?;
+//! let lens = exp.lens(&Runtime::default(), 1)?;
 //! for depth in &lens.original.depths {
 //!     let last = &depth.positions[exp.ids(base).len() - 1];
 //!     println!("{:?}: {}, T at {:.3}", depth.layer, model.token_text(last.top[0].token), last.tokens[0].prob);
@@ -29,7 +29,7 @@ mod stream;
 pub use contributions::{Contribution, Contributor};
 
 use crate::compile::LensPlan;
-use crate::execute::Executor;
+use crate::execute::Runtime;
 use crate::experiment::Experiment;
 use crate::experiment::spaces::{MissingSpace, Spaced};
 use crate::metric::Distribution;
@@ -103,7 +103,7 @@ impl Experiment<'_> {
     /// # Errors
     /// When the experiment contradicts itself, has a data set (take [`Experiment::by_example`]), or a
     /// computation fails.
-    pub fn lens(&self, executor: &dyn Executor, top: usize) -> Result<Lens> {
+    pub fn lens(&self, runtime: &Runtime<'_>, top: usize) -> Result<Lens> {
         if self.examples.is_some() {
             let hint = Some("take the lens of each experiment of by_example".into());
             return Err(Error::hinted(
@@ -116,7 +116,7 @@ impl Experiment<'_> {
         let cells: Vec<_> = plan.cells.iter().collect();
         let mut tokens = self.tokens.clone();
         let (mut views, mut missing_spaces) = (Vec::new(), Vec::new());
-        for (readings, run) in collect(executor, self.model, &plan, &cells)?.into_iter().zip(versions) {
+        for (readings, run) in collect(runtime, self.model, &plan, &cells)?.into_iter().zip(versions) {
             let mut readings = readings.into_iter();
             let answer = readings.next().ok_or_else(|| Error::internal("a run gave no logits"))?;
             let answer = Distribution::read(&answer)?;

@@ -8,7 +8,7 @@
 //!
 //! ```
 //! use causalcone_engine::train::{Length, Options, Training};
-//! use causalcone_engine::{Cone, Example, Experiment, Op, OpKind};
+//! use causalcone_engine::{Runtime, Example, Experiment, Op, OpKind};
 //! use causalcone_model::{Last, Model, Site};
 //!
 //! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-llama");
@@ -24,7 +24,7 @@
 //! ]);
 //! let options = Options { length: Length::Steps(20), learning_rate: 0.05, ..Options::default() };
 //! let training = Training::new(&exp, Default::default(), options)?;
-//! let trainer = training.trainer(&Cone::default())?;
+//! let trainer = training.trainer(&Runtime::default())?;
 //! let mut fit = trainer.fit(0)?;
 //! let mut losses = Vec::new();
 //! while let Some(step) = fit.step()? {

@@ -3,7 +3,7 @@
 use super::examples::{HeldOut, parted};
 use super::options::{Objective, Options};
 use super::variables::Variables;
-use crate::execute::{Cone, Session};
+use crate::execute::{Runtime, Session};
 use crate::experiment::{Experiment, Sweep};
 use crate::ids::RunId;
 use crate::plan::{AxisChoices, Cell, Coordinates, Plan};
@@ -122,10 +122,10 @@ impl<'m> Training<'m> {
     ///
     /// # Errors
     /// When it cannot be done in the memory there is, or fails.
-    pub fn trainer(&self, cone: &Cone) -> Result<Trainer<'_, 'm>> {
+    pub fn trainer(&self, runtime: &Runtime<'_>) -> Result<Trainer<'_, 'm>> {
         let model = self.experiment.model();
         let count = self.plan.cells.len();
-        let cone = &cone.less(count as u64 * CELL_BYTES, &format!("the plan of {count} cells"))?;
+        let cone = &runtime.less(count as u64 * CELL_BYTES, &format!("the plan of {count} cells"))?.cone();
         let of_targets = |plan| Session::new(cone, model, plan, &plan.cells.iter().collect::<Vec<_>>());
         let targets = self.targets.as_ref().map(of_targets).transpose()?;
         // The unedited runs' answers come last.
