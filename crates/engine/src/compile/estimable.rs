@@ -89,12 +89,11 @@ impl Experiment<'_> {
             for (id, edit) in edits.iter().zip(*moving) {
                 let is_after = |other: usize| {
                     let is_edit = !is_swept(other) && self.edits[other].op.kind != OpKind::Collect;
-                    let next = &expanded[other];
-                    let layers: Vec<_> = edit.layers.iter().map(|(layer, _)| layer).collect();
+                    let (next, places) = (&expanded[other], &edit.places);
                     is_edit
                         && other > id.0
-                        && (next.run, next.site.tensor()) == (edit.run, edit.site.tensor())
-                        && next.layers.iter().any(|(layer, _)| layers.contains(&layer))
+                        && (next.run, next.places.site.tensor()) == (edit.run, places.site.tensor())
+                        && next.places.layers.iter().any(|layer| places.layers.contains(layer))
                 };
                 if let Some(other) = (0..expanded.len()).find(|other| is_after(*other)) {
                     let problem = format!(

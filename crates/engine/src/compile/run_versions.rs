@@ -43,8 +43,9 @@ pub(crate) struct Compiler<'a> {
 impl<'a> Compiler<'a> {
     pub(crate) fn new(experiment: &'a Experiment<'a>, swept_edits: &[EditId]) -> Result<Self> {
         experiment.no_steps()?;
+        let ids = (0..experiment.edits.len()).map(EditId);
         let expanded: Vec<Expanded> =
-            (0..experiment.edits.len()).map(|i| experiment.expand(EditId(i), None)).collect::<Result<_>>()?;
+            ids.map(|id| experiment.resolver(id).expand()).collect::<Result<_>>()?;
         let mut swept = vec![false; expanded.len()];
         for edit in swept_edits {
             swept[edit.0] = true;
@@ -174,7 +175,7 @@ impl<'a> Compiler<'a> {
             let source =
                 source.map(|source| self.version(plan, source, version, choice, sample)).transpose()?;
             let chosen = if self.swept[index] { choice } else { &Selection::default() };
-            edits.extend(self.expanded[index].edits(chosen, sample.unwrap_or(0), source)?);
+            edits.extend(self.expanded[index].edits(chosen, sample.unwrap_or(0), source));
         }
         let spec = &self.experiment.runs[run.0];
         plan.runs.push(Run { name: spec.name.clone(), ids: spec.ids.clone(), edits });

@@ -60,12 +60,7 @@ impl<'a> Swept<'a> {
                 Some("a single experiment is for `run`".into()),
             )
         })?;
-        if let Some(edit) = experiment.collects().next() {
-            return Err(Error::part(
-                experiment.edit_name(edit),
-                "collect reads activations, which a sweep has no place for",
-            ));
-        }
+        experiment.no_collects("a sweep")?;
         let edits = experiment.swept(sweep)?;
         let metrics = metrics(sweep);
         let read_run = experiment.reading_run()?;
@@ -231,8 +226,8 @@ impl<'a> Swept<'a> {
                 self.compiler.version(plan, run, RunVersion::Fixed, &Selection::default(), sample)
             };
             let (run, source) = (fixed(expanded.run)?, expanded.source().map(fixed).transpose()?);
-            let edits = expanded.edits(choice, sample.unwrap_or(0), source)?;
-            moves.extend(edits.into_iter().map(|edit| (run, edit)));
+            let edits = expanded.edits(choice, sample.unwrap_or(0), source).into_iter();
+            moves.extend(edits.map(|edit| (run, edit)));
         }
         Ok(moves)
     }
