@@ -238,35 +238,50 @@ fn reached_by(
     applies: impl Fn(usize) -> bool,
     starts: impl Fn(usize) -> bool,
 ) -> Vec<bool> {
-    let mut reached = vec![false; runs];
-    loop {
-        let before = reached.clone();
+    settled(vec![false; runs], |before, reached| {
         for (index, edit) in edits.iter().enumerate().filter(|(index, _)| applies(*index)) {
             reached[edit.run.0] |= starts(index) || edit.source().is_some_and(|source| before[source.0]);
         }
-        if reached == before {
-            return reached;
+    })
+}
+
+/// By run: whether it is read, or a run that is read takes values from it by these edits, directly or not.
+pub(super) fn feeding<'e>(
+    runs: usize,
+    read: impl IntoIterator<Item = RunId>,
+    edits: impl Iterator<Item = &'e Expanded> + Clone,
+) -> Vec<bool> {
+    let mut feeds = vec![false; runs];
+    read.into_iter().for_each(|run| feeds[run.0] = true);
+    settled(feeds, |before, feeds| {
+        for edit in edits.clone().filter(|edit| before[edit.run.0]) {
+            feeds[edit.source().unwrap_or(edit.run).0] = true;
+        }
+    })
+}
+
+/// Repeats a step until it changes no mark. The step gets the marks before it, and those to change.
+fn settled(mut marks: Vec<bool>, step: impl Fn(&[bool], &mut [bool])) -> Vec<bool> {
+    loop {
+        let before = marks.clone();
+        step(&before, &mut marks);
+        if marks == before {
+            return marks;
         }
     }
 }
 
 /// Values must not go round in circles.
 fn check_acyclic(experiment: &Experiment<'_>, expanded: &[Expanded]) -> Result<()> {
-    let mut settled = vec![false; experiment.runs.len()];
-    loop {
-        // A run is settled once every run it takes from is.
-        let mut waits = vec![false; settled.len()];
+    // A run can be run once every run it takes from is.
+    let can_run = settled(vec![false; experiment.runs.len()], |before, can_run| {
+        can_run.fill(true);
         for edit in expanded {
-            waits[edit.run.0] |= edit.source().is_some_and(|source| !settled[source.0]);
+            can_run[edit.run.0] &= edit.source().is_none_or(|source| before[source.0]);
         }
-        let next: Vec<bool> = waits.into_iter().map(|waits| !waits).collect();
-        if next == settled {
-            break;
-        }
-        settled = next;
-    }
-    let stuck: Vec<&str> =
-        experiment.runs.iter().zip(&settled).filter(|(_, ok)| !**ok).map(|(run, _)| &*run.name).collect();
+    });
+    let runs = experiment.runs.iter().zip(can_run);
+    let stuck: Vec<&str> = runs.filter_map(|(run, can_run)| (!can_run).then_some(&*run.name)).collect();
     if stuck.is_empty() {
         return Ok(());
     }

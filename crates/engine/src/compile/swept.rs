@@ -93,7 +93,7 @@ impl<'a> Swept<'a> {
         let single = single.then(|| experiment.tokens.clone().into());
         let axes = experiment.axes(sweep, &edits, &compiler.expanded)?;
         let moving: Vec<&[Expanded]> = axes.iter().map(|axes| &*axes.moving).collect();
-        experiment.check_methods(sweep, &metrics, &edits, &compiler.expanded, &moving)?;
+        experiment.check_methods(sweep, &metrics, &edits, &compiler, &moving)?;
         let samples = experiment.samples(sweep)?;
         let by_sample = samples.is_some() && compiler.noisy[0][read_run.0];
         let methods = methods(sweep);
