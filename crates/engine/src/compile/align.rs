@@ -1,13 +1,12 @@
 //! How the positions of two runs of different lengths pair.
 
-use crate::error::Within;
+use crate::Result;
+use crate::compile::resolve::Resolver;
 use crate::experiment::{EditSpec, Experiment};
 use crate::ids::EditId;
 use crate::labels::visible;
-use crate::op::Align;
-use crate::op::{Source, Value};
-use crate::{Error, Result};
-use causalcone_model::{Error as ModelError, Indices, Model, Positions};
+use crate::op::{Align, Source};
+use causalcone_model::Model;
 use serde::Serialize;
 use std::fmt;
 
@@ -119,26 +118,12 @@ fn longest_run(a: &[u32], b: &[u32]) -> (usize, usize, usize) {
     best
 }
 
-impl Experiment<'_> {
-    /// Whether positions mean all of a run.
-    pub(crate) fn is_all(&self, positions: &Positions) -> Result<bool, ModelError> {
-        Ok(match positions {
-            Positions::Indices(indices) => *indices == Indices::All,
-            Positions::Name(name) => *self.named_positions(name)? == Indices::All,
-            Positions::Last | Positions::Token { .. } => false,
-        })
-    }
-
+impl Resolver<'_> {
     /// The positions of an edit whose value comes from another run, and those of that run that pair with them.
-    pub(crate) fn paired_positions(
-        &self,
-        edit: &EditSpec,
-        source: &Source,
-        part: &dyn Fn() -> String,
-    ) -> Result<(Vec<usize>, Vec<usize>)> {
-        let written = source.positions.as_ref().unwrap_or(&edit.target.positions);
-        let is_all = self.is_all(written).within(part)?;
-        let [ours, theirs] = [edit.run, source.run].map(|run| &self.runs[run.0]);
+    pub(crate) fn paired_positions(&self, source: &Source) -> Result<(Vec<usize>, Vec<usize>)> {
+        let written = source.positions.as_ref().unwrap_or(&self.edit.target.positions);
+        let is_all = self.is_all(written)?;
+        let [ours, theirs] = [self.edit.run, source.run].map(|run| &self.runs[run.0]);
         let (n, m) = (ours.ids.len(), theirs.ids.len());
         let lengths = || format!("run \"{}\" has {n} tokens and run \"{}\" has {m}", ours.name, theirs.name);
         let rows = || tokens_side_by_side(self.model, [(&ours.name, &ours.ids), (&theirs.name, &theirs.ids)]);
@@ -146,31 +131,27 @@ impl Experiment<'_> {
             if is_all && n != m {
                 let problem =
                     format!("positions \"all\" do not say which positions pair: {}\n{}", lengths(), rows());
-                let hint = if self.is_all(&edit.target.positions).within(part)? {
+                let hint = if self.is_all(self.positions)? {
                     "set align = \"tokens\", \"left\" or \"right\" in value = { run = … }, or give positions"
                 } else {
                     "give the positions of the value"
                 };
-                return Err(Error::hinted(part(), problem, Some(hint.into())));
+                return Err(self.hinted(problem, Some(hint.into())));
             }
-            let positions = self.positions(&edit.target.positions, edit.run, edit.run).within(part)?;
-            return Ok((positions, self.positions(written, source.run, edit.run).within(part)?));
+            let positions = self.positions_in(self.positions, self.edit.run)?;
+            return Ok((positions, self.positions_in(written, source.run)?));
         };
         let name = align.name();
-        if !is_all || !self.is_all(&edit.target.positions).within(part)? {
+        if !is_all || !self.is_all(self.positions)? {
             let problem = format!(
                 "align = \"{name}\" only applies where the positions of the edit and of its value are \"all\""
             );
-            return Err(Error::hinted(part(), problem, Some("leave out align, or the positions".into())));
+            return Err(self.hinted(problem, Some("leave out align, or the positions".into())));
         }
         let pairs = match align {
             Align::Tokens => matching(&ours.ids, &theirs.ids).ok_or_else(|| {
                 let problem = format!("align = \"{name}\" would take too long: {}", lengths());
-                Error::hinted(
-                    part(),
-                    problem,
-                    Some("give positions, or align = \"left\" or \"right\"".into()),
-                )
+                self.hinted(problem, Some("give positions, or align = \"left\" or \"right\"".into()))
             })?,
             Align::Left | Align::Right if m < n => {
                 let (without, fits) = match align {
@@ -187,40 +168,39 @@ impl Experiment<'_> {
                 );
                 let hint =
                     format!("set align = \"tokens\", or leave out align and set positions = \"{fits}\"");
-                return Err(Error::hinted(part(), problem, Some(hint)));
+                return Err(self.hinted(problem, Some(hint)));
             }
             Align::Left => (0..n).map(|i| (i, i)).collect(),
             Align::Right => (0..n).map(|i| (i, i + m - n)).collect(),
         };
         if pairs.is_empty() {
-            let problem = format!(
-                "align = \"{name}\" pairs no positions: the runs have no token in common\n{}",
-                rows()
-            );
-            return Err(Error::part(part(), problem));
+            let rows = rows();
+            return Err(self.wrong(format!(
+                "align = \"{name}\" pairs no positions: the runs have no token in common\n{rows}"
+            )));
         }
         Ok(pairs.into_iter().unzip())
     }
+}
 
+impl Experiment<'_> {
     /// The pairs of positions of all edits with an align, example by example.
     pub(crate) fn alignments(&self) -> Result<Vec<Alignment>> {
-        let has_align =
-            |edit: &EditSpec| matches!(&edit.op.value, Some(Value::Run(Source { align: Some(_), .. })));
-        if !self.edits.iter().any(has_align) {
+        let align_of = |edit: &EditSpec| edit.op.source()?.align;
+        if !self.edits.iter().any(|edit| align_of(edit).is_some()) {
             return Ok(Vec::new());
         }
         let mut found = Vec::new();
         for one in self.by_example() {
             let one = one?;
             for (index, edit) in one.edits.iter().enumerate() {
-                let Some(Value::Run(source)) = &edit.op.value else { continue };
-                let Some(align) = source.align else { continue };
-                let name = || one.edit_name(EditId(index));
-                let pairs = one.paired_positions(edit, source, &name);
+                let (Some(source), Some(align)) = (edit.op.source(), align_of(edit)) else { continue };
+                let resolver = one.resolver(EditId(index));
+                let pairs = resolver.paired_positions(source);
                 let (ours, theirs) = pairs.map_err(|error| one.blame(error))?;
                 found.push(Alignment {
                     example: one.example(),
-                    edit: name(),
+                    edit: resolver.part,
                     align,
                     run: one.runs[edit.run.0].name.to_string(),
                     source: one.runs[source.run.0].name.to_string(),

@@ -1,6 +1,7 @@
 //! What a sweep asks for, also where it says nothing, and whether all of an experiment takes part in it.
 
 use crate::compile::resolve::Expanded;
+use crate::compile::run_versions::feeding;
 use crate::experiment::method::Method;
 use crate::experiment::{Experiment, Sweep};
 use crate::ids::EditId;
@@ -42,23 +43,8 @@ impl Experiment<'_> {
 
     /// Checks that every edit can change something that is read: an answer, or what is collected.
     pub(crate) fn check_reach(&self, expanded: &[Expanded]) -> Result<()> {
-        let mut matters = vec![false; self.runs.len()];
-        matters[self.reading_run()?.0] = true;
-        for edit in self.collects() {
-            matters[expanded[edit.0].run.0] = true;
-        }
-        // What a run that matters takes its values from matters too.
-        loop {
-            let before = matters.clone();
-            for edit in expanded.iter().filter(|edit| before[edit.run.0]) {
-                if let Some(source) = edit.source() {
-                    matters[source.0] = true;
-                }
-            }
-            if matters == before {
-                break;
-            }
-        }
+        let read = self.collects().map(|edit| expanded[edit.0].run).chain([self.reading_run()?]);
+        let matters = feeding(self.runs.len(), read, expanded.iter());
         match (0..expanded.len()).find(|i| !matters[expanded[*i].run.0]) {
             None => Ok(()),
             Some(i) => {

@@ -1,7 +1,7 @@
 //! The axes of a sweep: which part of the swept edits each cell takes, and where it stands.
 
 use crate::bounds;
-use crate::compile::resolve::{Expanded, Selection};
+use crate::compile::resolve::{Expanded, LayerPlaces, Resolver, Selection};
 use crate::experiment::{Experiment, LayerAxis, Sweep};
 use crate::ids::EditId;
 use crate::op::OpKind;
@@ -31,7 +31,10 @@ impl Experiment<'_> {
         let at_sites: Vec<Vec<Expanded>> = if sweep.sites.is_empty() {
             vec![edits.iter().map(|edit| expanded[edit.0].clone()).collect()]
         } else {
-            let at = |site| edits.iter().map(|edit| self.expand(*edit, Some(site))).collect::<Result<_>>();
+            let at = |site| {
+                let at_site = |edit: &EditId| Resolver { site, ..self.resolver(*edit) }.expand();
+                edits.iter().map(at_site).collect::<Result<_>>()
+            };
             sweep.sites.iter().copied().map(at).collect::<Result<_>>()?
         };
         at_sites.into_iter().map(|moving| Axes::new(sweep, moving)).collect()
@@ -88,10 +91,9 @@ pub(crate) fn check_size(cells: u128) -> Result<usize> {
 
 impl Axes {
     fn new(sweep: &Sweep, moving: Vec<Expanded>) -> Result<Self> {
-        let heads = choices("heads", sweep.heads, &moving, |edit| {
-            edit.heads.as_ref().map_or(0, |heads| heads.len())
-        })?;
-        let positions = choices("positions", sweep.positions, &moving, |edit| edit.positions.len())?;
+        let head_count = |places: &LayerPlaces| places.heads.as_ref().map_or(0, |heads| heads.len());
+        let heads = choices("heads", sweep.heads, &moving, head_count)?;
+        let positions = choices("positions", sweep.positions, &moving, |places| places.positions.len())?;
         let layers = layer_choices(sweep.layers, &moving)?;
         let scales = match sweep.scales.as_slice() {
             [] => vec![None],
@@ -124,31 +126,32 @@ impl Axes {
     /// Where a cell stands among those of its example and sample: a column holds a value only if it
     /// is the same for all that is edited.
     pub(crate) fn coordinates(&self, choice: &Selection, point: AxisChoices) -> Coordinates {
-        let layers_of = |edit: &Expanded| -> Vec<usize> {
-            let chosen = choice.layers.clone().unwrap_or(0..edit.layers.len());
-            edit.layers[chosen].iter().filter_map(|(layer, _)| *layer).collect()
+        let layers_of = |places: &LayerPlaces| -> Vec<usize> {
+            let chosen = choice.layers.clone().unwrap_or(0..places.layers.len());
+            places.layers[chosen].iter().copied().flatten().collect()
         };
         let chosen = |list: &[usize], index: Option<usize>| match index {
             Some(i) => vec![list[i]],
             None => list.to_vec(),
         };
-        let moving = &self.moving;
-        let heads =
-            |edit: &Expanded| edit.heads.as_ref().map_or(Vec::new(), |heads| chosen(heads, choice.head));
+        let moving = || self.moving.iter().map(|edit| &edit.places);
+        let heads = |places: &LayerPlaces| {
+            places.heads.as_ref().map_or(Vec::new(), |heads| chosen(heads, choice.head))
+        };
         Coordinates {
             example: None,
             sample: None,
             point,
-            site: one(moving.iter().map(|edit| edit.site)),
+            site: one(moving().map(|places| places.site)),
             layer: if self.accumulates {
-                one(moving.iter().filter_map(|edit| layers_of(edit).last().copied()))
+                one(moving().filter_map(|places| layers_of(places).last().copied()))
             } else {
-                one(moving.iter().flat_map(layers_of))
+                one(moving().flat_map(layers_of))
             },
-            layers: moving.first().map(layers_of).unwrap_or_default(),
-            head: one(moving.iter().flat_map(heads)),
-            position: one(moving.iter().flat_map(|edit| chosen(&edit.positions, choice.position))),
-            scale: one(moving.iter().filter_map(|edit| edit.scale(choice))),
+            layers: moving().next().map(layers_of).unwrap_or_default(),
+            head: one(moving().flat_map(heads)),
+            position: one(moving().flat_map(|places| chosen(&places.positions, choice.position))),
+            scale: one(self.moving.iter().filter_map(|edit| edit.scale(choice))),
         }
     }
 }
@@ -172,10 +175,10 @@ pub(crate) fn distinct(key: &str, mut names: impl Iterator<Item = String>) -> Re
 /// The layers of each cell, as a stretch of the edits' lists.
 fn layer_choices(axis: Option<LayerAxis>, moving: &[Expanded]) -> Result<Vec<Option<Range<usize>>>> {
     let Some(axis) = axis else { return Ok(vec![None]) };
-    if let Some(edit) = moving.iter().find(|edit| !edit.site.is_in_block()) {
-        return Err(Error::part("sweep", format!("{} has no layers to sweep", edit.site.name())));
+    if let Some(edit) = moving.iter().find(|edit| !edit.places.site.is_in_block()) {
+        return Err(Error::part("sweep", format!("{} has no layers to sweep", edit.places.site.name())));
     }
-    let n = common("layers", moving, |edit| edit.layers.len())?;
+    let n = common("layers", moving, |places| places.layers.len())?;
     Ok(match axis {
         LayerAxis::Each => (0..n).map(|i| Some(i..i + 1)).collect(),
         LayerAxis::Cumulative => (0..n).map(|i| Some(0..i + 1)).collect(),
@@ -194,7 +197,7 @@ fn choices(
     what: &str,
     each: bool,
     moving: &[Expanded],
-    len: impl Fn(&Expanded) -> usize,
+    len: impl Fn(&LayerPlaces) -> usize,
 ) -> Result<Vec<Option<usize>>> {
     if !each {
         return Ok(vec![None]);
@@ -210,8 +213,8 @@ fn choices(
 }
 
 /// The length all moving edits' lists have.
-fn common(what: &str, moving: &[Expanded], len: impl Fn(&Expanded) -> usize) -> Result<usize> {
-    let lens: Vec<usize> = moving.iter().map(len).collect();
+fn common(what: &str, moving: &[Expanded], len: impl Fn(&LayerPlaces) -> usize) -> Result<usize> {
+    let lens: Vec<usize> = moving.iter().map(|edit| len(&edit.places)).collect();
     if lens.iter().all(|n| *n == lens[0]) {
         return Ok(lens[0]);
     }

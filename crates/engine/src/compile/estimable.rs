@@ -2,6 +2,7 @@
 
 use crate::bounds;
 use crate::compile::resolve::Expanded;
+use crate::compile::run_versions::{Compiler, feeding};
 use crate::experiment::method::Method;
 use crate::experiment::{Experiment, Sweep};
 use crate::ids::{EditId, RunId};
@@ -17,7 +18,7 @@ impl Experiment<'_> {
         sweep: &Sweep,
         metrics: &[Metric],
         edits: &[EditId],
-        expanded: &[Expanded],
+        compiler: &Compiler<'_>,
         moving: &[&[Expanded]],
     ) -> Result<()> {
         let methods = &sweep.methods;
@@ -39,16 +40,15 @@ impl Experiment<'_> {
             let problem = format!("{method} needs a slope, and metric \"accuracy\" jumps");
             return Err(Error::hinted("sweep", problem, hint));
         }
-        let is_swept = |edit: usize| edits.iter().any(|swept| swept.0 == edit);
-        let has_others = (0..expanded.len()).any(|edit| !is_swept(edit));
+        let has_others = compiler.swept.contains(&false);
         if metrics.contains(&Metric::Kl) && methods.contains(&Method::Attribution) && !has_others {
             let hint = Some("use methods = [\"integrated\"], or another metric".into());
             let problem = "method \"attribution\" says nothing of metric \"kl\": where nothing is edited its slope is 0";
             return Err(Error::hinted("sweep", problem, hint));
         }
-        self.check_linear(&method, edits, expanded, moving)?;
+        self.check_linear(&method, edits, compiler, moving)?;
         if methods.contains(&Method::Integrated) {
-            self.check_paths(edits, expanded)?;
+            self.check_paths(edits, &compiler.expanded)?;
         }
         Ok(())
     }
@@ -58,24 +58,13 @@ impl Experiment<'_> {
         &self,
         method: &str,
         edits: &[EditId],
-        expanded: &[Expanded],
+        compiler: &Compiler<'_>,
         moving: &[&[Expanded]],
     ) -> Result<()> {
-        let is_swept = |edit: usize| edits.iter().any(|swept| swept.0 == edit);
+        let (expanded, swept) = (&compiler.expanded, &compiler.swept);
         // The runs that the read run depends on without the swept edits.
-        let mut feeds = vec![false; self.runs.len()];
-        feeds[self.reading_run()?.0] = true;
-        loop {
-            let before = feeds.clone();
-            for (_, edit) in expanded.iter().enumerate().filter(|(i, _)| !is_swept(*i)) {
-                if let Some(source) = edit.source().filter(|_| before[edit.run.0]) {
-                    feeds[source.0] = true;
-                }
-            }
-            if feeds == before {
-                break;
-            }
-        }
+        let fixed = expanded.iter().zip(swept).filter(|(_, is_swept)| !**is_swept).map(|(edit, _)| edit);
+        let feeds = feeding(self.runs.len(), [self.reading_run()?], fixed);
         for edit in edits {
             if !feeds[expanded[edit.0].run.0] {
                 let problem = format!(
@@ -88,13 +77,12 @@ impl Experiment<'_> {
         for moving in moving {
             for (id, edit) in edits.iter().zip(*moving) {
                 let is_after = |other: usize| {
-                    let is_edit = !is_swept(other) && self.edits[other].op.kind != OpKind::Collect;
-                    let next = &expanded[other];
-                    let layers: Vec<_> = edit.layers.iter().map(|(layer, _)| layer).collect();
+                    let is_edit = !swept[other] && self.edits[other].op.kind != OpKind::Collect;
+                    let (next, places) = (&expanded[other], &edit.places);
                     is_edit
                         && other > id.0
-                        && (next.run, next.site.tensor()) == (edit.run, edit.site.tensor())
-                        && next.layers.iter().any(|(layer, _)| layers.contains(&layer))
+                        && (next.run, next.places.site.tensor()) == (edit.run, places.site.tensor())
+                        && next.places.layers.iter().any(|layer| places.layers.contains(layer))
                 };
                 if let Some(other) = (0..expanded.len()).find(|other| is_after(*other)) {
                     let problem = format!(

@@ -3,6 +3,7 @@
 pub mod align;
 mod asked;
 pub(crate) mod axes;
+mod edit;
 mod estimable;
 pub(crate) mod positions;
 pub(crate) mod resolve;
@@ -19,6 +20,7 @@ pub(crate) use swept::Basis;
 use crate::Result;
 use crate::compile::axes::check_size;
 use crate::compile::run_versions::Compiler;
+use crate::error::Refused;
 use crate::experiment::Experiment;
 use crate::plan::{Moves, Plan};
 use std::ops::Range;
@@ -65,6 +67,16 @@ impl Experiment<'_> {
             example.compile(&mut plan, &mut moves, cells)?;
         }
         Ok(Compiled { plan, bases, moves })
+    }
+
+    /// Takes out the examples that do not fit the experiment, and says why. The sweep counts if there
+    /// is one. Without this a plan is refused for the first of them.
+    ///
+    /// # Errors
+    /// When none is left: the one reason if they all have the same, which then lies in the experiment
+    /// itself.
+    pub fn sift(&mut self) -> Result<Vec<Refused>> {
+        self.sift_by(Self::check)
     }
 
     /// Checks one example's experiment, or its sweep if it has one, without compiling it.

@@ -43,8 +43,9 @@ pub(crate) struct Compiler<'a> {
 impl<'a> Compiler<'a> {
     pub(crate) fn new(experiment: &'a Experiment<'a>, swept_edits: &[EditId]) -> Result<Self> {
         experiment.no_steps()?;
+        let ids = (0..experiment.edits.len()).map(EditId);
         let expanded: Vec<Expanded> =
-            (0..experiment.edits.len()).map(|i| experiment.expand(EditId(i), None)).collect::<Result<_>>()?;
+            ids.map(|id| experiment.resolver(id).expand()).collect::<Result<_>>()?;
         let mut swept = vec![false; expanded.len()];
         for edit in swept_edits {
             swept[edit.0] = true;
@@ -174,7 +175,7 @@ impl<'a> Compiler<'a> {
             let source =
                 source.map(|source| self.version(plan, source, version, choice, sample)).transpose()?;
             let chosen = if self.swept[index] { choice } else { &Selection::default() };
-            edits.extend(self.expanded[index].edits(chosen, sample.unwrap_or(0), source)?);
+            edits.extend(self.expanded[index].edits(chosen, sample.unwrap_or(0), source));
         }
         let spec = &self.experiment.runs[run.0];
         plan.runs.push(Run { name: spec.name.clone(), ids: spec.ids.clone(), edits });
@@ -237,35 +238,50 @@ fn reached_by(
     applies: impl Fn(usize) -> bool,
     starts: impl Fn(usize) -> bool,
 ) -> Vec<bool> {
-    let mut reached = vec![false; runs];
-    loop {
-        let before = reached.clone();
+    settled(vec![false; runs], |before, reached| {
         for (index, edit) in edits.iter().enumerate().filter(|(index, _)| applies(*index)) {
             reached[edit.run.0] |= starts(index) || edit.source().is_some_and(|source| before[source.0]);
         }
-        if reached == before {
-            return reached;
+    })
+}
+
+/// By run: whether it is read, or a run that is read takes values from it by these edits, directly or not.
+pub(super) fn feeding<'e>(
+    runs: usize,
+    read: impl IntoIterator<Item = RunId>,
+    edits: impl Iterator<Item = &'e Expanded> + Clone,
+) -> Vec<bool> {
+    let mut feeds = vec![false; runs];
+    read.into_iter().for_each(|run| feeds[run.0] = true);
+    settled(feeds, |before, feeds| {
+        for edit in edits.clone().filter(|edit| before[edit.run.0]) {
+            feeds[edit.source().unwrap_or(edit.run).0] = true;
+        }
+    })
+}
+
+/// Repeats a step until it changes no mark. The step gets the marks before it, and those to change.
+fn settled(mut marks: Vec<bool>, step: impl Fn(&[bool], &mut [bool])) -> Vec<bool> {
+    loop {
+        let before = marks.clone();
+        step(&before, &mut marks);
+        if marks == before {
+            return marks;
         }
     }
 }
 
 /// Values must not go round in circles.
 fn check_acyclic(experiment: &Experiment<'_>, expanded: &[Expanded]) -> Result<()> {
-    let mut settled = vec![false; experiment.runs.len()];
-    loop {
-        // A run is settled once every run it takes from is.
-        let mut waits = vec![false; settled.len()];
+    // A run can be run once every run it takes from is.
+    let can_run = settled(vec![false; experiment.runs.len()], |before, can_run| {
+        can_run.fill(true);
         for edit in expanded {
-            waits[edit.run.0] |= edit.source().is_some_and(|source| !settled[source.0]);
+            can_run[edit.run.0] &= edit.source().is_none_or(|source| before[source.0]);
         }
-        let next: Vec<bool> = waits.into_iter().map(|waits| !waits).collect();
-        if next == settled {
-            break;
-        }
-        settled = next;
-    }
-    let stuck: Vec<&str> =
-        experiment.runs.iter().zip(&settled).filter(|(_, ok)| !**ok).map(|(run, _)| &*run.name).collect();
+    });
+    let runs = experiment.runs.iter().zip(can_run);
+    let stuck: Vec<&str> = runs.filter_map(|(run, can_run)| (!can_run).then_some(&*run.name)).collect();
     if stuck.is_empty() {
         return Ok(());
     }

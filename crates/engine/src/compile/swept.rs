@@ -60,12 +60,7 @@ impl<'a> Swept<'a> {
                 Some("a single experiment is for `run`".into()),
             )
         })?;
-        if let Some(edit) = experiment.collects().next() {
-            return Err(Error::part(
-                experiment.edit_name(edit),
-                "collect reads activations, which a sweep has no place for",
-            ));
-        }
+        experiment.no_collects("a sweep")?;
         let edits = experiment.swept(sweep)?;
         let metrics = metrics(sweep);
         let read_run = experiment.reading_run()?;
@@ -98,7 +93,7 @@ impl<'a> Swept<'a> {
         let single = single.then(|| experiment.tokens.clone().into());
         let axes = experiment.axes(sweep, &edits, &compiler.expanded)?;
         let moving: Vec<&[Expanded]> = axes.iter().map(|axes| &*axes.moving).collect();
-        experiment.check_methods(sweep, &metrics, &edits, &compiler.expanded, &moving)?;
+        experiment.check_methods(sweep, &metrics, &edits, &compiler, &moving)?;
         let samples = experiment.samples(sweep)?;
         let by_sample = samples.is_some() && compiler.noisy[0][read_run.0];
         let methods = methods(sweep);
@@ -231,8 +226,8 @@ impl<'a> Swept<'a> {
                 self.compiler.version(plan, run, RunVersion::Fixed, &Selection::default(), sample)
             };
             let (run, source) = (fixed(expanded.run)?, expanded.source().map(fixed).transpose()?);
-            let edits = expanded.edits(choice, sample.unwrap_or(0), source)?;
-            moves.extend(edits.into_iter().map(|edit| (run, edit)));
+            let edits = expanded.edits(choice, sample.unwrap_or(0), source).into_iter();
+            moves.extend(edits.map(|edit| (run, edit)));
         }
         Ok(moves)
     }

@@ -116,12 +116,7 @@ impl Step {
 
     /// Where the value is taken from.
     pub(crate) fn source_place(&self) -> Option<(NodeId, &Place)> {
-        match &self.edit.value {
-            Some(ValueSource::Run(_, place) | ValueSource::Own(place)) => {
-                self.source.map(|source| (source, place))
-            }
-            _ => None,
-        }
+        self.source.zip(self.edit.source().map(|(_, place)| place))
     }
 
     /// The places in the edit's list of positions of those among `rows`.
@@ -246,12 +241,8 @@ impl Forest {
         let start = self.anatomy.point(&edit.place);
         let positions = &edit.place.positions;
         let mut picked: Vec<usize> = (0..positions.len()).collect();
-        let from = match &edit.value {
-            Some(ValueSource::Run(run, place)) => Some((nodes[*run], place)),
-            // What stands before an edit is the parent's.
-            Some(ValueSource::Own(place)) => Some((parent, place)),
-            _ => None,
-        };
+        // What stands before an edit is the parent's.
+        let from = edit.source().map(|(run, place)| (run.map_or(parent, |run| nodes[run]), place));
         let (value, source) = match (&edit.value, from) {
             (Some(ValueSource::Constant(constant)), _) => {
                 (ValueKey::Constant(constant.rows.id(), constant.row, constant.head), None)

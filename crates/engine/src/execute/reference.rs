@@ -3,7 +3,7 @@
 
 use super::executor::{Executor, Sink, go_on, no_gradients};
 use crate::cone::{Flops, Work};
-use crate::plan::{Cell, Edit, Plan, Read, ValueSource};
+use crate::plan::{Cell, Edit, Plan, Read, TensorKey};
 use crate::reading::Reading;
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -14,9 +14,6 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 /// The executor that takes no short cut but one: a shared run is run once.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Reference;
-
-/// A tensor of a run: site (never a view of heads) and layer.
-type TensorKey = (Site, Option<usize>);
 
 /// The tensors of finished runs that others still need.
 type Kept = HashMap<usize, HashMap<TensorKey, Tensor>>;
@@ -72,18 +69,13 @@ fn wanted(plan: &Plan, cells: &[&Cell]) -> HashSet<(usize, TensorKey)> {
     for cell in cells {
         for read in &cell.reads {
             wanted.insert(match read {
-                Read::Activation { run, place } => (*run, (place.site.tensor(), place.layer)),
+                Read::Activation { run, place } => (*run, place.tensor()),
                 Read::Logits { .. } | Read::Gradient(_) => (read.run(), (Site::Logits, None)),
             });
         }
         let needed = plan.needed(cell).into_iter();
         for (run, edit) in needed.flat_map(|run| plan.runs[run].edits.iter().map(move |edit| (run, edit))) {
-            let from = match &edit.value {
-                Some(ValueSource::Run(source, place)) => Some((*source, place)),
-                Some(ValueSource::Own(place)) => Some((run, place)),
-                _ => None,
-            };
-            wanted.extend(from.map(|(source, place)| (source, (place.site.tensor(), place.layer))));
+            wanted.extend(edit.source().map(|(source, place)| (source.unwrap_or(run), place.tensor())));
         }
     }
     wanted
@@ -99,7 +91,7 @@ fn forward(
 ) -> Result<HashMap<TensorKey, Tensor>> {
     let mut edits: HashMap<TensorKey, Vec<&Edit>> = HashMap::new();
     for edit in &plan.runs[run].edits {
-        edits.entry((edit.place.site.tensor(), edit.place.layer)).or_default().push(edit);
+        edits.entry(edit.place.tensor()).or_default().push(edit);
     }
     let mut pass = RunPass { model, run, edits, wanted, kept, tensors: HashMap::new() };
     // What can only be found while running is told with the run it was found in.
@@ -129,20 +121,15 @@ impl Tap for RunPass<'_> {
         let key = (site, layer);
         let config = self.model.config();
         for edit in self.edits.get(&key).into_iter().flatten() {
-            let value = match &edit.value {
-                Some(ValueSource::Constant(constant)) => Some(constant.tensor()?),
-                Some(ValueSource::Run(run, place)) => {
-                    Some(place.take(tensor(self.kept, *run, (place.site.tensor(), place.layer))?, config)?)
-                }
-                Some(ValueSource::Own(place)) => {
-                    let before = self.tensors.get(&(place.site.tensor(), place.layer));
-                    let before = before.ok_or_else(|| {
+            let value = edit.value_from(|run, place| {
+                let whole = match run {
+                    Some(run) => tensor(self.kept, run, place.tensor())?,
+                    None => self.tensors.get(&place.tensor()).ok_or_else(|| {
                         Error::internal("an edit takes a tensor of its run that is not there yet")
-                    })?;
-                    Some(place.take(before, config)?)
-                }
-                None => None,
-            };
+                    })?,
+                };
+                place.take(whole, config)
+            })?;
             x = edit.place.edit(&x, config, |block| edit.op.apply(edit.scale, block, value.as_ref()))?;
         }
         if self.wanted.contains(&(self.run, key)) {
@@ -162,8 +149,7 @@ fn reading(model: &Model, read: &Read, kept: &Kept) -> Result<Reading> {
             })
         }
         Read::Activation { run, place } => {
-            let whole = tensor(kept, *run, (place.site.tensor(), place.layer))?;
-            Reading::Activation(place.take(whole, model.config())?)
+            Reading::Activation(place.take(tensor(kept, *run, place.tensor())?, model.config())?)
         }
         Read::Gradient(_) => return Err(Error::internal("a gradient is no activation")),
     })

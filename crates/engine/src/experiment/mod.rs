@@ -15,7 +15,7 @@ use crate::experiment::steps::Steps;
 use crate::experiment::token::TokenFile;
 use crate::ids::{EditId, RunId};
 use crate::metric::Metric;
-use crate::op::{Op, OpKind, Parameters, Value};
+use crate::op::{Op, OpKind, Parameters};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use causalcone_model::chat::{Clock, Date};
@@ -214,35 +214,6 @@ impl<'m> Experiment<'m> {
                 hint,
             )
         })
-    }
-
-    /// Adds an edit.
-    ///
-    /// # Errors
-    /// When it does not fit the model or its run. What depends on other edits (cycles) or on
-    /// examples is found by [`Experiment::plan`].
-    pub fn edit(&mut self, run: RunId, target: impl Into<Target>, op: Op) -> Result<EditId> {
-        self.add_edit(EditSpec::new(run, target.into(), op))
-    }
-
-    pub(crate) fn add_edit(&mut self, edit: EditSpec) -> Result<EditId> {
-        let source = match &edit.op.value {
-            Some(Value::Run(source)) => source.run,
-            _ => edit.run,
-        };
-        if edit.run.0.max(source.0) >= self.runs.len() {
-            return Err(Error::part("edit", "names a run of another experiment"));
-        }
-        Arc::make_mut(&mut self.edits).push(edit);
-        let id = EditId(self.edits.len() - 1);
-        if self.waits_for_examples(&self.edits[id.0]) {
-            return Ok(id);
-        }
-        if let Err(e) = self.expand(id, None) {
-            Arc::make_mut(&mut self.edits).pop();
-            return Err(e);
-        }
-        Ok(id)
     }
 
     /// Puts other tensors in place of the parameters of all edits, such as variables that train; what linked
@@ -462,7 +433,15 @@ impl<'m> Experiment<'m> {
         })
     }
 
-    /// Whether any edit only reads.
+    /// Refuses edits that only read; `results` has no place for what they read.
+    pub(crate) fn no_collects(&self, results: &str) -> Result<()> {
+        self.collects().next().map_or(Ok(()), |edit| {
+            let problem = format!("collect reads activations, which {results} has no place for");
+            Err(Error::part(self.edit_name(edit), problem))
+        })
+    }
+
+    /// The edits that only read.
     pub(crate) fn collects(&self) -> impl Iterator<Item = EditId> + '_ {
         let kinds = self.edits.iter().enumerate();
         kinds.filter(|(_, edit)| edit.op.kind == OpKind::Collect).map(|(index, _)| EditId(index))

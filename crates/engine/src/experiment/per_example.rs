@@ -4,11 +4,10 @@ use crate::bounds::{EXAMPLES as MAX_EXAMPLES, PARTS as MAX_PARTS};
 use crate::error::Refused;
 use crate::error::Within;
 use crate::experiment::dataset::{Example, Examples, KEYS, Prompt};
-use crate::experiment::{EditSpec, Experiment, RunSpec};
+use crate::experiment::{Experiment, RunSpec};
 use crate::ids::RunId;
-use crate::op::Value;
 use crate::{Error, Result};
-use causalcone_model::{Positions, nearest};
+use causalcone_model::nearest;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -64,17 +63,11 @@ impl<'m> Experiment<'m> {
         self.examples.as_ref().map(|examples| examples.len())
     }
 
-    /// Takes out the examples that do not fit the experiment, and says why. The sweep counts if there
-    /// is one. Without this a plan is refused for the first of them.
+    /// Takes out the examples that a check refuses, and says why.
     ///
     /// # Errors
     /// When none is left: the one reason if they all have the same, which then lies in the experiment
     /// itself.
-    pub fn sift(&mut self) -> Result<Vec<Refused>> {
-        self.sift_by(Self::check)
-    }
-
-    /// The same by a check of one's own.
     pub(crate) fn sift_by(&mut self, check: impl Fn(&Self) -> Result<()>) -> Result<Vec<Refused>> {
         if self.examples.is_none() {
             return Ok(Vec::new());
@@ -179,19 +172,12 @@ impl<'m> Experiment<'m> {
         }
         let runs = self.runs.iter().map(|run| self.prompted(run, example)).collect::<Result<_>>()?;
         let mut instance = Self {
-            model: self.model,
             runs,
-            edits: self.edits.clone(),
-            read_run: self.read_run,
-            top: self.top,
-            tokens: self.tokens.clone(),
-            answers: self.answers.clone(),
-            sweep: self.sweep.clone(),
             examples: None,
             origin: Some(example.origin.clone()),
             names: example.positions.clone(),
             label: example.label.clone(),
-            clock: self.clock.clone(),
+            ..self.clone()
         };
         if let Some(given) = &example.tokens {
             let ids = given.iter().map(|token| token.id(self.model, "tokens")).collect::<Result<_>>()?;
@@ -241,17 +227,6 @@ impl<'m> Experiment<'m> {
         };
         self.model.check(&ids).within(part)?;
         Ok(RunSpec { ids: ids.into(), ..run.clone() })
-    }
-
-    /// Whether an edit can only be checked once there is an example.
-    pub(crate) fn waits_for_examples(&self, edit: &EditSpec) -> bool {
-        let is_open = |run: RunId| self.runs[run.0].ids.is_empty();
-        let is_name = |positions: &Positions| matches!(positions, Positions::Name(_));
-        let of_value = match &edit.op.value {
-            Some(Value::Run(source)) => is_open(source.run) || source.positions.as_ref().is_some_and(is_name),
-            _ => false,
-        };
-        of_value || is_open(edit.run) || is_name(&edit.target.positions)
     }
 
     /// The runs with their prompts, for people: those of every example.

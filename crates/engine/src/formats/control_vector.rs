@@ -143,7 +143,7 @@ impl ControlVector {
             if target.dims.is_some() {
                 return Err(refuse("is of some dimensions and not of all"));
             }
-            for (layer, row) in experiment.expand(id, None)?.added(config.width)? {
+            for (layer, row) in experiment.resolver(id).expand()?.added(config.width)? {
                 let Some(row) = row else {
                     return Err(refuse("takes its value from a run, or has one a position"));
                 };

@@ -204,6 +204,14 @@ impl Op {
         Self { custom: Some(Arc::new(f)), ..Self::new(OpKind::Custom) }
     }
 
+    /// Where its value comes from, if that is another run.
+    pub(crate) fn source(&self) -> Option<&Source> {
+        match &self.value {
+            Some(Value::Run(source)) => Some(source),
+            _ => None,
+        }
+    }
+
     /// The same with a value.
     #[must_use]
     pub fn value(mut self, value: impl Into<Value>) -> Self {

@@ -9,6 +9,7 @@ pub use crate::reading::Reading;
 pub(crate) mod collected;
 mod place;
 
+use crate::Result;
 use crate::metric::Metric;
 use crate::op::Operation;
 use crate::op::noise::Noise;
@@ -133,6 +134,28 @@ impl std::fmt::Debug for Edit {
     }
 }
 
+impl Edit {
+    /// The activations that its value is: of which run (`None` for the edited run itself), and where.
+    pub(crate) fn source(&self) -> Option<(Option<usize>, &Place)> {
+        match &self.value {
+            Some(ValueSource::Run(run, place)) => Some((Some(*run), place)),
+            Some(ValueSource::Own(place)) => Some((None, place)),
+            Some(ValueSource::Constant(_)) | None => None,
+        }
+    }
+
+    /// Its value. `take` returns the activations of [`Edit::source`].
+    pub(crate) fn value_from(
+        &self,
+        take: impl FnOnce(Option<usize>, &Place) -> Result<Tensor>,
+    ) -> Result<Option<Tensor>> {
+        match &self.value {
+            Some(ValueSource::Constant(constant)) => Ok(Some(constant.tensor()?)),
+            _ => self.source().map(|(run, place)| take(run, place)).transpose(),
+        }
+    }
+}
+
 /// A value, ready to be taken.
 #[derive(Debug, Clone)]
 pub enum ValueSource {
@@ -142,6 +165,12 @@ pub enum ValueSource {
     Run(usize, Place),
     /// Activations of the edited run itself, of a tensor before the edit's in the same layer.
     Own(Place),
+}
+
+impl From<Tensor> for ValueSource {
+    fn from(rows: Tensor) -> Self {
+        Self::Constant(Constant { rows: rows.into(), row: None, head: None })
+    }
 }
 
 /// Numbers given: what cells share is one tensor, of which a cell of one position or head may mean one row.
@@ -263,6 +292,9 @@ pub struct Place {
     pub dims: Option<Arc<[usize]>>,
 }
 
+/// A tensor of a run: its site (never a view of heads) and its layer.
+pub(crate) type TensorKey = (Site, Option<usize>);
+
 /// Something taken out of a run.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Read {
@@ -341,10 +373,7 @@ impl Plan {
 
     /// The runs that a run takes values from.
     pub fn sources(&self, run: usize) -> impl Iterator<Item = usize> + '_ {
-        self.runs[run].edits.iter().filter_map(|edit| match edit.value {
-            Some(ValueSource::Run(source, _)) => Some(source),
-            _ => None,
-        })
+        self.runs[run].edits.iter().filter_map(|edit| edit.source()?.0)
     }
 
     /// The cells that others are compared with: those without edits first.

@@ -1,7 +1,7 @@
 //! Taking a block out of a site's tensor, and putting an edited one back.
 
 use crate::Result;
-use crate::plan::Place;
+use crate::plan::{Place, TensorKey};
 use candle_core::Tensor;
 use causalcone_model::decoder::Causal;
 use causalcone_model::{Config, Layout};
@@ -11,6 +11,11 @@ use causalcone_ops::{replace, select};
 type Axis<'a> = (usize, Option<&'a [usize]>);
 
 impl Place {
+    /// The tensor it is a block of.
+    pub(crate) fn tensor(&self) -> TensorKey {
+        (self.site.tensor(), self.layer)
+    }
+
     /// The tensor seen with heads apart where the site is by head.
     fn view(&self, x: &Tensor, config: &Config) -> candle_core::Result<Tensor> {
         match self.site.layout(config) {

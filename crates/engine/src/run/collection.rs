@@ -224,7 +224,7 @@ impl<'m> Collection<'m> {
 impl Experiment<'_> {
     /// What each `collect` edit reads, a layer each.
     fn read_places(&self) -> Result<Vec<(EditId, Vec<Place>)>> {
-        let of = self.collects().map(|edit| Ok((edit, self.expand(edit, None)?.places())));
+        let of = self.collects().map(|edit| Ok((edit, self.resolver(edit).expand()?.places.all())));
         of.collect::<Result<_>>().map_err(|e: Error| self.blame(e))
     }
 

@@ -6,7 +6,7 @@ use crate::cone::Work;
 use crate::error::Refused;
 use crate::execute::{Executor, Runtime};
 use crate::experiment::Experiment;
-use crate::plan::{Cell, Plan, Read, ValueSource};
+use crate::plan::{Cell, Plan, Read};
 use crate::run::prepared::PreparedSweep;
 use causalcone_model::chat::Date;
 use causalcone_model::{Config, Site};
@@ -238,10 +238,8 @@ fn add_sites(experiment: &Experiment<'_>, plan: &Plan, found: &mut BTreeMap<&'st
     for run in &plan.runs {
         for edit in &run.edits {
             add(edit.place.site, run.ids.len());
-            match &edit.value {
-                Some(ValueSource::Run(source, place)) => add(place.site, plan.runs[*source].ids.len()),
-                Some(ValueSource::Own(place)) => add(place.site, run.ids.len()),
-                _ => {}
+            if let Some((source, place)) = edit.source() {
+                add(place.site, source.map_or(run, |source| &plan.runs[source]).ids.len());
             }
         }
     }

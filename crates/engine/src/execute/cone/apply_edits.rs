@@ -53,12 +53,10 @@ impl BatchPass<'_, '_> {
                 GroupValue::Constant(constant.rows.id(), constant.row, constant.head)
             }
             Some(ValueSource::Constant(_)) => return None,
-            Some(ValueSource::Run(_, place) | ValueSource::Own(place))
-                if place.site.is_attention_matrix() =>
-            {
-                return None;
-            }
             Some(ValueSource::Run(_, place) | ValueSource::Own(place)) => {
+                if place.site.is_attention_matrix() {
+                    return None;
+                }
                 let at = self.cone.forest.anatomy().point(place);
                 GroupValue::Rows(at, place.site, place.heads.as_deref(), place.dims.as_deref())
             }
@@ -84,16 +82,14 @@ impl BatchPass<'_, '_> {
         };
         if at != node.start {
             // The other one of key and value, as it is.
-            let base =
-                self.rows_of(&[(node.parent.unwrap_or(id), rows.iter().collect())], at, Some(table))?;
-            return Ok(base.map(|base| (vec![(id, rows)], base)));
+            let from = [(node.parent.unwrap_or(id), rows.iter().collect())];
+            return Ok(Some((vec![(id, rows)], self.rows_of(&from, at, Some(table))?)));
         }
         let starts: Vec<Start<'_>> = nodes.iter().filter_map(|id| self.start(*id)).collect();
         let positions: Vec<usize> = starts.iter().flat_map(|start| start.positions.iter().copied()).collect();
         let base = if step.keeps_some() {
             let from = starts.iter().map(|start| (start.parent, start.positions.clone()));
             self.rows_of(&from.collect::<Vec<_>>(), at, Some(table))?
-                .ok_or_else(|| self.lacking(id, at, 0))?
         } else {
             self.blank(at, positions.len())?
         };
@@ -123,17 +119,12 @@ impl BatchPass<'_, '_> {
 
     /// Rows of runs at a point, whoever owns them; `table` has those of this batch where it is at that
     /// point.
-    fn rows_of(
-        &self,
-        runs: &[(NodeId, Vec<usize>)],
-        at: Point,
-        table: Option<&Table>,
-    ) -> Result<Option<Tensor>> {
+    fn rows_of(&self, runs: &[(NodeId, Vec<usize>)], at: Point, table: Option<&Table>) -> Result<Tensor> {
         let mut index = Index::new(table.into_iter().chain(self.store.tables(at)));
         for (node, rows) in runs {
             self.add_to_index(&mut index, at, *node, rows.iter().copied())?;
         }
-        index.gather()
+        index.gather()?.ok_or_else(|| self.lacking(0, at, 0))
     }
 
     /// Rows that are overwritten whole.
@@ -145,36 +136,28 @@ impl BatchPass<'_, '_> {
     /// The value of edits that are alike, for those of their positions that are picked; `table` is what is `here`.
     pub(super) fn value(&self, starts: &[Start<'_>], here: Point, table: &Table) -> Result<Option<Tensor>> {
         let Some(Start { step, picked, .. }) = starts.first() else { return Ok(None) };
-        Ok(match &step.edit.value {
-            None => None,
-            Some(ValueSource::Constant(constant)) => {
-                let rows = constant.tensor()?;
-                // One row a position: those of the positions at hand. Of attention matrices there may be one for
-                // each head.
-                let axis = usize::from(step.edit.place.site.is_attention_matrix() && rows.rank() == 3);
-                let given = rows.dims().get(axis).copied().unwrap_or(1);
-                let by_row = given > 1 && !picked.iter().copied().eq(0..given);
-                Some(if by_row { select(&rows, axis, picked)? } else { rows })
-            }
-            Some(ValueSource::Run(_, place) | ValueSource::Own(place))
-                if place.site.is_attention_matrix() =>
-            {
-                let source = step.source.unwrap_or_default();
-                let positions = source_positions(place, picked);
-                let at = self.cone.forest.anatomy().point(place);
-                Some(place.take_of_rows(&self.matrix(source, at, &positions)?, self.model.config())?)
-            }
-            Some(ValueSource::Run(_, place) | ValueSource::Own(place)) => {
-                let at = self.cone.forest.anatomy().point(place);
+        let edit = &step.edit;
+        let value = edit.value_from(|_, place| {
+            let at = self.cone.forest.anatomy().point(place);
+            let rows = if place.site.is_attention_matrix() {
+                self.matrix(step.source.unwrap_or_default(), at, &source_positions(place, picked))?
+            } else {
                 let of = |start: &Start<'_>| {
-                    let place = start.step.source_place().map_or(place, |(_, place)| place);
-                    (start.step.source.unwrap_or_default(), source_positions(place, &start.picked))
+                    let (source, place) = start.step.source_place()?;
+                    Some((source, source_positions(place, &start.picked)))
                 };
-                let runs: Vec<_> = starts.iter().map(of).collect();
-                let rows = self.rows_of(&runs, at, Some(table).filter(|_| at == here))?;
-                rows.map(|rows| place.take_of_rows(&rows, self.model.config())).transpose()?
-            }
-        })
+                let runs: Vec<_> = starts.iter().filter_map(of).collect();
+                self.rows_of(&runs, at, Some(table).filter(|_| at == here))?
+            };
+            place.take_of_rows(&rows, self.model.config())
+        })?;
+        let Some(rows) = value else { return Ok(None) };
+        // A constant may have one row a position: those of the positions at hand. Of attention matrices there may be one
+        // for each head.
+        let axis = usize::from(edit.place.site.is_attention_matrix() && rows.rank() == 3);
+        let given = rows.dims().get(axis).copied().unwrap_or(1);
+        let by_row = edit.source().is_none() && given > 1 && !picked.iter().copied().eq(0..given);
+        Ok(Some(if by_row { select(&rows, axis, picked)? } else { rows }))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::apply_edits::those_of;
 use super::state::{BatchPass, Sight};
-use super::table::{Index, Started, Table, fit, hidden};
+use super::table::{Index, Started, Table, fit, hidden, number};
 use crate::cone::{NodeId, Point, Rows};
 use crate::{Error, Result};
 use candle_core::{D, Tensor};
@@ -319,8 +319,4 @@ impl BatchPass<'_, '_> {
         }
         Ok(())
     }
-}
-
-fn number(n: usize) -> u32 {
-    u32::try_from(n).unwrap_or(u32::MAX)
 }

@@ -161,7 +161,7 @@ pub(super) enum Places {
     Some(Vec<u32>),
 }
 
-fn number(n: usize) -> u32 {
+pub(super) fn number(n: usize) -> u32 {
     u32::try_from(n).unwrap_or(u32::MAX)
 }
 

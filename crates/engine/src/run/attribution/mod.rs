@@ -46,7 +46,7 @@ use crate::execute::{Executor, Ticker};
 use crate::experiment::method::Method;
 use crate::metric::Distribution;
 use crate::op::{OpKind, Operation};
-use crate::plan::{Cell, Constant, Edit, Moves, Place, Plan, Read, ValueSource};
+use crate::plan::{Cell, Edit, Moves, Place, Plan, Read};
 use crate::reading::Reading;
 use crate::run::journal::Values;
 use crate::run::prepared::{PreparedSweep, Stretch};
@@ -240,15 +240,9 @@ impl Stretch<'_, '_> {
         let (mut moved, mut taken, mut paths) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
         for (run, edit) in cells.iter().flat_map(|cell| &self.moves[*cell]) {
             moved.insert(key(*run, &edit.place));
-            match &edit.value {
-                Some(ValueSource::Run(source, place)) => {
-                    taken.insert(key(*source, place));
-                    paths.insert(*run, *source);
-                }
-                Some(ValueSource::Own(place)) => {
-                    taken.insert(key(*run, place));
-                }
-                Some(ValueSource::Constant(_)) | None => {}
+            if let Some((source, place)) = edit.source() {
+                taken.insert(key(source.unwrap_or(*run), place));
+                paths.extend(source.map(|source| (*run, source)));
             }
         }
         if self.sweep.methods.contains(&Method::Integrated) {
@@ -355,8 +349,7 @@ impl Stretch<'_, '_> {
                     let rows = ((from * (1.0 - part))? + (to * part)?)?;
                     let place = plan.whole((run, Site::Embedding, None));
                     let op = Arc::new(Operation::plain(OpKind::Swap));
-                    let value =
-                        Some(ValueSource::Constant(Constant { rows: rows.into(), row: None, head: None }));
+                    let value = Some(rows.into());
                     plan.runs[run].edits.push(Arc::new(Edit { op, scale: 1.0, place, value }));
                 }
             }
@@ -394,14 +387,8 @@ impl Stretch<'_, '_> {
                 Some(x) => x.clone(),
                 None => find(of)?.clone(),
             };
-            let value = match &edit.value {
-                Some(ValueSource::Constant(constant)) => Some(constant.tensor()?),
-                Some(ValueSource::Run(source, place)) => {
-                    Some(place.take(find(key(*source, place))?, config)?)
-                }
-                Some(ValueSource::Own(place)) => Some(place.take(find(key(*run, place))?, config)?),
-                None => None,
-            };
+            let value = edit
+                .value_from(|source, place| place.take(find(key(source.unwrap_or(*run), place))?, config))?;
             let block = edit.place.take(&x, config)?;
             let new = edit.op.apply(edit.scale, &block, value.as_ref())?.detach();
             let by = (&new - &block)?.flatten_all()?.to_vec1()?;

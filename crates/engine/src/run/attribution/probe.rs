@@ -1,7 +1,7 @@
 //! Slopes of a number with respect to whole tensors of runs.
 
 use crate::op::{OpKind, Operation};
-use crate::plan::{Constant, Edit, Place, Plan, ValueSource};
+use crate::plan::{Edit, Place, Plan};
 use crate::{Error, Result};
 use candle_core::{DType, Tensor, Var};
 use causalcone_model::{Layout, Model, Site};
@@ -40,8 +40,7 @@ impl Probes {
                 Layout::Attention { heads } => vec![heads, rows, rows],
             };
             let zero = Var::zeros(shape, DType::F32, model.device())?;
-            let rows = zero.as_tensor().clone();
-            let value = Some(ValueSource::Constant(Constant { rows: rows.into(), row: None, head: None }));
+            let value = Some(zero.as_tensor().clone().into());
             plan.runs[key.0].edits.push(Arc::new(Edit { op: op.clone(), scale: 1.0, place, value }));
             probes.push((key, zero));
         }

@@ -1,13 +1,11 @@
 //! A run that grows, compiled: its prompt with the edits made there, and what is edited at each decode step.
 
-use crate::compile::resolve::Selection;
+use crate::compile::resolve::{Resolver, Selection};
 use crate::compile::run_versions::{Compiler, RunVersion, continued};
-use crate::experiment::steps::Steps;
-use crate::experiment::steps::grows;
-use crate::experiment::{EditSpec, Experiment};
+use crate::experiment::Experiment;
+use crate::experiment::steps::{Steps, grows};
 use crate::ids::{EditId, RunId};
-use crate::op::Value;
-use crate::plan::{Edit, Plan, Run};
+use crate::plan::{Edit, Place, Plan};
 use crate::{Error, Result};
 use causalcone_model::{Indices, Positions};
 use std::sync::Arc;
@@ -64,10 +62,7 @@ impl<'m> Growing<'m> {
 
     fn new(mut experiment: Experiment<'m>) -> Result<Self> {
         let run = experiment.reading_run()?;
-        if let Some(edit) = experiment.collects().next() {
-            let problem = "collect reads activations, which a generated text has no place for";
-            return Err(Error::part(experiment.edit_name(edit), problem));
-        }
+        experiment.no_collects("a generated text")?;
         let (mut later, mut decode) = (Vec::new(), Vec::new());
         for index in 0..experiment.edits.len() {
             let id = EditId(index);
@@ -113,32 +108,28 @@ impl<'m> Growing<'m> {
         growing.is_edited = expanded.iter().any(|edit| edit.run == run);
         for decode in &growing.decode {
             growing.one_source_position(decode)?;
-            growing.expand(decode, &[0], 0)?;
+            growing.edits_at(decode, &[0], 0, None)?;
         }
         Ok(growing)
     }
 
     /// At a decode step there is one position, and one row of a source goes with it.
     fn one_source_position(&self, decode: &Decode) -> Result<()> {
-        let spec = &self.experiment.edits[decode.edit.0];
-        let Some(Value::Run(source)) = &spec.op.value else { return Ok(()) };
-        let positions = source.positions.as_ref().unwrap_or(&spec.target.positions);
-        let found = self.experiment.positions(positions, source.run, spec.run).map(|found| found.len());
-        let is_all = self.experiment.is_all(positions).unwrap_or(false);
-        if let (Ok(1), false) = (&found, is_all) {
-            return Ok(());
-        }
-        let name = &self.experiment.runs[source.run.0].name;
-        let given = match found {
-            _ if is_all => "all positions".into(),
-            Ok(n) => format!("{n} positions"),
+        let resolver = self.experiment.resolver(decode.edit);
+        let Some(source) = resolver.edit.op.source() else { return Ok(()) };
+        let positions = source.positions.as_ref().unwrap_or(resolver.positions);
+        let given = match resolver.positions_in(positions, source.run) {
+            _ if resolver.is_all(positions).unwrap_or(false) => "all positions".into(),
+            Ok(found) if found.len() == 1 => return Ok(()),
+            Ok(found) => format!("{} positions", found.len()),
             Err(_) => "no position".into(),
         };
+        let name = &self.experiment.runs[source.run.0].name;
         let problem = format!(
             "takes {given} of run \"{name}\", and a decode step has one position, which one row of a source goes with"
         );
         let hint = "give value a position, such as { run = \"…\", positions = \"last\" }, or the edit steps = \"prompt\"";
-        Err(Error::hinted(self.experiment.edit_name(decode.edit), problem, Some(hint.into())))
+        Err(resolver.hinted(problem, Some(hint.into())))
     }
 
     fn compiler(&self) -> Result<Compiler<'_>> {
@@ -178,98 +169,75 @@ impl<'m> Growing<'m> {
     /// Adds the run, grown by some tokens, to a plan.
     pub(super) fn place(&self, plan: &mut Plan, version: TextVersion, grown: &[u32]) -> Result<Placed> {
         let mut compiler = self.compiler()?;
-        let mut make = |run, version| compiler.version(plan, run, version, &Selection::default(), None);
-        if version == TextVersion::Original {
-            let made = make(self.run, RunVersion::Original)?;
-            return Ok(Placed { run: self.grown(plan, made, grown, &[])?, sources: Vec::new() });
-        }
-        let made = make(self.run, RunVersion::Fixed)?;
-        let sources = self.decode.iter().map(|decode| {
-            let source = match &self.experiment.edits[decode.edit.0].op.value {
-                Some(Value::Run(source)) => Some(source.run),
-                _ => None,
-            };
-            source.map(|source| make(source, RunVersion::Fixed)).transpose()
+        let (of_prompt, decode) = match version {
+            TextVersion::Original => (RunVersion::Original, &[][..]),
+            TextVersion::Edited => (RunVersion::Fixed, &*self.decode),
+        };
+        let mut make = |run| compiler.version(plan, run, of_prompt, &Selection::default(), None);
+        let mut run = make(self.run)?;
+        let sources = decode.iter().map(|decode| {
+            let source = self.experiment.edits[decode.edit.0].op.source();
+            source.map(|source| make(source.run)).transpose()
         });
         let sources: Vec<Option<usize>> = sources.collect::<Result<_>>()?;
-        Ok(Placed { run: self.grown(plan, made, grown, &sources)?, sources })
-    }
-
-    fn grown(&self, plan: &mut Plan, made: usize, grown: &[u32], sources: &[Option<usize>]) -> Result<usize> {
-        if grown.is_empty() {
-            return Ok(made);
-        }
-        let mut run: Run = continued(&plan.runs[made], grown);
-        if !sources.is_empty() {
-            for step in 0..grown.len() {
-                let edits = self.edits(grown, step, |decode| sources.get(decode).copied().flatten())?;
-                run.edits.extend(edits.into_iter().flat_map(|(_, edits)| edits));
+        if !grown.is_empty() {
+            let mut whole = continued(&plan.runs[run], grown);
+            for step in (0..grown.len()).filter(|_| !sources.is_empty()) {
+                whole.edits.extend(self.edits(grown, step, |number| sources[number])?);
             }
+            run = plan.runs.len();
+            plan.runs.push(whole);
         }
-        plan.runs.push(run);
-        Ok(plan.runs.len() - 1)
+        Ok(Placed { run, sources })
     }
 
-    /// What is edited at a decode step, with the number of the decode edit it is of.
+    /// What is edited at a decode step. `source` returns the run that the decode edit of a number takes its value from.
     pub(super) fn edits(
         &self,
         grown: &[u32],
         step: usize,
         source: impl Fn(usize) -> Option<usize>,
-    ) -> Result<Vec<(usize, Vec<Arc<Edit>>)>> {
-        let seen = &grown[..=step];
-        let is_made = |decode: &Decode| {
-            decode.steps.decode(step) && !seen.iter().any(|token| decode.until.contains(token))
-        };
-        let made = self.decode.iter().enumerate().filter(|(_, decode)| is_made(decode));
-        made.map(|(number, decode)| {
-            let expanded = self.expand(decode, grown, step)?;
-            Ok((number, expanded.edits(&Selection::default(), 0, source(number))?))
-        })
-        .collect()
+    ) -> Result<Vec<Arc<Edit>>> {
+        let mut edits = Vec::new();
+        for (number, decode) in self.decode.iter().enumerate() {
+            let is_over = grown[..=step].iter().any(|token| decode.until.contains(token));
+            if decode.steps.decode(step) && !is_over {
+                edits.extend(self.edits_at(decode, grown, step, source(number))?);
+            }
+        }
+        Ok(edits)
     }
 
-    /// What decode steps take from other runs of a plan: by decode edit, the edits whose values these are.
-    pub(super) fn taken(&self, placed: &Placed) -> Result<Vec<(usize, Vec<Arc<Edit>>)>> {
-        let with_source = self.decode.iter().enumerate().zip(&placed.sources);
-        let with_source = with_source.filter_map(|(decode, source)| Some((decode, (*source)?)));
-        with_source
-            .map(|((number, decode), source)| {
-                let expanded = self.expand(decode, &[0], 0)?;
-                Ok((number, expanded.edits(&Selection::default(), 0, Some(source))?))
-            })
-            .collect()
+    /// What decode steps take from other runs of a plan: the number of the decode edit, the run, and the place there.
+    pub(super) fn taken(&self, placed: &Placed) -> Result<Vec<(usize, usize, Place)>> {
+        let mut taken = Vec::new();
+        for (number, source) in placed.sources.iter().enumerate() {
+            let Some(run) = *source else { continue };
+            for edit in self.edits_at(&self.decode[number], &[0], 0, Some(run))? {
+                taken.extend(edit.source().map(|(_, place)| (number, run, place.clone())));
+            }
+        }
+        Ok(taken)
     }
 
-    /// An edit at a decode step: the run is as long as it is then, and its last position is edited.
-    fn expand(
+    /// An edit as it is at a decode step, a layer each: its run is as long as at that step, and edited at its last
+    /// position.
+    fn edits_at(
         &self,
         decode: &Decode,
         grown: &[u32],
         step: usize,
-    ) -> Result<crate::compile::resolve::Expanded> {
-        let prompt = self.prompt();
-        let position = i64::try_from(prompt.len() + step).unwrap_or(i64::MAX);
-        let mut one = Experiment { edits: Arc::default(), ..self.experiment.clone() };
-        one.runs[self.run.0].ids = prompt.iter().chain(&grown[..=step]).copied().collect();
-        let spec = &self.experiment.edits[decode.edit.0];
-        let mut edit = EditSpec { name: Some(String::new()), ..spec.clone() };
-        if let Some(Value::Run(source)) = &mut edit.op.value {
-            source.positions.get_or_insert_with(|| spec.target.positions.clone());
-        }
-        edit.target.positions = Positions::Indices(Indices::List(vec![position]));
-        one.edits = Arc::new(vec![edit]);
-        one.expand(EditId(0), None).map_err(|e| self.at_decode(decode, e))
-    }
-
-    /// Names the edit, and says that it is a decode step's.
-    fn at_decode(&self, decode: &Decode, error: Error) -> Error {
-        let part = format!("{} at decode steps", self.experiment.edit_name(decode.edit));
-        match error {
-            Error::Experiment { problem, hint, .. } => Error::Experiment { part, problem, hint },
-            Error::Part { source, .. } => Error::Part { part, source },
-            other => other,
-        }
+        source: Option<usize>,
+    ) -> Result<Vec<Arc<Edit>>> {
+        let resolver = self.experiment.resolver(decode.edit);
+        let mut runs = resolver.runs.to_vec();
+        let ids = &mut runs[self.run.0].ids;
+        let last = i64::try_from(ids.len() + step).unwrap_or(i64::MAX);
+        *ids = ids.iter().chain(&grown[..=step]).copied().collect();
+        let positions = Positions::Indices(Indices::List(vec![last]));
+        let part = format!("{} at decode steps", resolver.part);
+        let expanded = Resolver { runs: &runs, positions: &positions, part, ..resolver }.expand()?;
+        Ok(expanded.edits(&Selection::default(), 0, source))
     }
 
     /// Whether a run of this length cannot use the keys and values of a run that is one token shorter.

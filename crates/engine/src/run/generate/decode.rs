@@ -5,7 +5,7 @@ use super::continuation::{Continuation, End};
 use super::options::Generation;
 use super::text::Text;
 use crate::execute::{Runtime, run_cells};
-use crate::plan::{Cell, Constant, Edit, Plan, Read, ValueSource};
+use crate::plan::{Cell, Edit, Plan, Read, TensorKey};
 use crate::reading::Reading;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
@@ -31,9 +31,11 @@ pub(super) struct Live<'g, 'm> {
     capacity: usize,
     /// Its first row in the tables.
     start: usize,
-    /// What decode edits take from other runs, by their number: a value a layer.
-    taken: HashMap<usize, Vec<Tensor>>,
+    taken: Taken,
 }
+
+/// What decode edits take from other runs, by the number of the edit and the tensor it is from.
+type Taken = HashMap<(usize, TensorKey), Tensor>;
 
 impl<'g, 'm> Live<'g, 'm> {
     pub(super) fn new(
@@ -55,7 +57,7 @@ impl<'g, 'm> Live<'g, 'm> {
             logprobs: Vec::new(),
             capacity,
             start: 0,
-            taken: HashMap::new(),
+            taken: Taken::new(),
         }
     }
 
@@ -115,22 +117,8 @@ impl<'g, 'm> Live<'g, 'm> {
         if self.version == TextVersion::Original {
             return Ok(Vec::new());
         }
-        let edits = self.growing.edits(&self.ids, self.ids.len() - 1, |number| {
-            // Which run it is does not matter: its numbers are here.
-            self.taken.contains_key(&number).then_some(0)
-        })?;
-        let mut made = Vec::new();
-        for (number, edits) in edits {
-            let Some(values) = self.taken.get(&number) else {
-                made.extend(edits);
-                continue;
-            };
-            made.extend(edits.into_iter().zip(values).map(|(edit, rows)| {
-                let value = Constant { rows: rows.clone().into(), row: None, head: None };
-                Arc::new(Edit { value: Some(ValueSource::Constant(value)), ..(*edit).clone() })
-            }));
-        }
-        Ok(made)
+        // A value from another run is known by the number of its edit: see `Taken`.
+        self.growing.edits(&self.ids, self.ids.len() - 1, Some)
     }
 }
 
@@ -174,6 +162,7 @@ impl<'m> Stepper<'m> {
         let mut pass = DecodePass {
             config: self.model.config(),
             positions: Vec::new(),
+            taken: Vec::new(),
             edits: HashMap::new(),
             own: HashSet::new(),
             before: HashMap::new(),
@@ -183,13 +172,12 @@ impl<'m> Stepper<'m> {
             let live = &lives[*index];
             ids.extend(live.ids.last());
             starts.push(live.start);
+            pass.taken.push(&live.taken);
             pass.positions.push(live.growing.prompt().len() + live.ids.len() - 1);
             for edit in live.edits()? {
-                if let Some(ValueSource::Own(place)) = &edit.value {
-                    pass.own.insert((place.site.tensor(), place.layer));
-                }
-                let key = (edit.place.site.tensor(), edit.place.layer);
-                pass.edits.entry(key).or_default().push((row, edit));
+                let own = edit.source().filter(|(run, _)| run.is_none());
+                pass.own.extend(own.map(|(_, place)| place.tensor()));
+                pass.edits.entry(edit.place.tensor()).or_default().push((row, edit));
             }
         }
         let standing = pass.positions.iter().map(|&position| Standing { position, length: position + 1 });
@@ -202,13 +190,12 @@ impl<'m> Stepper<'m> {
     }
 }
 
-/// A tensor of a pass: site (never a view of heads) and layer.
-type TensorKey = (Site, Option<usize>);
-
 /// One decode step of many texts: a row each.
 struct DecodePass<'a> {
     config: &'a Config,
     positions: Vec<usize>,
+    /// By row.
+    taken: Vec<&'a Taken>,
     /// By tensor, in file order for each row.
     edits: HashMap<TensorKey, Vec<(usize, Arc<Edit>)>>,
     /// What edits take from their own run.
@@ -219,20 +206,19 @@ struct DecodePass<'a> {
 impl DecodePass<'_> {
     /// Edits one text's part of a tensor.
     fn edit(&self, row: usize, edit: &Edit, x: &Tensor) -> Result<Tensor> {
-        let value = match &edit.value {
-            Some(ValueSource::Constant(constant)) => Some(constant.tensor()?),
-            Some(ValueSource::Own(place)) => {
-                let before = self.before.get(&(place.site.tensor(), place.layer));
-                let before = before.ok_or_else(|| {
-                    Error::internal("an edit of a decode step takes a tensor that is not there yet")
-                })?;
-                Some(place.take_of_rows(&before.narrow(0, row, 1)?, self.config)?)
-            }
-            Some(ValueSource::Run(..)) => {
-                return Err(Error::internal("an edit of a decode step takes from a run that is not there"));
-            }
-            None => None,
-        };
+        let value = edit.value_from(|number, place| {
+            let found = match number {
+                Some(number) => self.taken[row].get(&(number, place.tensor())).cloned(),
+                None => {
+                    let before = self.before.get(&place.tensor());
+                    let own = before.map(|x| place.take_of_rows(&x.narrow(0, row, 1)?, self.config));
+                    own.transpose()?
+                }
+            };
+            found.ok_or_else(|| {
+                Error::internal("an edit of a decode step takes a tensor that is not there yet")
+            })
+        })?;
         let apply = |block: &Tensor| edit.op.apply(edit.scale, block, value.as_ref());
         edit.place.edit_of_rows(x, &self.positions[row..=row], self.config, apply)
     }
@@ -362,13 +348,12 @@ pub(super) fn prefill(
                 });
             }
         }
-        let values = live.growing.taken(&placed)?;
-        for edit in values.iter().flat_map(|(_, edits)| edits) {
-            if let Some(ValueSource::Run(run, place)) = &edit.value {
-                reads.push(Read::Activation { run: *run, place: place.clone() });
-            }
+        let mut keys = Vec::new();
+        for (number, run, place) in live.growing.taken(&placed)? {
+            keys.push((number, place.tensor()));
+            reads.push(Read::Activation { run, place });
         }
-        taken.push(values.into_iter().map(|(number, edits)| (number, edits.len())).collect::<Vec<_>>());
+        taken.push(keys);
         plan.cells.push(Cell { reads, ..Cell::default() });
     }
     plan.shared = plan.runs.len();
@@ -396,10 +381,7 @@ pub(super) fn prefill(
                 stepper.values[tables].slice_set(&value, 0, lives[*index].start)?;
             }
         }
-        let mut values = HashMap::new();
-        for (number, count) in taken {
-            values.insert(number, (0..count).map(|_| next()).collect::<Result<Vec<_>>>()?);
-        }
+        let values = taken.into_iter().map(|key| Ok((key, next()?))).collect::<Result<Taken>>()?;
         for index in of {
             lives[*index].taken = values.clone();
             logits.insert(*index, row.clone());

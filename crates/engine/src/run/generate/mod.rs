@@ -206,13 +206,9 @@ impl Experiment<'_> {
     fn growing(&self, examples: Range<usize>) -> Result<Vec<Growing<'_>>> {
         self.check_size()?;
         let mut growing = Vec::new();
-        for one in self.by_example_in(examples.clone()) {
+        for one in self.by_example_in(examples) {
             let one = one?;
-            let origin = one.origin.clone();
-            growing.extend(Growing::all(one).map_err(|e| match &origin {
-                Some(origin) => Error::in_example(origin, e),
-                None => e,
-            })?);
+            growing.extend(Growing::all(one.clone()).map_err(|e| one.blame(e))?);
         }
         Ok(growing)
     }

@@ -134,7 +134,7 @@ impl Experiment<'_> {
             let stream = Stream(sites.iter().copied().zip(readings.map(tensor)).collect());
             let edited = |site: Site, layer: Option<usize>| {
                 let mut edits = plan.runs[run].edits.iter().map(|edit| &edit.place);
-                edits.any(|place| (place.site.tensor(), place.layer) == (site, layer))
+                edits.any(|place| place.tensor() == (site, layer))
             };
             views.push(View {
                 ids: plan.runs[run].ids.clone(),
