@@ -14,7 +14,7 @@ use std::collections::HashMap;
 /// Names and shapes of many thousand tensors.
 const MAX_PICKLE: u64 = 4 << 20;
 
-/// TokenScore the pickle and the numbers: versions, and what tells one saved file from another.
+/// Beside the pickle and the numbers: versions, and what tells one saved file from another.
 const OTHERS: [&str; 4] = ["version", ".format_version", ".storage_alignment", ".data/serialization_id"];
 
 /// The tensors of a file. Their numbers are not read, nor are their checksums checked ([`check_sums`]).

@@ -11,261 +11,131 @@
 //! - What SentencePiece itself knows as a special piece is looked for in the text as it is given, whatever a file says of
 //!   `normalized`: transformers 4.57 and 5 both do so, in different ways.
 
-use super::config::text_at;
-use super::recipe::{Added, MAX_ADDED, Recipe};
-use crate::file::{DataFile, json};
-use crate::paths::is_there;
+use super::class::{Class, NO_CLASS, ROLES};
+use super::object::Object;
+use super::recipe::{Added, Ends, MAX_ADDED, Recipe};
 use crate::{Error, Result};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use tokenizers::AddedToken;
-
-/// Those in use stay below 2 MB.
-const MAX_FILE: u64 = 8 << 20;
 
 /// The names of the files, in the order in which they belong to a model.
 pub(super) const FILES: [&str; 3] = ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"];
 
-/// The keys that name one token, in the order in which transformers adds tokens that are new.
-const ROLES: [&str; 7] =
-    ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
-/// The keys that name several, as a list or as an object of named ones.
+/// The keys that name several tokens, as a list or as an object of named ones.
 const MORE: [&str; 2] = ["additional_special_tokens", "extra_special_tokens"];
-
-/// What a class of transformers takes where the files are silent.
-#[derive(Debug)]
-pub(super) struct Class {
-    /// Its name, without `Fast`.
-    pub(super) name: &'static str,
-    /// The tokens of `ROLES` it has.
-    roles: &'static [(&'static str, &'static str)],
-    /// Whether a text begins with the start-of-text token. `None`: releases of transformers disagree on whether the class
-    /// heeds `add_bos_token`.
-    adds_bos: Option<bool>,
-    /// Whether a token that is named by its text alone replaces an added token of that text, flags and all; and if so,
-    /// whether it is looked for after a text is normalized.
-    replaces: Option<bool>,
-}
-/// The roles in which it does.
-const REPLACING: [&str; 4] = ["bos_token", "eos_token", "unk_token", "pad_token"];
-
-pub(super) static LLAMA: Class = Class {
-    name: "LlamaTokenizer",
-    roles: &[("bos_token", "<s>"), ("eos_token", "</s>"), ("unk_token", "<unk>")],
-    adds_bos: Some(true),
-    replaces: Some(false),
-};
-pub(super) static GEMMA: Class = Class {
-    name: "GemmaTokenizer",
-    roles: &[("bos_token", "<bos>"), ("eos_token", "<eos>"), ("unk_token", "<unk>"), ("pad_token", "<pad>")],
-    adds_bos: Some(true),
-    replaces: Some(false),
-};
-const END: &str = "<|endoftext|>";
-const GPT2_ROLES: &[(&str, &str)] = &[("bos_token", END), ("eos_token", END), ("unk_token", END)];
-pub(super) static GPT2: Class =
-    Class { name: "GPT2Tokenizer", roles: GPT2_ROLES, adds_bos: Some(false), replaces: Some(true) };
-pub(super) static QWEN2: Class = Class {
-    name: "Qwen2Tokenizer",
-    roles: &[("eos_token", END), ("unk_token", END), ("pad_token", END)],
-    adds_bos: None,
-    replaces: Some(false),
-};
-pub(super) static NEOX: Class =
-    Class { name: "GPTNeoXTokenizer", roles: GPT2_ROLES, adds_bos: Some(false), replaces: None };
-/// Where no file names a class: GPT-2's tokens, as far as they are there.
-pub(super) static NO_CLASS: Class =
-    Class { name: "no class", roles: GPT2_ROLES, adds_bos: Some(false), replaces: None };
-
-impl Class {
-    /// Whether a file's `tokenizer_class` means this class.
-    pub(super) fn is(&self, name: &str) -> bool {
-        name.strip_suffix("Fast").unwrap_or(name) == self.name
-    }
-}
-
-/// A JSON object and the file it is from.
-#[derive(Debug, Default)]
-struct Object {
-    path: PathBuf,
-    map: Map<String, Value>,
-}
-
-impl Object {
-    /// The object in a file of that folder; empty where there is no such file.
-    fn read(folder: &Path, name: &str) -> Result<Self> {
-        let path = folder.join(name);
-        if !is_there(&path) {
-            return Ok(Self { path, map: Map::new() });
-        }
-        let bytes = DataFile::open(&path)?.read_all(MAX_FILE)?;
-        match json::parse(&bytes).map_err(|e| Error::file(&path, "document", e.to_string()))? {
-            Value::Object(map) => Ok(Self { path, map }),
-            _ => Err(Error::file(&path, "document", "is not an object")),
-        }
-    }
-
-    fn bad(&self, key: &str, problem: impl Into<String>) -> Error {
-        Error::file(&self.path, key, problem)
-    }
-
-    /// The value of a key, unless it is null.
-    fn get(&self, key: &str) -> Option<&Value> {
-        self.map.get(key).filter(|value| !value.is_null())
-    }
-
-    fn text(&self, key: &str) -> Result<Option<&str>> {
-        text_at(&self.map, key).map(Option::flatten).map_err(|problem| self.bad(key, problem))
-    }
-}
+/// The added tokens by id.
+const DECODER: &str = "added_tokens_decoder";
 
 /// The files beside a vocabulary, and the model's config.json.
 #[derive(Debug)]
-pub(super) struct TokenScore {
+pub(super) struct Beside {
     config: Object,
     special: Object,
     added: Object,
     model: Object,
 }
 
-impl TokenScore {
+impl Beside {
     /// Reads the files in the folder of a vocabulary; each may be missing.
     pub(super) fn read(vocabulary: &Path) -> Result<Self> {
-        let folder = vocabulary.parent().unwrap_or(Path::new(""));
-        let [config, special, added] = FILES.map(|name| Object::read(folder, name));
-        Ok(Self {
-            config: config?,
-            special: special?,
-            added: added?,
-            model: Object::read(folder, "config.json")?,
-        })
+        let [config, special, added] = FILES.map(|name| Object::read(vocabulary.with_file_name(name)));
+        let model = Object::read(vocabulary.with_file_name("config.json"));
+        Ok(Self { config: config?, special: special?, added: added?, model: model? })
     }
 
-    /// The `tokenizer_class` that tokenizer_config.json or else config.json names, and the file that does.
-    pub(super) fn class_name(&self) -> Result<Option<(PathBuf, String)>> {
+    /// Which of the classes reads the vocabulary: the one that tokenizer_config.json or else config.json names, else the one
+    /// of config.json's `model_type`, if there is one.
+    pub(super) fn class(
+        &self,
+        what: &'static str,
+        classes: &[&'static Class],
+        model_types: &[(&str, &'static Class)],
+    ) -> Result<Option<&'static Class>> {
         for object in [&self.config, &self.model] {
             if let Some(name) = object.text("tokenizer_class")? {
-                return Ok(Some((object.path.clone(), name.to_owned())));
+                let found = classes.iter().find(|class| class.is(name)).copied();
+                return found.map(Some).ok_or_else(|| {
+                    let known: Vec<&str> = classes.iter().map(|class| class.name).collect();
+                    Error::unsupported(&object.path, what, name, known.join(", "))
+                });
             }
         }
-        Ok(None)
-    }
-
-    /// The `model_type` of config.json.
-    pub(super) fn model_type(&self) -> Option<&str> {
-        self.model.get("model_type")?.as_str()
+        let given = self.model.get("model_type").and_then(Value::as_str);
+        Ok(model_types.iter().find(|(name, _)| Some(*name) == given).map(|(_, class)| *class))
     }
 
     /// A switch of tokenizer_config.json; `None` where it says nothing, or null.
     pub(super) fn flag(&self, key: &str) -> Result<Option<bool>> {
-        match self.config.get(key) {
-            None => Ok(None),
-            Some(Value::Bool(flag)) => Ok(Some(*flag)),
-            Some(other) => Err(self.config.bad(key, format!("{other} is not true or false"))),
-        }
+        self.config.flag(key)
     }
 
     /// Adds the tokens that the files name to a recipe, and says how a text begins and ends.
     pub(super) fn complete(&self, recipe: &mut Recipe, class: &Class) -> Result<()> {
-        self.check_switches()?;
+        self.config.check_switches()?;
+        if self.config.get("sp_model_kwargs").is_some_and(|settings| *settings != json!({})) {
+            let problem = "settings of SentencePiece are not supported";
+            return Err(self.config.bad("sp_model_kwargs", problem));
+        }
         let named = self.named()?;
         let mut tokens = Tokens::new(recipe);
-        let is_said = !std::ptr::eq(class, &NO_CLASS);
         for (object, id, mut token) in self.listed(&named)? {
-            token.special |= named.has(&token.content);
+            token.special |= named.texts.contains(&token.content);
             tokens.set(Some(id), token).map_err(|problem| object.bad("added tokens", problem))?;
         }
         for role in ROLES {
-            let default = class.roles.iter().find(|(name, _)| *name == role).map(|(_, text)| *text);
-            let replaces = class.replaces.filter(|_| REPLACING.contains(&role));
-            let plain = |text: &str| AddedToken::from(text, true).normalized(replaces.unwrap_or(false));
-            let (mut token, is_plain) = match (named.roles.get(role), default) {
-                (Some(Some(Token { flags: Some(token), .. })), _) => (token.clone(), false),
-                (Some(Some(token)), _) => (plain(&token.text), true),
+            let token = match named.roles.get(role) {
+                Some(token) => token.clone(),
                 // Where the files are silent, a token of the class that the model has no row for is not there.
-                (None, Some(text)) if tokens.knows(text) || is_said && tokens.next_id() < self.rows() => {
-                    (plain(text), true)
-                }
-                _ => continue,
+                None => class.token(role).map(Token::plain).filter(|Token { added, .. }| {
+                    let has_row = *class != NO_CLASS && tokens.next_id() < self.rows();
+                    has_row || tokens.id(&added.content).is_some()
+                }),
             };
-            if is_plain && replaces.is_none() && tokens.is_added(&token.content) {
-                continue;
-            }
-            token.special = true;
-            tokens.set(None, token).map_err(|problem| self.config.bad(role, problem))?;
+            let Some(token) = token else { continue };
+            let added = tokens.name(token, class.replaces(role));
+            added.map_err(|problem| self.config.bad(role, problem))?;
         }
         for token in &named.more {
-            let flags = token.flags.clone();
-            if flags.is_none() && tokens.is_added(&token.text) {
-                continue;
-            }
-            let mut added = flags.unwrap_or_else(|| AddedToken::from(&*token.text, true));
-            added.special = true;
-            tokens.set(None, added).map_err(|problem| self.config.bad(MORE[0], problem))?;
+            let added = tokens.name(token.clone(), None);
+            added.map_err(|problem| self.config.bad(MORE[0], problem))?;
         }
-        let id = |role: &str| {
-            let default = class.roles.iter().find(|(name, _)| *name == role).map(|(_, text)| *text);
-            match named.roles.get(role) {
-                None => default.and_then(|text| tokens.id(text)),
-                Some(token) => token.as_ref().and_then(|token| tokens.id(&token.text)),
-            }
+        let id = |role: &str| match named.roles.get(role) {
+            None => class.token(role).and_then(|text| tokens.id(text)),
+            Some(token) => token.as_ref().and_then(|token| tokens.id(&token.added.content)),
         };
         let (bos, eos) = (id("bos_token"), id("eos_token"));
-        recipe.added = tokens.finish();
-        (recipe.bos, recipe.eos) = (bos, eos);
-        recipe.adds_bos = match (self.flag("add_bos_token")?, class.adds_bos) {
+        recipe.added = tokens.added;
+        let adds_bos = match (self.flag("add_bos_token")?, class.adds_bos) {
             (Some(true), None) => {
                 let problem = format!("true is not supported for {}", class.name);
                 return Err(self.config.bad("add_bos_token", problem));
             }
             (said, default) => said.or(default).unwrap_or(false),
         };
-        if recipe.adds_bos && recipe.bos.is_none() {
+        if adds_bos && bos.is_none() {
             return Err(self.config.bad("add_bos_token", "is true, but there is no bos_token"));
         }
+        recipe.ends = Ends { bos, eos, adds_bos };
         Ok(())
-    }
-
-    /// Refuses switches that change ids in a way that is not supported.
-    fn check_switches(&self) -> Result<()> {
-        for (key, problem) in [
-            ("add_eos_token", "only a token before the text is supported"),
-            ("split_special_tokens", "true, which splits special tokens like other texts, is not supported"),
-        ] {
-            if self.flag(key)? == Some(true) {
-                return Err(self.config.bad(key, problem));
-            }
-        }
-        match self.config.get("sp_model_kwargs") {
-            None => Ok(()),
-            Some(Value::Object(settings)) if settings.is_empty() => Ok(()),
-            Some(_) => Err(self.config.bad("sp_model_kwargs", "settings of SentencePiece are not supported")),
-        }
-    }
-
-    /// Whether special_tokens_map.json and added_tokens.json count.
-    fn is_legacy(&self) -> bool {
-        self.config.get("added_tokens_decoder").is_none()
     }
 
     /// The tokens that have a role.
     fn named(&self) -> Result<Named> {
         let mut named = Named::default();
-        let maps = [(&self.config, false), (&self.special, true)];
-        for (object, special) in maps.into_iter().take(if self.is_legacy() { 2 } else { 1 }) {
+        let decoder = self.config.get(DECODER);
+        // The tokens of special_tokens_map.json are special, and do not count where all are listed by id.
+        let files = [(&self.config, false), (&self.special, true)];
+        for (object, special) in files.into_iter().take(if decoder.is_none() { 2 } else { 1 }) {
+            let token = |key: &str, value: &Value| {
+                Token::of(value, special).map_err(|problem| object.bad(key, problem))
+            };
             for role in ROLES {
-                match object.map.get(role) {
-                    None => {}
-                    // Null in special_tokens_map.json, too, takes the token away.
-                    Some(Value::Null) => {
-                        named.roles.insert(role, None);
-                    }
-                    Some(value) => {
-                        let token = Token::of(value, special).map_err(|problem| object.bad(role, problem))?;
-                        named.roles.insert(role, Some(token));
-                    }
-                }
+                let Some(value) = object.map.get(role) else { continue };
+                // Null in special_tokens_map.json, too, takes the token away.
+                let token = if value.is_null() { None } else { Some(token(role, value)?) };
+                named.roles.insert(role, token);
             }
             for key in MORE {
                 let values: Vec<&Value> = match object.get(key) {
@@ -278,23 +148,20 @@ impl TokenScore {
                     return Err(object.bad(key, format!("{} tokens are more than {MAX_ADDED}", values.len())));
                 }
                 for value in values {
-                    let token = Token::of(value, special).map_err(|problem| object.bad(key, problem))?;
-                    named.more.push(token);
+                    named.more.push(token(key, value)?);
                 }
             }
         }
-        let of_more = named.more.iter().map(|token| token.text.clone());
-        let of_roles = named.roles.values().flatten().map(|token| token.text.clone());
-        named.texts = of_more.chain(of_roles).collect();
+        let all = named.more.iter().chain(named.roles.values().flatten());
+        named.texts = all.map(|token| token.added.content.clone()).collect();
         // What tokenizer_config.json lists by id has its flags there, however it is named.
-        if let Some(Value::Object(listed)) = self.config.get("added_tokens_decoder") {
-            let listed = listed.values().filter_map(|value| Token::of(value, false).ok());
-            let listed: HashMap<String, Option<AddedToken>> =
-                listed.map(|token| (token.text, token.flags)).collect();
-            for token in named.roles.values_mut().flatten() {
-                if let Some(flags) = listed.get(&token.text) {
-                    token.flags.clone_from(flags);
-                }
+        let listed = decoder.and_then(Value::as_object).into_iter().flat_map(Map::values);
+        let listed = listed.filter_map(|value| Token::of(value, false).ok());
+        let listed: HashMap<String, Token> =
+            listed.map(|token| (token.added.content.clone(), token)).collect();
+        for token in named.roles.values_mut().flatten() {
+            if let Some(listed) = listed.get(&token.added.content) {
+                token.clone_from(listed);
             }
         }
         Ok(named)
@@ -302,22 +169,23 @@ impl TokenScore {
 
     /// The added tokens that are listed with ids, by id, each with the file it is from.
     fn listed(&self, named: &Named) -> Result<Vec<(&Object, u32, AddedToken)>> {
-        const KEY: &str = "added_tokens_decoder";
         let mut listed = BTreeMap::new();
-        if let Some(value) = self.config.get(KEY) {
-            let Value::Object(tokens) = value else { return Err(self.config.bad(KEY, "is not an object")) };
+        if let Some(value) = self.config.get(DECODER) {
+            let Value::Object(tokens) = value else {
+                return Err(self.config.bad(DECODER, "is not an object"));
+            };
             if tokens.len() > MAX_ADDED {
                 let problem = format!("{} tokens are more than {MAX_ADDED}", tokens.len());
-                return Err(self.config.bad(KEY, problem));
+                return Err(self.config.bad(DECODER, problem));
             }
             for (id, value) in tokens {
-                let bad = |problem: String| self.config.bad(KEY, format!("{id}: {problem}"));
+                let bad = |problem: String| self.config.bad(DECODER, format!("{id}: {problem}"));
                 let number: u32 = id.parse().map_err(|_| bad("is not an id".into()))?;
                 let token = Token::of(value, false).map_err(bad)?;
-                let Some(flags) = token.flags else {
+                if token.is_plain {
                     return Err(bad("is not a token with its content".into()));
-                };
-                if listed.insert(number, (&self.config, flags)).is_some() {
+                }
+                if listed.insert(number, (&self.config, token.added)).is_some() {
                     return Err(bad("is given twice".into()));
                 }
             }
@@ -329,7 +197,7 @@ impl TokenScore {
             for (text, id) in &self.added.map {
                 let number = id.as_u64().and_then(|id| u32::try_from(id).ok());
                 let number = number.ok_or_else(|| self.added.bad(text, format!("{id} is not an id")))?;
-                let token = AddedToken::from(text.as_str(), named.has(text));
+                let token = AddedToken::from(text.as_str(), named.texts.contains(text));
                 if let Some((_, other)) = listed.insert(number, (&self.added, token)) {
                     let problem = format!("has id {number}, and so has {:?}", other.content);
                     return Err(self.added.bad(text, problem));
@@ -346,37 +214,42 @@ impl TokenScore {
     }
 }
 
-/// A token as a file names it: by its text alone, or spelled out.
-#[derive(Debug)]
+/// A token as a file names it.
+#[derive(Debug, Clone)]
 struct Token {
-    text: String,
-    flags: Option<AddedToken>,
+    added: AddedToken,
+    /// Whether it is named by its text alone.
+    is_plain: bool,
 }
 
 impl Token {
+    fn plain(text: &str) -> Self {
+        Self { added: AddedToken::from(text, true), is_plain: true }
+    }
+
     /// Reads a text, or an object with `content` and the flags of an added token. `special` is what a missing `special`
     /// means.
     fn of(value: &Value, special: bool) -> Result<Self, String> {
         let map = match value {
-            Value::String(text) => return Ok(Self { text: text.clone(), flags: None }),
+            Value::String(text) => return Ok(Self::plain(text)),
             Value::Object(map) => map,
             other => return Err(format!("{other} is neither a text nor a token with its content")),
         };
         let Some(text) = map.get("content").and_then(Value::as_str) else {
             return Err("is neither a text nor a token with its content".into());
         };
-        let flag = |key: &str| match map.get(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::Bool(flag)) => Ok(Some(*flag)),
+        let flag = |key: &str, default: bool| match map.get(key) {
+            None | Some(Value::Null) => Ok(default),
+            Some(Value::Bool(flag)) => Ok(*flag),
             Some(other) => Err(format!("{key}: {other} is not true or false")),
         };
-        let special = flag("special")?.unwrap_or(special);
-        let flags = AddedToken::from(text, special)
-            .lstrip(flag("lstrip")?.unwrap_or(false))
-            .rstrip(flag("rstrip")?.unwrap_or(false))
-            .single_word(flag("single_word")?.unwrap_or(false))
-            .normalized(flag("normalized")?.unwrap_or(!special));
-        Ok(Self { text: text.to_owned(), flags: Some(flags) })
+        let special = flag("special", special)?;
+        let added = AddedToken::from(text, special)
+            .lstrip(flag("lstrip", false)?)
+            .rstrip(flag("rstrip", false)?)
+            .single_word(flag("single_word", false)?)
+            .normalized(flag("normalized", !special)?);
+        Ok(Self { added, is_plain: false })
     }
 }
 
@@ -388,12 +261,6 @@ struct Named {
     more: Vec<Token>,
     /// The texts of all of them.
     texts: HashSet<String>,
-}
-
-impl Named {
-    fn has(&self, text: &str) -> bool {
-        self.texts.contains(text)
-    }
 }
 
 /// The added tokens of a recipe while more are added.
@@ -418,22 +285,27 @@ impl<'r> Tokens<'r> {
         Self { vocab: &recipe.vocab, added, raw, places, new }
     }
 
-    fn is_added(&self, text: &str) -> bool {
-        self.places.contains_key(text)
-    }
-
     fn id(&self, text: &str) -> Option<u32> {
         let added = self.places.get(text).and_then(|place| self.added.get(*place)).map(|one| one.id);
         added.or_else(|| self.vocab.get(text).copied())
     }
 
-    fn knows(&self, text: &str) -> bool {
-        self.id(text).is_some()
-    }
-
     /// The id of the next token that the vocabulary does not have.
     fn next_id(&self) -> u32 {
         u32::try_from(self.vocab.len() + self.new).unwrap_or(u32::MAX)
+    }
+
+    /// Adds a token that is named. One that is named by its text alone changes nothing about one that is there already,
+    /// unless it [`replaces`](Class::replaces) that.
+    fn name(&mut self, token: Token, replaces: Option<bool>) -> Result<(), String> {
+        let mut added = token.added.special(true);
+        if token.is_plain {
+            if replaces.is_none() && self.places.contains_key(&added.content) {
+                return Ok(());
+            }
+            added.normalized = replaces.unwrap_or(false);
+        }
+        self.set(None, added)
     }
 
     /// Adds a token, or gives one that is there other flags.
@@ -454,19 +326,10 @@ impl<'r> Tokens<'r> {
             one.token = token;
             return Ok(());
         }
-        if known.is_none() {
-            self.new += 1;
-        }
-        let id = match known.or(id) {
-            Some(id) => id,
-            None => self.next_id().saturating_sub(1),
-        };
+        let id = known.or(id).unwrap_or(self.next_id());
+        self.new += usize::from(known.is_none());
         self.places.insert(token.content.clone(), self.added.len());
         self.added.push(Added { id, token });
         Ok(())
-    }
-
-    fn finish(self) -> Vec<Added> {
-        self.added
     }
 }

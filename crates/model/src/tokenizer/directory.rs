@@ -18,27 +18,20 @@ use std::path::{Path, PathBuf};
 /// ```
 #[derive(Debug, Clone)]
 pub struct TokenizerFiles {
-    format: Format,
+    read: Reader,
     /// The vocabulary first.
     paths: Vec<PathBuf>,
 }
 
-/// What describes a tokenizer.
-#[derive(Debug, Clone, Copy)]
-enum Format {
-    /// tokenizer.json.
-    Json,
-    /// tokenizer.model.
-    SentencePiece,
-    /// vocab.json and merges.txt.
-    VocabAndMerges,
-}
+/// Reads a vocabulary, and the small files in its folder.
+type Reader = fn(&Path) -> Result<Tokenizer>;
 
-/// In the order in which they are looked for.
-const FORMATS: [(Format, &[&str]); 3] = [
-    (Format::Json, &["tokenizer.json"]),
-    (Format::SentencePiece, &["tokenizer.model"]),
-    (Format::VocabAndMerges, &["vocab.json", "merges.txt"]),
+/// In the order in which they are looked for, each with how many of the small files say more: tokenizer.json has all tokens
+/// itself.
+const FORMATS: [(Reader, &[&str], usize); 3] = [
+    (Tokenizer::from_json, &["tokenizer.json"], 1),
+    (Tokenizer::from_sentencepiece, &["tokenizer.model"], beside::FILES.len()),
+    (Tokenizer::from_vocab_and_merges, &["vocab.json", "merges.txt"], beside::FILES.len()),
 ];
 
 impl TokenizerFiles {
@@ -48,14 +41,12 @@ impl TokenizerFiles {
     /// # Errors
     /// When a file is a link that leads out of the folder, or nowhere.
     pub fn find(folder: &Path) -> Result<Option<Self>> {
-        let found = FORMATS.into_iter().find(|(_, names)| is_there(&folder.join(names[0])));
-        let Some((format, names)) = found else { return Ok(None) };
-        // tokenizer.json has all tokens itself, so only the first of the others says more.
-        let others = if matches!(format, Format::Json) { &beside::FILES[..1] } else { &beside::FILES[..] };
-        let paths = names.iter().chain(others).map(|name| folder.join(name));
-        let paths: Vec<PathBuf> = paths.filter(|path| is_there(path)).collect();
+        let found = FORMATS.into_iter().find(|(_, names, _)| is_there(&folder.join(names[0])));
+        let Some((read, names, others)) = found else { return Ok(None) };
+        let names = names.iter().chain(&beside::FILES[..others]);
+        let paths: Vec<PathBuf> = names.map(|name| folder.join(name)).filter(|path| is_there(path)).collect();
         paths.iter().try_for_each(|path| inside(folder, path))?;
-        Ok(Some(Self { format, paths }))
+        Ok(Some(Self { read, paths }))
     }
 
     /// The files, the vocabulary first. config.json may be read besides.
@@ -68,12 +59,7 @@ impl TokenizerFiles {
     /// # Errors
     /// When a file is broken, or describes a kind of tokenizer that is not supported.
     pub fn read(&self) -> Result<Tokenizer> {
-        let vocabulary = self.paths.first().map(PathBuf::as_path).unwrap_or(Path::new(""));
-        match self.format {
-            Format::Json => Tokenizer::from_json(vocabulary),
-            Format::SentencePiece => Tokenizer::from_sentencepiece(vocabulary),
-            Format::VocabAndMerges => Tokenizer::from_vocab_and_merges(vocabulary),
-        }
+        (self.read)(self.paths.first().map_or(Path::new(""), PathBuf::as_path))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::config;
 use super::encode::Tokenizer;
-use super::recipe::{Added, Flags, MAX_ADDED, MAX_MERGES, MAX_VOCABULARY, Recipe, Spelling};
+use super::recipe::{Added, Ends, Flags, MAX_ADDED, MAX_MERGES, MAX_VOCABULARY, Recipe, Spelling};
 use crate::file::{DataFile, json};
 use crate::{Error, Result};
 use serde::Deserialize;
@@ -10,7 +10,6 @@ use serde::de::{DeserializeOwned, Deserializer, Error as _, IgnoredAny, MapAcces
 use serde_json::Value;
 use serde_json::value::RawValue;
 use std::collections::HashMap;
-use std::marker::PhantomData;
 use std::path::Path;
 
 /// The largest in use (Gemma's) has 33 MB.
@@ -109,32 +108,30 @@ struct Model<'a> {
 fn list<T: DeserializeOwned>(what: &str, part: Option<&RawValue>, most: usize) -> Result<Vec<T>, String> {
     let Some(part) = part else { return Ok(Vec::new()) };
     let bad = |e: serde_json::Error| format!("{what}: {e}");
-    let mut count = 0usize;
     let text = || serde_json::Deserializer::from_str(part.get());
-    text().deserialize_seq(Entries(|_: IgnoredAny| count += 1, PhantomData)).map_err(bad)?;
+    // Ignored entries take no memory.
+    let count = text().deserialize_seq(Entries(Vec::<IgnoredAny>::new())).map_err(bad)?.len();
     if count > most {
         return Err(format!("{what}: {count} entries are more than {most}"));
     }
-    let mut items = Vec::with_capacity(count);
-    text().deserialize_seq(Entries(|item| items.push(item), PhantomData)).map_err(bad)?;
-    Ok(items)
+    text().deserialize_seq(Entries(Vec::with_capacity(count))).map_err(bad)
 }
 
-/// Hands over the entries of a list one by one.
-struct Entries<F, T>(F, PhantomData<T>);
+/// Collects the entries of a list.
+struct Entries<T>(Vec<T>);
 
-impl<'de, T: Deserialize<'de>, F: FnMut(T)> Visitor<'de> for Entries<F, T> {
-    type Value = ();
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Entries<T> {
+    type Value = Vec<T>;
 
     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("a list")
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<(), A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<Vec<T>, A::Error> {
         while let Some(item) = seq.next_element()? {
-            (self.0)(item);
+            self.0.push(item);
         }
-        Ok(())
+        Ok(self.0)
     }
 }
 
@@ -205,30 +202,12 @@ impl File<'_> {
             }
         });
         let byte_level = mentions(&pre_tokenizer, "ByteLevel") || mentions(&decoder, "ByteLevel");
-        let added = list("added_tokens", self.added_tokens, MAX_ADDED)?;
-        let added = added.into_iter().map(AddedToken::described).collect::<Vec<_>>();
-        let bos = leading_token(&post_processor)?;
-        let id_of = |text: &str| {
-            added
-                .iter()
-                .find(|a| a.token.content == text)
-                .map(|a| a.id)
-                .or_else(|| model.vocab.0.get(text).copied())
-        };
-        let bos = bos.map(|(text, ids)| match id_of(text) {
-            None => Err(format!("post_processor: {text:?} is not a token")),
-            // The template has ids of its own, and they are what transformers would add.
-            Some(id) if ids.is_some_and(|ids| *ids != serde_json::json!([id])) => {
-                Err(format!("post_processor: {text:?} has id {id}, but another one here"))
-            }
-            Some(id) => Ok(id),
-        });
-        let bos = bos.transpose()?;
-        Ok(Recipe {
+        let added: Vec<AddedToken> = list("added_tokens", self.added_tokens, MAX_ADDED)?;
+        let mut recipe = Recipe {
             spelling: if byte_level { Spelling::ByteLevel } else { Spelling::Metaspace },
-            merges: merges.collect::<Result<_, _>>()?,
             vocab: model.vocab.0,
-            added,
+            merges: Vec::new(),
+            added: added.into_iter().map(Added::from).collect(),
             normalizer,
             pre_tokenizer,
             flags: Flags {
@@ -237,24 +216,26 @@ impl File<'_> {
                 byte_fallback: model.byte_fallback,
                 ignore_merges: model.ignore_merges,
             },
-            bos,
-            eos: None,
-            adds_bos: bos.is_some(),
-        })
+            ends: Ends::default(),
+        };
+        if let Some((text, ids)) = leading_token(&post_processor)? {
+            let id = recipe.id(text).ok_or_else(|| format!("post_processor: {text:?} is not a token"))?;
+            // The template has ids of its own, and they are what transformers would add.
+            if ids.is_some_and(|ids| *ids != serde_json::json!([id])) {
+                return Err(format!("post_processor: {text:?} has id {id}, but another one here"));
+            }
+            recipe.ends = Ends { bos: Some(id), eos: None, adds_bos: true };
+        }
+        recipe.merges = merges.collect::<Result<_, _>>()?;
+        Ok(recipe)
     }
 }
 
-impl AddedToken {
-    fn described(self) -> Added {
-        let token = tokenizers::AddedToken {
-            content: self.content,
-            single_word: self.single_word,
-            lstrip: self.lstrip,
-            rstrip: self.rstrip,
-            normalized: self.normalized,
-            special: self.special,
-        };
-        Added { id: self.id, token }
+impl From<AddedToken> for Added {
+    fn from(token: AddedToken) -> Self {
+        let AddedToken { id, content, single_word, lstrip, rstrip, normalized, special } = token;
+        let token = tokenizers::AddedToken { content, single_word, lstrip, rstrip, normalized, special };
+        Self { id, token }
     }
 }
 
@@ -279,28 +260,22 @@ fn mentions(part: &Value, kind: &str) -> bool {
 /// The special token a post-processor puts before a text, which is how tokenizer.json says BOS, and
 /// the list of ids it gives for it.
 fn leading_token(part: &Value) -> Result<Option<(&str, Option<&Value>)>, String> {
+    let list = |key: &str| part.get(key).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     match part.get("type").and_then(Value::as_str) {
         None | Some("ByteLevel") => Ok(None),
-        Some("Sequence") => {
-            let parts = part.get("processors").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-            let mut found = None;
-            for part in parts.iter().take(16) {
-                found = found.or(leading_token(part)?);
+        Some("Sequence") => list("processors")
+            .iter()
+            .take(16)
+            .try_fold(None, |found, part| Ok(found.or(leading_token(part)?))),
+        Some("TemplateProcessing") => match list("single") {
+            [text] if text.get("Sequence").is_some() => Ok(None),
+            [first, text] if text.get("Sequence").is_some() => {
+                let token = first.pointer("/SpecialToken/id").and_then(Value::as_str);
+                let ids = |token| part.get("special_tokens")?.get(token)?.get("ids");
+                Ok(token.map(|token| (token, ids(token))))
             }
-            Ok(found)
-        }
-        Some("TemplateProcessing") => {
-            let single = part.get("single").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-            match single {
-                [text] if text.get("Sequence").is_some() => Ok(None),
-                [first, text] if text.get("Sequence").is_some() => {
-                    let token = first.pointer("/SpecialToken/id").and_then(Value::as_str);
-                    let ids = |token| part.get("special_tokens")?.get(token)?.get("ids");
-                    Ok(token.map(|token| (token, ids(token))))
-                }
-                _ => Err("post_processor: only a token before the text is supported".into()),
-            }
-        }
+            _ => Err("post_processor: only a token before the text is supported".into()),
+        },
         Some(other) => Err(format!(
             "post_processor: {other:?} is not supported; supported: ByteLevel, TemplateProcessing"
         )),

@@ -4,16 +4,16 @@
 //! `LlamaTokenizer` (a space before each text, `legacy`) and `GemmaTokenizer`. Where SentencePiece and transformers would
 //! give other ids from the same file, it is refused by name.
 
-use super::beside::{Class, GEMMA, LLAMA, TokenScore};
+use super::beside::Beside;
+use super::class::{Class, GEMMA, LLAMA};
 use super::encode::Tokenizer;
 use super::pieces::{self, PieceKind, SPACE};
 use super::proto::Proto;
-use super::recipe::{Added, Flags, Recipe, Spelling};
+use super::recipe::Recipe;
 use crate::file::DataFile;
 use crate::{Error, Result};
 use serde_json::{Value, json};
 use std::path::Path;
-use tokenizers::AddedToken;
 
 /// The largest in use, Gemma's, have 5 MB.
 const MAX_FILE: u64 = 16 << 20;
@@ -54,8 +54,15 @@ impl Tokenizer {
             return Err(broken("it has no pieces".into()));
         }
         check_supported(path, &proto)?;
-        let beside = TokenScore::read(path)?;
-        let class = class(path, &beside)?;
+        let beside = Beside::read(path)?;
+        let class = beside.class("tokenizer_class for a tokenizer.model", &CLASSES, &MODEL_TYPES)?;
+        let class = class.ok_or_else(|| {
+            let known = CLASSES.map(|class| class.name).join(", ");
+            let problem = format!(
+                "no file says which class reads it: tokenizer_class in tokenizer_config.json may be {known}"
+            );
+            Error::file(path, "class", problem)
+        })?;
         let mut recipe = recipe(path, &proto, class, &beside)?;
         beside.complete(&mut recipe, class)?;
         drop(proto);
@@ -101,29 +108,8 @@ fn check_supported(path: &Path, proto: &Proto<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Which class of transformers reads this file: the one that a file names, else the one of the kind of model.
-fn class(path: &Path, beside: &TokenScore) -> Result<&'static Class> {
-    let known = || CLASSES.map(|class| class.name).join(", ");
-    if let Some((file, name)) = beside.class_name()? {
-        let found = CLASSES.into_iter().find(|class| class.is(&name));
-        return found.ok_or_else(|| {
-            let what = "tokenizer_class for a tokenizer.model";
-            Error::unsupported(&file, what, &name, known())
-        });
-    }
-    let given = beside.model_type().unwrap_or_default();
-    let found = MODEL_TYPES.iter().find(|(name, _)| *name == given).map(|(_, class)| *class);
-    found.ok_or_else(|| {
-        let problem = format!(
-            "no file says which class reads it: tokenizer_class in tokenizer_config.json may be {}",
-            known()
-        );
-        Error::file(path, "class", problem)
-    })
-}
-
 /// The tokenizer without what the files beside it say of special tokens.
-fn recipe(path: &Path, proto: &Proto<'_>, class: &Class, beside: &TokenScore) -> Result<Recipe> {
+fn recipe(path: &Path, proto: &Proto<'_>, class: &Class, beside: &Beside) -> Result<Recipe> {
     let bad = |problem: String| Error::file(path, "pieces", problem);
     let vocab = pieces::vocabulary(proto.pieces.iter().map(|piece| piece.text.as_ref())).map_err(bad)?;
     let has_bytes = pieces::check_bytes(&proto.pieces, &vocab).map_err(bad)?;
@@ -140,38 +126,18 @@ fn recipe(path: &Path, proto: &Proto<'_>, class: &Class, beside: &TokenScore) ->
         let problem = format!("{unused:?} is marked as unused, but two other pieces make it");
         return Err(bad(problem));
     }
-    let added = (0u32..).zip(&proto.pieces).filter_map(|(id, piece)| {
-        let special = match piece.kind {
-            PieceKind::Control => true,
-            PieceKind::UserDefined => {
-                std::ptr::eq(class, &GEMMA) && GEMMA_TURNS.contains(&piece.text.as_ref())
-            }
-            _ => return None,
-        };
-        Some(Added { id, token: AddedToken::from(piece.text.as_ref(), special).normalized(false) })
-    });
     let (normalizer, pre_tokenizer) = spaces(path, proto, class, beside)?;
-    Ok(Recipe {
-        spelling: Spelling::Metaspace,
-        merges: pieces::merges(&proto.pieces, &vocab).map_err(bad)?,
-        added: added.collect(),
-        normalizer,
-        pre_tokenizer,
-        flags: Flags {
-            unknown: Some(unknown.text.clone().into_owned()),
-            fuse_unknown: true,
-            byte_fallback: true,
-            ignore_merges: false,
-        },
-        vocab,
-        bos: None,
-        eos: None,
-        adds_bos: false,
-    })
+    let merges = pieces::merges(&proto.pieces, &vocab).map_err(bad)?;
+    let mut recipe = pieces::recipe(&proto.pieces, vocab, merges, Some(unknown), &[PieceKind::Control]);
+    if *class == GEMMA {
+        let turns = recipe.added.iter_mut().filter(|one| GEMMA_TURNS.contains(&&*one.token.content));
+        turns.for_each(|one| one.token.special = true);
+    }
+    Ok(Recipe { normalizer, pre_tokenizer, ..recipe })
 }
 
 /// What becomes of spaces: a normalizer and a step of splitting, of which one is null.
-fn spaces(path: &Path, proto: &Proto<'_>, class: &Class, beside: &TokenScore) -> Result<(Value, Value)> {
+fn spaces(path: &Path, proto: &Proto<'_>, class: &Class, beside: &Beside) -> Result<(Value, Value)> {
     let differs = |by_class: bool| {
         let problem = format!(
             "is {}, but transformers' {} takes {by_class} where the configuration is silent, and both change ids; \
@@ -180,7 +146,7 @@ fn spaces(path: &Path, proto: &Proto<'_>, class: &Class, beside: &TokenScore) ->
         );
         Err(Error::file(path, "add_dummy_prefix", problem))
     };
-    if std::ptr::eq(class, &GEMMA) {
+    if *class == GEMMA {
         return if proto.prefix { differs(false) } else { Ok((pieces::normalizer(false), Value::Null)) };
     }
     let prefix = match beside.flag("add_prefix_space")? {

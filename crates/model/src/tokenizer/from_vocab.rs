@@ -5,10 +5,11 @@
 //! `GPTNeoXTokenizer` (NFC). Where no file names a class and the kind of model has none of these, GPT-2's split is taken if
 //! the merges could come of it, since each merge of a vocabulary lies within a word of the split it was trained with.
 
-use super::beside::{Class, GPT2, NEOX, NO_CLASS, QWEN2, TokenScore};
+use super::beside::Beside;
+use super::class::{Class, GPT2, NEOX, NO_CLASS, QWEN2};
 use super::encode::Tokenizer;
 use super::from_json::{Vocabulary, split_merge};
-use super::recipe::{Flags, MAX_MERGES, Recipe, Spelling};
+use super::recipe::{Ends, Flags, MAX_MERGES, Recipe, Spelling};
 use super::words::{ONE_DIGIT, Words};
 use crate::file::DataFile;
 use crate::{Error, Result};
@@ -57,7 +58,7 @@ impl Tokenizer {
             serde_json::from_slice(&bytes).map_err(|e| Error::file(path, "document", e.to_string()))?;
         drop(bytes);
         let merges = merges(&path.with_file_name("merges.txt"))?;
-        let beside = TokenScore::read(path)?;
+        let beside = Beside::read(path)?;
         let split = split(path, &beside, &merges)?;
         let spaced = beside.flag("add_prefix_space")?.unwrap_or(false);
         if spaced && !split.may_be_spaced {
@@ -73,9 +74,7 @@ impl Tokenizer {
             normalizer: if split.composes { json!({"type": "NFC"}) } else { Value::Null },
             pre_tokenizer: split.words.pre_tokenizer(spaced),
             flags: Flags::default(),
-            bos: None,
-            eos: None,
-            adds_bos: false,
+            ends: Ends::default(),
         };
         beside.complete(&mut recipe, split.class)?;
         Tokenizer::new(recipe).map_err(|problem| Error::file(path, "tokenizer", problem))
@@ -106,31 +105,19 @@ fn merges(path: &Path) -> Result<Vec<(String, String)>> {
 }
 
 /// How texts are split: as the class does that a file names, else as that of the kind of model.
-fn split(path: &Path, beside: &TokenScore, merges: &[(String, String)]) -> Result<Split> {
-    if let Some((file, name)) = beside.class_name()? {
-        let known = SPLITS.each_ref().map(|split| split.class.name).join(", ");
-        let found = SPLITS.into_iter().find(|split| split.class.is(&name));
-        return found.ok_or_else(|| {
-            let what = "tokenizer_class for vocab.json and merges.txt";
-            Error::unsupported(&file, what, &name, known)
-        });
-    }
-    let given = beside.model_type().unwrap_or_default();
-    if let Some((_, class)) = MODEL_TYPES.iter().find(|(name, _)| *name == given)
-        && let Some(split) = SPLITS.into_iter().find(|split| std::ptr::eq(split.class, *class))
-    {
+fn split(path: &Path, beside: &Beside, merges: &[(String, String)]) -> Result<Split> {
+    let classes = SPLITS.each_ref().map(|split| split.class);
+    let what = "tokenizer_class for vocab.json and merges.txt";
+    let class = beside.class(what, &classes, &MODEL_TYPES)?;
+    if let Some(split) = SPLITS.into_iter().find(|split| Some(split.class) == class) {
         return Ok(split);
     }
-    match across_words(merges) {
-        None => Ok(UNSAID),
-        Some(why) => {
-            let problem = format!(
-                "no file says how texts are split, and {why}; set tokenizer_class in tokenizer_config.json, or add the \
-                 model's tokenizer.json"
-            );
-            Err(Error::file(path, "class", problem))
-        }
-    }
+    let Some(why) = across_words(merges) else { return Ok(UNSAID) };
+    let problem = format!(
+        "no file says how texts are split, and {why}; set tokenizer_class in tokenizer_config.json, or add the \
+         model's tokenizer.json"
+    );
+    Err(Error::file(path, "class", problem))
 }
 
 /// Why the merges do not come of GPT-2's split, as far as one can tell: a merged token is more than one of its words.

@@ -6,6 +6,7 @@
 //! [`Tokenizer::encode`] never adds one, [`Tokenizer::prompt`] adds at most one.
 
 mod beside;
+mod class;
 mod config;
 mod directory;
 mod encode;
@@ -13,6 +14,7 @@ mod from_json;
 mod from_model;
 mod from_vocab;
 mod gguf;
+mod object;
 mod pieces;
 mod proto;
 mod recipe;

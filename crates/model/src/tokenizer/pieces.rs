@@ -4,10 +4,12 @@
 //! first. Hugging Face makes a BPE with merges of it, and the order of the merges decides where scores are equal. The same
 //! is done here. A space is `▁` in pieces, and what no piece spells is spelled in bytes, `<0x0A>`.
 
-use super::recipe::MAX_MERGES;
+use super::recipe::{Added, Ends, Flags, MAX_MERGES, Recipe, Spelling};
+use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use tokenizers::AddedToken;
 
 /// The space as pieces have it.
 pub(super) const SPACE: &str = "▁";
@@ -54,6 +56,43 @@ pub(super) struct Piece<'a> {
     pub(super) kind: PieceKind,
     /// Finite.
     pub(super) score: f64,
+}
+
+/// The added tokens of a vocabulary: those of some kinds, which are special, and user-defined ones, which are not.
+pub(super) fn added<'t>(
+    tokens: impl Iterator<Item = (&'t str, PieceKind)>,
+    special: &[PieceKind],
+) -> Vec<Added> {
+    let tokens = (0u32..).zip(tokens).map(|(id, (text, kind))| (id, text, kind, special.contains(&kind)));
+    let added = tokens.filter(|(.., kind, special)| *special || *kind == PieceKind::UserDefined);
+    added
+        .map(|(id, text, _, special)| Added { id, token: AddedToken::from(text, special).normalized(false) })
+        .collect()
+}
+
+/// The tokenizer of some pieces, without what a file says of spaces and of the ends of a text.
+pub(super) fn recipe(
+    pieces: &[Piece<'_>],
+    vocab: HashMap<String, u32>,
+    merges: Vec<(String, String)>,
+    unknown: Option<&Piece<'_>>,
+    special: &[PieceKind],
+) -> Recipe {
+    Recipe {
+        spelling: Spelling::Metaspace,
+        vocab,
+        merges,
+        added: added(pieces.iter().map(|piece| (piece.text.as_ref(), piece.kind)), special),
+        normalizer: Value::Null,
+        pre_tokenizer: Value::Null,
+        flags: Flags {
+            unknown: unknown.map(|piece| piece.text.clone().into_owned()),
+            fuse_unknown: true,
+            byte_fallback: true,
+            ignore_merges: false,
+        },
+        ends: Ends::default(),
+    }
 }
 
 /// Token to id, where no token may stand twice.
@@ -156,8 +195,7 @@ fn cuts(
 
 /// What a SentencePiece tokenizer does to a text before it is split into pieces, as tokenizer.json writes it: each space
 /// becomes `▁`, and with a prefix each text begins with one.
-pub(super) fn normalizer(prefix: bool) -> serde_json::Value {
-    use serde_json::json;
+pub(super) fn normalizer(prefix: bool) -> Value {
     let replace = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
     if prefix {
         json!({"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": SPACE}, replace]})

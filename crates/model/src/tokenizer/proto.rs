@@ -48,7 +48,7 @@ impl<'a> Proto<'a> {
             removes_spaces: true,
             escapes_spaces: true,
         };
-        let mut fields = Fields { bytes: file, at: 0, base: 0 };
+        let mut fields = Fields { left: file, at: 0 };
         while let Some(field) = fields.next()? {
             match field.number {
                 1 if proto.pieces.len() == MAX_VOCABULARY => {
@@ -126,11 +126,10 @@ fn piece(mut fields: Fields<'_>) -> Result<Piece<'_>, String> {
 
 /// The fields of a message, in order.
 struct Fields<'a> {
-    bytes: &'a [u8],
-    /// How far it is read.
+    /// What is not read yet.
+    left: &'a [u8],
+    /// Where that begins in the file.
     at: usize,
-    /// Where the message is in the file, for messages.
-    base: usize,
 }
 
 /// One field of a message.
@@ -151,16 +150,16 @@ enum Value<'a> {
 impl<'a> Fields<'a> {
     /// The next field; `None` at the end of the message.
     fn next(&mut self) -> Result<Option<Field<'a>>, String> {
-        if self.at == self.bytes.len() {
+        if self.left.is_empty() {
             return Ok(None);
         }
-        let start = self.base + self.at;
+        let start = self.at;
         let key = self.varint()?;
         let number = key >> 3;
         if number == 0 || number > (1 << 29) - 1 {
             return Err(format!("byte {start}: {number} is not a field's number"));
         }
-        let mut at = self.base + self.at;
+        let mut at = self.at;
         let value = match key & 7 {
             0 => Value::Varint(self.varint()?),
             1 => {
@@ -169,14 +168,14 @@ impl<'a> Fields<'a> {
             }
             2 => {
                 let length = self.varint()?;
-                at = self.base + self.at;
-                let left = self.bytes.len() - self.at;
-                let length =
-                    usize::try_from(length).ok().filter(|length| *length <= left).ok_or_else(|| {
-                        format!("byte {start}: field {number} is {length} bytes long, and {left} are left")
-                    })?;
-                let bytes = self.bytes.get(self.at..self.at + length).unwrap_or_default();
-                self.at += length;
+                at = self.at;
+                let parts =
+                    usize::try_from(length).ok().and_then(|length| self.left.split_at_checked(length));
+                let (bytes, left) = parts.ok_or_else(|| {
+                    let left = self.left.len();
+                    format!("byte {start}: field {number} is {length} bytes long, and {left} are left")
+                })?;
+                (self.left, self.at) = (left, at + bytes.len());
                 Value::Bytes(bytes)
             }
             5 => Value::Four(self.take()?),
@@ -187,7 +186,7 @@ impl<'a> Fields<'a> {
 
     /// A number of up to 64 bits, 7 a byte, the lowest first.
     fn varint(&mut self) -> Result<u64, String> {
-        let start = self.base + self.at;
+        let start = self.at;
         let mut number = 0u64;
         for shift in (0..64).step_by(7) {
             let [byte] = self.take()?;
@@ -205,9 +204,9 @@ impl<'a> Fields<'a> {
     }
 
     fn take<const N: usize>(&mut self) -> Result<[u8; N], String> {
-        let taken = self.bytes.get(self.at..).and_then(|left| left.first_chunk());
-        let taken = taken.ok_or_else(|| format!("byte {}: it ends within a field", self.base + self.at))?;
-        self.at += N;
+        let taken = self.left.split_first_chunk();
+        let (taken, left) = taken.ok_or_else(|| format!("byte {}: it ends within a field", self.at))?;
+        (self.left, self.at) = (left, self.at + N);
         Ok(*taken)
     }
 }
@@ -225,7 +224,7 @@ impl<'a> Field<'a> {
     }
 
     fn message(&self, name: &str) -> Result<Fields<'a>, String> {
-        Ok(Fields { bytes: self.bytes(name)?, at: 0, base: self.at })
+        Ok(Fields { left: self.bytes(name)?, at: self.at })
     }
 
     fn text(&self, name: &str) -> Result<&'a str, String> {
@@ -242,10 +241,7 @@ impl<'a> Field<'a> {
     }
 
     fn flag(&self, name: &str) -> Result<bool, String> {
-        match self.value {
-            Value::Varint(number) => Ok(number != 0),
-            _ => self.wrong(name, "a varint"),
-        }
+        Ok(self.integer(name)? != 0)
     }
 
     fn float(&self, name: &str) -> Result<f32, String> {

@@ -55,6 +55,13 @@ pub struct Recipe {
     pub pre_tokenizer: Value,
     /// Unknown token, unknown bytes and whole words: the model's flags.
     pub flags: Flags,
+    /// How a text begins and ends.
+    pub ends: Ends,
+}
+
+/// The tokens around a text.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Ends {
     /// Start of text.
     pub bos: Option<u32>,
     /// End of text.
@@ -77,6 +84,12 @@ pub struct Flags {
 }
 
 impl Recipe {
+    /// The id of a token by its text.
+    pub(super) fn id(&self, text: &str) -> Option<u32> {
+        let added = self.added.iter().find(|added| added.token.content == text).map(|added| added.id);
+        added.or_else(|| self.vocab.get(text).copied())
+    }
+
     /// Checks the parts against each other and gives, by id, the bytes of every token and whether
     /// it is special.
     ///
@@ -97,7 +110,7 @@ impl Recipe {
         }
         let tokens = self.tokens()?;
         self.check_merges()?;
-        for (name, id) in [("bos", self.bos), ("eos", self.eos)] {
+        for (name, id) in [("bos", self.ends.bos), ("eos", self.ends.eos)] {
             if let Some(id) = id.filter(|id| *id as usize >= tokens.len()) {
                 return Err(format!("{name}: id {id} is outside the vocabulary of {} tokens", tokens.len()));
             }
@@ -105,13 +118,8 @@ impl Recipe {
         if let Some(unknown) = self.flags.unknown.as_ref().filter(|u| !self.vocab.contains_key(*u)) {
             return Err(format!("model.unk_token: {unknown:?} is not in the vocabulary"));
         }
-        let parts = parts(
-            "normalizer",
-            &self.normalizer,
-            "normalizers",
-            &["NFC", "NFKC", "NFD", "NFKD", "Lowercase", "Prepend", "Replace"],
-        )?;
-        check_growth(&parts)?;
+        let known = ["NFC", "NFKC", "NFD", "NFKD", "Lowercase", "Prepend", "Replace"];
+        check_growth(&parts("normalizer", &self.normalizer, "normalizers", &known)?)?;
         self.pre_tokenizer_parts()?;
         Ok(tokens)
     }
@@ -148,16 +156,9 @@ impl Recipe {
         if self.spelling != Spelling::ByteLevel || self.flags.unknown.is_some() {
             return Vec::new();
         }
-        let mut there = [false; 256];
-        for token in self.vocab.keys() {
-            let mut chars = token.chars();
-            if let (Some(only), None) = (chars.next(), chars.next())
-                && let Some(byte) = byte_of(only)
-            {
-                there[usize::from(byte)] = true;
-            }
-        }
-        (0..=255).filter(|byte| !there[usize::from(*byte)]).collect()
+        // All characters of the alphabet are among these.
+        let lacked = ('\0'..'\u{200}').filter(|c| !self.vocab.contains_key(&c.to_string()));
+        lacked.filter_map(byte_of).collect()
     }
 
     /// The bytes of every token by id: each id below the number of tokens exactly once.
@@ -289,16 +290,15 @@ impl Spelling {
             Self::ByteLevel => {
                 text.chars().map(byte_of).collect::<Option<_>>().unwrap_or_else(|| text.as_bytes().to_vec())
             }
-            Self::Metaspace => match text
-                .strip_prefix("<0x")
-                .and_then(|t| t.strip_suffix('>'))
+            Self::Metaspace => {
+                let hex = text.strip_prefix("<0x").and_then(|text| text.strip_suffix('>'));
                 // from_str_radix would take a sign.
-                .filter(|hex| hex.len() == 2 && hex.bytes().all(|b| b.is_ascii_hexdigit()))
-                .map(|hex| u8::from_str_radix(hex, 16))
-            {
-                Some(Ok(byte)) => vec![byte],
-                _ => text.replace('▁', " ").into_bytes(),
-            },
+                let hex = hex.filter(|hex| hex.len() == 2 && !hex.starts_with('+'));
+                match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+                    Some(byte) => vec![byte],
+                    None => text.replace('▁', " ").into_bytes(),
+                }
+            }
         }
     }
 }

@@ -4,15 +4,14 @@
 //! says only a name, `tokenizer.ggml.pre`. What a name means is in [`SPLITS`], as the
 //! tokenizer.json of the models that use it has it.
 
-use super::keys::{Ends, Keys};
+use super::keys::Keys;
 use crate::Result;
-use crate::tokenizer::pieces::PieceKind;
-use crate::tokenizer::recipe::{Added, Flags, Recipe, Spelling};
+use crate::tokenizer::pieces::{self, PieceKind};
+use crate::tokenizer::recipe::{Ends, Flags, Recipe, Spelling};
 use crate::tokenizer::words::{
     BY_CASE, BY_CASE_WITH_CONTRACTIONS, DEEPSEEK_CODER, ONE_DIGIT, THREE_DIGITS, Words,
 };
 use serde_json::{Value, json};
-use tokenizers::AddedToken;
 
 /// How texts are split into words, and what else goes with it.
 struct Split {
@@ -28,75 +27,37 @@ struct Split {
     adds_bos: bool,
 }
 
+/// What most of them have in common.
+const GPT2: Split =
+    Split { names: &[], composes: false, words: Words::Gpt2, whole_words: false, adds_bos: false };
+
 /// Every name that is known. Another one is refused: with the wrong split a model goes on, on other
 /// ids than it was trained on.
 const SPLITS: [Split; 9] = [
     // GPT-2, and Phi-1.5 and Phi-2, which use its vocabulary.
-    Split {
-        names: &["gpt-2", "phi-2"],
-        composes: false,
-        words: Words::Gpt2,
-        whole_words: false,
-        adds_bos: false,
-    },
+    Split { names: &["gpt-2", "phi-2"], ..GPT2 },
     // SmolLM, StarCoder.
-    Split {
-        names: &["smollm", "starcoder", "refact"],
-        composes: false,
-        words: Words::DigitsThenGpt2,
-        whole_words: false,
-        adds_bos: false,
-    },
+    Split { names: &["smollm", "starcoder", "refact"], words: Words::DigitsThenGpt2, ..GPT2 },
     // GPT-NeoX, Pythia, OLMo.
-    Split { names: &["olmo"], composes: true, words: Words::Gpt2, whole_words: false, adds_bos: false },
+    Split { names: &["olmo"], composes: true, ..GPT2 },
     // OLMo 2, Phi-4, DBRX; Smaug was made of Llama 3 before that had `ignore_merges`.
-    Split {
-        names: &["dbrx", "smaug-bpe"],
-        composes: false,
-        words: Words::Pattern(THREE_DIGITS),
-        whole_words: false,
-        adds_bos: false,
-    },
+    Split { names: &["dbrx", "smaug-bpe"], words: Words::Pattern(THREE_DIGITS), ..GPT2 },
     // Llama 3, Falcon 3.
     Split {
         names: &["llama-bpe", "llama3", "llama-v3", "falcon3"],
-        composes: false,
         words: Words::Pattern(THREE_DIGITS),
         whole_words: true,
         adds_bos: true,
+        ..GPT2
     },
     // Qwen 1.5, 2, 2.5 and 3, and the Qwen models distilled from DeepSeek R1, which only have other special tokens.
-    Split {
-        names: &["qwen2", "deepseek-r1-qwen"],
-        composes: true,
-        words: Words::Pattern(ONE_DIGIT),
-        whole_words: false,
-        adds_bos: false,
-    },
+    Split { names: &["qwen2", "deepseek-r1-qwen"], composes: true, words: Words::Pattern(ONE_DIGIT), ..GPT2 },
     // Mistral NeMo.
-    Split {
-        names: &["tekken"],
-        composes: false,
-        words: Words::Pattern(BY_CASE),
-        whole_words: true,
-        adds_bos: true,
-    },
+    Split { names: &["tekken"], words: Words::Pattern(BY_CASE), whole_words: true, adds_bos: true, ..GPT2 },
     // Phi-4 mini, GPT-4o and gpt-oss, Llama 4.
-    Split {
-        names: &["gpt-4o", "llama4"],
-        composes: false,
-        words: Words::Pattern(BY_CASE_WITH_CONTRACTIONS),
-        whole_words: false,
-        adds_bos: false,
-    },
+    Split { names: &["gpt-4o", "llama4"], words: Words::Pattern(BY_CASE_WITH_CONTRACTIONS), ..GPT2 },
     // DeepSeek Coder.
-    Split {
-        names: &["deepseek-coder"],
-        composes: false,
-        words: Words::PatternsThenDigits(&DEEPSEEK_CODER),
-        whole_words: false,
-        adds_bos: false,
-    },
+    Split { names: &["deepseek-coder"], words: Words::PatternsThenDigits(&DEEPSEEK_CODER), ..GPT2 },
 ];
 
 /// What the tokenizer consists of.
@@ -116,24 +77,14 @@ pub(super) fn recipe(keys: &mut Keys<'_>) -> Result<Recipe> {
         let problem = "true is not supported for a byte-level tokenizer";
         return Err(keys.bad("ggml.add_space_prefix", problem));
     }
-    let added = (0u32..).zip(&tokens).filter_map(|(id, (text, kind))| {
-        let special = match kind {
-            PieceKind::Control => true,
-            PieceKind::UserDefined => false,
-            _ => return None,
-        };
-        Some(Added { id, token: AddedToken::from(*text, special).normalized(false) })
-    });
     Ok(Recipe {
         spelling: Spelling::ByteLevel,
         vocab: keys.vocabulary(tokens.iter().map(|(text, _)| *text))?,
         merges,
-        added: added.collect(),
+        added: pieces::added(tokens.iter().copied(), &[PieceKind::Control]),
         normalizer: if split.composes { json!({"type": "NFC"}) } else { Value::Null },
         pre_tokenizer: split.words.pre_tokenizer(false),
         flags: Flags { ignore_merges: split.whole_words, ..Flags::default() },
-        bos: ends.bos,
-        eos: ends.eos,
-        adds_bos: ends.adds_bos,
+        ends,
     })
 }

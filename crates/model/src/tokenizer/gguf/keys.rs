@@ -3,7 +3,7 @@
 use crate::file::gguf::Value;
 use crate::tokenizer::from_json::split_merge;
 use crate::tokenizer::pieces::{self, PieceKind};
-use crate::tokenizer::recipe::MAX_VOCABULARY;
+use crate::tokenizer::recipe::{Ends, MAX_VOCABULARY};
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::path::Path;
@@ -70,34 +70,39 @@ impl<'a> Keys<'a> {
         self.left.remove(key)
     }
 
+    /// The value of a key that is there; what cannot be read as `what` is an error.
+    fn read<T>(
+        &mut self,
+        key: &str,
+        what: &str,
+        value: impl FnOnce(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>> {
+        let Some(given) = self.take(key) else { return Ok(None) };
+        value(given).map(Some).ok_or_else(|| self.bad(key, format!("{given} is not {what}")))
+    }
+
     pub(super) fn text(&mut self, key: &str) -> Result<Option<&'a str>> {
-        match self.take(key) {
-            None => Ok(None),
-            Some(Value::Text(text)) => Ok(Some(text)),
-            Some(other) => Err(self.bad(key, format!("{other} is not a text"))),
-        }
+        self.read(key, "a text", |value| if let Value::Text(text) = value { Some(&**text) } else { None })
     }
 
     pub(super) fn needs_text(&mut self, key: &str) -> Result<&'a str> {
-        self.text(key)?.ok_or_else(|| {
-            self.bad(key, "is missing; without it the split into words would be a guess".to_owned())
-        })
+        self.text(key)?
+            .ok_or_else(|| self.bad(key, "is missing; without it the split into words would be a guess"))
     }
 
     pub(super) fn flag(&mut self, key: &str) -> Result<Option<bool>> {
-        match self.take(key) {
-            None => Ok(None),
-            Some(Value::Bool(flag)) => Ok(Some(*flag)),
-            Some(other) => Err(self.bad(key, format!("{other} is not true or false"))),
-        }
+        self.read(
+            key,
+            "true or false",
+            |value| if let Value::Bool(flag) = value { Some(*flag) } else { None },
+        )
     }
 
     pub(super) fn id(&mut self, key: &str) -> Result<Option<u32>> {
-        match self.take(key) {
-            None => Ok(None),
-            Some(Value::Unsigned(id, 4)) => Ok(u32::try_from(*id).ok()),
-            Some(other) => Err(self.bad(key, format!("{other} is not a 32-bit id"))),
-        }
+        self.read(key, "a 32-bit id", |value| match value {
+            Value::Unsigned(id, 4) => u32::try_from(*id).ok(),
+            _ => None,
+        })
     }
 
     /// `tokenizer.ggml.merges` as pairs.
@@ -162,21 +167,9 @@ impl<'a> Keys<'a> {
     pub(super) fn refuse_others(&self) -> Result<()> {
         let full = self.left.keys().map(|key| format!("tokenizer.{key}"));
         let is_inert = |key: &str| INERT.contains(&key) || key.starts_with(NAMED_TEMPLATE);
-        match full.into_iter().find(|key| !is_inert(key)) {
-            None => Ok(()),
-            Some(key) => Err(Error::file(
-                self.path,
-                key,
-                "this version does not know this key, and it may change how texts are split",
-            )),
-        }
+        let unknown = "this version does not know this key, and it may change how texts are split";
+        full.into_iter()
+            .find(|key| !is_inert(key))
+            .map_or(Ok(()), |key| Err(Error::file(self.path, key, unknown)))
     }
-}
-
-/// What stands around a text.
-#[derive(Clone, Copy)]
-pub(super) struct Ends {
-    pub(super) bos: Option<u32>,
-    pub(super) eos: Option<u32>,
-    pub(super) adds_bos: bool,
 }

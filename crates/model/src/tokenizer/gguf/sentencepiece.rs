@@ -3,13 +3,12 @@
 //! Such a file has the pieces, scores and kinds of a tokenizer.model, as llama.cpp's converter writes them:
 //! [`pieces`](crate::tokenizer::pieces) makes merges of them.
 
-use super::keys::{Ends, Keys};
+use super::keys::Keys;
 use crate::Result;
 use crate::file::gguf::Value;
 use crate::tokenizer::pieces::{self, Piece, PieceKind, SPACE};
-use crate::tokenizer::recipe::{Added, Flags, Recipe, Spelling};
+use crate::tokenizer::recipe::{Ends, Recipe};
 use std::borrow::Cow;
-use tokenizers::AddedToken;
 
 /// What llama.cpp takes where the file is silent.
 const DEFAULTS: Ends = Ends { bos: Some(1), eos: Some(2), adds_bos: true };
@@ -36,43 +35,21 @@ pub(super) fn recipe(keys: &mut Keys<'_>) -> Result<Recipe> {
         })?),
         None => pieces.iter().find(|piece| piece.kind == PieceKind::Unknown),
     };
-    let flags = Flags {
-        unknown: unknown.map(|piece| piece.text.clone().into_owned()),
-        fuse_unknown: true,
-        byte_fallback: true,
-        ignore_merges: false,
-    };
     let merges = match keys.merges()? {
         // Some converters copy those of tokenizer.json.
         Some(merges) => merges,
         None => pieces::merges(&pieces, &vocab).map_err(|problem| bad(keys, problem))?,
     };
-    let added = (0u32..).zip(&pieces).filter_map(|(id, Piece { text, kind, .. })| {
-        let special = match kind {
-            PieceKind::Control | PieceKind::Unknown => true,
-            PieceKind::UserDefined => false,
-            _ => return None,
-        };
-        let token = AddedToken::from(text.as_ref(), special).normalized(false);
-        Some(Added { id, token: token.rstrip(keys.architecture == "phi3" && takes_spaces(text)) })
-    });
-    let added = added.collect();
-    // A prefix makes a text's first word like any other: Rome and " Rome" are the same piece.
-    let prefix = keys.flag("ggml.add_space_prefix")?.unwrap_or(true);
-    let ends = keys.ends(DEFAULTS)?;
-    Ok(Recipe {
-        spelling: Spelling::Metaspace,
-        vocab,
-        merges,
-        added,
-        normalizer: pieces::normalizer(prefix),
-        // Gemma's tokenizer.json splits at spaces, but when it does there are none left.
-        pre_tokenizer: serde_json::Value::Null,
-        flags,
-        bos: ends.bos,
-        eos: ends.eos,
-        adds_bos: ends.adds_bos,
-    })
+    let mut recipe =
+        pieces::recipe(&pieces, vocab, merges, unknown, &[PieceKind::Control, PieceKind::Unknown]);
+    if keys.architecture == "phi3" {
+        recipe.added.iter_mut().for_each(|one| one.token.rstrip = takes_spaces(&one.token.content));
+    }
+    // A prefix makes a text's first word like any other: Rome and " Rome" are the same piece. Gemma's tokenizer.json splits
+    // at spaces, but when it does there are none left.
+    recipe.normalizer = pieces::normalizer(keys.flag("ggml.add_space_prefix")?.unwrap_or(true));
+    recipe.ends = keys.ends(DEFAULTS)?;
+    Ok(recipe)
 }
 
 /// Whether a special token of Phi-3 swallows the white space after it, which no key says.
