@@ -226,9 +226,7 @@ impl Experiment<'_> {
             return Err(Error::part(part(), problem));
         }
         let width = self.joint_width(&expanded, expanded.dims.as_ref().map_or(width, |dims| dims.len()));
-        let operation = edit.op.operation(width, of_basis);
-        let operation = operation.map_err(|p| Error::hinted(part(), p.message, p.hint))?;
-        expanded.operation = Arc::new(operation);
+        expanded.operation = Arc::new(edit.op.operation(width, of_basis).within(part)?);
         self.expand_value(&mut expanded, &edit.op, taken, &part)?;
         Ok(expanded)
     }
