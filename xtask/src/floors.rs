@@ -25,8 +25,8 @@ const PYTHON: &str = "bindings/python/py_src/causalcone";
 
 /// The floors of the engine, lowest first: a module imports from its own floor and from those below.
 const ENGINE: &[&[&str]] = &[
-    // Errors, numbers of parts, and what is measured.
-    &["error", "ids", "bounds", "labels", "reading", "metric"],
+    // Errors, reading of documents, numbers of parts, and what is measured.
+    &["error", "ids", "bounds", "labels", "parse", "reading", "metric"],
     // What edits do.
     &["op"],
     // What is asked: data only.

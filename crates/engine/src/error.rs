@@ -212,7 +212,7 @@ fn listed(refused: &[Refused]) -> String {
     }
 }
 
-/// Says which part of an experiment an error of the model crate is about.
+/// Says which part of an experiment an error is about.
 pub(crate) trait Within<T> {
     fn within(self, part: impl FnOnce() -> String) -> Result<T>;
 }

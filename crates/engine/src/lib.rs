@@ -32,6 +32,7 @@ mod labels;
 mod load;
 mod metric;
 pub mod op;
+mod parse;
 pub mod plan;
 mod reading;
 mod run;

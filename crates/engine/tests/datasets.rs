@@ -259,7 +259,15 @@ fn a_bad_line_is_told_and_costs_the_others_nothing() {
         (with(&good, &json!({"positions": [1]})).to_string(), &["positions: [1] is not a table of names"]),
         (
             with(&good, &json!({"positions": {"subject": "last"}})).to_string(),
-            &["positions: subject", "\"last\""],
+            &["positions.subject: ", "\"last\""],
+        ),
+        (
+            with(&good, &json!({"positions": {"subject": [1, "a"]}})).to_string(),
+            &["positions.subject[1]: [1,\"a\"]: invalid type: string \"a\", expected i64"],
+        ),
+        (
+            with(&good, &json!({"tokens": [5, []]})).to_string(),
+            &["tokens[1]: [5,[]] is not a list of texts or token ids"],
         ),
         (with(&good, &json!({"tokens": [5, 6]})).to_string(), &["tokens: has 2", "before it have 1"]),
         (with(&good, &json!({"tokens": null})).to_string(), &["tokens: has 0"]),

@@ -226,6 +226,9 @@ fn fields() {
             f["edit"][0]["positions"] = json!({"toke": "a"});
         }),
         ("a name of a megabyte", "xxxx", |f| f[&"x".repeat(1 << 20)] = 1.into()),
+        ("a run with a name of a megabyte", "runs.xxxx", |f| {
+            f["runs"]["x".repeat(1 << 20)] = json!({"promt": "a"});
+        }),
         ("runs a list", "invalid type: sequence", |f| f["runs"] = json!([])),
         ("edits a map", "invalid type: map", |f| f["edit"] = json!({})),
         ("a site as a number", "invalid type: integer `3`", |f| f["edit"][0]["site"] = 3.into()),

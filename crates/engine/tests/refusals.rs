@@ -12,6 +12,7 @@ mod common;
 use causalcone_engine::{Error, Experiment, ExperimentFile, Op, PreparedSweep, Source, Sweep};
 use causalcone_model::{Last, Site};
 use common::*;
+use serde_json::json;
 
 /// The error of an experiment of tiny-gpt2 (or of the model with a tokenizer), written as TOML.
 fn refuse(name: &str, text: &str) -> Error {
@@ -552,6 +553,57 @@ fn runs_and_reads_must_be_told_apart() {
     // The same key twice, in JSON.
     let error = ExperimentFile::from_json(r#"{"runs": {"a": {"ids": [1]}, "a": {"ids": [2]}}}"#).unwrap_err();
     says(&error, &["a"], "a key given twice");
+}
+
+#[test]
+fn what_breaks_the_schema_is_told_with_the_path_of_its_key() {
+    let folder = tempfile::tempdir().unwrap();
+    for (document, path, problem) in [
+        (json!({"modle": "x"}), "", "unknown field `modle`, expected one of `model`"),
+        (json!({"weights": "big"}), "weights", "unknown variant `big`"),
+        (json!({"edit": [{}]}), "edit[0]", "missing field `op`"),
+        (
+            json!({"edit": [{"op": "zero"}, {"op": "add", "value": {"embeding": 1}}]}),
+            "edit[1].value",
+            "unknown field `embeding`, expected one of `run`",
+        ),
+        (json!({"edit": [{"op": "zero", "a`b": 1}]}), "edit[0]", "unknown field `a`b`, expected one of"),
+        (json!({"edit": [{"op": "zero", "scale": "1"}]}), "edit[0].scale", "invalid type: string \"1\""),
+        (json!({"edit": [{"op": "zero", "joint": "joint"}]}), "edit[0].joint", "unknown variant `joint`"),
+        (
+            json!({"edit": [{"op": "zero", "layers": [0, 1.5]}]}),
+            "edit[0].layers[1]",
+            "invalid type: floating point `1.5`",
+        ),
+        (
+            json!({"edit": [{"op": "zero", "positions": {"positions": 1}}]}),
+            "edit[0].positions",
+            "unknown field `positions`, expected one of `token`",
+        ),
+        (json!({"sweep": {"layers": {"windw": 3}}}), "sweep.layers", "unknown field `windw`"),
+        (json!({"runs": {"base": {"ids": [1, -2]}}}), "runs.base.ids[1]", "invalid value: integer `-2`"),
+    ] {
+        let part = if path.is_empty() { "experiment" } else { path };
+        let toml = ExperimentFile::from_toml(&toml::to_string(&document).unwrap()).unwrap_err();
+        let json = ExperimentFile::from_json(&document.to_string()).unwrap_err();
+        let file = folder.path().join("file.json");
+        std::fs::write(&file, document.to_string()).unwrap();
+        let file = ExperimentFile::load(&file).unwrap_err().to_string();
+        assert!(toml.to_string().starts_with(&format!("{part}: TOML parse error at line ")), "{toml}");
+        assert!(toml.to_string().contains(&format!("\n{problem}")), "{toml}");
+        assert!(json.to_string().starts_with(&format!("{part}: {problem}")), "{json}");
+        let path = if path.is_empty() { String::new() } else { format!("{path}: ") };
+        assert!(file.contains(&format!("file.json: {path}{problem}")), "{file}");
+    }
+    // A path is shortened in its middle.
+    let long = json!({"runs": {"x".repeat(1000): {"ids": 1}}}).to_string();
+    let error = ExperimentFile::from_json(&long).unwrap_err().to_string();
+    assert!(
+        error.starts_with("runs.xxx") && error.contains("xxx.ids: invalid type") && error.len() < 400,
+        "{error}"
+    );
+    let hint = ExperimentFile::from_json(r#"{"sweep": {"layers": {"windw": 3}}}"#).unwrap_err().hint();
+    assert_eq!(hint.as_deref(), Some("did you mean `window`?"));
 }
 
 #[test]

@@ -15,7 +15,7 @@
 use crate::bounds::EXAMPLES as MAX_EXAMPLES;
 use crate::error::Origin;
 use crate::experiment::token::TokenFile;
-use crate::{Error, Result};
+use crate::{Error, Result, parse};
 use causalcone_model::chat::Message;
 use causalcone_model::file::{DataFile, json};
 use causalcone_model::{Indices, nearest};
@@ -134,8 +134,12 @@ impl Example {
     /// its keys are runs is found when it meets an experiment.
     pub fn from_json(text: &str) -> Result<Self> {
         let wrong = |e: serde_json::Error| {
-            // The line is the only one.
-            Error::part("JSON", e.to_string().replace(" at line 1 column ", " at column "))
+            // A line of a data set is the only one of its document.
+            let problem = match e.line() {
+                1 => format!("{} at column {}", parse::without_position(&e), e.column()),
+                _ => e.to_string(),
+            };
+            Error::part("JSON", problem)
         };
         json::check(text.as_bytes(), MAX_VALUES).map_err(wrong)?;
         if !text.trim_start().starts_with('{') {
@@ -170,10 +174,9 @@ fn named(written: &RawValue) -> Result<BTreeMap<String, Indices>> {
     let fits = "not a table of names, such as {\"subject\": [2, 3]}";
     let names: BTreeMap<String, &RawValue> = parsed("positions", written, fits)?;
     let one = |(name, written): (String, &RawValue)| {
-        let part = format!("positions: {name}");
-        let indices = serde_json::from_str(written.get()).map_err(|e| {
-            let problem = e.to_string();
-            let problem = problem.split(" at line ").next().unwrap_or_default();
+        let indices = parse::json_part(written.get()).map_err(|e| {
+            let part = parse::joined(&parse::joined("positions", &name), &e.key);
+            let problem = parse::without_position(&e.source);
             Error::part(part, format!("{}: {problem}", short(written.get())))
         })?;
         Ok((name, indices))
@@ -183,10 +186,10 @@ fn named(written: &RawValue) -> Result<BTreeMap<String, Indices>> {
 
 /// The value of a key of a line.
 fn parsed<'a, T: Deserialize<'a>>(key: &str, written: &'a RawValue, fits: &str) -> Result<T> {
-    serde_json::from_str(written.get()).map_err(|_| {
+    parse::json_part(written.get()).map_err(|e| {
         let near = nearest(key, KEYS).filter(|near| *near != key);
         let hint = near.map(|near| format!("did you mean \"{near}\"?"));
-        Error::hinted(short(key), format!("{} is {fits}", short(written.get())), hint)
+        Error::hinted(parse::joined(&short(key), &e.key), format!("{} is {fits}", short(written.get())), hint)
     })
 }
 

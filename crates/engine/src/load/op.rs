@@ -5,9 +5,10 @@ use super::making::Making;
 use super::named::metric;
 use super::value::{TensorsFile, layers, site};
 use crate::bounds::DIMS as MAX_DIMS;
+use crate::error::Within;
 use crate::experiment::{EditSpec, Experiment};
 use crate::formats::saved::{Saved, merged, unlinked};
-use crate::op::{OPS, Op, OpInfo, OpKind, Problem, Setting, Subspace};
+use crate::op::{OPS, Op, OpInfo, OpKind, Setting, Subspace};
 use crate::schema::{
     DimsFile, EditFile, ExperimentFile, LinkFile, LoadFile, OpFile, ParameterFile, ParametersFile, RandomFile,
 };
@@ -39,11 +40,11 @@ impl<'r> Shared<'r> {
 
     /// Parameters that are drawn, once it is known that they fit in memory beside those before them.
     fn drawn(&mut self, kind: OpKind, width: usize, random: &RandomFile, part: &str) -> Result<Op> {
-        let refuse = |problem: Problem| Error::hinted(part, problem.message, problem.hint);
+        let part_name = || part.to_owned();
         let op = Op::new(kind);
-        let bytes = op.drawn_bytes(width, random.rank).map_err(refuse)?;
+        let bytes = op.drawn_bytes(width, random.rank).within(part_name)?;
         let memory = match self.making {
-            Making::Outline => return op.outlined(width, random.rank).map_err(refuse),
+            Making::Outline => return op.outlined(width, random.rank).within(part_name),
             Making::Numbers(runtime) => runtime.memory,
         };
         let needed = self.drawn.saturating_add(bytes);
@@ -51,7 +52,7 @@ impl<'r> Shared<'r> {
             return Err(Error::memory(part, "the experiment with what is drawn", memory, needed));
         }
         self.drawn = needed;
-        op.drawn(width, random.rank, random.random).map_err(refuse)
+        op.drawn(width, random.rank, random.random).within(part_name)
     }
 }
 

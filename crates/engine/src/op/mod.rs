@@ -14,7 +14,7 @@
 //! let op = Op::new(OpKind::LowRankSwap).value(value.clone()).parameter("rotation", rotation);
 //!
 //! let base = Tensor::new(&[[1f32, 2.0, 3.0]], &Device::Cpu)?;
-//! let operation = op.operation(3, None).map_err(|problem| problem.message)?;
+//! let operation = op.operation(3, None)?;
 //! assert_eq!(operation.apply(op.scale, &base, Some(&value))?.to_vec2::<f32>()?, [[5.0, 6.0, 3.0]]);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

@@ -1,6 +1,8 @@
 //! What belongs to an op: its tensors, and what else is set about it.
 
 use super::kind::Setting;
+use crate::Error;
+use crate::error::Within;
 use candle_core::{DType, Device, Tensor};
 use causalcone_ops::Activation;
 use std::collections::BTreeMap;
@@ -16,7 +18,8 @@ pub struct Parameters {
 }
 
 /// What cannot be done, and what could be meant.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
 pub struct Problem {
     /// What does not fit.
     pub message: String,
@@ -27,6 +30,12 @@ pub struct Problem {
 impl From<String> for Problem {
     fn from(message: String) -> Self {
         Self { message, hint: None }
+    }
+}
+
+impl<T> Within<T> for Result<T, Problem> {
+    fn within(self, part: impl FnOnce() -> String) -> crate::Result<T> {
+        self.map_err(|problem| Error::hinted(part(), problem.message, problem.hint))
     }
 }
 

@@ -80,7 +80,7 @@ fn computed(op: &Op, inputs: &[Tensor], names: &[&str]) -> Tensor {
     let rows = inputs[0].dims()[0];
     let width = inputs[0].dims()[1] * if op.joint.is_some() { rows } else { 1 };
     let dims = (op.kind.info().subspace == Subspace::Basis).then(|| Indices::from(vec![1usize, 0]));
-    let operation = op.operation(width, dims.as_ref()).map_err(|p| p.message).unwrap();
+    let operation = op.operation(width, dims.as_ref()).unwrap();
     operation.apply(op.scale, &inputs[0], Some(&inputs[1])).unwrap()
 }
 

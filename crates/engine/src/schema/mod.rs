@@ -20,10 +20,10 @@ pub use train::{
 use crate::experiment::LayerAxis;
 use crate::experiment::dataset::Prompt;
 use crate::run::generate::Generation;
-use crate::{Error, Result};
+use crate::{Error, Result, parse};
 use causalcone_model::chat::{Date, Message};
-use causalcone_model::file::{DataFile, json};
-use causalcone_model::{KeyPolicy, Precision, nearest};
+use causalcone_model::file::DataFile;
+use causalcone_model::{KeyPolicy, Precision};
 use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -35,11 +35,6 @@ pub(crate) const LAYER: &str = "{layer}";
 
 /// A prompt or inline values make a file long, but not longer than this.
 const MAX_FILE: u64 = 16 << 20;
-/// Values in a file: parsed, each takes up to some hundred bytes. More numbers belong in a
-/// safetensors file.
-const MAX_VALUES: usize = 1 << 18;
-/// The same for TOML, whose parser takes more.
-const MAX_TOML_VALUES: usize = 1 << 16;
 
 /// An experiment as written.
 ///
@@ -251,15 +246,15 @@ impl ExperimentFile {
     /// When the file cannot be read or does not follow the schema.
     pub fn load(path: &Path) -> Result<Self> {
         let bytes = DataFile::open(path)?.read_all(MAX_FILE)?;
-        let refuse = |problem: String, hint| Error::File { path: path.into(), problem, hint };
-        let text = String::from_utf8(bytes).map_err(|_| refuse("is not UTF-8 text".into(), None))?;
+        let text = String::from_utf8(bytes).map_err(|_| Error::File {
+            path: path.into(),
+            problem: "is not UTF-8 text".into(),
+            hint: None,
+        })?;
         let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
         let is_json = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("json"));
-        let parsed = if is_json { Self::from_json(text) } else { Self::from_toml(text) };
-        let mut file = parsed.map_err(|e| match e {
-            Error::Experiment { problem, hint, .. } => refuse(problem, hint),
-            other => other,
-        })?;
+        let parsed = if is_json { parse::json(text) } else { parse::toml(text) };
+        let mut file: Self = parsed.map_err(|e| e.in_file(path))?;
         file.folder = path.parent().unwrap_or(Path::new("")).into();
         Ok(file)
     }
@@ -269,7 +264,7 @@ impl ExperimentFile {
     /// # Errors
     /// When the text does not follow the schema.
     pub fn from_toml(text: &str) -> Result<Self> {
-        parse_toml(text)
+        Ok(parse::toml(text)?)
     }
 
     /// Reads JSON.
@@ -277,7 +272,7 @@ impl ExperimentFile {
     /// # Errors
     /// When the text does not follow the schema.
     pub fn from_json(text: &str) -> Result<Self> {
-        parse_json(text)
+        Ok(parse::json(text)?)
     }
 
     /// Whether it names something that only a program can give.
@@ -285,59 +280,4 @@ impl ExperimentFile {
         let of_op = |op: &OpFile| matches!(op, OpFile::Given(_));
         self.edit.iter().any(|edit| of_op(&edit.op) || edit.gives())
     }
-}
-
-/// Reads TOML that follows a schema.
-pub(crate) fn parse_toml<T: de::DeserializeOwned>(text: &str) -> Result<T> {
-    // Each value but the first follows one of these, if not in a text.
-    let values = text.bytes().filter(|b| b",=[{\n".contains(b)).count();
-    if values > MAX_TOML_VALUES {
-        return Err(Error::hinted(
-            "experiment",
-            format!("{values} lines and values are more than the {MAX_TOML_VALUES} such a file may have"),
-            Some("put long lists of numbers into a safetensors file: value = { file = … }".into()),
-        ));
-    }
-    toml::from_str(text).map_err(|e| match e.span() {
-        // The parser would show the line.
-        Some(span) if line_around(text, span.start).len() > 200 => {
-            let line = text.bytes().take(span.start).filter(|b| *b == b'\n').count() + 1;
-            schema_error(&format!("TOML parse error at line {line}: {}", e.message()), e.message())
-        }
-        _ => schema_error(e.to_string().trim_end(), e.message()),
-    })
-}
-
-/// Reads JSON that follows a schema.
-pub(crate) fn parse_json<T: de::DeserializeOwned>(text: &str) -> Result<T> {
-    // Once for keys given twice, which serde would let pass inside maps; once for the schema, whose
-    // errors then say where.
-    json::check(text.as_bytes(), MAX_VALUES)
-        .and_then(|()| serde_json::from_str(text))
-        .map_err(|e| schema_error(&e.to_string(), &e.to_string()))
-}
-
-/// The line that a byte of a text is in.
-fn line_around(text: &str, at: usize) -> &[u8] {
-    let (before, after) = text.as_bytes().split_at(at.min(text.len()));
-    let start = before.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
-    let end = after.iter().position(|b| *b == b'\n').unwrap_or(after.len());
-    &text.as_bytes()[start..before.len() + end]
-}
-
-/// An error of the schema; an unknown key gets the nearest known one as a hint.
-fn schema_error(problem: &str, message: &str) -> Error {
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    let hint = match quoted.next() {
-        Some(unknown) if message.starts_with("unknown field") || message.starts_with("unknown variant") => {
-            nearest(unknown, quoted).map(|near| format!("did you mean `{near}`?"))
-        }
-        _ => None,
-    };
-    // What is quoted in it may be long.
-    let mut short: String = problem.chars().take(1000).collect();
-    if short.len() < problem.len() {
-        short.push('…');
-    }
-    Error::hinted("experiment", short, hint)
 }

@@ -1,7 +1,7 @@
 //! A causal model in writing, with the prompts of its inputs.
 
 use super::model::{CausalModel, Setting, part};
-use crate::{Error, Result};
+use crate::{Error, Result, parse};
 use causalcone_model::file::DataFile;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -104,12 +104,12 @@ impl CausalFile {
     /// When it cannot be read or does not follow the schema.
     pub fn load(path: &Path) -> Result<Self> {
         let bytes = DataFile::open(path)?.read_all(MAX_FILE)?;
-        let refuse = |problem: String, hint| Error::File { path: path.into(), problem, hint };
-        let text = String::from_utf8(bytes).map_err(|_| refuse("is not UTF-8 text".into(), None))?;
-        Self::from_toml(text.strip_prefix('\u{feff}').unwrap_or(&text)).map_err(|e| match e {
-            Error::Experiment { problem, hint, .. } => refuse(problem, hint),
-            other => other,
-        })
+        let text = String::from_utf8(bytes).map_err(|_| Error::File {
+            path: path.into(),
+            problem: "is not UTF-8 text".into(),
+            hint: None,
+        })?;
+        parse::toml(text.strip_prefix('\u{feff}').unwrap_or(&text)).map_err(|e| e.in_file(path))
     }
 
     /// Reads TOML.
@@ -117,7 +117,7 @@ impl CausalFile {
     /// # Errors
     /// When the text does not follow the schema.
     pub fn from_toml(text: &str) -> Result<Self> {
-        crate::schema::parse_toml(text)
+        Ok(parse::toml(text)?)
     }
 
     /// The causal model.

@@ -176,6 +176,6 @@ impl Description {
 
     /// Reads the description.
     pub(super) fn parse(text: &str) -> Result<Self, Error> {
-        crate::schema::parse_json(text)
+        Ok(crate::parse::json(text)?)
     }
 }

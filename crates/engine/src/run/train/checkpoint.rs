@@ -1,7 +1,7 @@
 //! A fit on its way, as one file.
 
 use super::variables::{Variable, Variables};
-use crate::{Error, Result};
+use crate::{Error, Result, parse};
 use candle_core::{Device, Tensor};
 use causalcone_model::file::{DataFile, Weights, safetensors as file};
 use safetensors::tensor::{Dtype, TensorView};
@@ -120,7 +120,7 @@ impl Checkpoint {
         let weights = Weights::from_safetensors(&[path])?;
         let metadata = file::metadata(&DataFile::open(path)?)?;
         let state = metadata.get(STATE).ok_or_else(|| refuse("is no checkpoint".into()))?;
-        let mut state: State = serde_json::from_str(state).map_err(|e| refuse(e.to_string()))?;
+        let mut state: State = parse::json_part(state).map_err(|e| refuse(e.to_string()))?;
         let mut variables: Vec<Saved> = Vec::new();
         let mut names: Vec<(usize, String, Vec<usize>)> = Vec::new();
         for entry in weights.entries() {
