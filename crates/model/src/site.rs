@@ -12,7 +12,7 @@ use crate::{Error, Result};
 /// use causalcone_model::Site;
 /// assert_eq!(Site::by_name("mlp_output")?, Site::MlpOutput);
 /// assert_eq!(Site::parse("blocks.3.hook_resid_pre")?, (Site::BlockInput, Some(3)));
-/// assert!(Site::by_name("mlp_ouput").is_err());
+/// assert!(Site::by_name("mlp_ouput").is_err() && Site::parse("blocks.3.hook_q_input").is_err());
 /// # Ok::<(), causalcone_model::Error>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -212,13 +212,7 @@ impl Site {
     }
 
     /// The site and layer of a TransformerLens hook name, if it is in the alias table.
-    ///
-    /// ```
-    /// use causalcone_model::Site;
-    /// assert_eq!(Site::by_lens_name("blocks.3.attn.hook_z"), Some((Site::HeadAttentionValueOutput, Some(3))));
-    /// assert_eq!(Site::by_lens_name("blocks.3.hook_q_input"), None);
-    /// ```
-    pub fn by_lens_name(name: &str) -> Option<(Self, Option<usize>)> {
+    fn by_lens_name(name: &str) -> Option<(Self, Option<usize>)> {
         let (rest, layer) = match name.strip_prefix("blocks.") {
             Some(rest) => {
                 let (layer, rest) = rest.split_once('.')?;

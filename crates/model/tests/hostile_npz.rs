@@ -87,6 +87,8 @@ fn arrays_are_read_as_numpy_means_them() {
     let header = HEADER.replace("f4", "f2").replace("(2, 3)", "(3,)");
     same("f16", &npy(&header, &halves), &[1.0, 2.0, 3.0]);
     same("no axes", &npy(&HEADER.replace("(2, 3)", "()"), &floats(&[7.0])), &[7.0]);
+    let reordered = "{'shape': (7,), 'fortran_order': True, 'descr': \"<f4\"}";
+    same("another order", &npy(reordered, &floats(&[1.0; 7])), &[1.0; 7]);
     let mut second = b"\x93NUMPY\x02\x00".to_vec();
     second.extend(u32::try_from(HEADER.len()).unwrap().to_le_bytes());
     second.extend(HEADER.as_bytes());
@@ -115,6 +117,12 @@ fn headers_that_lie() {
     refuse("big-endian", &header("<f4", ">f4"), ">f4");
     refuse("complex", &header("<f4", "<c8"), "<c8");
     refuse("integers", &npy(&HEADER.replace("<f4", "<i4"), &floats(&NUMBERS)), "arr");
+    refuse("no header", &npy("", &floats(&NUMBERS)), "header");
+    refuse("no keys", &npy("{}", &floats(&NUMBERS)), "header");
+    refuse("no flag", &header("False", "0"), "header");
+    refuse("no comma", &header("'<f4', ", "'<f4' "), "header");
+    refuse("no tuple", &header("(2, 3)", "(6)"), "header");
+    refuse("2^64", &header("(2, 3)", "(18446744073709551616,)"), "header");
     refuse("unclosed", &header("(2, 3)", "(2, 3"), "header");
     refuse("expression", &header("(2, 3)", "(2, 1+2)"), "header");
     refuse("code", &npy("__import__('os').system('true')", &floats(&NUMBERS)), "header");

@@ -2,18 +2,16 @@
 
 use super::{Indices, Positions, Which};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde::ser::{Serialize, SerializeMap, SerializeSeq, Serializer};
+use serde::ser::{Serialize, Serializer};
 use std::fmt;
 
 impl Serialize for Indices {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::List(list) if list.len() != 1 => {
-                let mut seq = serializer.serialize_seq(Some(list.len()))?;
-                list.iter().try_for_each(|i| seq.serialize_element(i))?;
-                seq.end()
-            }
-            Self::List(list) => list[0].serialize(serializer),
+            Self::List(list) => match list.as_slice() {
+                [one] => one.serialize(serializer),
+                several => several.serialize(serializer),
+            },
             other => serializer.collect_str(other),
         }
     }
@@ -21,7 +19,7 @@ impl Serialize for Indices {
 
 impl<'de> Deserialize<'de> for Indices {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match AddressVisitor::<false>.run(deserializer)? {
+        match deserializer.deserialize_any(AddressVisitor::<false>)? {
             Positions::Indices(indices) => Ok(indices),
             _ => Err(de::Error::custom("only positions can be named, or given by a token or as \"last\"")),
         }
@@ -34,14 +32,12 @@ impl Serialize for Positions {
             Self::Last => serializer.serialize_str("last"),
             Self::Indices(indices) => indices.serialize(serializer),
             Self::Token { text, which } => {
-                let mut map = serializer.serialize_map(None)?;
-                map.serialize_entry("token", text)?;
-                match which {
-                    Which::All => {}
-                    Which::First => map.serialize_entry("which", "first")?,
-                    Which::Last => map.serialize_entry("which", "last")?,
-                }
-                map.end()
+                let end = match which {
+                    Which::All => None,
+                    Which::First => Some(("which", "first")),
+                    Which::Last => Some(("which", "last")),
+                };
+                serializer.collect_map([("token", text.as_str())].into_iter().chain(end))
             }
             Self::Name(name) => serializer.collect_map([("name", name)]),
         }
@@ -50,18 +46,12 @@ impl Serialize for Positions {
 
 impl<'de> Deserialize<'de> for Positions {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        AddressVisitor::<true>.run(deserializer)
+        deserializer.deserialize_any(AddressVisitor::<true>)
     }
 }
 
 /// Reads every written form of an address; `POSITIONS` says whether those of positions fit too.
 struct AddressVisitor<const POSITIONS: bool>;
-
-impl<'de, const POSITIONS: bool> AddressVisitor<POSITIONS> {
-    fn run<D: Deserializer<'de>>(self, deserializer: D) -> Result<Positions, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
 
 impl<'de, const POSITIONS: bool> Visitor<'de> for AddressVisitor<POSITIONS> {
     type Value = Positions;
@@ -91,11 +81,8 @@ impl<'de, const POSITIONS: bool> Visitor<'de> for AddressVisitor<POSITIONS> {
         })
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Positions, A::Error> {
-        let mut list = Vec::new();
-        while let Some(i) = seq.next_element::<i64>()? {
-            list.push(i);
-        }
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Positions, A::Error> {
+        let list = Vec::deserialize(de::value::SeqAccessDeserializer::new(seq))?;
         Ok(Positions::Indices(Indices::List(list)))
     }
 
@@ -122,9 +109,8 @@ impl<'de, const POSITIONS: bool> Visitor<'de> for AddressVisitor<POSITIONS> {
             Some("first") => Which::First,
             Some("last") => Which::Last,
             Some(other) => {
-                return Err(de::Error::custom(format!(
-                    "which = {other:?} is neither \"first\" nor \"last\""
-                )));
+                let problem = format!("which = {other:?} is neither \"first\" nor \"last\"");
+                return Err(de::Error::custom(problem));
             }
         };
         Ok(Positions::Token { text, which })

@@ -85,7 +85,7 @@ struct Parts<'a> {
 }
 
 /// What is done with tensors.
-enum Reading<'a> {
+pub(super) enum Reading<'a> {
     /// They are read, and their matrices kept with that precision.
     Values(Precision),
     /// They are checked and counted; none is read. What is made of them has the right number of rows and no values.
@@ -95,23 +95,6 @@ enum Reading<'a> {
 /// Builds the decoder, having taken or ignored every tensor. `at_once` bounds how many blocks are assembled at a time, and
 /// so how many copies of tensors there are beside the weights.
 pub(super) fn assemble(
-    config: Config,
-    weights: &Weights,
-    names: &Names,
-    precision: Precision,
-    at_once: usize,
-) -> Result<Decoder> {
-    build(config, weights, names, Reading::Values(precision), at_once)
-}
-
-/// Makes all the checks of [`assemble`] that need no values, and counts what the tensors take.
-pub(super) fn outline(config: &Config, weights: &Weights, names: &Names) -> Result<Outline> {
-    let outline = Mutex::default();
-    build(config.clone(), weights, names, Reading::Headers(&outline), 1)?;
-    Ok(outline.into_inner().unwrap_or_else(PoisonError::into_inner))
-}
-
-fn build(
     config: Config,
     weights: &Weights,
     names: &Names,
@@ -166,7 +149,7 @@ impl Parts<'_> {
         match self.reading {
             Reading::Values(_) => self.weights.take(&name, shape),
             Reading::Headers(outline) => {
-                self.weights.declare(&name, shape)?;
+                self.weights.claim(&name, shape)?;
                 outline.lock().unwrap_or_else(PoisonError::into_inner).tally.vector(shape);
                 Ok(Tensor::zeros(1, DType::F32, &Device::Cpu)?.broadcast_as(shape)?)
             }
@@ -178,7 +161,7 @@ impl Parts<'_> {
         match self.reading {
             Reading::Values(precision) => self.weights.take_matrix(name, &shape, precision),
             Reading::Headers(outline) => {
-                let entry = self.weights.declare(name, &shape)?;
+                let (_, entry) = self.weights.claim(name, &shape)?;
                 let in_block = name != self.embedding() && name != self.unembedding();
                 let mut outline = outline.lock().unwrap_or_else(PoisonError::into_inner);
                 outline.tally.matrix(entry, (input, output), in_block);
@@ -339,7 +322,7 @@ impl Parts<'_> {
         if is_there(&token) && is_there(output) {
             // Some files hold the tied tensor twice. A second one that differs contradicts the file's own
             // configuration, and either choice could be wrong.
-            weights.declare(output, &shape)?;
+            weights.claim(output, &shape)?;
             if matches!(self.reading, Reading::Values(_))
                 && !weights.are_equal([token.as_str(), output], &shape)?
             {

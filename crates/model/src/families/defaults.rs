@@ -198,26 +198,24 @@ pub(super) const PHI3: Defaults = Defaults {
     ],
 };
 
-/// Defaults of llama.cpp itself. A missing base of the frequencies is 10000, as in files from before October 2023.
-const fn of_gguf(values: &'static [(&'static str, crate::file::keys::Value)]) -> Defaults {
-    Defaults { source: "the GGUF format", values }
-}
-
-pub(super) const GGUF_LLAMA: Defaults = of_gguf(&[("llama.rope.freq_base", Number(10_000.0))]);
-pub(super) const GGUF_GEMMA: Defaults = of_gguf(&[("gemma.rope.freq_base", Number(10_000.0))]);
-pub(super) const GGUF_GEMMA2: Defaults = of_gguf(&[("gemma2.rope.freq_base", Number(10_000.0))]);
-/// Every published file writes the base of full layers, and it is another one.
-pub(super) const GGUF_GEMMA3: Defaults = of_gguf(&[
-    ("gemma3.rope.freq_base_swa", Number(10_000.0)),
-    ("gemma3.attention.sliding_window_pattern", Count(6)),
-]);
-pub(super) const GGUF_GPT2: Defaults = of_gguf(&[]);
-pub(super) const GGUF_NEOX: Defaults = of_gguf(&[("gptneox.rope.freq_base", Number(10_000.0))]);
-pub(super) const GGUF_OLMO: Defaults = of_gguf(&[("olmo.rope.freq_base", Number(10_000.0))]);
-pub(super) const GGUF_OLMO2: Defaults = of_gguf(&[("olmo2.rope.freq_base", Number(10_000.0))]);
-pub(super) const GGUF_PHI3: Defaults = of_gguf(&[("phi3.rope.freq_base", Number(10_000.0))]);
-pub(super) const GGUF_QWEN2: Defaults = of_gguf(&[("qwen2.rope.freq_base", Number(10_000.0))]);
-pub(super) const GGUF_QWEN3: Defaults = of_gguf(&[("qwen3.rope.freq_base", Number(10_000.0))]);
+/// Defaults of llama.cpp itself, for all architectures. A missing base of the frequencies is 10000, as in files from before
+/// October 2023; that of Gemma 3's full layers is another one, which every published file writes.
+pub(super) const GGUF: Defaults = Defaults {
+    source: "the GGUF format",
+    values: &[
+        ("gemma.rope.freq_base", Number(10_000.0)),
+        ("gemma2.rope.freq_base", Number(10_000.0)),
+        ("gemma3.attention.sliding_window_pattern", Count(6)),
+        ("gemma3.rope.freq_base_swa", Number(10_000.0)),
+        ("gptneox.rope.freq_base", Number(10_000.0)),
+        ("llama.rope.freq_base", Number(10_000.0)),
+        ("olmo.rope.freq_base", Number(10_000.0)),
+        ("olmo2.rope.freq_base", Number(10_000.0)),
+        ("phi3.rope.freq_base", Number(10_000.0)),
+        ("qwen2.rope.freq_base", Number(10_000.0)),
+        ("qwen3.rope.freq_base", Number(10_000.0)),
+    ],
+};
 
 #[cfg(test)]
 mod tests {

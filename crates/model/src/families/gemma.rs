@@ -6,11 +6,9 @@
 
 use super::assemble::Names;
 use super::family::{Family, Format};
-use super::sizes::MOST_LAYERS;
-use super::{defaults, gguf, hugging_face, llama, rope};
+use super::{defaults, gguf, hugging_face, llama, rope, sizes};
 use crate::Result;
 use crate::config::{Bias, Config, LayerKind, PositionEncoding, QueryKeyNorm, Rotary, Scaling};
-use crate::file::Weights;
 use crate::file::keys::Keys;
 use crate::stage::{Halves, Norms, Stages};
 use causalcone_ops::Activation;
@@ -20,10 +18,10 @@ use std::sync::Arc;
 pub(super) const MULTIMODAL: Family = Family {
     name: "gemma3",
     architectures: &["Gemma3ForConditionalGeneration"],
-    hugging_face: Format {
-        defaults: defaults::GEMMA3,
-        config: multimodal,
-        names: Names {
+    hugging_face: Format::hugging_face(
+        defaults::GEMMA3,
+        multimodal,
+        Names {
             prefixes: &["language_model.model.", "model.language_model."],
             unembeddings: &["lm_head.weight", "language_model.lm_head.weight"],
             aside: &[
@@ -34,7 +32,7 @@ pub(super) const MULTIMODAL: Family = Family {
             ],
             ..AROUND
         },
-    },
+    ),
     gguf: None,
 };
 
@@ -56,48 +54,38 @@ const AROUND: Names = Names {
 pub(super) const GEMMA: Family = Family {
     name: "gemma",
     architectures: &["GemmaForCausalLM"],
-    hugging_face: Format { defaults: defaults::GEMMA, config: gemma, names: NAMES },
-    gguf: Some(("gemma", Format { defaults: defaults::GGUF_GEMMA, config: gemma_gguf, names: gguf::NAMES })),
+    hugging_face: Format::hugging_face(defaults::GEMMA, gemma, NAMES),
+    gguf: Some(("gemma", Format::gguf(gemma_gguf, gguf::NAMES))),
 };
 
 pub(super) const GEMMA2: Family = Family {
     name: "gemma2",
     architectures: &["Gemma2ForCausalLM"],
-    hugging_face: Format { defaults: defaults::GEMMA2, config: gemma2, names: AROUND },
-    gguf: Some((
-        "gemma2",
-        Format { defaults: defaults::GGUF_GEMMA2, config: gemma2_gguf, names: gguf::NAMES },
-    )),
+    hugging_face: Format::hugging_face(defaults::GEMMA2, gemma2, AROUND),
+    gguf: Some(("gemma2", Format::gguf(gemma2_gguf, gguf::NAMES))),
 };
 
 pub(super) const GEMMA3: Family = Family {
     name: "gemma3_text",
     architectures: &["Gemma3ForCausalLM"],
-    hugging_face: Format { defaults: defaults::GEMMA3, config: gemma3, names: AROUND },
-    gguf: Some((
-        "gemma3",
-        Format { defaults: defaults::GGUF_GEMMA3, config: gemma3_gguf, names: gguf::NAMES },
-    )),
+    hugging_face: Format::hugging_face(defaults::GEMMA3, gemma3, AROUND),
+    gguf: Some(("gemma3", Format::gguf(gemma3_gguf, gguf::NAMES))),
 };
 
-fn gemma(keys: &Keys, _: &Weights) -> Result<Config> {
+fn gemma(keys: &Keys) -> Result<Config> {
     let mut config = common(keys, GEMMA.name)?;
+    let older = keys.get("hidden_act").map(|_| hugging_face::activation(keys, "hidden_act")).transpose();
     config.activation = match keys.get("hidden_activation") {
         // Files with the older key alone say "gelu" and were trained with its approximation by tanh, which transformers
         // takes for them. Any other activation is what it says.
-        None => {
-            match keys.get("hidden_act").map(|_| hugging_face::activation(keys, "hidden_act")).transpose()? {
-                None | Some(Activation::GeluErf) => Activation::GeluTanh,
-                Some(other) => other,
-            }
-        }
+        None => match older? {
+            None | Some(Activation::GeluErf) => Activation::GeluTanh,
+            Some(other) => other,
+        },
         Some(_) => {
             let activation = hugging_face::activation(keys, "hidden_activation")?;
             // 4.57 takes the older key, and what its class has where that is missing.
-            let older = match keys.get("hidden_act") {
-                Some(_) => hugging_face::activation(keys, "hidden_act")?,
-                None => Activation::GeluTanh,
-            };
+            let older = older?.unwrap_or(Activation::GeluTanh);
             let is_pair = older == Activation::GeluErf && activation == Activation::GeluTanh;
             if older != activation && !is_pair {
                 let problem = "says another activation than hidden_act: versions of transformers differ in which they take";
@@ -110,14 +98,13 @@ fn gemma(keys: &Keys, _: &Weights) -> Result<Config> {
     hugging_face::finish(keys, config)
 }
 
-fn gemma2(keys: &Keys, _: &Weights) -> Result<Config> {
+fn gemma2(keys: &Keys) -> Result<Config> {
     let mut config = newer(keys, GEMMA2.name)?;
     config.positions = PositionEncoding::Rotary(vec![rope::rotary(keys, config.head_dim)?]);
     let window = keys.size("sliding_window")?;
     // Its name in the first files.
     keys.must_be("sliding_window_size", window)?;
-    let windows = hugging_face::windows(keys, config.layers, Some(window), is_even)?;
-    config.kinds = hugging_face::kinds(windows);
+    config.kinds = hugging_face::windows(keys, config.layers, Some(window), is_even)?;
     hugging_face::finish(keys, config)
 }
 
@@ -126,7 +113,7 @@ fn is_even(layer: usize) -> bool {
     layer.is_multiple_of(2)
 }
 
-fn gemma3(keys: &Keys, _: &Weights) -> Result<Config> {
+fn gemma3(keys: &Keys) -> Result<Config> {
     let mut config = newer(keys, GEMMA3.name)?;
     config.query_key_norm = Some(QueryKeyNorm::Heads);
     let width = config.head_dim;
@@ -139,9 +126,8 @@ fn gemma3(keys: &Keys, _: &Weights) -> Result<Config> {
             true => keys.size("sliding_window_pattern")?,
             false => keys.size("_sliding_window_pattern")?,
         };
-    config.kinds = alternating(hugging_face::windows(keys, config.layers, Some(window), |layer| {
-        !(layer + 1).is_multiple_of(pattern)
-    })?);
+    let is_sliding = |layer: usize| !(layer + 1).is_multiple_of(pattern);
+    config.kinds = alternating(hugging_face::windows(keys, config.layers, Some(window), is_sliding)?);
     keys.must_be("use_bidirectional_attention", false)?;
     if config.score.softcap.is_some() {
         let problem = "caps scores, which transformers leaves as they are in this family";
@@ -150,16 +136,16 @@ fn gemma3(keys: &Keys, _: &Weights) -> Result<Config> {
     hugging_face::finish(keys, config)
 }
 
-fn multimodal(keys: &Keys, weights: &Weights) -> Result<Config> {
+fn multimodal(keys: &Keys) -> Result<Config> {
     if keys.get("model_type").is_some_and(|kind| kind != GEMMA3.name) {
         return Err(keys.bad("model_type", format!("is not {:?}", GEMMA3.name)));
     }
-    gemma3(keys, weights)
+    gemma3(keys)
 }
 
 /// Layers of which those with a window turn in the second way.
-fn alternating(windows: Vec<Option<usize>>) -> Vec<LayerKind> {
-    windows.into_iter().map(|window| LayerKind { window, rotary: usize::from(window.is_some()) }).collect()
+fn alternating(layers: Vec<LayerKind>) -> Vec<LayerKind> {
+    layers.into_iter().map(|kind| LayerKind { rotary: usize::from(kind.window.is_some()), ..kind }).collect()
 }
 
 /// What Gemma 2 and 3 have in common.
@@ -186,37 +172,34 @@ fn common(keys: &Keys, family: &'static str) -> Result<Config> {
     Ok(config)
 }
 
-fn gemma_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
-    let header = gguf::Header::new(keys, weights, "gemma");
-    let mut config = common_gguf(&header, GEMMA.name)?;
+fn gemma_gguf(header: &gguf::Header<'_>) -> Result<Config> {
+    let mut config = common_gguf(header, GEMMA.name)?;
     config.positions = PositionEncoding::Rotary(vec![header.rotary(config.head_dim)?]);
     header.finish(config)
 }
 
-fn gemma2_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
-    let header = gguf::Header::new(keys, weights, "gemma2");
-    let mut config = newer_gguf(&header, GEMMA2.name, 46)?;
+fn gemma2_gguf(header: &gguf::Header<'_>) -> Result<Config> {
+    let mut config = newer_gguf(header, GEMMA2.name, 46)?;
     config.positions = PositionEncoding::Rotary(vec![header.rotary(config.head_dim)?]);
-    config.score.softcap = Some(keys.positive(&header.key("attn_logit_softcapping"))?);
-    config.logit_softcap = Some(keys.positive(&header.key("final_logit_softcapping"))?);
+    config.score.softcap = Some(header.positive("attn_logit_softcapping")?);
+    config.logit_softcap = Some(header.positive("final_logit_softcapping")?);
     let window = header.size("attention.sliding_window")?;
-    config.kinds = hugging_face::kinds(each(config.layers, |layer| is_even(layer).then_some(window)));
+    config.kinds = sizes::kinds(config.layers, |layer| is_even(layer).then_some(window));
     header.finish(config)
 }
 
-fn gemma3_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
-    let header = gguf::Header::new(keys, weights, "gemma3");
-    let mut config = newer_gguf(&header, GEMMA3.name, 62)?;
+fn gemma3_gguf(header: &gguf::Header<'_>) -> Result<Config> {
+    let mut config = newer_gguf(header, GEMMA3.name, 62)?;
     config.query_key_norm = Some(QueryKeyNorm::Heads);
     let global = header.rotary(config.head_dim)?;
-    let theta = keys.positive(&header.key("rope.freq_base_swa"))?;
+    let theta = header.positive("rope.freq_base_swa")?;
     let local = Rotary { theta, scaling: Scaling::None, ..global };
     config.positions = PositionEncoding::Rotary(vec![global, local]);
     config.logit_softcap = header.optional_positive("final_logit_softcapping")?;
     let window = header.size("attention.sliding_window")?;
     let pattern = header.size("attention.sliding_window_pattern")?;
-    config.kinds =
-        alternating(each(config.layers, |layer| (!(layer + 1).is_multiple_of(pattern)).then_some(window)));
+    let window = |layer: usize| (!(layer + 1).is_multiple_of(pattern)).then_some(window);
+    config.kinds = alternating(sizes::kinds(config.layers, window));
     header.finish(config)
 }
 
@@ -237,8 +220,4 @@ fn common_gguf(header: &gguf::Header<'_>, family: &'static str) -> Result<Config
     // The architecture has no other.
     config.activation = Activation::GeluTanh;
     Ok(config)
-}
-
-fn each(layers: usize, window: impl Fn(usize) -> Option<usize>) -> Vec<Option<usize>> {
-    (0..layers.min(MOST_LAYERS)).map(window).collect()
 }

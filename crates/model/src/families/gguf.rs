@@ -1,14 +1,11 @@
 //! What the headers of GGUF files of many architectures have in common: their keys begin with its name.
 
 use super::assemble::{Into, Names, Projections};
-use super::sizes::{Sizes, check, even_head};
+use super::sizes::{Sizes, base, check, even_head};
 use crate::Result;
-use crate::config::{Bias, Config, Norm, PositionEncoding, Rotary, Scaling, Score};
+use crate::config::{Bias, Config, Norm, Rotary, Scaling};
 use crate::file::Weights;
 use crate::file::keys::Keys;
-use crate::stage::{Halves, Norms, Stages};
-use causalcone_ops::Activation;
-use std::sync::Arc;
 
 /// What llama.cpp calls a tensor, whatever the architecture.
 pub(super) const NAMES: Names = Names {
@@ -37,18 +34,22 @@ pub(super) const NAMES: Names = Names {
     aside: &[],
 };
 
+/// The names where one matrix makes queries, keys and values, and nothing gates the MLP.
+pub(super) const FUSED: Names =
+    Names { projections: Projections::Stacked("attn_qkv"), into: Into::Plain("ffn_up"), ..NAMES };
+
 const UNEMBEDDING: &str = "output.weight";
 
 /// The keys of one file, and its tensors, which say what the format has no keys for.
 pub(super) struct Header<'a> {
     pub(super) keys: &'a Keys,
-    weights: &'a Weights,
-    architecture: &'static str,
+    pub(super) weights: &'a Weights,
+    architecture: &'a str,
 }
 
 impl<'a> Header<'a> {
-    pub(super) fn new(keys: &'a Keys, weights: &'a Weights, architecture: &'static str) -> Self {
-        Self { keys, weights, architecture }
+    pub(super) fn new(keys: &'a Keys, weights: &'a Weights) -> Result<Self> {
+        Ok(Self { keys, weights, architecture: keys.text("general.architecture")? })
     }
 
     /// The whole name of a key.
@@ -64,12 +65,16 @@ impl<'a> Header<'a> {
         self.keys.optional_size(&self.key(key))
     }
 
+    pub(super) fn positive(&self, key: &str) -> Result<f64> {
+        self.keys.positive(&self.key(key))
+    }
+
     pub(super) fn optional_positive(&self, key: &str) -> Result<Option<f64>> {
         self.keys.optional_positive(&self.key(key))
     }
 
-    /// The configuration of an architecture like llama, as [`super::hugging_face::like_llama`] has it. Biases, and
-    /// whether the unembedding is the embedding, are there if their tensors are.
+    /// The configuration of an architecture like llama ([`base`]). Biases, and whether the unembedding is the embedding, are
+    /// there if their tensors are.
     pub(super) fn like_llama(&self, family: &'static str) -> Result<Config> {
         let keys = self.keys;
         let (width, heads) = (self.size("embedding_length")?, self.size("attention.head_count")?);
@@ -80,31 +85,18 @@ impl<'a> Header<'a> {
         keys.must_be(&self.key("attention.value_length"), head_dim)?;
         let has = |part: &str| self.weights.contains(&format!("blk.0.{part}.bias"));
         Ok(Config {
-            family,
             layers: self.size("block_count")?,
-            width,
-            heads,
             kv_heads: self.optional_size("attention.head_count_kv")?.unwrap_or(heads),
-            head_dim,
             mlp_width: self.size("feed_forward_length")?,
             vocab: self.vocab()?,
             context: self.size("context_length")?,
-            kinds: Vec::new(),
-            norm: Norm::Rms { eps: 0.0 },
-            query_key_norm: None,
-            clip: None,
-            positions: PositionEncoding::Rotary(Vec::new()),
-            block: Arc::new(Stages::decoder(Norms::Before, Halves::InTurn, true)),
-            activation: Activation::Silu,
-            score: Score { scale: (head_dim as f64).powf(-0.5), by_layer: false, softcap: None },
-            embedding_scale: 1.0,
-            logit_softcap: None,
             tied: !self.weights.contains(UNEMBEDDING),
             bias: Bias {
                 query_key_value: has("attn_q") || has("attn_qkv"),
                 attention_output: has("attn_output"),
                 mlp: has("ffn_up"),
             },
+            ..base(family, width, heads, head_dim)
         })
     }
 
@@ -121,26 +113,23 @@ impl<'a> Header<'a> {
 
     /// Root-mean-square norms with the eps that is given.
     pub(super) fn rms(&self) -> Result<Norm> {
-        Ok(Norm::Rms { eps: self.keys.positive(&self.key("attention.layer_norm_rms_epsilon"))? })
+        Ok(Norm::Rms { eps: self.positive("attention.layer_norm_rms_epsilon")? })
     }
 
     /// The eps of norms with mean and variance.
     pub(super) fn eps(&self) -> Result<f64> {
-        self.keys.positive(&self.key("attention.layer_norm_epsilon"))
+        self.positive("attention.layer_norm_epsilon")
     }
 
     /// How the first `width` numbers of a head turn.
     pub(super) fn rotary(&self, width: usize) -> Result<Rotary> {
-        let theta = self.keys.positive(&self.key("rope.freq_base"))?;
+        let theta = self.positive("rope.freq_base")?;
         self.keys.must_be(&self.key("rope.dimension_count"), width)?;
         let scaling = self.key("rope.scaling.type");
         let kind = if self.keys.get(&scaling).is_some() { self.keys.text(&scaling)? } else { "none" };
         let factors = match kind {
             "none" => self.factors("rope_freqs.weight", width)?.map(Scaling::Factors),
-            "linear" => {
-                let factor = self.keys.positive(&self.key("rope.scaling.factor"))?;
-                Some(Scaling::Factors(vec![factor; width / 2]))
-            }
+            "linear" => Some(Scaling::Factors(vec![self.positive("rope.scaling.factor")?; width / 2])),
             other => {
                 let problem = format!("{other:?} is not supported; supported: none, linear");
                 return Err(self.keys.bad(&scaling, problem));
@@ -166,13 +155,12 @@ impl<'a> Header<'a> {
     /// The last checks: every key of the architecture accounted for, sizes that fit each other. Keys of other
     /// namespaces say where a file comes from; the tokenizer's are checked where the tokenizer is built.
     pub(super) fn finish(&self, config: Config) -> Result<Config> {
-        self.keys.finish_below(&self.key(""))?;
-        let key = |key: &str| self.key(key);
+        self.keys.finish(&self.key(""))?;
         let sizes = Sizes {
-            layers: &key("block_count"),
-            heads: &key("attention.head_count"),
-            kv_heads: &key("attention.head_count_kv"),
-            head_dim: &key("attention.key_length"),
+            layers: &self.key("block_count"),
+            heads: &self.key("attention.head_count"),
+            kv_heads: &self.key("attention.head_count_kv"),
+            head_dim: &self.key("attention.key_length"),
         };
         check(self.keys, &sizes, config)
     }

@@ -3,11 +3,10 @@
 
 use super::assemble::{Into, Names, Projections};
 use super::family::{Family, Format};
-use super::sizes::{Sizes, even_head};
-use super::{defaults, gguf, hugging_face};
+use super::sizes::{self, Sizes, even_head};
+use super::{defaults, gguf, hugging_face, llama};
 use crate::Result;
 use crate::config::{Bias, Config, Norm, PositionEncoding, Score};
-use crate::file::Weights;
 use crate::file::keys::Keys;
 use crate::stage::{Halves, Norms, Stages};
 use causalcone_ops::Activation;
@@ -16,19 +15,8 @@ use std::sync::Arc;
 pub(super) const GPT2: Family = Family {
     name: "gpt2",
     architectures: &["GPT2LMHeadModel"],
-    hugging_face: Format { defaults: defaults::GPT2, config, names: NAMES },
-    gguf: Some((
-        "gpt2",
-        Format {
-            defaults: defaults::GGUF_GPT2,
-            config: gguf_config,
-            names: Names {
-                projections: Projections::Stacked("attn_qkv"),
-                into: Into::Plain("ffn_up"),
-                ..gguf::NAMES
-            },
-        },
-    )),
+    hugging_face: Format::hugging_face(defaults::GPT2, config, NAMES),
+    gguf: Some(("gpt2", Format::gguf(gguf_config, gguf::FUSED))),
 };
 
 const SIZES: Sizes<'_> = Sizes { layers: "n_layer", heads: "n_head", kv_heads: "n_head", head_dim: "n_head" };
@@ -47,32 +35,22 @@ const NAMES: Names = Names {
     into: Into::Plain("mlp.c_fc"),
     down: "mlp.c_proj",
     transposed: true,
-    pairs: false,
-    norm_offset: 0.0,
     masks: &[".attn.bias", ".attn.masked_bias"],
-    aside: &[],
+    ..llama::NAMES
 };
 
-fn config(keys: &Keys, _: &Weights) -> Result<Config> {
+fn config(keys: &Keys) -> Result<Config> {
     let layers = size(keys, "n_layer", "num_hidden_layers")?;
     let (width, heads) = (size(keys, "n_embd", "hidden_size")?, size(keys, "n_head", "num_attention_heads")?);
     let head_dim = even_head(keys, "n_head", width, heads)?;
     let by_width = keys.flag("scale_attn_weights")?;
     let config = Config {
-        family: GPT2.name,
         layers,
-        width,
-        heads,
-        kv_heads: heads,
-        head_dim,
         // The format itself defines a missing or null n_inner as four times the width.
         mlp_width: keys.optional_size("n_inner")?.unwrap_or(4 * width),
         vocab: keys.size("vocab_size")?,
         context: size(keys, "n_positions", "max_position_embeddings")?,
-        kinds: Vec::new(),
         norm: Norm::Layer { eps: keys.positive("layer_norm_epsilon")? },
-        query_key_norm: None,
-        clip: None,
         positions: PositionEncoding::Learned,
         block: Arc::new(Stages::decoder(Norms::Before, Halves::InTurn, false)),
         activation: hugging_face::activation(keys, "activation_function")?,
@@ -81,14 +59,14 @@ fn config(keys: &Keys, _: &Weights) -> Result<Config> {
             by_layer: keys.flag("scale_attn_by_inverse_layer_idx")?,
             softcap: None,
         },
-        embedding_scale: 1.0,
-        logit_softcap: None,
         tied: keys.flag("tie_word_embeddings")?,
         bias: Bias::everywhere(true),
+        ..sizes::base(GPT2.name, width, heads, head_dim)
     };
     keys.must_be("add_cross_attention", false)?;
     keys.must_be("pruned_heads", serde_json::json!({}))?;
-    hugging_face::finish_with(keys, config, &SIZES)
+    keys.finish("")?;
+    sizes::check(keys, &SIZES, config)
 }
 
 /// A size under its own name, or the other one that transformers' class maps to it. A file may have both, if they agree.
@@ -103,8 +81,7 @@ fn size(keys: &Keys, name: &str, alias: &str) -> Result<usize> {
     }
 }
 
-fn gguf_config(keys: &Keys, weights: &Weights) -> Result<Config> {
-    let header = gguf::Header::new(keys, weights, "gpt2");
+fn gguf_config(header: &gguf::Header<'_>) -> Result<Config> {
     let config = header.like_llama(GPT2.name)?;
     header.finish(Config {
         norm: Norm::Layer { eps: header.eps()? },

@@ -8,29 +8,21 @@ use super::family::{Family, Format};
 use super::{defaults, gguf, hugging_face, rope};
 use crate::Result;
 use crate::config::{Bias, Config, PositionEncoding};
-use crate::file::Weights;
 use crate::file::keys::Keys;
 
 pub(super) const LLAMA: Family = Family {
     name: "llama",
     // The second is how the first conversions of Llama 1 spell it.
     architectures: &["LlamaForCausalLM", "LLaMAForCausalLM"],
-    hugging_face: Format { defaults: defaults::LLAMA, config, names: NAMES },
-    gguf: Some((
-        "llama",
-        Format {
-            defaults: defaults::GGUF_LLAMA,
-            config: gguf_config,
-            names: Names { pairs: true, ..gguf::NAMES },
-        },
-    )),
+    hugging_face: Format::hugging_face(defaults::LLAMA, config, NAMES),
+    gguf: Some(("llama", Format::gguf(gguf_config, Names { pairs: true, ..gguf::NAMES }))),
 };
 
 /// In GGUF files a Mistral is a llama.
 pub(super) const MISTRAL: Family = Family {
     name: "mistral",
     architectures: &["MistralForCausalLM"],
-    hugging_face: Format { defaults: defaults::MISTRAL, config: mistral_config, names: NAMES },
+    hugging_face: Format::hugging_face(defaults::MISTRAL, mistral_config, NAMES),
     gguf: None,
 };
 
@@ -62,7 +54,7 @@ pub(super) const NAMES: Names = Names {
     aside: &[],
 };
 
-fn config(keys: &Keys, _: &Weights) -> Result<Config> {
+fn config(keys: &Keys) -> Result<Config> {
     let mut config = hugging_face::like_llama(keys, LLAMA.name)?;
     config.activation = hugging_face::activation(keys, "hidden_act")?;
     config.norm = hugging_face::rms(keys)?;
@@ -75,7 +67,7 @@ fn config(keys: &Keys, _: &Weights) -> Result<Config> {
     hugging_face::finish(keys, config)
 }
 
-fn mistral_config(keys: &Keys, _: &Weights) -> Result<Config> {
+fn mistral_config(keys: &Keys) -> Result<Config> {
     let mut config = hugging_face::like_llama(keys, MISTRAL.name)?;
     config.activation = hugging_face::activation(keys, "hidden_act")?;
     config.norm = hugging_face::rms(keys)?;
@@ -83,12 +75,11 @@ fn mistral_config(keys: &Keys, _: &Weights) -> Result<Config> {
     config.tied = keys.flag("tie_word_embeddings")?;
     keys.must_say("sliding_window")?;
     let window = keys.optional_size("sliding_window")?;
-    config.kinds = hugging_face::kinds(hugging_face::windows(keys, config.layers, window, |_| true)?);
+    config.kinds = hugging_face::windows(keys, config.layers, window, |_| true)?;
     hugging_face::finish(keys, config)
 }
 
-fn gguf_config(keys: &Keys, weights: &Weights) -> Result<Config> {
-    let header = gguf::Header::new(keys, weights, "llama");
+fn gguf_config(header: &gguf::Header<'_>) -> Result<Config> {
     let mut config = header.like_llama(LLAMA.name)?;
     config.norm = header.rms()?;
     config.positions = PositionEncoding::Rotary(vec![header.rotary(config.head_dim)?]);

@@ -46,15 +46,9 @@ pub(crate) fn names() -> String {
     FAMILIES.map(|family| family.name).join(", ")
 }
 
-/// What a config.json describes: how to read it, and the keys of its language model.
-pub(crate) struct Found {
-    pub(crate) format: &'static Format,
-    pub(crate) keys: Keys,
-}
-
-/// The format that fits a config.json; `quantised` is the method by which the weights are quantised, for the error
-/// about an architecture that is not supported.
-pub(crate) fn for_hugging_face(keys: &Keys, quantised: Option<&str>) -> Result<Found> {
+/// The format that fits a config.json, and the keys of its language model; `quantised` is the method by which the weights
+/// are quantised, for the error about an architecture that is not supported.
+pub(crate) fn for_hugging_face(keys: &Keys, quantised: Option<&str>) -> Result<(&'static Format, Keys)> {
     let also =
         quantised.map_or_else(String::new, |method| format!(" (and its weights are quantised: {method})"));
     let unsupported = |given: &str, supported| {
@@ -68,17 +62,17 @@ pub(crate) fn for_hugging_face(keys: &Keys, quantised: Option<&str>) -> Result<F
     let family = FAMILIES.iter().find(|family| family.name == name);
     let family = family.ok_or_else(|| unsupported(&format!("{name}{}", list()), names()))?;
     has_architecture(keys, family).map_err(|list| unsupported(&list, family.architectures.join(", ")))?;
-    Ok(Found { format: &family.hugging_face, keys: keys.clone() })
+    Ok((&family.hugging_face, keys.clone()))
 }
 
 /// The language model of a folder that also has towers for images. Its keys are in `text_config`.
-fn multimodal(keys: &Keys, family: &'static Family) -> Result<Found> {
+fn multimodal(keys: &Keys, family: &'static Family) -> Result<(&'static Format, Keys)> {
     let unsupported =
         |given: &str, supported| Error::unsupported(keys.path(), "architecture", given, supported);
     has_architecture(keys, family).map_err(|list| unsupported(&list, family.architectures.join(", ")))?;
     let text = keys.object("text_config")?.ok_or_else(|| keys.missing("text_config"))?;
     keys.note("the folder holds a multimodal model: only its language model is loaded");
-    Ok(Found { format: &family.hugging_face, keys: text })
+    Ok((&family.hugging_face, text))
 }
 
 /// Checks that every architecture a config.json names is one of the family's; gives back the list otherwise.
@@ -93,9 +87,10 @@ fn has_architecture(keys: &Keys, family: &Family) -> Result<(), String> {
 /// The format that fits a GGUF header.
 pub(crate) fn for_gguf(keys: &Keys) -> Result<&'static Format> {
     let name = keys.text("general.architecture")?;
-    let gguf = || FAMILIES.iter().filter_map(|family| family.gguf.as_ref());
-    gguf().find(|(architecture, _)| *architecture == name).map(|(_, format)| format).ok_or_else(|| {
-        let supported = gguf().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
-        Error::unsupported(keys.path(), "architecture", name, supported)
+    let known: Vec<_> = FAMILIES.iter().filter_map(|family| family.gguf.as_ref()).collect();
+    let found = known.iter().find(|(architecture, _)| *architecture == name);
+    found.map(|(_, format)| format).ok_or_else(|| {
+        let supported: Vec<&str> = known.iter().map(|(architecture, _)| *architecture).collect();
+        Error::unsupported(keys.path(), "architecture", name, supported.join(", "))
     })
 }

@@ -3,11 +3,10 @@
 
 use super::assemble::{Into, Names, Projections};
 use super::family::{Family, Format};
-use super::sizes::even_head;
-use super::{defaults, gguf, hugging_face, rope};
+use super::sizes::{base, even_head};
+use super::{defaults, gguf, hugging_face, llama, rope};
 use crate::Result;
-use crate::config::{Bias, Config, Norm, PositionEncoding, Score};
-use crate::file::Weights;
+use crate::config::{Bias, Config, Norm, PositionEncoding};
 use crate::file::keys::Keys;
 use crate::stage::{Halves, Norms, Stages};
 use causalcone_ops::Activation;
@@ -16,25 +15,13 @@ use std::sync::Arc;
 pub(super) const NEOX: Family = Family {
     name: "gpt_neox",
     architectures: &["GPTNeoXForCausalLM"],
-    hugging_face: Format { defaults: defaults::NEOX, config, names: NAMES },
-    gguf: Some((
-        "gptneox",
-        Format {
-            defaults: defaults::GGUF_NEOX,
-            config: gguf_config,
-            names: Names {
-                projections: Projections::Stacked("attn_qkv"),
-                into: Into::Plain("ffn_up"),
-                ..gguf::NAMES
-            },
-        },
-    )),
+    hugging_face: Format::hugging_face(defaults::NEOX, config, NAMES),
+    gguf: Some(("gptneox", Format::gguf(gguf_config, gguf::FUSED))),
 };
 
 const NAMES: Names = Names {
     prefixes: &["gpt_neox."],
     token_embedding: "embed_in",
-    position_embedding: "",
     final_norm: "final_layer_norm",
     unembeddings: &["embed_out.weight"],
     block: "layers",
@@ -43,14 +30,11 @@ const NAMES: Names = Names {
     attention_output: "attention.dense",
     into: Into::Plain("mlp.dense_h_to_4h"),
     down: "mlp.dense_4h_to_h",
-    transposed: false,
-    pairs: false,
-    norm_offset: 0.0,
     masks: &[".attention.bias", ".attention.masked_bias"],
-    aside: &[],
+    ..llama::NAMES
 };
 
-fn config(keys: &Keys, _: &Weights) -> Result<Config> {
+fn config(keys: &Keys) -> Result<Config> {
     let (width, heads) = (keys.size("hidden_size")?, keys.size("num_attention_heads")?);
     let head_dim = even_head(keys, "num_attention_heads", width, heads)?;
     // Older files have names of their own for the share of a head that turns, and the base; newer ones have both.
@@ -64,27 +48,17 @@ fn config(keys: &Keys, _: &Weights) -> Result<Config> {
     }
     let attention = keys.flag("attention_bias")?;
     let config = Config {
-        family: NEOX.name,
         layers: keys.size("num_hidden_layers")?,
-        width,
-        heads,
-        kv_heads: heads,
-        head_dim,
         mlp_width: keys.size("intermediate_size")?,
         vocab: keys.size("vocab_size")?,
         context: keys.size("max_position_embeddings")?,
-        kinds: Vec::new(),
         norm: Norm::Layer { eps: keys.positive("layer_norm_eps")? },
-        query_key_norm: None,
-        clip: None,
         positions: PositionEncoding::Rotary(vec![rotary]),
         block: block(keys.flag("use_parallel_residual")?),
         activation: hugging_face::activation(keys, "hidden_act")?,
-        score: Score { scale: (head_dim as f64).powf(-0.5), by_layer: false, softcap: None },
-        embedding_scale: 1.0,
-        logit_softcap: None,
         tied: keys.flag("tie_word_embeddings")?,
         bias: Bias { query_key_value: attention, attention_output: attention, mlp: true },
+        ..base(NEOX.name, width, heads, head_dim)
     };
     hugging_face::finish(keys, config)
 }
@@ -94,8 +68,7 @@ fn block(is_parallel: bool) -> Arc<Stages> {
     Arc::new(Stages::decoder(Norms::Before, halves, false))
 }
 
-fn gguf_config(keys: &Keys, weights: &Weights) -> Result<Config> {
-    let header = gguf::Header::new(keys, weights, "gptneox");
+fn gguf_config(header: &gguf::Header<'_>) -> Result<Config> {
     let mut config = header.like_llama(NEOX.name)?;
     config.norm = Norm::Layer { eps: header.eps()? };
     // The architecture has no other activation, and converters write no base but this one's models'.
@@ -103,10 +76,10 @@ fn gguf_config(keys: &Keys, weights: &Weights) -> Result<Config> {
     let turning = header.size("rope.dimension_count")?;
     if turning > config.head_dim {
         let problem = format!("{turning} is more than the {} of a head", config.head_dim);
-        return Err(keys.bad(&header.key("rope.dimension_count"), problem));
+        return Err(header.keys.bad(&header.key("rope.dimension_count"), problem));
     }
     config.positions = PositionEncoding::Rotary(vec![header.rotary(turning)?]);
     config.bias = Bias::everywhere(true);
-    config.block = block(keys.flag(&header.key("use_parallel_residual"))?);
+    config.block = block(header.keys.flag(&header.key("use_parallel_residual"))?);
     header.finish(config)
 }

@@ -6,7 +6,6 @@ use super::family::{Family, Format};
 use super::{defaults, gguf, hugging_face, llama, rope};
 use crate::Result;
 use crate::config::{Bias, Config, Norm, PositionEncoding, QueryKeyNorm};
-use crate::file::Weights;
 use crate::file::keys::Keys;
 use crate::stage::{Halves, Norms, Stages};
 use std::sync::Arc;
@@ -14,24 +13,17 @@ use std::sync::Arc;
 pub(super) const OLMO: Family = Family {
     name: "olmo",
     architectures: &["OlmoForCausalLM"],
-    hugging_face: Format { defaults: defaults::OLMO, config: olmo, names: llama::NAMES },
-    gguf: Some((
-        "olmo",
-        Format {
-            defaults: defaults::GGUF_OLMO,
-            config: olmo_gguf,
-            names: Names { pairs: true, ..gguf::NAMES },
-        },
-    )),
+    hugging_face: Format::hugging_face(defaults::OLMO, olmo, llama::NAMES),
+    gguf: Some(("olmo", Format::gguf(olmo_gguf, Names { pairs: true, ..gguf::NAMES }))),
 };
 
 pub(super) const OLMO2: Family = Family {
     name: "olmo2",
     architectures: &["Olmo2ForCausalLM"],
-    hugging_face: Format {
-        defaults: defaults::OLMO2,
-        config: olmo2,
-        names: Names {
+    hugging_face: Format::hugging_face(
+        defaults::OLMO2,
+        olmo2,
+        Names {
             norms: &[
                 ("attention_after", "post_attention_layernorm"),
                 ("mlp_after", "post_feedforward_layernorm"),
@@ -40,21 +32,21 @@ pub(super) const OLMO2: Family = Family {
             ],
             ..llama::NAMES
         },
-    },
-    gguf: Some(("olmo2", Format { defaults: defaults::GGUF_OLMO2, config: olmo2_gguf, names: gguf::NAMES })),
+    ),
+    gguf: Some(("olmo2", Format::gguf(olmo2_gguf, gguf::NAMES))),
 };
 
 /// What OLMo 1 adds to the variance; its configuration has no key for it.
 const EPS: f64 = 1e-5;
 
-fn olmo(keys: &Keys, _: &Weights) -> Result<Config> {
+fn olmo(keys: &Keys) -> Result<Config> {
     let mut config = common(keys, OLMO.name)?;
     config.norm = Norm::Plain { eps: EPS };
     config.clip = keys.optional_positive("clip_qkv")?;
     hugging_face::finish(keys, config)
 }
 
-fn olmo2(keys: &Keys, _: &Weights) -> Result<Config> {
+fn olmo2(keys: &Keys) -> Result<Config> {
     let mut config = common(keys, OLMO2.name)?;
     config.norm = hugging_face::rms(keys)?;
     config.block = Arc::new(Stages::decoder(Norms::After, Halves::InTurn, true));
@@ -72,8 +64,7 @@ fn common(keys: &Keys, family: &'static str) -> Result<Config> {
     Ok(config)
 }
 
-fn olmo_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
-    let header = gguf::Header::new(keys, weights, "olmo");
+fn olmo_gguf(header: &gguf::Header<'_>) -> Result<Config> {
     let mut config = header.like_llama(OLMO.name)?;
     config.norm = Norm::Plain { eps: header.eps()? };
     config.clip = header.optional_positive("attention.clamp_kqv")?;
@@ -81,8 +72,7 @@ fn olmo_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
     header.finish(config)
 }
 
-fn olmo2_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
-    let header = gguf::Header::new(keys, weights, "olmo2");
+fn olmo2_gguf(header: &gguf::Header<'_>) -> Result<Config> {
     let mut config = header.like_llama(OLMO2.name)?;
     config.norm = header.rms()?;
     config.block = Arc::new(Stages::decoder(Norms::After, Halves::InTurn, true));

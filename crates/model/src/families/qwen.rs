@@ -7,30 +7,29 @@ use super::llama::NAMES;
 use super::{defaults, gguf, hugging_face, rope};
 use crate::Result;
 use crate::config::{Bias, Config, PositionEncoding, QueryKeyNorm};
-use crate::file::Weights;
 use crate::file::keys::Keys;
 
 pub(super) const QWEN2: Family = Family {
     name: "qwen2",
     architectures: &["Qwen2ForCausalLM"],
-    hugging_face: Format { defaults: defaults::QWEN2, config: qwen2, names: NAMES },
-    gguf: Some(("qwen2", Format { defaults: defaults::GGUF_QWEN2, config: qwen2_gguf, names: gguf::NAMES })),
+    hugging_face: Format::hugging_face(defaults::QWEN2, qwen2, NAMES),
+    gguf: Some(("qwen2", Format::gguf(qwen2_gguf, gguf::NAMES))),
 };
 
 pub(super) const QWEN3: Family = Family {
     name: "qwen3",
     architectures: &["Qwen3ForCausalLM"],
-    hugging_face: Format { defaults: defaults::QWEN3, config: qwen3, names: NAMES },
-    gguf: Some(("qwen3", Format { defaults: defaults::GGUF_QWEN3, config: qwen3_gguf, names: gguf::NAMES })),
+    hugging_face: Format::hugging_face(defaults::QWEN3, qwen3, NAMES),
+    gguf: Some(("qwen3", Format::gguf(qwen3_gguf, gguf::NAMES))),
 };
 
-fn qwen2(keys: &Keys, _: &Weights) -> Result<Config> {
+fn qwen2(keys: &Keys) -> Result<Config> {
     let mut config = common(keys, QWEN2.name)?;
     config.bias = Bias { query_key_value: true, ..Bias::default() };
     hugging_face::finish(keys, config)
 }
 
-fn qwen3(keys: &Keys, _: &Weights) -> Result<Config> {
+fn qwen3(keys: &Keys) -> Result<Config> {
     let mut config = common(keys, QWEN3.name)?;
     let bias = keys.flag("attention_bias")?;
     config.bias = Bias { query_key_value: bias, attention_output: bias, mlp: false };
@@ -60,22 +59,19 @@ fn common(keys: &Keys, family: &'static str) -> Result<Config> {
     if window.is_some() && full.is_none() && keys.get("layer_types").is_none() {
         return Err(keys.missing("max_window_layers"));
     }
-    let windows =
-        hugging_face::windows(keys, config.layers, window, |layer| full.is_some_and(|full| layer >= full));
-    config.kinds = hugging_face::kinds(windows?);
+    let is_sliding = |layer| full.is_some_and(|full| layer >= full);
+    config.kinds = hugging_face::windows(keys, config.layers, window, is_sliding)?;
     Ok(config)
 }
 
-fn qwen2_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
-    let header = gguf::Header::new(keys, weights, "qwen2");
-    let config = common_gguf(&header, QWEN2.name)?;
+fn qwen2_gguf(header: &gguf::Header<'_>) -> Result<Config> {
+    let config = common_gguf(header, QWEN2.name)?;
     // The architecture has them: a file without is broken.
     header.finish(Config { bias: Bias { query_key_value: true, ..Bias::default() }, ..config })
 }
 
-fn qwen3_gguf(keys: &Keys, weights: &Weights) -> Result<Config> {
-    let header = gguf::Header::new(keys, weights, "qwen3");
-    let config = common_gguf(&header, QWEN3.name)?;
+fn qwen3_gguf(header: &gguf::Header<'_>) -> Result<Config> {
+    let config = common_gguf(header, QWEN3.name)?;
     header.finish(Config { query_key_norm: Some(QueryKeyNorm::Heads), ..config })
 }
 

@@ -57,11 +57,21 @@ impl DataFile {
     pub fn read_all(&self, cap: u64) -> Result<Vec<u8>> {
         if self.len > cap {
             let problem = format!("{} bytes are more than the {cap} such a file may have", self.len);
-            return Err(Error::file(&self.path, "size", problem));
+            return Err(self.bad("size", problem));
         }
-        let mut bytes = vec![0; usize::try_from(self.len).unwrap_or(usize::MAX)];
-        self.read_at(&mut bytes, 0)?;
+        self.bytes_at(0, self.len)
+    }
+
+    /// So many bytes from `offset` on. The caller has bounded their number.
+    pub(crate) fn bytes_at(&self, offset: u64, length: u64) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+        self.read_at(&mut bytes, offset)?;
         Ok(bytes)
+    }
+
+    /// An error about a part of this file.
+    pub(crate) fn bad(&self, field: impl Into<String>, problem: impl Into<String>) -> Error {
+        Error::file(&self.path, field, problem)
     }
 }
 

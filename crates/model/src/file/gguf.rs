@@ -80,11 +80,11 @@ pub fn read(file: &DataFile) -> Result<Header> {
     let mut reader = Reader::new(file);
     let magic = reader.bytes::<4>("magic")?;
     if &magic != MAGIC {
-        return Err(reader.bad("magic", format!("is {magic:02x?}, not \"GGUF\"")));
+        return Err(file.bad("magic", format!("is {magic:02x?}, not \"GGUF\"")));
     }
     let version = reader.u32("version")?;
     if !(2..=3).contains(&version) {
-        return Err(reader.bad("version", format!("{version} is not 2 or 3")));
+        return Err(file.bad("version", format!("{version} is not 2 or 3")));
     }
     // The least a tensor info or a key–value pair takes: 8 + 4 + 8 + 4 + 8 and 8 + 1 + 4 + 1.
     let n_tensors = reader.count("tensor count", MAX_TENSORS, 32)?;
@@ -95,118 +95,113 @@ pub fn read(file: &DataFile) -> Result<Header> {
     for _ in 0..n_keys {
         let key = reader.text("key", MAX_KEY)?;
         if key.is_empty() || key.contains('\0') {
-            return Err(reader.bad("key", format!("{key:?} is empty or holds a NUL")));
+            return Err(file.bad("key", format!("{key:?} is empty or holds a NUL")));
         }
         if !seen.insert(key.clone()) {
-            return Err(reader.bad(&key, "is given twice".into()));
+            return Err(file.bad(key, "is given twice"));
         }
         let value = reader.value(&key)?;
         metadata.push((key, value));
     }
-    let alignment = alignment(&reader, &metadata)?;
+    let alignment = alignment(file, &metadata)?;
 
     let mut tensors: Vec<Entry> = Vec::new();
     seen.clear();
     for _ in 0..n_tensors {
         let entry = tensor_info(&mut reader, alignment)?;
         if !seen.insert(entry.name.clone()) {
-            return Err(reader.bad(&entry.name, "is given twice".into()));
+            return Err(file.bad(entry.name, "is given twice"));
         }
         tensors.push(entry);
     }
-    place(&reader, &mut tensors, alignment)?;
+    place(file, reader.position, &mut tensors, alignment)?;
     Ok(Header { metadata, tensors })
 }
 
-fn alignment(reader: &Reader<'_>, metadata: &[(String, Value)]) -> Result<u64> {
+fn alignment(file: &DataFile, metadata: &[(String, Value)]) -> Result<u64> {
     const KEY: &str = "general.alignment";
     match metadata.iter().find(|(key, _)| key == KEY) {
         None => Ok(DEFAULT_ALIGNMENT),
         Some((_, Value::Unsigned(n, 4))) if n.is_power_of_two() && (8..=MAX_ALIGNMENT).contains(n) => Ok(*n),
         Some((_, other)) => {
-            Err(reader.bad(KEY, format!("{other} is not a 32-bit power of two from 8 to {MAX_ALIGNMENT}")))
+            Err(file.bad(KEY, format!("{other} is not a 32-bit power of two from 8 to {MAX_ALIGNMENT}")))
         }
     }
 }
 
 /// One tensor info. Its offset is still relative to the data section.
 fn tensor_info(reader: &mut Reader<'_>, alignment: u64) -> Result<Entry> {
+    let file = reader.file;
     let name = reader.text("tensor name", MAX_NAME)?;
     if name.is_empty() || name.contains(|c: char| c.is_control() || c == '/' || c == '\\') {
-        return Err(reader.bad("tensor name", format!("{name:?} is empty or has a character no name has")));
+        return Err(file.bad("tensor name", format!("{name:?} is empty or has a character no name has")));
     }
+    let bad = |problem: String| file.bad(&name, problem);
     let n_dims = reader.u32(&name)?;
     if !(1..=MAX_DIMS).contains(&n_dims) {
-        return Err(reader.bad(&name, format!("{n_dims} dimensions are not between 1 and {MAX_DIMS}")));
+        return Err(bad(format!("{n_dims} dimensions are not between 1 and {MAX_DIMS}")));
     }
-    let mut dims = Vec::new();
-    for _ in 0..n_dims {
-        dims.push(reader.u64(&name)?);
-    }
+    let dims: Vec<u64> = (0..n_dims).map(|_| reader.u64(&name)).collect::<Result<_>>()?;
     let type_id = reader.u32(&name)?;
     let offset = reader.u64(&name)?;
-    let encoding = Encoding::from_ggml(type_id).map_err(|problem| reader.bad(&name, problem))?;
+    let encoding = Encoding::from_ggml(type_id).map_err(bad)?;
     let (block, block_bytes) = encoding.block();
     if dims.contains(&0) {
-        return Err(reader.bad(&name, format!("a dimension of {dims:?} is 0")));
+        return Err(bad(format!("a dimension of {dims:?} is 0")));
     }
     if dims[0] % block != 0 {
-        let problem = format!("its rows of {} numbers are not whole blocks of {block}", dims[0]);
-        return Err(reader.bad(&name, problem));
+        return Err(bad(format!("its rows of {} numbers are not whole blocks of {block}", dims[0])));
     }
     let bytes = dims
         .iter()
         .try_fold(1u64, |n, &d| n.checked_mul(d))
         .and_then(|elements| (elements / block).checked_mul(block_bytes))
-        .filter(|bytes| *bytes <= reader.file.len())
-        .ok_or_else(|| reader.bad(&name, format!("its dimensions {dims:?} exceed the file")))?;
+        .filter(|bytes| *bytes <= file.len())
+        .ok_or_else(|| bad(format!("its dimensions {dims:?} exceed the file")))?;
     if offset % alignment != 0 {
-        return Err(reader.bad(&name, format!("offset {offset} is not a multiple of {alignment}")));
+        return Err(bad(format!("offset {offset} is not a multiple of {alignment}")));
     }
-    if offset.checked_add(bytes).is_none_or(|end| end > reader.file.len()) {
-        return Err(reader
-            .bad(&name, format!("its {bytes} bytes at {offset} pass the end of the file: it is truncated")));
+    if offset.checked_add(bytes).is_none_or(|end| end > file.len()) {
+        return Err(bad(truncated(offset, bytes)));
     }
     // GGUF lists the fastest dimension first.
     let shape = dims.iter().rev().map(|&d| usize::try_from(d)).collect::<Result<_, _>>();
-    let shape = shape.map_err(|_| reader.bad(&name, "its shape does not fit this machine".into()))?;
+    let shape = shape.map_err(|_| bad("its shape does not fit this machine".into()))?;
     Ok(Entry { name, shape, encoding, offset, bytes, order: Order::Rows })
 }
 
-/// Makes offsets absolute, and checks that the tensors fill the data section: no overlap, no hole
-/// and no trailing bytes beyond the padding to the alignment.
-fn place(reader: &Reader<'_>, tensors: &mut [Entry], alignment: u64) -> Result<()> {
-    let pad = |n: u64| n.checked_next_multiple_of(alignment);
-    let end_of_file = reader.file.len();
+fn truncated(offset: u64, bytes: u64) -> String {
+    format!("its {bytes} bytes at {offset} pass the end of the file: it is truncated")
+}
+
+/// Makes offsets absolute, and checks that the tensors fill the data section, which begins after a header of that length: no
+/// overlap, no hole and no trailing bytes beyond the padding to the alignment.
+fn place(file: &DataFile, header: u64, tensors: &mut [Entry], alignment: u64) -> Result<()> {
     if tensors.is_empty() {
         return Ok(());
     }
-    let start = pad(reader.position).filter(|s| *s <= end_of_file);
-    let start = start.ok_or_else(|| reader.bad("data", "the file ends before the tensors".into()))?;
+    let pad = |n: u64| n.checked_next_multiple_of(alignment);
+    let start = pad(header).filter(|start| *start <= file.len());
+    let start = start.ok_or_else(|| file.bad("data", "the file ends before the tensors"))?;
     tensors.sort_by_key(|t| t.offset);
     let mut next = 0;
     let mut end = 0;
     for tensor in tensors.iter_mut() {
-        if tensor.offset != next {
-            let kind = if tensor.offset > next { "leaves a hole" } else { "overlaps another tensor" };
-            return Err(
-                reader.bad(&tensor.name, format!("offset {} is not {next}: it {kind}", tensor.offset))
-            );
+        let Entry { name, offset, bytes, .. } = tensor;
+        if *offset != next {
+            let kind = if *offset > next { "leaves a hole" } else { "overlaps another tensor" };
+            return Err(file.bad(&*name, format!("offset {offset} is not {next}: it {kind}")));
         }
-        let sum = start.checked_add(tensor.offset).and_then(|at| Some((at, at.checked_add(tensor.bytes)?)));
-        let Some((at, stop)) = sum.filter(|(_, stop)| *stop <= end_of_file) else {
-            let problem = format!(
-                "its {} bytes at {} pass the end of the file: it is truncated",
-                tensor.bytes, tensor.offset
-            );
-            return Err(reader.bad(&tensor.name, problem));
-        };
-        next = pad(tensor.offset + tensor.bytes).unwrap_or(u64::MAX);
-        tensor.offset = at;
-        end = stop;
+        // This cannot overflow: `start` and `offset + bytes` are no larger than the file.
+        end = start + *offset + *bytes;
+        if end > file.len() {
+            return Err(file.bad(&*name, truncated(*offset, *bytes)));
+        }
+        next = pad(*offset + *bytes).unwrap_or(u64::MAX);
+        *offset += start;
     }
-    if end_of_file != end && Some(end_of_file) != pad(end) {
-        return Err(reader.bad("data", format!("{} bytes trail the last tensor", end_of_file - end)));
+    if file.len() != end && Some(file.len()) != pad(end) {
+        return Err(file.bad("data", format!("{} bytes trail the last tensor", file.len() - end)));
     }
     Ok(())
 }
@@ -239,8 +234,8 @@ impl<'a> Reader<'a> {
         Self { file, source, position: 0, elements: MAX_ELEMENTS }
     }
 
-    fn bad(&self, field: &str, problem: String) -> Error {
-        Error::file(self.file.path(), field, problem)
+    fn bad(&self, field: &str, problem: impl Into<String>) -> Error {
+        self.file.bad(field, problem)
     }
 
     fn remaining(&self) -> u64 {
@@ -249,7 +244,7 @@ impl<'a> Reader<'a> {
 
     fn fill(&mut self, buffer: &mut [u8], field: &str) -> Result<()> {
         if buffer.len() as u64 > self.remaining() {
-            return Err(self.bad(field, "the file ends here".into()));
+            return Err(self.bad(field, "the file ends here"));
         }
         self.source.read_exact(buffer).map_err(|source| Error::io(self.file.path(), "read", source))?;
         self.position += buffer.len() as u64;
@@ -285,7 +280,7 @@ impl<'a> Reader<'a> {
         let length = self.count(field, cap, 1)?;
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
         self.fill(&mut bytes, field)?;
-        String::from_utf8(bytes).map_err(|_| self.bad(field, "is not UTF-8".into()))
+        String::from_utf8(bytes).map_err(|_| self.bad(field, "is not UTF-8"))
     }
 
     fn value(&mut self, key: &str) -> Result<Value> {
@@ -324,11 +319,10 @@ impl<'a> Reader<'a> {
             2 | 3 => 2,
             4..=6 => 4,
             8 | 10..=12 => 8,
-            9 => return Err(self.bad(key, "arrays of arrays are not supported".into())),
+            9 => return Err(self.bad(key, "arrays of arrays are not supported")),
             other => {
-                return Err(
-                    self.bad(key, format!("array of type {other}, which is not a type of the format"))
-                );
+                let problem = format!("array of type {other}, which is not a type of the format");
+                return Err(self.bad(key, problem));
             }
         };
         let n = self.count(key, MAX_ARRAY, least)?;
@@ -350,7 +344,7 @@ impl<'a> Reader<'a> {
                 (Value::Integers(items), Value::Signed(x, _)) => items.push(x),
                 (Value::Integers(items), Value::Unsigned(x, _)) => items
                     .push(i64::try_from(x).map_err(|_| self.bad(key, format!("{x} does not fit 63 bits")))?),
-                _ => return Err(self.bad(key, "mixes types".into())),
+                _ => return Err(self.bad(key, "mixes types")),
             }
         }
         Ok(list)

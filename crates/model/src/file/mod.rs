@@ -10,12 +10,12 @@ mod data_file;
 mod entry;
 pub mod gguf;
 pub mod json;
-pub mod keys;
+pub(crate) mod keys;
 mod npy;
 mod pickle;
 mod precision;
 pub mod safetensors;
-pub mod split;
+pub(crate) mod split;
 pub(crate) mod torch;
 mod weights;
 

@@ -126,12 +126,8 @@ impl Machine<'_> {
         let mut found: HashMap<String, Storage> = HashMap::new();
         for value in &self.values {
             let Value::Storage(storage) = value else { continue };
-            match found.get(&storage.key) {
-                None => {
-                    found.insert(storage.key.clone(), storage.clone());
-                }
-                Some(other) if other == storage => {}
-                Some(_) => return Err(format!("storage {} is of two kinds or lengths", storage.key)),
+            if found.entry(storage.key.clone()).or_insert_with(|| storage.clone()) != storage {
+                return Err(format!("storage {} is of two kinds or lengths", storage.key));
             }
         }
         Ok(found)

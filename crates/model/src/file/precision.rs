@@ -47,17 +47,14 @@ impl Precision {
 
     /// Returns an error if no matrix of the model can be kept in this form.
     pub(crate) fn check(self, keeps_something: bool, path: &Path) -> Result<()> {
-        let problem = match self {
-            _ if keeps_something => return Ok(()),
-            Self::Auto | Self::Full => return Ok(()),
-            Self::Half => {
-                "\"half\" keeps matrices that are stored in 16 bits, and this model has none: others would lose digits"
-            }
-            Self::Packed => {
-                "\"packed\" keeps matrices that are stored in fewer than 32 bits, and this model has none: others \
-                 would lose digits"
-            }
+        let stored = match self {
+            Self::Half if !keeps_something => "16 bits",
+            Self::Packed if !keeps_something => "fewer than 32 bits",
+            _ => return Ok(()),
         };
+        let problem = format!(
+            "\"{self}\" keeps matrices that are stored in {stored}, and this model has none: others would lose digits"
+        );
         Err(Error::file(path, "weights", problem))
     }
 }

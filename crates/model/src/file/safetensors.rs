@@ -6,7 +6,7 @@
 use super::data_file::DataFile;
 use super::entry::{Encoding, Entry, Order};
 use super::json;
-use crate::{Error, Result};
+use crate::Result;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
@@ -30,18 +30,17 @@ struct Declared {
 /// When anything in it is malformed, contradicts the file's size, or is of a type that is not a
 /// plain little-endian number.
 pub fn entries(file: &DataFile) -> Result<Vec<Entry>> {
-    let bad = |field: &str, problem: String| Error::file(file.path(), field, problem);
     let (header, start) = header(file)?;
     let mut declared = Vec::with_capacity(header.len());
     for (name, value) in &header {
         if name == METADATA {
             let texts = value.as_object().is_some_and(|m| m.values().all(Value::is_string));
             if !texts {
-                return Err(bad(METADATA, "is not a map of texts".into()));
+                return Err(file.bad(METADATA, "is not a map of texts"));
             }
             continue;
         }
-        declared.push(declaration(name, value).map_err(|problem| bad(name, problem))?);
+        declared.push(declaration(name, value).map_err(|problem| file.bad(name, problem))?);
     }
 
     // Together the tensors must cover the data section exactly, in some order.
@@ -51,14 +50,14 @@ pub fn entries(file: &DataFile) -> Result<Vec<Entry>> {
         if tensor.begin != next {
             let kind = if tensor.begin > next { "leaves a hole" } else { "overlaps another tensor" };
             let problem = format!("data_offsets begin at {}, not at {next}: it {kind}", tensor.begin);
-            return Err(bad(&tensor.name, problem));
+            return Err(file.bad(&tensor.name, problem));
         }
         next = tensor.end;
     }
     if file.len() - start != next {
         let held = file.len() - start;
         let cut = if held < next { ": the file is truncated, download it again" } else { "" };
-        return Err(bad("data", format!("the tensors take {next} bytes, the file holds {held}{cut}")));
+        return Err(file.bad("data", format!("the tensors take {next} bytes, the file holds {held}{cut}")));
     }
     let entry = |d: Declared| Entry {
         name: d.name,
@@ -85,27 +84,25 @@ pub fn metadata(file: &DataFile) -> Result<BTreeMap<String, String>> {
 
 /// The header as JSON, and where the tensors start.
 fn header(file: &DataFile) -> Result<(Map<String, Value>, u64)> {
-    let bad = |field: &str, problem: String| Error::file(file.path(), field, problem);
     if file.len() < 8 {
-        return Err(bad("header length", format!("the file has only {} bytes", file.len())));
+        return Err(file.bad("header length", format!("the file has only {} bytes", file.len())));
     }
     let mut length = [0; 8];
     file.read_at(&mut length, 0)?;
     let length = u64::from_le_bytes(length);
-    if length == 0 || length > MAX_HEADER || length > file.len() - 8 {
-        let most = MAX_HEADER.min(file.len() - 8);
-        return Err(bad("header length", format!("{length} is not between 1 and {most}")));
+    let most = MAX_HEADER.min(file.len() - 8);
+    if !(1..=most).contains(&length) {
+        return Err(file.bad("header length", format!("{length} is not between 1 and {most}")));
     }
-    let mut text = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
-    file.read_at(&mut text, 8)?;
+    let text = file.bytes_at(8, length)?;
     if text.first() != Some(&b'{') {
-        return Err(bad("header", "does not start with '{'".into()));
+        return Err(file.bad("header", "does not start with '{'"));
     }
-    let header = json::parse(&text).map_err(|e| bad("header", e.to_string()))?;
-    let Value::Object(header) = header else {
-        return Err(bad("header", "is not a JSON object".into()));
-    };
-    Ok((header, 8 + length))
+    match json::parse(&text) {
+        Ok(Value::Object(header)) => Ok((header, 8 + length)),
+        Ok(_) => Err(file.bad("header", "is not a JSON object")),
+        Err(error) => Err(file.bad("header", error.to_string())),
+    }
 }
 
 /// Checks one entry of the header by itself.

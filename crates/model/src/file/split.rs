@@ -7,6 +7,7 @@
 use super::data_file::DataFile;
 use super::entry::Entry;
 use super::gguf::{self, Value};
+use crate::paths::is_there;
 use crate::{Error, Result};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -59,7 +60,9 @@ pub fn read(path: &Path) -> Result<Parts> {
     };
     let paths = names(path, &split)?;
     let mut given = Some((file, header));
-    let mut metadata = Metadata::default();
+    let mut metadata: Vec<(String, Value)> = Vec::new();
+    // By key, the place in the metadata of the first part.
+    let mut places: HashMap<String, usize> = HashMap::new();
     let mut files = Vec::new();
     let mut tensors = 0;
     for (number, part) in (0..).zip(&paths) {
@@ -78,14 +81,26 @@ pub fn read(path: &Path) -> Result<Parts> {
                 format!("is {}, but the first {} parts have {tensors} tensors", split.tensors, number + 1);
             return Err(Error::file(part, TENSORS, problem));
         }
-        metadata.add(part, header.metadata)?;
+        let of_model = header.metadata.into_iter().filter(|(key, _)| !is_of_split(key));
+        if number == 0 {
+            metadata = of_model.collect();
+            places = metadata.iter().zip(0..).map(|((key, _), at)| (key.clone(), at)).collect();
+        } else {
+            for (key, value) in of_model.filter(|(key, _)| key != ALIGNMENT) {
+                let of_first = places.get(&key).and_then(|at| metadata.get(*at));
+                if of_first.is_none_or(|(_, first)| *first != value) {
+                    let problem = "is not what the first part says; a model's metadata is in that part";
+                    return Err(Error::file(part, key, problem));
+                }
+            }
+        }
         files.push((file, header.tensors));
     }
     if tensors != split.tensors {
         let problem = format!("is {}, but all parts together have {tensors} tensors", split.tensors);
         return Err(Error::file(path, TENSORS, problem));
     }
-    Ok(Parts { metadata: metadata.of_first, files })
+    Ok(Parts { metadata, files })
 }
 
 fn is_of_split(key: &str) -> bool {
@@ -96,6 +111,7 @@ impl Split {
     /// What the metadata of a part says; none where the file is whole. A file that was merged keeps the keys, with a count
     /// of 0 or 1.
     fn of(path: &Path, metadata: &[(String, Value)]) -> Result<Option<Self>> {
+        let bad = |name: &str, problem: String| Error::file(path, name, problem);
         let number = |name: &str| {
             let Some((_, value)) = metadata.iter().find(|(key, _)| key == name) else { return Ok(None) };
             let whole = match value {
@@ -103,34 +119,23 @@ impl Split {
                 Value::Signed(number, _) => u64::try_from(*number).ok(),
                 _ => None,
             };
-            whole.map(Some).ok_or_else(|| Error::file(path, name, "is not a whole number from 0"))
+            whole.map(Some).ok_or_else(|| bad(name, "is not a whole number from 0".into()))
         };
-        let required = |name: &str| {
-            number(name)?
-                .ok_or_else(|| Error::file(path, name, "is missing, and every part of a split file has it"))
-        };
+        let missing = "is missing, and every part of a split file has it";
+        let required = |name: &str| number(name)?.ok_or_else(|| bad(name, missing.into()));
         let count = match number(COUNT)? {
             None | Some(0 | 1) => return Ok(None),
             Some(count) => count,
         };
         if count > MAX_PARTS {
-            return Err(Error::file(
-                path,
-                COUNT,
-                format!("{count} parts are more than the {MAX_PARTS} supported"),
-            ));
+            return Err(bad(COUNT, format!("{count} parts are more than the {MAX_PARTS} supported")));
         }
         let (number, tensors) = (required(NUMBER)?, required(TENSORS)?);
         if number >= count {
-            return Err(Error::file(
-                path,
-                NUMBER,
-                format!("{number} is not below split.count, which is {count}"),
-            ));
+            return Err(bad(NUMBER, format!("{number} is not below split.count, which is {count}")));
         }
         if tensors > MAX_TENSORS {
-            let problem = format!("{tensors} tensors are more than the {MAX_TENSORS} supported");
-            return Err(Error::file(path, TENSORS, problem));
+            return Err(bad(TENSORS, format!("{tensors} tensors are more than the {MAX_TENSORS} supported")));
         }
         Ok(Some(Self { number, count, tensors }))
     }
@@ -138,10 +143,9 @@ impl Split {
     /// Checks that another part, which must have that number, is of the same split.
     fn check(&self, path: &Path, number: u64, metadata: &[(String, Value)]) -> Result<()> {
         let Some(other) = Self::of(path, metadata)? else {
-            let problem = format!(
-                "does not say that this file is one of {} parts, as its name and the others do",
-                self.count
-            );
+            let count = self.count;
+            let problem =
+                format!("does not say that this file is one of {count} parts, as its name and the others do");
             return Err(Error::file(path, COUNT, problem));
         };
         for (key, given, fits) in [
@@ -162,7 +166,7 @@ impl Split {
 fn names(path: &Path, split: &Split) -> Result<Vec<PathBuf>> {
     let Split { number, count, .. } = *split;
     let of = format!("part {} of {count} of a split file", number + 1);
-    let bad = |problem: String| Err(Error::file(path, "split.no", problem));
+    let bad = |problem: String| Err(Error::file(path, NUMBER, problem));
     let join = "or join the parts with `llama-gguf-split --merge`";
     let ending = |number: u64| format!("-{:05}-of-{count:05}.gguf", number + 1);
     let name = path.file_name().and_then(|name| name.to_str());
@@ -172,13 +176,8 @@ fn names(path: &Path, split: &Split) -> Result<Vec<PathBuf>> {
             ending(number)
         ));
     };
-    let paths: Vec<PathBuf> =
-        (0..count).map(|number| path.with_file_name(format!("{stem}{}", ending(number)))).collect();
-    let missing: Vec<String> = (0..)
-        .zip(&paths)
-        .filter(|(_, part)| part.symlink_metadata().is_err())
-        .map(|(number, _)| format!("{stem}{}", ending(number)))
-        .collect();
+    let names = (0..count).map(|number| format!("{stem}{}", ending(number)));
+    let missing: Vec<String> = names.clone().filter(|name| !is_there(&path.with_file_name(name))).collect();
     if let [first, rest @ ..] = missing.as_slice() {
         let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
         return bad(format!(
@@ -187,8 +186,9 @@ fn names(path: &Path, split: &Split) -> Result<Vec<PathBuf>> {
     }
     // Links must not leave the folder: those of the Hugging Face cache all lead to its folder of blobs.
     let real = |path: &Path| path.canonicalize().map_err(|source| Error::io(path, "open", source));
-    let (given, folder) =
-        (real(path)?, real(path.parent().filter(|p| *p != Path::new("")).unwrap_or(Path::new(".")))?);
+    let folder = path.parent().filter(|folder| *folder != Path::new("")).unwrap_or(Path::new("."));
+    let (given, folder) = (real(path)?, real(folder)?);
+    let paths: Vec<PathBuf> = names.map(|name| path.with_file_name(name)).collect();
     for part in &paths {
         let real = real(part)?;
         if real.parent() != given.parent() && real.parent() != Some(folder.as_path()) {
@@ -196,35 +196,4 @@ fn names(path: &Path, split: &Split) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(paths)
-}
-
-/// The metadata of the first part, by which that of the others is checked.
-#[derive(Default)]
-struct Metadata {
-    of_first: Vec<(String, Value)>,
-    places: Option<HashMap<String, usize>>,
-}
-
-impl Metadata {
-    /// Takes the metadata of the first part; checks that another part has none of its own.
-    fn add(&mut self, path: &Path, metadata: Vec<(String, Value)>) -> Result<()> {
-        let of_model = metadata.into_iter().filter(|(key, _)| !is_of_split(key));
-        let Some(places) = &self.places else {
-            self.of_first = of_model.collect();
-            self.places =
-                Some(self.of_first.iter().zip(0..).map(|((key, _), at)| (key.clone(), at)).collect());
-            return Ok(());
-        };
-        for (key, value) in of_model.filter(|(key, _)| key != ALIGNMENT) {
-            let first = places.get(&key).and_then(|at| self.of_first.get(*at)).map(|(_, value)| value);
-            if first != Some(&value) {
-                return Err(Error::file(
-                    path,
-                    key,
-                    "is not what the first part says; a model's metadata is in that part",
-                ));
-            }
-        }
-        Ok(())
-    }
 }

@@ -8,7 +8,7 @@ use super::archive::{self, Member};
 use super::data_file::DataFile;
 use super::entry::{Encoding, Entry, Order};
 use super::pickle::{self, Tensor};
-use crate::{Error, Result};
+use crate::Result;
 use std::collections::HashMap;
 
 /// Names and shapes of many thousand tensors.
@@ -22,7 +22,6 @@ const OTHERS: [&str; 4] = ["version", ".format_version", ".storage_alignment", "
 /// # Errors
 /// When it is neither such an archive nor such pickles, or holds anything but a dictionary of tensors.
 pub fn entries(file: &DataFile) -> Result<Vec<Entry>> {
-    let bad = |field: &str, problem: String| Error::file(file.path(), field, problem);
     if is_pickle(file)? {
         return legacy(file);
     }
@@ -32,44 +31,40 @@ pub fn entries(file: &DataFile) -> Result<Vec<Entry>> {
     let mut parts: HashMap<&str, &Member> = HashMap::new();
     for member in &members {
         let Some(name) = member.name.strip_prefix(folder).and_then(|name| name.strip_prefix('/')) else {
-            return Err(bad(&member.name, format!("is not in the folder \"{folder}\" of the others")));
+            return Err(file.bad(&member.name, format!("is not in the folder \"{folder}\" of the others")));
         };
         if member.is_compressed {
-            return Err(bad(&member.name, "is compressed, which torch never does".into()));
+            return Err(file.bad(&member.name, "is compressed, which torch never does"));
         }
         let is_storage =
             || name.strip_prefix("data/").is_some_and(|key| key.bytes().all(|b| b.is_ascii_digit()));
         if !(name == "data.pkl" || name == "byteorder" || OTHERS.contains(&name) || is_storage()) {
-            return Err(bad(&member.name, "is nothing that a file of tensors holds".into()));
+            return Err(file.bad(&member.name, "is nothing that a file of tensors holds"));
         }
         parts.insert(name, member);
     }
     if let Some(order) = parts.get("byteorder") {
         let order = order.read(file, 16)?;
         if order != b"little" {
-            return Err(bad(
-                "byteorder",
-                format!("{:?}, where little fits", String::from_utf8_lossy(&order)),
-            ));
+            let order = String::from_utf8_lossy(&order);
+            return Err(file.bad("byteorder", format!("{order:?}, where little fits")));
         }
     }
-    let Some(pickle) = parts.get("data.pkl") else { return Err(bad("data.pkl", "is missing".into())) };
-    let tensors =
-        pickle::state_dict(&pickle.read(file, MAX_PICKLE)?).map_err(|problem| bad("data.pkl", problem))?;
+    let pickle = parts.get("data.pkl").ok_or_else(|| file.bad("data.pkl", "is missing"))?;
+    let tensors = pickle::state_dict(&pickle.read(file, MAX_PICKLE)?);
+    let tensors = tensors.map_err(|problem| file.bad("data.pkl", problem))?;
     let mut kinds: HashMap<&str, (&str, u64)> = HashMap::new();
     for (name, Tensor { storage, .. }) in &tensors {
         let known = *kinds.entry(&storage.key).or_insert((storage.kind, storage.count));
         if known != (storage.kind, storage.count) {
-            return Err(bad(
-                name,
-                format!("takes storage {} for something else than another tensor", storage.key),
-            ));
+            let problem = format!("takes storage {} for something else than another tensor", storage.key);
+            return Err(file.bad(name, problem));
         }
     }
     let entry = |(name, tensor): &(String, Tensor)| {
         let data = parts.get(format!("data/{}", tensor.storage.key).as_str());
         let data = data.map(|member| Data { offset: member.offset, bytes: member.stored });
-        placed(name, tensor, data).map_err(|problem| bad(name, problem))
+        placed(name, tensor, data).map_err(|problem| file.bad(name, problem))
     };
     tensors.iter().map(entry).collect()
 }
@@ -84,23 +79,17 @@ pub fn check_sums(file: &DataFile) -> Result<()> {
 
 /// Whether a file starts as a pickle does, and not as an archive.
 fn is_pickle(file: &DataFile) -> Result<bool> {
-    let mut start = [0; 1];
-    if !file.is_empty() {
-        file.read_at(&mut start, 0)?;
-    }
-    Ok(start == [0x80])
+    Ok(file.bytes_at(0, file.len().min(1))? == [0x80])
 }
 
 /// The tensors of a file in the format before version 1.6: pickles, then each storage's count in eight bytes and its numbers.
 fn legacy(file: &DataFile) -> Result<Vec<Entry>> {
-    let bad = |field: &str, problem: String| Error::file(file.path(), field, problem);
-    let mut bytes = vec![0; usize::try_from(file.len().min(MAX_PICKLE)).unwrap_or(0)];
-    file.read_at(&mut bytes, 0)?;
-    let found = pickle::legacy(&bytes).map_err(|problem| bad("pickle", problem))?;
+    let bytes = file.bytes_at(0, file.len().min(MAX_PICKLE))?;
+    let found = pickle::legacy(&bytes).map_err(|problem| file.bad("pickle", problem))?;
     let mut at = found.end as u64;
     let mut places: HashMap<&str, Data> = HashMap::new();
     for storage in &found.storages {
-        let bad = |problem: String| bad("storages", format!("storage {}: {problem}", storage.key));
+        let bad = |problem: String| file.bad("storages", format!("storage {}: {problem}", storage.key));
         let mut count = [0; 8];
         if file.len() - at < 8 {
             return Err(bad("the file ends before it".into()));
@@ -118,11 +107,11 @@ fn legacy(file: &DataFile) -> Result<Vec<Entry>> {
         at += 8 + size;
     }
     if at != file.len() {
-        return Err(bad("storages", format!("{} bytes follow the last one", file.len() - at)));
+        return Err(file.bad("storages", format!("{} bytes follow the last one", file.len() - at)));
     }
     let entry = |(name, tensor): &(String, Tensor)| {
         let data = places.get(tensor.storage.key.as_str()).copied();
-        placed(name, tensor, data).map_err(|problem| bad(name, problem))
+        placed(name, tensor, data).map_err(|problem| file.bad(name, problem))
     };
     found.tensors.iter().map(entry).collect()
 }
@@ -160,10 +149,8 @@ fn placed(name: &str, tensor: &Tensor, data: Option<Data>) -> Result<Entry, Stri
     let count = shape.iter().try_fold(1u64, |all, n| all.checked_mul(*n));
     let end = count.and_then(|count| offset.checked_add(count));
     let (Some(count), true) = (count, end.is_some_and(|end| end <= storage.count)) else {
-        return Err(format!(
-            "its shape {shape:?} from {offset} on is more than its storage of {}",
-            storage.count
-        ));
+        let most = storage.count;
+        return Err(format!("its shape {shape:?} from {offset} on is more than its storage of {most}"));
     };
     let order = if is_dense(shape.iter().zip(strides).rev()) {
         Order::Rows

@@ -5,7 +5,7 @@ use super::entry::{Encoding, Entry, Form, Order};
 use super::precision::Precision;
 use super::{gguf, npy, safetensors, torch};
 use crate::{Error, Result};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, WithDType};
 use causalcone_ops::Blocks;
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
@@ -116,7 +116,7 @@ impl Weights {
         for entry in entries {
             if let Some((other, _)) = self.entries.get(&entry.name) {
                 let other = self.files[*other].path().display();
-                return Err(Error::file(file.path(), entry.name, format!("is also in {other}")));
+                return Err(file.bad(entry.name, format!("is also in {other}")));
             }
             self.entries.insert(entry.name.clone(), (index, entry));
         }
@@ -144,23 +144,30 @@ impl Weights {
     pub(crate) fn taken(&self) -> Vec<&Entry> {
         let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let mut found: Vec<&(usize, Entry)> =
-            self.entries.iter().filter(|(name, _)| taken.contains(*name)).map(|(_, entry)| entry).collect();
+            self.entries.values().filter(|(_, entry)| taken.contains(&entry.name)).collect();
         found.sort_by_key(|(file, entry)| (*file, entry.offset));
         found.into_iter().map(|(_, entry)| entry).collect()
     }
 
-    /// Checks that there is a tensor of that name and shape, that it holds floats, and counts it as taken. Its values are
-    /// not read.
+    /// Finds a tensor and its file, checks that it has that shape and holds floats, and counts it as taken. Its values
+    /// are not read.
     ///
     /// # Errors
     /// As [`take`](Self::take), but for values that are not finite.
-    pub(crate) fn declare(&self, name: &str, shape: &[usize]) -> Result<&Entry> {
-        let (file, entry) = self.entry(name, shape)?;
+    pub(crate) fn claim(&self, name: &str, shape: &[usize]) -> Result<(&DataFile, &Entry)> {
+        let Some((index, entry)) = self.entries.get(name) else {
+            return Err(self.bad(name, "the tensor is missing"));
+        };
+        let file = &self.files[*index];
+        if entry.shape != shape {
+            let problem = format!("has shape {:?}, where this configuration has {shape:?}", entry.shape);
+            return Err(file.bad(name, problem));
+        }
         if matches!(entry.encoding, Encoding::Other(_)) {
-            return Err(Error::file(file.path(), name, NO_FLOATS));
+            return Err(file.bad(name, "is not a tensor of floats"));
         }
         self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(name.into());
-        Ok(entry)
+        Ok((file, entry))
     }
 
     /// The matrix of that name, which must have that shape, held with that precision.
@@ -168,27 +175,14 @@ impl Weights {
     /// # Errors
     /// As [`take`](Self::take).
     pub(crate) fn take_matrix(&self, name: &str, shape: &[usize; 2], precision: Precision) -> Result<Stored> {
-        let form = self.entries.get(name).map_or(Form::Full, |(_, entry)| entry.form(precision));
-        Ok(match form {
-            Form::Full => Stored { rows: self.take(name, shape)?, blocks: None },
-            Form::Half(dtype) => Stored { rows: self.take_half(name, shape, dtype)?, blocks: None },
-            Form::Packed(blocks) => {
-                Stored { rows: self.take_blocks(name, shape, blocks)?, blocks: Some(blocks) }
-            }
-        })
-    }
-
-    /// A matrix that stays in the 16 bits it is stored in, its numbers checked as [`take`](Self::take) checks them.
-    fn take_half(&self, name: &str, shape: &[usize; 2], dtype: DType) -> Result<Tensor> {
-        let (file, entry) = self.entry(name, shape)?;
-        let rows = match dtype {
-            DType::F16 => {
-                Tensor::from_vec(halves(file, entry, half::f16::from_le_bytes)?, shape, &Device::Cpu)
-            }
-            _ => Tensor::from_vec(halves(file, entry, half::bf16::from_le_bytes)?, shape, &Device::Cpu),
+        let (file, entry) = self.claim(name, shape)?;
+        let (rows, blocks) = match entry.form(precision) {
+            Form::Full => (self.take(name, shape)?, None),
+            Form::Half(DType::F16) => (halves(file, entry, half::f16::from_le_bytes)?, None),
+            Form::Half(_) => (halves(file, entry, half::bf16::from_le_bytes)?, None),
+            Form::Packed(blocks) => (packed(file, entry, shape, blocks)?, Some(blocks)),
         };
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(name.into());
-        Ok(rows?)
+        Ok(Stored { rows, blocks })
     }
 
     /// Some rows of a matrix as f32, read without the others; `None` where they do not lie side by side in the file.
@@ -201,7 +195,7 @@ impl Weights {
         shape: &[usize; 2],
         rows: Range<usize>,
     ) -> Result<Option<Vec<f32>>> {
-        let (file, entry) = self.entry(name, shape)?;
+        let (file, entry) = self.claim(name, shape)?;
         let (block, block_bytes) = entry.encoding.block();
         let [height, width] = shape.map(|size| size as u64);
         let (first, count) = (rows.start as u64, rows.len() as u64);
@@ -210,7 +204,7 @@ impl Weights {
         }
         if first + count > height {
             let problem = format!("has no row {}: its rows go from 0 to {}", rows.end.max(1) - 1, height - 1);
-            return Err(Error::file(file.path(), name, problem));
+            return Err(file.bad(name, problem));
         }
         let row = width / block * block_bytes;
         let part = Entry {
@@ -247,41 +241,7 @@ impl Weights {
                 }
             }
         }
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        taken.extend(names.map(String::from));
         Ok(true)
-    }
-
-    /// The rows of a matrix as they are in the file, rows × bytes.
-    fn take_blocks(&self, name: &str, shape: &[usize; 2], blocks: Blocks) -> Result<Tensor> {
-        let (file, entry) = self.entry(name, shape)?;
-        let [rows, inner] = *shape;
-        let size = inner / blocks.numbers() * blocks.bytes();
-        if !inner.is_multiple_of(blocks.numbers()) || (rows * size) as u64 != entry.bytes {
-            let problem = format!("has rows of {inner}, which are no whole blocks of {}", blocks.numbers());
-            return Err(Error::file(file.path(), name, problem));
-        }
-        let mut bytes = vec![0; rows * size];
-        let piece = (PIECE as usize / inner.max(1)).max(1) * size.max(1);
-        bytes.par_chunks_mut(piece).enumerate().try_for_each(|(i, out)| {
-            file.read_at(out, entry.offset + (i * piece) as u64)?;
-            blocks.not_finite(out).map_or(Ok(()), |x| Err(not_finite(file, entry, x)))
-        })?;
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(name.into());
-        Ok(Tensor::from_vec(bytes, (rows, size), &Device::Cpu)?)
-    }
-
-    /// A tensor that must be there and have that shape, and its file.
-    fn entry(&self, name: &str, shape: &[usize]) -> Result<(&DataFile, &Entry)> {
-        let Some((index, entry)) = self.entries.get(name) else {
-            return Err(self.bad(name, "the tensor is missing"));
-        };
-        let file = &self.files[*index];
-        if entry.shape != shape {
-            let problem = format!("has shape {:?}, where this configuration has {shape:?}", entry.shape);
-            return Err(Error::file(file.path(), name, problem));
-        }
-        Ok((file, entry))
     }
 
     /// The tensor of that name, which must have that shape, as f32.
@@ -292,9 +252,8 @@ impl Weights {
     /// # Errors
     /// When it is missing, has another shape, is no float, or holds a value that is not finite.
     pub fn take(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let (file, entry) = self.entry(name, shape)?;
+        let (file, entry) = self.claim(name, shape)?;
         let values = widen(file, entry)?;
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(name.into());
         if entry.order == Order::Columns {
             let reversed: Vec<usize> = (0..shape.len()).rev().collect();
             let shape: Vec<usize> = shape.iter().rev().copied().collect();
@@ -312,91 +271,90 @@ impl Weights {
         let mut left: Vec<_> =
             self.entries.iter().filter(|(name, _)| !taken.contains(*name) && !ignored(name)).collect();
         left.sort_by_key(|(name, _)| *name);
-        match left.as_slice() {
-            [] => Ok(()),
-            [(name, (file, _)), rest @ ..] => {
-                let others =
-                    if rest.is_empty() { String::new() } else { format!(" (and {} more)", rest.len()) };
-                let problem = format!(
-                    "this model family has no such tensor{others}; leaving it out would change the answers"
-                );
-                Err(Error::file(self.files[*file].path(), name.as_str(), problem))
-            }
-        }
+        let [(name, (file, _)), rest @ ..] = left.as_slice() else { return Ok(()) };
+        let others = if rest.is_empty() { String::new() } else { format!(" (and {} more)", rest.len()) };
+        let problem =
+            format!("this model family has no such tensor{others}; leaving it out would change the answers");
+        Err(self.files[*file].bad(name.as_str(), problem))
     }
 }
 
-/// Numbers are widened in pieces of about this many.
+/// Numbers are read in pieces of about this many.
 const PIECE: u64 = 1 << 20;
 
-const NO_FLOATS: &str = "is not a tensor of floats";
-
-/// Reads one tensor of numbers of 16 bits as it is.
-fn halves<T: Send + Copy + Default>(
-    file: &DataFile,
-    entry: &Entry,
-    number: impl Fn([u8; 2]) -> T + Sync,
-) -> Result<Vec<T>>
+/// Reads a matrix of numbers of 16 bits as it is.
+fn halves<T>(file: &DataFile, entry: &Entry, number: fn([u8; 2]) -> T) -> Result<Tensor>
 where
+    T: WithDType + Default,
     f32: From<T>,
 {
-    let mut values = vec![T::default(); entry.shape.iter().product()];
-    values.par_chunks_mut(PIECE as usize).enumerate().try_for_each(|(i, out)| {
-        let mut bytes = vec![0; 2 * out.len()];
-        file.read_at(&mut bytes, entry.offset + i as u64 * 2 * PIECE)?;
-        for (x, &raw) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-            *x = number(raw);
-        }
-        let bad = out.iter().map(|x| f32::from(*x)).find(|x| !x.is_finite());
-        bad.map_or(Ok(()), |x| Err(not_finite(file, entry, x)))
-    })?;
-    Ok(values)
+    let values = read(file, entry, |bytes, out| each(bytes, out, number), f32::from)?;
+    Ok(Tensor::from_vec(values, entry.shape.as_slice(), &Device::Cpu)?)
 }
 
 /// Reads one tensor and widens it to f32.
 fn widen(file: &DataFile, entry: &Entry) -> Result<Vec<f32>> {
-    let (block, block_bytes) = entry.encoding.block();
-    let blocks = (PIECE / block).max(1);
-    let elements: usize = entry.shape.iter().product();
-    let mut values = vec![0f32; elements];
-    let piece = usize::try_from(blocks * block).unwrap_or(usize::MAX);
-    let read = |(i, out): (usize, &mut [f32])| {
-        let mut bytes =
-            vec![0; usize::try_from(out.len() as u64 / block * block_bytes).unwrap_or(usize::MAX)];
-        file.read_at(&mut bytes, entry.offset + i as u64 * blocks * block_bytes)?;
-        decode(entry.encoding, &bytes, out)
-            .map_err(|problem| Error::file(file.path(), &entry.name, problem))?;
-        match out.iter().find(|x| !x.is_finite()) {
-            Some(x) => Err(not_finite(file, entry, *x)),
-            None => Ok(()),
-        }
-    };
-    // One piece is not worth waking a thread.
-    if elements <= piece {
-        values.chunks_mut(piece).enumerate().try_for_each(read)?;
-    } else {
-        values.par_chunks_mut(piece).enumerate().try_for_each(read)?;
-    }
-    Ok(values)
-}
-
-fn not_finite(file: &DataFile, entry: &Entry, x: f32) -> Error {
-    Error::file(file.path(), &entry.name, format!("holds {x}, which no weight can be"))
-}
-
-fn decode(encoding: Encoding, bytes: &[u8], out: &mut [f32]) -> Result<(), String> {
-    fn each<const N: usize>(bytes: &[u8], out: &mut [f32], number: impl Fn([u8; N]) -> f32) {
-        for (x, &raw) in out.iter_mut().zip(bytes.as_chunks::<N>().0) {
-            *x = number(raw);
-        }
-    }
-    match encoding {
-        Encoding::Other(_) => return Err(NO_FLOATS.into()),
+    let decode = |bytes: &[u8], out: &mut [f32]| match entry.encoding {
         Encoding::F64 => each(bytes, out, |b| f64::from_le_bytes(b) as f32),
         Encoding::F32 => each(bytes, out, f32::from_le_bytes),
         Encoding::F16 => each(bytes, out, |b| half::f16::from_le_bytes(b).to_f32()),
         Encoding::BF16 => each(bytes, out, |b| half::bf16::from_le_bytes(b).to_f32()),
         Encoding::Blocks(blocks) => blocks.widen_into(bytes, out),
+        // `claim` refuses these.
+        Encoding::Other(_) => {}
+    };
+    read(file, entry, decode, |x| x)
+}
+
+fn each<const N: usize, T>(bytes: &[u8], out: &mut [T], number: impl Fn([u8; N]) -> T) {
+    for (x, &raw) in out.iter_mut().zip(bytes.as_chunks::<N>().0) {
+        *x = number(raw);
     }
-    Ok(())
+}
+
+/// Reads the numbers of a tensor, which `decode` makes of their bytes. All of them must be finite.
+fn read<T: Copy + Default + Send>(
+    file: &DataFile,
+    entry: &Entry,
+    decode: impl Fn(&[u8], &mut [T]) + Sync,
+    widened: impl Fn(T) -> f32 + Sync,
+) -> Result<Vec<T>> {
+    let (block, block_bytes) = entry.encoding.block();
+    let blocks = (PIECE / block).max(1);
+    let mut values = vec![T::default(); entry.shape.iter().product()];
+    let piece = usize::try_from(blocks * block).unwrap_or(usize::MAX);
+    let fill = |(i, out): (usize, &mut [T])| {
+        let offset = entry.offset + i as u64 * blocks * block_bytes;
+        decode(&file.bytes_at(offset, out.len() as u64 / block * block_bytes)?, out);
+        let bad = out.iter().map(|x| widened(*x)).find(|x| !x.is_finite());
+        bad.map_or(Ok(()), |x| Err(not_finite(file, entry, x)))
+    };
+    // One piece is not worth waking a thread.
+    if values.len() <= piece {
+        values.chunks_mut(piece).enumerate().try_for_each(fill)?;
+    } else {
+        values.par_chunks_mut(piece).enumerate().try_for_each(fill)?;
+    }
+    Ok(values)
+}
+
+/// Reads the rows of a matrix as they are in the file, rows × bytes.
+fn packed(file: &DataFile, entry: &Entry, shape: &[usize; 2], blocks: Blocks) -> Result<Tensor> {
+    let [rows, inner] = *shape;
+    let size = inner / blocks.numbers() * blocks.bytes();
+    if !inner.is_multiple_of(blocks.numbers()) || (rows * size) as u64 != entry.bytes {
+        let problem = format!("has rows of {inner}, which are no whole blocks of {}", blocks.numbers());
+        return Err(file.bad(&entry.name, problem));
+    }
+    let mut bytes = vec![0; rows * size];
+    let piece = (PIECE as usize / inner.max(1)).max(1) * size.max(1);
+    bytes.par_chunks_mut(piece).enumerate().try_for_each(|(i, out)| {
+        file.read_at(out, entry.offset + (i * piece) as u64)?;
+        blocks.not_finite(out).map_or(Ok(()), |x| Err(not_finite(file, entry, x)))
+    })?;
+    Ok(Tensor::from_vec(bytes, (rows, size), &Device::Cpu)?)
+}
+
+fn not_finite(file: &DataFile, entry: &Entry, x: f32) -> Error {
+    file.bad(&entry.name, format!("holds {x}, which no weight can be"))
 }

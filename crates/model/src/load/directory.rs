@@ -5,7 +5,6 @@ use super::options::LoadOptions;
 use super::parts::{Parts, beside, deferred};
 use super::{recognise, weight_files};
 use crate::chat::ChatTemplate;
-use crate::families::Found;
 use crate::file::DataFile;
 use crate::file::keys::Keys;
 use crate::paths::{inside, is_there};
@@ -17,25 +16,21 @@ use std::path::{Path, PathBuf};
 pub(super) fn load(folder: &Path, options: &LoadOptions, now: bool) -> Result<Parts> {
     recognise::folder(folder)?;
     let config_path = folder.join("config.json");
-    inside(folder, &config_path)?;
-    let config_file = DataFile::open(&config_path)?;
-    recognise::file(&config_file)?;
-    let keys =
-        Keys::from_json(&config_path, &config_file.read_all(4 << 20)?)?.with_policy(options.keys.clone());
+    let text = recognise::open(folder, &config_path)?.read_all(4 << 20)?;
+    let keys = Keys::from_json(&config_path, &text)?.with_policy(options.keys.clone());
     let quantised = recognise::quantised(&keys, folder);
-    let Found { format, keys: text_keys } = families::for_hugging_face(&keys, quantised.as_deref())?;
+    let (format, text_keys) = families::for_hugging_face(&keys, quantised.as_deref())?;
     if let Some(method) = quantised {
         return Err(recognise::quantised_error(folder, &method));
     }
-    let text_keys = text_keys.with_defaults(format.defaults());
+    let text_keys = text_keys.with_defaults(format.defaults);
     let (weights, weight_files) = weight_files::read(folder)?;
     recognise::tensors(&weights, folder)?;
     let config = options.apply(format.config(&text_keys, &weights)?);
     let vocab = config.vocab;
     let tokenizer_files = TokenizerFiles::find(folder)?;
     let decoder = LazyDecoder::new(folder, format, config, weights, options.weights)?;
-    let (loaded, tokenizer) = beside(&decoder, now, || tokenizer(tokenizer_files.as_ref(), vocab));
-    loaded?;
+    let tokenizer = beside(&decoder, now, || tokenizer(tokenizer_files.as_ref(), vocab))?;
     let mut files = vec![config_path];
     files.extend(weight_files);
     files.extend(tokenizer_files.iter().flat_map(TokenizerFiles::paths).cloned());
@@ -43,7 +38,6 @@ pub(super) fn load(folder: &Path, options: &LoadOptions, now: bool) -> Result<Pa
         files.extend(own);
         template
     });
-    let tokenizer = deferred(tokenizer);
     let known = tokenizer.as_ref().ok().and_then(Option::as_ref);
     let eos_ids = eos_ids::of_directory(folder, &keys, known, vocab).map(|(eos_ids, own)| {
         files.extend(own);

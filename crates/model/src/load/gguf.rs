@@ -20,14 +20,12 @@ pub(super) fn load(path: &Path, options: &LoadOptions, now: bool) -> Result<Part
     let keys = Keys::from_gguf(path, metadata).with_policy(options.keys.clone());
     recognise::gguf(&keys)?;
     let format = families::for_gguf(&keys)?;
-    let keys = keys.with_defaults(format.defaults());
+    let keys = keys.with_defaults(format.defaults);
     let weights = Weights::from_parts(parts.files)?;
     let config = options.apply(format.config(&keys, &weights)?);
     let vocab = config.vocab;
     let decoder = LazyDecoder::new(path, format, config, weights, options.weights)?;
-    let (loaded, tokenizer) = beside(&decoder, now, || tokenizer(path, metadata, vocab));
-    loaded?;
-    let tokenizer = deferred(tokenizer);
+    let tokenizer = beside(&decoder, now, || tokenizer(path, metadata, vocab))?;
     let known = tokenizer.as_ref().ok().and_then(Option::as_ref);
     let eos_ids = deferred(eos_ids::of_gguf(path, metadata, known, vocab));
     let chat_template = deferred(chat_template(path, metadata));

@@ -1,7 +1,6 @@
 //! The weights of a model, opened and checked at once, and read when they are first needed.
 
-use super::outline::Outline;
-use super::size::Footprint;
+use super::size::{Footprint, Outline};
 use crate::config::Config;
 use crate::decoder::Decoder;
 use crate::families::Format;

@@ -7,7 +7,6 @@ mod directory;
 mod gguf;
 mod lazy;
 mod options;
-mod outline;
 mod parts;
 mod recognise;
 mod size;
@@ -15,9 +14,9 @@ mod weight_files;
 
 pub(crate) use lazy::LazyDecoder;
 pub use options::LoadOptions;
-pub(crate) use outline::Outline;
 pub(crate) use parts::{Deferred, Parts};
 pub use size::Footprint;
+pub(crate) use size::Outline;
 
 use crate::Result;
 use crate::store::Located;

@@ -30,6 +30,8 @@ pub(crate) fn beside<T: Send>(
     decoder: &LazyDecoder,
     now: bool,
     other: impl FnOnce() -> Result<T> + Send,
-) -> (Result<()>, Result<T>) {
-    rayon::join(|| if now { decoder.get().map(|_| ()) } else { Ok(()) }, other)
+) -> Result<Deferred<T>> {
+    let weights = || if now { decoder.get().map(|_| ()) } else { Ok(()) };
+    let (loaded, other) = rayon::join(weights, other);
+    loaded.map(|()| deferred(other))
 }

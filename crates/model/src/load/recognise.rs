@@ -6,13 +6,21 @@
 use crate::error::first_few;
 use crate::file::keys::Keys;
 use crate::file::{DataFile, Weights};
-use crate::paths::is_there;
+use crate::paths::{inside, is_there};
 use crate::{Error, Result};
 use serde_json::Value;
 use std::path::Path;
 
 /// Names of files that a message shows.
 const SHOWN: usize = 4;
+
+/// Opens a file of a model's folder. Refuses one that leads out of it, or is no model file at all.
+pub(super) fn open(folder: &Path, path: &Path) -> Result<DataFile> {
+    inside(folder, path)?;
+    let found = DataFile::open(path)?;
+    file(&found)?;
+    Ok(found)
+}
 
 /// Refuses a file that is no model file at all: an empty one, a Git LFS pointer, a web page, an archive.
 pub(super) fn file(file: &DataFile) -> Result<()> {
@@ -36,16 +44,12 @@ pub(super) fn file(file: &DataFile) -> Result<()> {
         return is("a pointer file, not the file it points to", "download the file itself");
     }
     let name = file.path().file_name().unwrap_or_default().to_string_lossy().to_lowercase();
-    let is_archive = [&b"\x1f\x8b"[..], b"7z\xbc\xaf", b"Rar!", b"\xfd7zXZ", b"BZh"]
-        .iter()
-        .any(|magic| start.starts_with(magic));
-    if is_archive || (start.starts_with(b"PK\x03\x04") && !name.ends_with(".bin") && !name.ends_with(".pt")) {
+    let begins = |magics: &[&[u8]]| magics.iter().any(|magic| start.starts_with(magic));
+    let is_zip = begins(&[b"PK\x03\x04"]) && !name.ends_with(".bin") && !name.ends_with(".pt");
+    if is_zip || begins(&[b"\x1f\x8b", b"7z\xbc\xaf", b"Rar!", b"\xfd7zXZ", b"BZh"]) {
         return is("an archive", "unpack it and name the folder or file inside");
     }
-    if [&b"ggjt"[..], b"ggla", b"ggmf", b"lmgg", b"tjgg", b"fmgg"]
-        .iter()
-        .any(|magic| start.starts_with(magic))
-    {
+    if begins(&[b"ggjt", b"ggla", b"ggmf", b"lmgg", b"tjgg", b"fmgg"]) {
         let hint = "convert it with llama.cpp's convert scripts, or download a .gguf of the model";
         return is("a GGML file from before August 2023, the format before GGUF", hint);
     }
@@ -53,10 +57,8 @@ pub(super) fn file(file: &DataFile) -> Result<()> {
         return is("a GGUF file under another name", "rename it so that it ends in .gguf");
     }
     if name.ends_with(".gguf") && start.get(8) == Some(&b'{') {
-        return is(
-            "a safetensors file under another name",
-            "rename it to model.safetensors, beside its config.json",
-        );
+        let hint = "rename it to model.safetensors, beside its config.json";
+        return is("a safetensors file under another name", hint);
     }
     Ok(())
 }
@@ -64,31 +66,27 @@ pub(super) fn file(file: &DataFile) -> Result<()> {
 /// Refuses a folder that is something else than a language model in Hugging Face's layout.
 pub(super) fn folder(folder: &Path) -> Result<()> {
     let has = |name: &str| is_there(&folder.join(name));
-    let is = |what: String, hint: &str| Err(Error::recognised(folder, what, hint));
+    let is = |what: &str, hint: &str| Err(Error::recognised(folder, what, hint));
     if has("adapter_config.json") {
         let base = text_in(&folder.join("adapter_config.json"), "base_model_name_or_path");
         let base = base.map_or_else(|| "an unnamed base model".to_owned(), |name| format!("{name:?}"));
         let hint = "merge it first (peft: model.merge_and_unload(), then save_pretrained) and load the merged folder";
-        return match has("config.json") {
-            false => is(format!("a PEFT adapter for {base}, not a whole model"), hint),
-            // transformers with peft would apply the adapter; leaving it out would be another model.
-            true => is(
-                format!("a model with a PEFT adapter for {base} beside its weights"),
-                &format!(
-                    "{hint}; to load the model without the adapter, move adapter_config.json and the adapter's weights away"
-                ),
-            ),
-        };
+        if !has("config.json") {
+            return is(&format!("a PEFT adapter for {base}, not a whole model"), hint);
+        }
+        // transformers with peft would apply the adapter; leaving it out would be another model.
+        let without =
+            "to load the model without the adapter, move adapter_config.json and the adapter's weights away";
+        let what = format!("a model with a PEFT adapter for {base} beside its weights");
+        return is(&what, &format!("{hint}; {without}"));
     }
     if has("model_index.json") {
         let hint = "only language models are supported; a text encoder may be in a folder inside it";
-        return is("a diffusers pipeline".into(), hint);
+        return is("a diffusers pipeline", hint);
     }
     if has("modules.json") && (has("config_sentence_transformers.json") || has("1_Pooling")) {
-        return is(
-            "a sentence-transformers model, which embeds texts".into(),
-            "only causal language models are supported",
-        );
+        let hint = "only causal language models are supported";
+        return is("a sentence-transformers model, which embeds texts", hint);
     }
     if has("config.json") {
         return Ok(());
@@ -97,31 +95,23 @@ pub(super) fn folder(folder: &Path) -> Result<()> {
     let ggufs: Vec<String> =
         names.iter().filter(|name| name.to_lowercase().ends_with(".gguf")).cloned().collect();
     if let Some(first) = ggufs.first() {
-        let path = folder.join(first);
-        return is(
-            format!("a folder of GGUF files: {}", first_few(&ggufs, SHOWN)),
-            &format!("name the file: {}", path.display()),
-        );
+        let hint = format!("name the file: {}", folder.join(first).display());
+        return is(&format!("a folder of GGUF files: {}", first_few(&ggufs, SHOWN)), &hint);
     }
     if names.is_empty() {
-        return is("an empty folder".into(), "name a folder with config.json and weights, or a .gguf file");
+        return is("an empty folder", "name a folder with config.json and weights, or a .gguf file");
     }
     names.retain(|name| folder.join(name).join("config.json").is_file());
     if let Some(first) = names.first() {
         let hint = format!("name the model: {}", folder.join(first).display());
-        return is(format!("a folder of models: {}", first_few(&names, SHOWN)), &hint);
+        return is(&format!("a folder of models: {}", first_few(&names, SHOWN)), &hint);
     }
     if has("params.json") && (has("consolidated.00.pth") || has("consolidated.safetensors")) {
         let hint = "convert it to Hugging Face's layout with transformers' conversion script for its family";
-        return is(
-            "a checkpoint in its authors' own layout (params.json and consolidated weights)".into(),
-            hint,
-        );
+        return is("a checkpoint in its authors' own layout (params.json and consolidated weights)", hint);
     }
-    is(
-        "a folder without config.json".into(),
-        "a model folder has config.json and its weights; a GGUF model is one file",
-    )
+    let hint = "a model folder has config.json and its weights; a GGUF model is one file";
+    is("a folder without config.json", hint)
 }
 
 /// Refuses weights that are quantised in a way that is not read, by what configuration files say of them.
@@ -146,10 +136,8 @@ pub(super) fn quantised(keys: &Keys, folder: &Path) -> Option<String> {
             None if !flags.is_empty() || config.keys().any(|key| key.starts_with("bnb_")) => "bitsandbytes",
             None => usual,
         };
-        let algorithm =
-            config.get("quant_algo").or_else(|| config.get("fmt")).or_else(|| config.get("format"));
-        let algorithm =
-            algorithm.and_then(Value::as_str).map_or_else(String::new, |name| format!(", {name}"));
+        let algorithm = ["quant_algo", "fmt", "format"].iter().find_map(|key| config.get(*key));
+        let algorithm = algorithm.and_then(Value::as_str).map(|name| format!(", {name}")).unwrap_or_default();
         return Some(format!("{method}{algorithm}, says {key}"));
     }
     // Tools that write a file of their own.
@@ -161,12 +149,9 @@ pub(super) fn quantised(keys: &Keys, folder: &Path) -> Option<String> {
 
 /// The error for weights that are quantised by that method.
 pub(super) fn quantised_error(folder: &Path, method: &str) -> Error {
+    let what = format!("a quantised model ({method}), and weights quantised so are not read");
     let hint = "use the model's original weights, or a GGUF file of it: GGUF's own quantised types are read";
-    Error::recognised(
-        folder,
-        format!("a quantised model ({method}), and weights quantised so are not read"),
-        hint,
-    )
+    Error::recognised(folder, what, hint)
 }
 
 /// Refuses tensors that come out of a wrapper, or that a quantisation has packed: by their names.
@@ -209,26 +194,24 @@ pub(super) fn tensors(weights: &Weights, folder: &Path) -> Result<()> {
 /// Refuses a GGUF file that is part of a model, or no model: an adapter, a projector of images, an importance matrix.
 pub(super) fn gguf(keys: &Keys) -> Result<()> {
     let text = |key: &str| keys.get(key).and_then(Value::as_str);
-    let is = |what: String, hint: &str| Err(Error::recognised(keys.path(), what, hint));
     let base = text("general.base_model.0.name").map_or_else(String::new, |name| format!(" for {name:?}"));
-    match (text("general.type"), text("general.architecture")) {
-        (Some("adapter"), _) => is(
-            format!("a LoRA adapter{base}, not a whole model"),
-            "merge it into its base model first (llama-export-lora)",
-        ),
-        (Some("mmproj"), _) | (_, Some("clip")) => is(
-            "an image projector (mmproj), not a language model".into(),
+    let adapter = format!("a LoRA adapter{base}, not a whole model");
+    let (what, hint) = match (text("general.type"), text("general.architecture")) {
+        (Some("adapter"), _) => (adapter.as_str(), "merge it into its base model first (llama-export-lora)"),
+        (Some("mmproj"), _) | (_, Some("clip")) => (
+            "an image projector (mmproj), not a language model",
             "name the .gguf of the language model beside it",
         ),
         (Some("imatrix"), _) | (_, Some("imatrix")) => {
-            is("an importance matrix, not a model".into(), "name the model's own .gguf")
+            ("an importance matrix, not a model", "name the model's own .gguf")
         }
-        (_, Some("controlvector")) => is(
-            "a control vector, not a model".into(),
+        (_, Some("controlvector")) => (
+            "a control vector, not a model",
             "add it to a model by an edit with value = { file = \"FILE.gguf\" }",
         ),
-        _ => Ok(()),
-    }
+        _ => return Ok(()),
+    };
+    Err(Error::recognised(keys.path(), what, hint))
 }
 
 /// A text in a small JSON file, where there is one.

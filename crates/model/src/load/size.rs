@@ -64,6 +64,14 @@ struct Running {
     kept: usize,
 }
 
+/// What the headers of a model's files say of its tensors.
+#[derive(Debug, Default)]
+pub(crate) struct Outline {
+    pub(crate) tally: Tally,
+    /// The name of the token embedding, which is vocab × width.
+    pub(crate) embedding: String,
+}
+
 /// Sums over the tensors of a model, for each way of keeping weights.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {

@@ -2,7 +2,7 @@
 
 use super::recognise;
 use crate::file::{DataFile, Entry, Weights, json, safetensors, torch};
-use crate::paths::{inside, is_there};
+use crate::paths::is_there;
 use crate::{Error, Result};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -46,9 +46,7 @@ pub(super) fn read(folder: &Path) -> Result<(Weights, Vec<PathBuf>)> {
         let whole = folder.join(whole);
         let index = folder.join(index);
         let files = if is_there(&whole) {
-            inside(folder, &whole)?;
-            let file = DataFile::open(&whole)?;
-            recognise::file(&file)?;
+            let file = recognise::open(folder, &whole)?;
             let entries = entries(&file)?;
             vec![(file, entries)]
         } else if is_there(&index) {
@@ -70,11 +68,8 @@ fn shards(
     index_path: &Path,
     entries: fn(&DataFile) -> Result<Vec<Entry>>,
 ) -> Result<Vec<(DataFile, Vec<Entry>)>> {
-    inside(folder, index_path)?;
-    let index = DataFile::open(index_path)?;
-    recognise::file(&index)?;
     let bad = |field: &str, problem: &str| Error::file(index_path, field, problem);
-    let index = json::parse(&index.read_all(32 << 20)?);
+    let index = json::parse(&recognise::open(folder, index_path)?.read_all(32 << 20)?);
     let index = index.map_err(|e| bad("document", &e.to_string()))?;
     let map: &Map<String, Value> = index
         .get("weight_map")
@@ -82,13 +77,11 @@ fn shards(
         .ok_or_else(|| bad("weight_map", "is missing or no map"))?;
     let mut names = BTreeSet::new();
     for (tensor, file) in map {
-        let plain =
-            file.as_str().filter(|f| !f.is_empty() && !f.contains(['/', '\\', '\0']) && !f.starts_with('.'));
-        names.insert(
-            plain.ok_or_else(|| {
-                bad(tensor, &format!("{file} is not the plain name of a file in this folder"))
-            })?,
-        );
+        let is_plain = |f: &&str| !f.is_empty() && !f.contains(['/', '\\', '\0']) && !f.starts_with('.');
+        let Some(name) = file.as_str().filter(is_plain) else {
+            return Err(bad(tensor, &format!("{file} is not the plain name of a file in this folder")));
+        };
+        names.insert(name);
     }
     let mut shards = Vec::new();
     for name in names {
@@ -96,9 +89,7 @@ fn shards(
         if !is_there(&shard) {
             return Err(bad("weight_map", &format!("names {name}, which is missing")));
         }
-        inside(folder, &shard)?;
-        let file = DataFile::open(&shard)?;
-        recognise::file(&file)?;
+        let file = recognise::open(folder, &shard)?;
         let entries = entries(&file)?;
         let held: BTreeSet<&String> = entries.iter().map(|entry| &entry.name).collect();
         let listed = map.iter().filter(|(_, file)| file.as_str() == Some(name)).map(|(tensor, _)| tensor);

@@ -19,23 +19,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 /// The keys of a config.json, of an object in one, or of a GGUF header.
-///
-/// ```
-/// use causalcone_model::file::keys::{KeyPolicy, Keys};
-/// let text = br#"{"n_layer": 12, "qk_layernorm": true, "comment": "mine"}"#;
-/// let keys = Keys::from_json("config.json".as_ref(), text)?;
-/// assert_eq!(keys.size("n_layer")?, 12);
-/// assert!(keys.size("n_head").unwrap_err().to_string().contains("n_head"));
-/// // The first name speaks of computation; the second does not.
-/// assert!(keys.finish().unwrap_err().to_string().contains("qk_layernorm"));
-/// let policy = KeyPolicy { ignore_keys: vec!["qk_layernorm".into()], ..KeyPolicy::default() };
-/// let keys = Keys::from_json("config.json".as_ref(), text)?.with_policy(policy);
-/// keys.size("n_layer")?;
-/// keys.finish()?;
-/// assert_eq!(keys.report().unknown, ["comment = \"mine\""]);
-/// # Ok::<(), causalcone_model::Error>(())
-/// ```
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Keys {
     shared: Rc<Shared>,
     /// What the names of the keys begin with in errors: the path to the object that holds them.
@@ -46,7 +30,7 @@ pub struct Keys {
 }
 
 /// What the keys of one file have in common, those of the objects inside it included.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Shared {
     path: PathBuf,
     policy: KeyPolicy,
@@ -55,13 +39,6 @@ struct Shared {
     /// Full names of the objects whose keys are accounted for one by one.
     opened: RefCell<BTreeSet<String>>,
     report: RefCell<KeyReport>,
-}
-
-impl Shared {
-    fn new(path: PathBuf, policy: KeyPolicy) -> Self {
-        let (read, opened, report) = Default::default();
-        Self { path, policy, read, opened, report }
-    }
 }
 
 /// What a class of transformers, or the GGUF format, means where a key is absent.
@@ -101,10 +78,7 @@ impl From<Value> for Json {
 }
 
 impl Keys {
-    /// The keys of a JSON object.
-    ///
-    /// # Errors
-    /// When the text is not a JSON object with unique keys.
+    /// The keys of a JSON object, which must be unique.
     pub fn from_json(path: &Path, text: &[u8]) -> Result<Self> {
         match super::json::parse(text) {
             Ok(Json::Object(object)) => Ok(Self::new(path, object.into_iter())),
@@ -138,19 +112,15 @@ impl Keys {
     }
 
     fn new(path: &Path, pairs: impl Iterator<Item = (String, Json)>) -> Self {
-        Self {
-            shared: Rc::new(Shared::new(path.into(), KeyPolicy::default())),
-            prefix: String::new(),
-            map: pairs.collect(),
-            defaults: BTreeMap::new(),
-            source: "",
-        }
+        let shared = Rc::new(Shared { path: path.into(), ..Shared::default() });
+        Self { shared, map: pairs.collect(), ..Self::default() }
     }
 
     /// The same keys under that policy. What was read before is forgotten.
     #[must_use]
     pub fn with_policy(self, policy: KeyPolicy) -> Self {
-        Self { shared: Rc::new(Shared::new(self.shared.path.clone(), policy)), ..self }
+        let shared = Rc::new(Shared { path: self.path().into(), policy, ..Shared::default() });
+        Self { shared, ..self }
     }
 
     /// The same keys, with these defaults for missing ones.
@@ -161,25 +131,15 @@ impl Keys {
         self
     }
 
-    /// The keys of the object under `key`, if it is there and not null. Errors name them after it, and [`finish`]
-    /// accounts for each of them. They have no defaults.
-    ///
-    /// [`finish`]: Self::finish
-    ///
-    /// # Errors
-    /// When it is something else.
+    /// The keys of the object under `key`, if it is there and not null. Errors name them after it, and
+    /// [`finish`](Self::finish) accounts for each of them. They have no defaults.
     pub fn object(&self, key: &str) -> Result<Option<Self>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let object = value.as_object().ok_or_else(|| self.bad(key, format!("{value} is not an object")))?;
         let full = self.full(key);
         self.shared.opened.borrow_mut().insert(full.clone());
-        Ok(Some(Self {
-            shared: Rc::clone(&self.shared),
-            prefix: format!("{full}."),
-            map: object.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
-            defaults: BTreeMap::new(),
-            source: "",
-        }))
+        let (shared, map) = (Rc::clone(&self.shared), object.clone().into_iter().collect());
+        Ok(Some(Self { shared, prefix: format!("{full}."), map, ..Self::default() }))
     }
 
     /// The name of a key with the path to the object that holds it: `rope_parameters.rope_theta`.
@@ -199,13 +159,8 @@ impl Keys {
 
     /// The value of `key`: what is written, else its default; `None` where that is null, or there is none.
     pub fn get(&self, key: &str) -> Option<&Json> {
-        self.read(key);
-        self.written_or_default(key).filter(|value| !value.is_null())
-    }
-
-    /// Marks a key as one that was read.
-    fn read(&self, key: &str) {
         self.shared.read.borrow_mut().insert(self.full(key));
+        self.written_or_default(key).filter(|value| !value.is_null())
     }
 
     /// What the file says about a key, null included, else the class's default, which is reported.
@@ -231,7 +186,7 @@ impl Keys {
     }
 
     /// Whether the file says that a key is null.
-    pub fn is_null(&self, key: &str) -> bool {
+    fn is_null(&self, key: &str) -> bool {
         self.map.get(key).is_some_and(Json::is_null)
     }
 
@@ -239,9 +194,9 @@ impl Keys {
         self.get(key).ok_or_else(|| self.missing(key))
     }
 
-    /// Whether the class itself means null where a key is absent.
-    pub fn defaults_to_null(&self, key: &str) -> bool {
-        self.defaults.get(key).is_some_and(Json::is_null)
+    /// Whether a key is null, or absent where the class itself means null by that.
+    pub fn means_null(&self, key: &str) -> bool {
+        self.map.get(key).or(self.defaults.get(key)).is_some_and(Json::is_null)
     }
 
     /// The error for a key that must be written.
@@ -252,28 +207,19 @@ impl Keys {
 
     /// Checks that a key is written, if only as null: where leaving it out means a number that would hardly be meant,
     /// and null means none.
-    ///
-    /// # Errors
-    /// When it is not.
     pub fn must_say(&self, key: &str) -> Result<()> {
-        match self.is_written(key) {
-            true => Ok(()),
-            false => Err(self.bad(key, "is missing, and no default can stand in for it; null means none")),
+        if self.is_written(key) {
+            return Ok(());
         }
+        Err(self.bad(key, "is missing, and no default can stand in for it; null means none"))
     }
 
     /// A required count of something: 1 up to 2^24.
-    ///
-    /// # Errors
-    /// When it is missing or not such a number.
     pub fn size(&self, key: &str) -> Result<usize> {
         self.as_size(key, self.required(key)?)
     }
 
     /// A count that may be left out.
-    ///
-    /// # Errors
-    /// When it is there and not a number from 1 to 2^24.
     pub fn optional_size(&self, key: &str) -> Result<Option<usize>> {
         self.get(key).map(|value| self.as_size(key, value)).transpose()
     }
@@ -288,25 +234,16 @@ impl Keys {
     }
 
     /// A required number above 0 and below 1e30.
-    ///
-    /// # Errors
-    /// When it is missing or not such a number.
     pub fn positive(&self, key: &str) -> Result<f64> {
         self.as_positive(key, self.required(key)?)
     }
 
     /// A number above 0 and below 1e30 that may be left out.
-    ///
-    /// # Errors
-    /// When it is there and not such a number.
     pub fn optional_positive(&self, key: &str) -> Result<Option<f64>> {
         self.get(key).map(|value| self.as_positive(key, value)).transpose()
     }
 
     /// A required list of so many numbers above 0 and below 1e30.
-    ///
-    /// # Errors
-    /// When it is missing or not such a list.
     pub fn positives(&self, key: &str, count: usize) -> Result<Vec<f64>> {
         let list = self.required(key)?.as_array().filter(|list| list.len() == count);
         let list = list.ok_or_else(|| self.bad(key, format!("is not a list of {count} numbers")))?;
@@ -314,9 +251,6 @@ impl Keys {
     }
 
     /// A list of so many texts that may be left out.
-    ///
-    /// # Errors
-    /// When it is there and not such a list.
     pub fn optional_texts(&self, key: &str, count: usize) -> Result<Option<Vec<&str>>> {
         let Some(value) = self.get(key) else { return Ok(None) };
         let list = value.as_array().filter(|list| list.len() == count);
@@ -332,27 +266,18 @@ impl Keys {
     }
 
     /// A required truth value.
-    ///
-    /// # Errors
-    /// When it is missing or something else.
     pub fn flag(&self, key: &str) -> Result<bool> {
         let value = self.required(key)?;
         value.as_bool().ok_or_else(|| self.bad(key, format!("{value} is not true or false")))
     }
 
     /// A required text.
-    ///
-    /// # Errors
-    /// When it is missing or not a text.
     pub fn text(&self, key: &str) -> Result<&str> {
         let value = self.required(key)?;
         value.as_str().ok_or_else(|| self.bad(key, format!("{value} is not a text")))
     }
 
     /// Checks that a key, where it is given, has the one value this family can compute.
-    ///
-    /// # Errors
-    /// When it has another.
     pub fn must_be(&self, key: &str, only: impl Into<Json>) -> Result<()> {
         let only = only.into();
         match self.get(key) {
@@ -364,7 +289,8 @@ impl Keys {
         }
     }
 
-    /// Accounts for every key that was not read: of this object, and of the objects inside it that were opened.
+    /// Accounts for every key that was not read: of this object, and of the objects inside it that were opened. Of these,
+    /// only keys whose full names begin with `prefix` count.
     ///
     /// A key that cannot matter is accepted without a word, as is one whose value means absence. Of all others, those
     /// whose names speak of computation are refused, all at once, unless the policy ignores them; the rest is reported,
@@ -372,15 +298,7 @@ impl Keys {
     ///
     /// # Errors
     /// When a key is refused; when the policy ignores a key that this family reads.
-    pub fn finish(&self) -> Result<()> {
-        self.finish_below("")
-    }
-
-    /// The same for those keys alone whose names begin with `prefix`.
-    ///
-    /// # Errors
-    /// As [`finish`](Self::finish).
-    pub fn finish_below(&self, prefix: &str) -> Result<()> {
+    pub fn finish(&self, prefix: &str) -> Result<()> {
         let Shared { policy, read, .. } = &*self.shared;
         let mut refused = Vec::new();
         for (key, full, value) in self.left().into_iter().filter(|(_, full, _)| full.starts_with(prefix)) {
@@ -399,9 +317,8 @@ impl Keys {
         }
         let read = read.borrow();
         if let Some(key) = policy.ignore_keys.iter().find(|key| read.contains(*key) && self.has(key)) {
-            return Err(
-                self.bad(key, "cannot be ignored: this version knows the key and computes what it says")
-            );
+            let problem = "cannot be ignored: this version knows the key and computes what it says";
+            return Err(self.bad(key, problem));
         }
         Ok(())
     }

@@ -51,73 +51,60 @@ impl<'a> Machine<'a> {
     }
 
     fn step(&mut self, op: u8) -> Result<(), String> {
-        match op {
-            0x95 => self.frame(),
+        let value = match op {
+            0x95 => return self.frame(),
             b'(' => {
                 self.marks.push(self.stack.len());
-                Ok(())
+                return Ok(());
             }
-            b'N' => self.push(Value::None),
-            0x88 | 0x89 => self.push(Value::Bool(op == 0x88)),
-            b'K' => self.integer(1),
-            b'M' => self.integer(2),
-            b'J' => self.signed(),
-            0x8a => self.long(),
+            b'N' => Value::None,
+            0x88 | 0x89 => Value::Bool(op == 0x88),
+            b'K' => Value::Int(self.number(1)?.cast_signed()),
+            b'M' => Value::Int(self.number(2)?.cast_signed()),
+            b'J' => self.long(4)?,
+            0x8a => {
+                let length = self.byte()?;
+                self.long(length.into())?
+            }
             b'G' => {
                 self.take(8)?;
-                self.push(Value::Float)
+                Value::Float
             }
-            b'X' => self.string(4),
-            0x8c => self.string(1),
-            0x8d => self.string(8),
-            b')' => self.push(Value::Tuple(Vec::new())),
-            b'}' => self.push(Value::Dict(Vec::new())),
-            b']' => self.push(Value::List(Vec::new())),
-            0x85..=0x87 => {
-                let items = self.popped(usize::from(op - 0x84))?;
-                self.push(Value::Tuple(items))
-            }
-            b't' => {
-                let items = self.marked()?;
-                self.push(Value::Tuple(items))
-            }
-            b'q' => self.remember(1),
-            b'r' => self.remember(4),
-            0x94 => self.keep(self.memo.len() as u64),
-            b'h' => self.recall(1),
-            b'j' => self.recall(4),
-            b'c' => {
-                let (module, name) = (self.line()?, self.line()?);
-                self.name(module, name)
-            }
+            b'X' => self.string(4)?,
+            0x8c => self.string(1)?,
+            0x8d => self.string(8)?,
+            b')' => Value::Tuple(Vec::new()),
+            b'}' => Value::Dict(Vec::new()),
+            b']' => Value::List(Vec::new()),
+            0x85..=0x87 => Value::Tuple(self.popped(usize::from(op - 0x84))?),
+            b't' => Value::Tuple(self.marked()?),
+            b'q' => return self.remember(1),
+            b'r' => return self.remember(4),
+            0x94 => return self.keep(self.memo.len() as u64),
+            b'h' => return self.recall(1),
+            b'j' => return self.recall(4),
+            b'c' => name(self.line()?, self.line()?)?,
             0x93 => {
                 let both = self.popped(2)?;
                 match (self.text(both[0]), self.text(both[1])) {
-                    (Some(module), Some(name)) => self.name(module, name),
-                    _ => Err("a name is no str".into()),
+                    (Some(module), Some(of)) => name(module, of)?,
+                    _ => return Err("a name is no str".into()),
                 }
             }
-            b's' => {
-                let pair = self.popped(2)?;
-                self.insert(&pair)
+            b's' | b'u' => {
+                let pairs = if op == b's' { self.popped(2)? } else { self.marked()? };
+                return self.insert(&pairs);
             }
-            b'u' => {
-                let pairs = self.marked()?;
-                self.insert(&pairs)
+            b'a' | b'e' => {
+                let items = if op == b'a' { self.popped(1)? } else { self.marked()? };
+                return self.append(&items);
             }
-            b'a' => {
-                let item = self.popped(1)?;
-                self.append(&item)
-            }
-            b'e' => {
-                let items = self.marked()?;
-                self.append(&items)
-            }
-            b'Q' => self.storage(),
-            b'R' => self.call(),
-            b'b' => self.build(),
-            other => Err(format!("instruction {other:#04x} is none that a state dict needs")),
-        }
+            b'Q' => self.storage()?,
+            b'R' => self.call()?,
+            b'b' => return self.build(),
+            other => return Err(format!("instruction {other:#04x} is none that a state dict needs")),
+        };
+        self.push(value)
     }
 
     /// FRAME: how much follows, which changes nothing.
@@ -162,39 +149,26 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn integer(&mut self, bytes: usize) -> Result<(), String> {
-        let number = self.number(bytes)?;
-        self.push(Value::Int(i64::try_from(number).unwrap_or(i64::MAX)))
-    }
-
-    /// An integer of four bytes with a sign.
-    fn signed(&mut self) -> Result<(), String> {
-        let number = self.number(4)?;
-        let sign = if number >> 31 == 1 { 1 << 32 } else { 0 };
-        self.push(Value::Int(number.cast_signed() - sign))
-    }
-
-    /// LONG1: an integer of as many bytes as it says.
-    fn long(&mut self) -> Result<(), String> {
-        let length = usize::from(self.byte()?);
+    /// An integer of so many bytes, with a sign.
+    fn long(&mut self, length: usize) -> Result<Value, String> {
         let taken = self.take(length)?;
         if length > LONGEST_INT {
             return Err(format!("an int of {length} bytes is more than anything here has"));
         }
         if length > 8 {
-            return self.push(Value::Long(self.next - length..self.next));
+            return Ok(Value::Long(self.next - length..self.next));
         }
         let sign = taken.last().map_or(0, |last| if last & 0x80 == 0 { 0u8 } else { 0xff });
         let mut wide = [sign; 8];
         wide[..length].copy_from_slice(taken);
-        self.push(Value::Int(i64::from_le_bytes(wide)))
+        Ok(Value::Int(i64::from_le_bytes(wide)))
     }
 
-    fn string(&mut self, bytes: usize) -> Result<(), String> {
+    fn string(&mut self, bytes: usize) -> Result<Value, String> {
         let length = usize::try_from(self.number(bytes)?).unwrap_or(usize::MAX);
         let start = self.next;
         std::str::from_utf8(self.take(length)?).map_err(|_| "a str is not UTF-8")?;
-        self.push(Value::Text(start..start + length))
+        Ok(Value::Text(start..start + length))
     }
 
     pub(super) fn text(&self, at: At) -> Option<&'a str> {
@@ -210,11 +184,8 @@ impl<'a> Machine<'a> {
     }
 
     fn top(&self) -> Result<At, String> {
-        self.stack
-            .last()
-            .copied()
-            .filter(|_| self.stack.len() > self.floor())
-            .ok_or("the stack is empty".into())
+        let top = self.stack.last().filter(|_| self.stack.len() > self.floor());
+        top.copied().ok_or("the stack is empty".into())
     }
 
     fn popped(&mut self, count: usize) -> Result<Vec<At>, String> {
@@ -254,13 +225,6 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn name(&mut self, module: &str, name: &str) -> Result<(), String> {
-        match NAMES.iter().find(|(m, n, _)| (*m, *n) == (module, name)) {
-            Some((_, _, known)) => self.push(Value::Name(*known)),
-            None => Err(format!("it names {module}.{name}, which no state dict needs and is not called")),
-        }
-    }
-
     fn insert(&mut self, pairs: &[At]) -> Result<(), String> {
         let top = self.top()?;
         let pairs = match pairs.as_chunks::<2>() {
@@ -289,7 +253,7 @@ impl<'a> Machine<'a> {
 
     /// A storage by its persistent id: ("storage", class, key, location, count). Before torch 1.6, a sixth part names the
     /// storage that this one is a view of.
-    fn storage(&mut self) -> Result<(), String> {
+    fn storage(&mut self) -> Result<Value, String> {
         let id = self.popped(1)?[0];
         let Value::Tuple(parts) = &self.values[id] else { return Err("a storage has no name".into()) };
         let [tag, class, key, location, count, view @ ..] = parts.as_slice() else {
@@ -301,13 +265,8 @@ impl<'a> Machine<'a> {
             [_] if self.is_legacy => return Err("a storage is a view of another, which is not read".into()),
             _ => return Err("the name of a storage has too many parts".into()),
         }
-        let known = (
-            self.text(*tag),
-            &self.values[*class],
-            self.text(*key),
-            self.text(*location),
-            self.whole(*count),
-        );
+        let [tag, key, location] = [tag, key, location].map(|part| self.text(*part));
+        let known = (tag, &self.values[*class], key, location, self.whole(*count));
         let (Some("storage"), Value::Name(Name::Storage(kind)), Some(key), Some(_), Some(count)) = known
         else {
             return Err("the name of a storage is not (\"storage\", class, key, location, count)".into());
@@ -315,8 +274,7 @@ impl<'a> Machine<'a> {
         if key.is_empty() || key.len() > 20 || !key.bytes().all(|b| b.is_ascii_digit()) {
             return Err(format!("the storage key {key:?} is no number"));
         }
-        let storage = Storage { kind, key: key.into(), count };
-        self.push(Value::Storage(storage))
+        Ok(Value::Storage(Storage { kind, key: key.into(), count }))
     }
 
     fn whole(&self, at: At) -> Option<u64> {
@@ -336,12 +294,12 @@ impl<'a> Machine<'a> {
     }
 
     /// Calls one of the known names, which only make values.
-    fn call(&mut self) -> Result<(), String> {
+    fn call(&mut self) -> Result<Value, String> {
         let both = self.popped(2)?;
         let (Value::Name(name), Value::Tuple(given)) = (&self.values[both[0]], &self.values[both[1]]) else {
             return Err(format!("calls {}", self.values[both[0]].what()));
         };
-        let value = match (name, given.as_slice()) {
+        Ok(match (name, given.as_slice()) {
             (Name::OrderedDict, []) => Value::Dict(Vec::new()),
             (Name::RebuildTensor, [storage, offset, shape, strides, _gradient, _hooks, rest @ ..])
                 if rest.len() <= 1 =>
@@ -366,8 +324,7 @@ impl<'a> Machine<'a> {
                 other => return Err(format!("a parameter is {}", other.what())),
             },
             (name, given) => return Err(format!("calls {name:?} with {} arguments", given.len())),
-        };
-        self.push(value)
+        })
     }
 
     /// A state dict carries metadata as its state, which says nothing about its tensors.
@@ -378,4 +335,10 @@ impl<'a> Machine<'a> {
             (other, _) => Err(format!("sets the state of {}", other.what())),
         }
     }
+}
+
+fn name(module: &str, name: &str) -> Result<Value, String> {
+    let known = NAMES.iter().find(|(m, n, _)| (*m, *n) == (module, name)).map(|(_, _, known)| *known);
+    let unknown = || format!("it names {module}.{name}, which no state dict needs and is not called");
+    known.map(Value::Name).ok_or_else(unknown)
 }
