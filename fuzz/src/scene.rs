@@ -2,6 +2,7 @@
 
 use causalcone_engine::ExperimentFile;
 use causalcone_model::{Model, Precision, silent};
+use serde_json::Value;
 use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,12 @@ pub struct Scene {
 /// A file of the repository.
 pub fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path)
+}
+
+/// A fixture, as JSON.
+pub(crate) fn fixture(name: &str) -> Value {
+    let text = fs::read(repository("fixtures").join(name)).unwrap_or_default();
+    serde_json::from_slice(&text).unwrap_or_default()
 }
 
 impl Scene {

@@ -44,6 +44,8 @@ fn steps() -> Result<Vec<Step>, String> {
         ),
         // The only crate that differs in builds without debug assertions.
         cargo("release build", "check --release --package causalcone-files --locked"),
+        // The only crate that differs in builds without the feature `chat`.
+        cargo("without chat", "check --package causalcone-chat --no-default-features --locked"),
         cargo("documentation", "doc --workspace --no-deps --features causalcone/hub --locked")
             .with("RUSTDOCFLAGS", "--deny warnings"),
         cargo("build", "test --workspace --all-targets --locked --no-run"),

@@ -27,6 +27,13 @@
 //! [`Experiment`] with its [`Op`]s and [`Value`]s; [`Sweep`], the axes of many cells, and
 //! [`SweepResult`]; [`Example`], one of many prompts; [`ExperimentFile`], the same in writing;
 //! [`table`], [`means_table`] and [`heat_map`] for results.
+//!
+//! # Features
+//!
+//! - `cli` (on by default): the `causalcone` command.
+//! - `chat` (on by default): chat templates. They need one exact version of minijinja; without the feature,
+//!   [`Model::chat`] returns an error that names it.
+//! - `hub`: downloads from the Hugging Face Hub.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 #[cfg(feature = "cli")]

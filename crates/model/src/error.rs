@@ -122,14 +122,9 @@ pub enum Error {
         /// Why.
         problem: String,
     },
-    /// A chat template that is broken, refuses a conversation, or goes out of bounds; or a model without one.
-    #[error("chat template{}: {problem}", line.map_or_else(String::new, |line| format!(", line {line}")))]
-    Template {
-        /// The line of the template, counted from 1, where one is to blame.
-        line: Option<usize>,
-        /// What is wrong.
-        problem: String,
-    },
+    /// A chat template that is broken, refuses a conversation, or exceeds its bounds; or a model without one.
+    #[error(transparent)]
+    Template(#[from] causalcone_chat::Error),
     /// A prompt the model cannot run.
     #[error("{problem}")]
     Prompt {
@@ -216,7 +211,7 @@ impl Error {
             | Self::NoTokenizer { .. }
             | Self::Part { .. }
             | Self::Tokenize { .. }
-            | Self::Template { .. }
+            | Self::Template(_)
             | Self::Prompt { .. }
             | Self::Address { .. }
             | Self::Memory { .. } => true,

@@ -15,10 +15,15 @@
 //! assert!(ids.len() > 1);
 //! # Ok::<(), causalcone_model::Error>(())
 //! ```
+//!
+//! # Features
+//!
+//! - `chat` (on by default): chat templates. They need one exact version of minijinja; without the feature there is no
+//!   minijinja, and [`Model::chat`] returns an error that names the feature ([`chat`]).
+//! - `hub`: downloads from the Hugging Face Hub.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 mod address;
-pub mod chat;
 pub mod check;
 mod config;
 pub mod decoder;
@@ -37,6 +42,10 @@ pub mod stage;
 pub mod store;
 pub mod threads;
 mod tokenizer;
+
+/// Conversations, and the templates that models come with for them.
+#[doc(inline)]
+pub use causalcone_chat as chat;
 
 pub use address::{Indices, Positions, Target, Which};
 pub use config::{Bias, Config, Norm, PositionEncoding};

@@ -1,6 +1,5 @@
 //! A model: decoder, tokenizer, and where they came from.
 
-use crate::chat::{ChatTemplate, Clock, Message, Specials};
 use crate::config::Config;
 use crate::decoder::Decoder;
 use crate::file::keys::KeyReport;
@@ -12,6 +11,7 @@ use crate::store;
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
+use causalcone_chat::{ChatTemplate, Clock, Message, Specials};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -289,7 +289,7 @@ impl Model {
             Ok(Some(template)) => template,
             Ok(None) => {
                 let problem = "this model came without one: write the conversation out as a prompt".into();
-                return Err(Error::Template { line: None, problem });
+                return Err(causalcone_chat::Error::Template { line: None, problem }.into());
             }
             Err(problem) => {
                 let hint = "write the conversation out as a prompt".into();

@@ -1,5 +1,6 @@
 //! The targets: which reader is given the input, and what it is asked to do with what it has read.
 
+mod chat;
 mod experiment;
 mod model;
 mod results;
@@ -119,7 +120,7 @@ pub static TARGETS: &[Target] = &[
     Target::new("added_tokens", Structure::Json, &[], tokenizer::added_tokens)
         .with(|| tokenizer::beside("added_tokens.json")),
     // Two conversations are rendered.
-    Target::new("chat_template", Structure::Template, &[], tokenizer::template).with(tokenizer::templates),
+    Target::new("chat_template", Structure::Template, &[], chat::template).with(chat::templates),
     // A configuration over weights of the same family: the model is loaded and given a prompt.
     Target::new(
         "config",

@@ -1,10 +1,9 @@
-//! Tokenizers encode four texts; chat templates render two conversations.
+//! Tokenizers encode four texts.
 
 use super::target::any;
 use crate::Scene;
-use crate::scene::repository;
+use crate::scene::{fixture, repository};
 use causalcone_model::Tokenizer;
-use causalcone_model::chat::{ChatTemplate, Message, Specials};
 use serde_json::Value;
 
 /// The most tokens a text may have.
@@ -49,12 +48,6 @@ pub(super) fn sentencepiece(scene: &Scene, data: &[u8]) -> Option<()> {
         scene.write("sentencepiece/tokenizer_config.json", br#"{"tokenizer_class":"LlamaTokenizer"}"#)?;
     }
     encode_if(Tokenizer::from_sentencepiece(&scene.write("sentencepiece/tokenizer.model", data)?))
-}
-
-/// A fixture, as JSON.
-fn fixture(name: &str) -> Value {
-    let text = std::fs::read(repository("fixtures").join(name)).unwrap_or_default();
-    serde_json::from_slice(&text).unwrap_or_default()
 }
 
 /// The vocabularies and merges of two tokenizers, as the two files that tokenizers had before tokenizer.json.
@@ -134,25 +127,4 @@ pub(super) fn special_tokens_map(scene: &Scene, data: &[u8]) -> Option<()> {
 
 pub(super) fn added_tokens(scene: &Scene, data: &[u8]) -> Option<()> {
     both(scene, "added_tokens.json", data)
-}
-
-/// The templates of the fixtures.
-pub(super) fn templates() -> Vec<Vec<u8>> {
-    let all = fixture("chat.json");
-    let templates = all.as_array().into_iter().flatten().filter_map(|one| one["template"].as_str());
-    templates.map(|template| template.as_bytes().to_vec()).collect()
-}
-
-pub(super) fn template(_: &Scene, data: &[u8]) -> Option<()> {
-    let template = ChatTemplate::new(std::str::from_utf8(data).ok()?).ok()?;
-    let turn = |role: &str, content: &str| Message { role: role.into(), content: content.into() };
-    let specials = Specials { bos: Some("<s>".into()), eos: Some("</s>".into()), ..Specials::default() };
-    let long = [
-        turn("system", "Be {{ brief }}."),
-        turn("user", " Hello\n"),
-        turn("assistant", "<|im_end|>"),
-        turn("user", "é"),
-    ];
-    let _ = template.render(&[Message::user("Hello")], true, &Specials::default());
-    template.render(&long, false, &specials).ok().map(drop)
 }

@@ -4,12 +4,12 @@ use super::lazy::LazyDecoder;
 use super::options::LoadOptions;
 use super::parts::{Parts, beside, deferred};
 use super::{recognise, weight_files};
-use crate::chat::ChatTemplate;
 use crate::file::DataFile;
 use crate::file::keys::Keys;
 use crate::paths::{inside, is_there};
 use crate::tokenizer::{Tokenizer, TokenizerFiles};
 use crate::{Error, Result, eos_ids, families};
+use causalcone_chat::ChatTemplate;
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 

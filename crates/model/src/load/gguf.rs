@@ -4,11 +4,11 @@ use super::lazy::LazyDecoder;
 use super::options::LoadOptions;
 use super::parts::{Parts, beside, deferred};
 use super::recognise;
-use crate::chat::ChatTemplate;
 use crate::file::keys::Keys;
 use crate::file::{DataFile, Weights, gguf, split};
 use crate::tokenizer::Tokenizer;
 use crate::{Error, Result, eos_ids, families};
+use causalcone_chat::ChatTemplate;
 use std::path::{Path, PathBuf};
 
 pub(super) fn load(path: &Path, options: &LoadOptions, now: bool) -> Result<Parts> {
@@ -44,7 +44,7 @@ fn tokenizer(path: &Path, metadata: &[(String, gguf::Value)], vocab: usize) -> R
 
 fn chat_template(path: &Path, metadata: &[(String, gguf::Value)]) -> Result<Option<ChatTemplate>> {
     match metadata.iter().find(|(key, _)| key == "tokenizer.chat_template") {
-        Some((_, gguf::Value::Text(source))) => ChatTemplate::new(source.as_str()).map(Some),
+        Some((_, gguf::Value::Text(source))) => Ok(Some(ChatTemplate::new(source.as_str())?)),
         Some(_) => Err(Error::file(path, "tokenizer.chat_template", "is not a text")),
         None => Ok(None),
     }

@@ -2,9 +2,9 @@
 
 use super::lazy::LazyDecoder;
 use crate::Result;
-use crate::chat::ChatTemplate;
 use crate::file::keys::KeyReport;
 use crate::tokenizer::Tokenizer;
+use causalcone_chat::ChatTemplate;
 use std::path::PathBuf;
 
 /// What a model is made of.

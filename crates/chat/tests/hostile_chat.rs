@@ -9,8 +9,7 @@
 
 mod common;
 
-use causalcone_model::Error;
-use causalcone_model::chat::{ChatTemplate, Message, Specials};
+use causalcone_chat::{ChatTemplate, Error, Message, Specials};
 use common::{Random, Verdict, fixture};
 
 fn render(template: &str) -> Result<String, Error> {

@@ -1,7 +1,7 @@
 //! A template looked through before it runs: what cannot be bounded is refused, and every `+` and `~` becomes a call.
 
 use super::vocabulary::{ADD, CONCAT, KEPT, TURNED};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 use minijinja::machinery::ast::{BinOpKind, CallArg, Expr, Stmt};
 use minijinja::machinery::{Span, Token, WhitespaceConfig, parse, tokenize};
 use minijinja::syntax::SyntaxConfig;
@@ -9,6 +9,9 @@ use minijinja::syntax::SyntaxConfig;
 /// Words and signs of one tag. Operators behind one another nest as deeply as there are many, and whatever looks at them
 /// comes back to itself as often; the parser counts brackets and blocks alone.
 const MOST_TOKENS: usize = 1000;
+
+/// Characters of the library's message that are shown.
+const MOST_SHOWN: usize = 400;
 
 /// A template that keeps within its bounds.
 pub(super) struct Bounded {
@@ -49,8 +52,7 @@ fn check_tags(source: &str, whitespace: WhitespaceConfig) -> Result<()> {
         let (token, span) = token.map_err(|e| wrong(&e))?;
         count = if matches!(token, Token::VariableStart | Token::BlockStart) { 0 } else { count + 1 };
         if count > MOST_TOKENS {
-            let problem = format!("a tag has more than {MOST_TOKENS} words and signs");
-            return Err(Error::Template { line: Some(span.start_line.into()), problem });
+            return Err(at(span, format!("a tag has more than {MOST_TOKENS} words and signs")));
         }
     }
     Ok(())
@@ -113,11 +115,6 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn refuse<T>(&self, span: Span, what: &str) -> Result<T> {
-        let problem = format!("{what} is not supported: what it makes could not be bounded");
-        Err(Error::Template { line: Some(span.start_line.into()), problem })
-    }
-
     fn all(&mut self, statements: &[Stmt<'_>]) -> Result<()> {
         statements.iter().try_for_each(|statement| self.statement(statement))
     }
@@ -132,12 +129,11 @@ impl Walk<'_> {
             }
             Stmt::ForLoop(each) => {
                 if each.recursive {
-                    return self.refuse(each.span(), "a recursive loop");
+                    return refuse(each.span(), "a recursive loop");
                 }
                 if !each.else_body.is_empty() && leaves(&each.body) {
                     // Jinja takes the other branch where no pass came to its end, the library where there was none.
-                    let problem = "break and continue in a loop with else are not supported".into();
-                    return Err(Error::Template { line: Some(each.span().start_line.into()), problem });
+                    return Err(at(each.span(), "break and continue in a loop with else are not supported"));
                 }
                 self.expression(&each.iter)?;
                 each.filter_expr.iter().try_for_each(|expression| self.expression(expression))?;
@@ -157,7 +153,7 @@ impl Walk<'_> {
                 match &set.target {
                     Expr::GetAttr(target) => self.kept(target.span(), &set.expr)?,
                     Expr::List(names) if names.items.iter().any(|name| matches!(name, Expr::GetAttr(_))) => {
-                        return self.refuse(names.span(), "setting several attributes at once");
+                        return refuse(names.span(), "setting several attributes at once");
                     }
                     _ => {}
                 }
@@ -171,22 +167,22 @@ impl Walk<'_> {
                 self.expression(&block.filter)?;
                 self.all(&block.body)
             }
-            Stmt::AutoEscape(block) => self.refuse(block.span(), "autoescape"),
+            Stmt::AutoEscape(block) => refuse(block.span(), "autoescape"),
             Stmt::Macro(one) => {
                 one.defaults.iter().try_for_each(|value| self.expression(value))?;
                 self.all(&one.body)
             }
-            Stmt::CallBlock(block) => self.refuse(block.span(), "a call block"),
+            Stmt::CallBlock(block) => refuse(block.span(), "a call block"),
             Stmt::Do(call) => {
                 self.expression(&call.call.expr)?;
                 self.arguments(&call.call.args)
             }
             Stmt::Continue(_) | Stmt::Break(_) => Ok(()),
-            Stmt::Block(one) => self.refuse(one.span(), "block"),
-            Stmt::Import(one) => self.refuse(one.span(), "import"),
-            Stmt::FromImport(one) => self.refuse(one.span(), "import"),
-            Stmt::Extends(one) => self.refuse(one.span(), "extends"),
-            Stmt::Include(one) => self.refuse(one.span(), "include"),
+            Stmt::Block(one) => refuse(one.span(), "block"),
+            Stmt::Import(one) => refuse(one.span(), "import"),
+            Stmt::FromImport(one) => refuse(one.span(), "import"),
+            Stmt::Extends(one) => refuse(one.span(), "extends"),
+            Stmt::Include(one) => refuse(one.span(), "include"),
         }
     }
 
@@ -206,8 +202,8 @@ impl Walk<'_> {
                 match both.op {
                     BinOpKind::Add => self.call(ADD, both.span(), &both.left, '+')?,
                     BinOpKind::Concat => self.call(CONCAT, both.span(), &both.left, '~')?,
-                    BinOpKind::Mul => return self.refuse(both.span(), "*"),
-                    BinOpKind::Pow => return self.refuse(both.span(), "**"),
+                    BinOpKind::Mul => return refuse(both.span(), "*"),
+                    BinOpKind::Pow => return refuse(both.span(), "**"),
                     _ => {}
                 }
                 self.expression(&both.left)?;
@@ -265,7 +261,7 @@ impl Walk<'_> {
             .iter()
             .any(|(open, close)| text.len() > 1 && text.starts_with(open) && text.ends_with(close));
         if !is_closed || first.is_some_and(|first| first.span().start_offset as usize <= start) {
-            return self.refuse(span, "a list without brackets");
+            return refuse(span, "a list without brackets");
         }
         self.around(start, end, KEPT);
         Ok(())
@@ -280,7 +276,7 @@ impl Walk<'_> {
         let close = after.find(|c: char| !c.is_whitespace() && c != ')');
         let close = close.filter(|at| ["%}", "-%}", "+%}"].iter().any(|sign| after[*at..].starts_with(sign)));
         let (Some(sign), Some(close)) = (sign, close) else {
-            return self.refuse(target, "setting an attribute as it is written here");
+            return refuse(target, "setting an attribute as it is written here");
         };
         self.around(behind + sign + 1, end + close, KEPT);
         Ok(())
@@ -301,7 +297,7 @@ impl Walk<'_> {
         let rest = self.source.get(behind..end).unwrap_or_default();
         let open = rest.find(|c: char| !c.is_whitespace() && c != ')').unwrap_or_default();
         if rest[open..].split_whitespace().collect::<String>() != "[::-1]" {
-            return self.refuse(span, "a slice in such steps");
+            return refuse(span, "a slice in such steps");
         }
         self.edits.push(Edit { at: start, removes: 0, text: TURNED });
         self.edits.push(Edit { at: behind + open, removes: rest.len() - open, text: ")" });
@@ -316,12 +312,21 @@ impl Walk<'_> {
         let rest = self.source.get(behind..end).unwrap_or_default();
         let sign = rest.find(|c: char| !c.is_whitespace() && c != ')');
         let Some(sign) = sign.filter(|at| rest[*at..].starts_with(op)) else {
-            return self.refuse(span, &format!("{op} as it is written here"));
+            return refuse(span, &format!("{op} as it is written here"));
         };
         self.edits.push(Edit { at: behind + sign, removes: 1, text: "," });
         self.around(start, end, function);
         Ok(())
     }
+}
+
+/// What is wrong at a place of the template.
+fn at(span: Span, problem: impl Into<String>) -> Error {
+    Error::template(Some(span.start_line.into()), problem)
+}
+
+fn refuse<T>(span: Span, what: &str) -> Result<T> {
+    Err(at(span, format!("{what} is not supported: what it makes could not be bounded")))
 }
 
 /// What the library says went wrong, with the line it says it of.
@@ -333,5 +338,11 @@ pub(super) fn wrong(error: &minijinja::Error) -> Error {
     if let Some(source) = std::error::Error::source(error) {
         problem = format!("{problem}: {source}");
     }
-    Error::Template { line: error.line(), problem: crate::error::printable(&problem, 400) }
+    // Parts of it come from the template: characters that would steer a terminal are escaped.
+    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    let mut shown: String = problem.chars().take(MOST_SHOWN).map(escaped).collect();
+    if problem.chars().nth(MOST_SHOWN).is_some() {
+        shown.push('…');
+    }
+    Error::template(error.line(), shown)
 }

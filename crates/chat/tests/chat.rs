@@ -10,8 +10,7 @@
 
 mod common;
 
-use causalcone_model::Error;
-use causalcone_model::chat::{ChatTemplate, Clock, Message, Specials};
+use causalcone_chat::{ChatTemplate, Clock, Error, Message, Specials};
 use common::fixture;
 use serde::Deserialize;
 

@@ -6,27 +6,11 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 
-const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
-const MONTHS: [&str; 12] = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-];
-
 /// A date of the years 1000 to 9999 and a time of day in whole seconds, without a time zone. Written as `2026-11-30`, or
 /// with a time other than midnight as `2026-11-30T08:15:00`.
 ///
 /// ```
-/// use causalcone_model::chat::Date;
+/// use causalcone_chat::Date;
 /// let date: Date = "2026-11-30T08:15:00".parse()?;
 /// assert_eq!(date.strftime("%d %b %Y, %H:%M")?, "30 Nov 2026, 08:15");
 /// # Ok::<(), String>(())
@@ -51,101 +35,43 @@ impl Date {
     pub fn strftime(&self, format: &str) -> Result<String, String> {
         let mut text = String::new();
         let mut rest = format;
-        while let Some(start) = rest.find('%') {
-            text.push_str(&rest[..start]);
-            let directive = &rest[start..];
-            let code = directive[1..].trim_start_matches(['-', '_', '0', '^', '#']);
-            let (flags, behind) = directive[1..].split_at(directive.len() - 1 - code.len());
-            let Some(code) = behind.chars().next() else {
+        while let Some((before, directive)) = rest.split_once('%') {
+            text.push_str(before);
+            let behind = directive.trim_start_matches(['-', '_', '0', '^', '#']);
+            let flags = &directive[..directive.len() - behind.len()];
+            let mut letters = behind.chars();
+            let Some(code) = letters.next() else {
                 // Python leaves an unfinished directive as it is.
-                text.push_str(directive);
-                return Ok(text);
+                return Ok(text + &rest[before.len()..]);
             };
-            let (directive, behind) = directive.split_at(1 + flags.len() + code.len_utf8());
-            let written = self.directive(flags, code).ok_or_else(|| {
-                format!("strftime_now does not support \"{directive}\"; supported are Python's codes, such as %d %b %Y")
+            text += &self.directive(flags, code).ok_or_else(|| {
+                format!("strftime_now does not support \"%{flags}{code}\"; supported are Python's codes, such as %d %b %Y")
             })?;
-            text.push_str(&written);
-            rest = behind;
+            rest = letters.as_str();
         }
-        text.push_str(rest);
-        Ok(text)
+        Ok(text + rest)
     }
 
     /// What a directive stands for; none where it is not supported.
     fn directive(&self, flags: &str, code: char) -> Option<String> {
-        let time = &self.0;
-        let padding = flags.chars().rev().find(|flag| matches!(flag, '-' | '_' | '0'));
-        let padded = |value: u32, width: usize, usual: char| match padding.unwrap_or(usual) {
-            '-' => value.to_string(),
-            '0' => format!("{value:0width$}"),
-            _ => format!("{value:width$}"),
-        };
-        let number = |value: u32, width: usize| Some(padded(value, width, '0'));
-        let spaced = |value: u32| Some(padded(value, 2, '_'));
-        let is_upper = flags.contains('^');
-        let name = |name: &str| {
-            Some(if is_upper || flags.contains('#') { name.to_uppercase() } else { name.to_owned() })
-        };
-        let composed = |format: &str| {
-            let text = self.strftime(format).ok()?;
-            Some(if is_upper { text.to_uppercase() } else { text })
-        };
-        let unsigned = |year: i32| u32::try_from(year).unwrap_or_default();
-        let weekday = time.weekday().num_days_from_sunday();
-        let month = time.month0() as usize;
-        let (year, week) = (unsigned(time.year()), time.iso_week());
-        // Of weeks that begin so many days after the weekday of this date.
-        let week_of_year = |since: u32| number((time.ordinal0() + 7 - since) / 7, 2);
-        match code {
-            'a' => name(&DAYS[weekday as usize][..3]),
-            'A' => name(DAYS[weekday as usize]),
-            'b' | 'h' => name(&MONTHS[month][..3]),
-            'B' => name(MONTHS[month]),
-            'c' => composed("%a %b %e %H:%M:%S %Y"),
-            'C' => number(year / 100, 2),
-            'd' => number(time.day(), 2),
-            'D' | 'x' => composed("%m/%d/%y"),
-            'e' => spaced(time.day()),
+        let written = |padding: &str| self.0.format(&format!("%{padding}{code}")).to_string();
+        let in_case = |is_upper: bool| if is_upper { written("").to_uppercase() } else { written("") };
+        Some(match code {
+            'C' | 'd' | 'e' | 'g' | 'G' | 'H' | 'I' | 'j' | 'k' | 'l' | 'm' | 'M' | 'S' | 'u' | 'U' | 'V'
+            | 'w' | 'W' | 'y' | 'Y' => {
+                written(flags.rfind(['-', '_', '0']).map_or("", |last| &flags[last..=last]))
+            }
+            'a' | 'A' | 'b' | 'B' | 'h' => in_case(flags.contains(['^', '#'])),
+            'c' | 'D' | 'F' | 'r' | 'R' | 'T' | 'x' | 'X' => in_case(flags.contains('^')),
+            'p' if flags.contains('#') => written("").to_lowercase(),
+            'n' | 'p' | 'P' | 't' | '%' => written(""),
             // Python writes microseconds and time zones itself: it knows no flags there.
-            'f' if flags.is_empty() => Some("000000".into()),
-            'F' => composed("%Y-%m-%d"),
-            'g' => number(unsigned(week.year()) % 100, 2),
-            'G' => number(unsigned(week.year()), 4),
-            'H' => number(time.hour(), 2),
-            'I' => number(time.hour12().1, 2),
-            'j' => number(time.ordinal(), 3),
-            'k' => spaced(time.hour()),
-            'l' => spaced(time.hour12().1),
-            'm' => number(time.month(), 2),
-            'M' => number(time.minute(), 2),
-            'n' => Some("\n".into()),
-            'p' if flags.contains('#') => Some(half(time, ["am", "pm"])),
-            'p' => Some(half(time, ["AM", "PM"])),
-            'P' => Some(half(time, ["am", "pm"])),
-            'r' => composed("%I:%M:%S %p"),
-            'R' => composed("%H:%M"),
-            'S' => number(time.second(), 2),
-            't' => Some("\t".into()),
-            'T' | 'X' => composed("%H:%M:%S"),
-            'u' => number(time.weekday().number_from_monday(), 1),
-            'U' => week_of_year(weekday),
-            'V' => number(week.week(), 2),
-            'w' => number(weekday, 1),
-            'W' => week_of_year((weekday + 6) % 7),
-            'y' => number(year % 100, 2),
-            'Y' => number(year, 4),
+            'f' if flags.is_empty() => "000000".into(),
             // As transformers' clock, this one has no time zone.
-            'z' | 'Z' if flags.is_empty() => Some(String::new()),
-            '%' => Some("%".into()),
-            _ => None,
-        }
+            'z' | 'Z' if flags.is_empty() => String::new(),
+            _ => return None,
+        })
     }
-}
-
-/// Which half of the day it is.
-fn half(time: &NaiveDateTime, names: [&str; 2]) -> String {
-    names[usize::from(time.hour12().0)].into()
 }
 
 impl fmt::Display for Date {
@@ -162,17 +88,13 @@ impl FromStr for Date {
         let day = NaiveDate::parse_from_str(text, "%Y-%m-%d").map(|day| day.and_time(NaiveTime::MIN));
         let date = day.or_else(|_| NaiveDateTime::parse_from_str(text, "%Y-%m-%dT%H:%M:%S")).map(Self);
         // The parser is lenient about signs, spaces and missing zeros.
-        let is_exact = |date: &Self| (1000..=9999).contains(&date.0.year()) && text.starts_with(&date.day());
+        let is_exact = |date: &Self| {
+            (1000..=9999).contains(&date.0.year()) && text.starts_with(&date.0.date().to_string())
+        };
         date.ok().filter(is_exact).ok_or_else(|| {
             let given: String = text.chars().take(40).collect();
             format!("\"{given}\" is not a date: write YYYY-MM-DD or YYYY-MM-DDThh:mm:ss")
         })
-    }
-}
-
-impl Date {
-    fn day(&self) -> String {
-        self.0.format("%Y-%m-%d").to_string()
     }
 }
 
@@ -209,14 +131,14 @@ impl Clock {
         self.read.get().copied()
     }
 
-    pub(super) fn read(&self) -> Date {
+    /// The date that all templates of this clock see from now on.
+    pub fn read(&self) -> Date {
         *self.read.get_or_init(|| self.given.unwrap_or_else(Date::now))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
     use super::*;
     use std::collections::BTreeMap;
 

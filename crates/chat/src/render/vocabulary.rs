@@ -1,8 +1,8 @@
 //! What a template may use: functions, filters, tests and methods, all within [`Bounds`].
 
 use super::bounds::{Bounds, ITEM, refused};
-use super::date::Clock;
 use super::python;
+use crate::date::Clock;
 use minijinja::value::{Kwargs, Rest, Value};
 use minijinja::{Environment, Error, State, filters, functions, tests};
 use std::sync::Arc;
