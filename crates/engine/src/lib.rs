@@ -44,6 +44,7 @@ pub use execute::{
     Cone, Device, Executor, ExecutorKind, Memo, Reference, Runtime, Session, Sink, half_of_free_memory,
 };
 pub use experiment::dataset::{self, Example, Prompt};
+pub use experiment::edit::EditSpec;
 pub use experiment::method::Method;
 pub use experiment::spaces::MissingSpace;
 pub use experiment::{Experiment, LayerAxis, Sweep};

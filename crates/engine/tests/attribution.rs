@@ -374,9 +374,9 @@ fn gradients_over_a_data_set_are_those_of_each_example() {
     let model = model("tiny-gpt2");
     let mut all = Experiment::new(model);
     let base = all.open_run("base").unwrap();
-    all.edit(base, Site::MlpOutput.layers(..), Op::gradient(Metric::LogitDiff)).unwrap();
-    all.edit(base, Site::BlockInput.layers(1), Op::gradient(Metric::Kl)).unwrap();
-    all.edit(base, Site::BlockInput.layers(1), Op::collect()).unwrap();
+    all.collect_gradient(base, Site::MlpOutput.layers(..), Metric::LogitDiff).unwrap();
+    all.collect_gradient(base, Site::BlockInput.layers(1), Metric::Kl).unwrap();
+    all.collect(base, Site::BlockInput.layers(1)).unwrap();
     all.tokens(vec![9, 2]).unwrap();
     let prompts = [vec![4, 9, 2], BASE.to_vec(), SOURCE.to_vec()];
     all.examples(prompts.iter().map(|ids| Example::new().prompt("base", ids.clone())).collect());

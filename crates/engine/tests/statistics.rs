@@ -234,7 +234,7 @@ fn components_are_the_covariances_eigenvectors() {
         let model = model("tiny-gpt2");
         let mut exp = Experiment::new(model);
         let runs = ["happy", "sad"].map(|name| exp.open_run(name).unwrap());
-        exp.edit(runs[0], Site::BlockOutput.layers([0, 2]), Op::collect()).unwrap();
+        exp.collect(runs[0], Site::BlockOutput.layers([0, 2])).unwrap();
         exp.examples(
             dataset::load(&folder.path().join("pairs.jsonl")).unwrap().into_iter().flatten().collect(),
         );

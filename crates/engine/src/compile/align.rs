@@ -2,7 +2,8 @@
 
 use crate::Result;
 use crate::compile::resolve::Resolver;
-use crate::experiment::{EditSpec, Experiment};
+use crate::experiment::Experiment;
+use crate::experiment::edit::EditSpec;
 use crate::ids::EditId;
 use crate::labels::visible;
 use crate::op::{Align, Source};

@@ -1,8 +1,11 @@
 //! Adding edits to an experiment. Each is resolved when it is added, so that its errors are found there.
 
-use crate::experiment::{EditSpec, Experiment};
+use crate::error::Within;
+use crate::experiment::edit::EditSpec;
+use crate::experiment::{Experiment, partition};
 use crate::ids::{EditId, RunId};
-use crate::op::{Op, Source};
+use crate::metric::Metric;
+use crate::op::{Op, OpKind, Source};
 use crate::{Error, Result};
 use causalcone_model::{Positions, Target};
 use std::sync::Arc;
@@ -14,10 +17,40 @@ impl Experiment<'_> {
     /// When it does not fit the model or its run. What depends on other edits (cycles) or on
     /// examples is found by [`Experiment::plan`].
     pub fn edit(&mut self, run: RunId, target: impl Into<Target>, op: Op) -> Result<EditId> {
-        self.add_edit(EditSpec::new(run, target.into(), op))
+        self.add(EditSpec::new(run, target, op))
     }
 
-    pub(crate) fn add_edit(&mut self, edit: EditSpec) -> Result<EditId> {
+    /// Reads activations of a run, with all edits made: what the target names is among the results.
+    ///
+    /// # Errors
+    /// As [`Experiment::edit`].
+    pub fn collect(&mut self, run: RunId, target: impl Into<Target>) -> Result<EditId> {
+        self.edit(run, target, Op::new(OpKind::Collect))
+    }
+
+    /// Reads the gradient of a metric with respect to activations, in the same way.
+    ///
+    /// # Errors
+    /// As [`Experiment::edit`].
+    pub fn collect_gradient(&mut self, run: RunId, target: impl Into<Target>, of: Metric) -> Result<EditId> {
+        self.edit(run, target, Op { gradient: Some(of), ..Op::new(OpKind::Collect) })
+    }
+
+    /// The op of an edit, to link another edit to it: copies of an op have the very same parameters, which train together.
+    pub fn op_of(&self, edit: EditId) -> Option<&Op> {
+        self.edits.get(edit.0).map(|spec| &spec.op)
+    }
+
+    /// Adds an edit with all that a file can say of it.
+    ///
+    /// # Errors
+    /// As [`Experiment::edit`]; when its parts overlap, or a token that ends it is outside the vocabulary.
+    pub fn add(&mut self, edit: EditSpec) -> Result<EditId> {
+        let number = self.edits.len();
+        let part =
+            || edit.name.as_ref().map_or_else(|| format!("edit {number}"), |name| format!("edit \"{name}\""));
+        partition::check(&edit.partition, &part())?;
+        edit.until.iter().try_for_each(|id| self.model.check(&[*id])).within(part)?;
         let source = edit.op.source().map_or(edit.run, |source| source.run);
         if edit.run.0.max(source.0) >= self.runs.len() {
             return Err(Error::part("edit", "names a run of another experiment"));

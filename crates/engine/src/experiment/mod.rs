@@ -1,7 +1,9 @@
 //! What is asked, as data: runs, edits, reads, axes to sweep, and the examples of a data set.
 
 pub mod dataset;
+pub(crate) mod edit;
 pub(crate) mod method;
+pub(crate) mod partition;
 pub(crate) mod per_example;
 pub(crate) mod spaces;
 pub(crate) mod steps;
@@ -31,28 +33,6 @@ pub(crate) struct RunSpec {
     pub(crate) ids: Arc<[u32]>,
     /// Whether a start-of-text token comes before the texts of examples.
     pub(crate) bos: Option<bool>,
-}
-
-/// An edit as it was asked for.
-#[derive(Debug, Clone)]
-pub(crate) struct EditSpec {
-    pub(crate) name: Option<String>,
-    pub(crate) run: RunId,
-    pub(crate) target: Target,
-    pub(crate) op: Op,
-    /// Names for parts of the dimensions, which `target` has by number.
-    pub(crate) partition: BTreeMap<String, Indices>,
-    /// In which passes of a growing run it is made.
-    pub(crate) steps: Option<Steps>,
-    /// The tokens that end it.
-    pub(crate) until: Vec<u32>,
-}
-
-impl EditSpec {
-    /// An edit made in every pass.
-    pub(crate) fn new(run: RunId, target: Target, op: Op) -> Self {
-        Self { name: None, run, target, op, partition: BTreeMap::new(), steps: None, until: Vec::new() }
-    }
 }
 
 /// Runs, the edits made to them, and what is read of them.

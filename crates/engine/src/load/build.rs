@@ -118,7 +118,7 @@ impl ExperimentFile {
                 None => format!("edit {index}"),
             };
             let spec = self.edit_spec(&experiment, edit, &part, &mut shared)?;
-            experiment.add_edit(spec)?;
+            experiment.add(spec)?;
         }
         if let Some(read) = &self.read {
             if let Some(run) = &read.run {

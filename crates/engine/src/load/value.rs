@@ -281,7 +281,7 @@ impl ExperimentFile {
                     hint.map(|near| format!("did you mean \"{near}\"?")),
                 ));
             };
-            collecting.edit(*run, at.clone(), Op::collect())?;
+            collecting.collect(*run, at.clone())?;
         }
         collecting.examples = Some(Arc::new(examples));
         Ok(collecting)

@@ -184,16 +184,6 @@ impl Op {
         Self::new(OpKind::Noise).scaled(level)
     }
 
-    /// b stays, and is among the results.
-    pub fn collect() -> Self {
-        Self::new(OpKind::Collect)
-    }
-
-    /// b stays, and the gradient of a metric with respect to it is among the results.
-    pub fn gradient(metric: Metric) -> Self {
-        Self { gradient: Some(metric), ..Self::collect() }
-    }
-
     /// b ← the input of the module whose output it is.
     pub fn skip() -> Self {
         Self::new(OpKind::Skip)

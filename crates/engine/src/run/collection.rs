@@ -2,14 +2,14 @@
 //!
 //! ```
 //! use causalcone_engine::dataset::Example;
-//! use causalcone_engine::{Collection, Runtime, Experiment, Op};
+//! use causalcone_engine::{Collection, Experiment, Runtime};
 //! use causalcone_model::{Model, Site};
 //!
 //! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-llama-tied");
 //! let model = Model::load(path)?;
 //! let mut exp = Experiment::new(&model);
 //! let base = exp.open_run("base")?;
-//! exp.edit(base, Site::BlockOutput.layers(..), Op::collect())?;
+//! exp.collect(base, Site::BlockOutput.layers(..))?;
 //! exp.examples(vec![
 //!     Example::new().prompt("base", "The capital of Spain is"),
 //!     Example::new().prompt("base", "Rome is the capital of"),

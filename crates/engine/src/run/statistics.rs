@@ -2,21 +2,21 @@
 //!
 //! ```
 //! use causalcone_engine::dataset::Example;
-//! use causalcone_engine::{Runtime, Experiment, Op, OpKind, Value, fit};
+//! use causalcone_engine::{Experiment, Op, OpKind, Runtime, Value, statistics};
 //! use causalcone_model::{Last, Model, Site};
 //!
 //! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-llama-tied");
 //! let model = Model::load(path)?;
 //! let mut exp = Experiment::new(&model);
 //! let base = exp.open_run("base")?;
-//! let edit = exp.edit(base, Site::BlockOutput.layers(..).at(Last), Op::collect())?;
+//! let edit = exp.collect(base, Site::BlockOutput.layers(..).at(Last))?;
 //! exp.examples(vec![
 //!     Example::new().prompt("base", "The capital of Spain is"),
 //!     Example::new().prompt("base", "Rome is the capital of"),
 //! ]);
-//! let means = fit::means(&exp, &Runtime::default())?;
+//! let means = statistics::means(&exp, &Runtime::default())?;
 //! assert_eq!(means[edit.index()][&Some(1)].dims(), [32]);
-//! let components = fit::components(&exp, &Runtime::default(), 2, false)?;
+//! let components = statistics::components(&exp, &Runtime::default(), 2, false)?;
 //! assert_eq!(components[edit.index()][&Some(1)].components.dims(), [2, 32]);
 //! # Ok::<(), causalcone_engine::Error>(())
 //! ```

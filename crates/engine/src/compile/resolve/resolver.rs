@@ -2,7 +2,8 @@
 
 use super::expanded::{Expanded, LayerPlaces};
 use crate::error::Within;
-use crate::experiment::{EditSpec, Experiment, RunSpec};
+use crate::experiment::edit::EditSpec;
+use crate::experiment::{Experiment, RunSpec};
 use crate::ids::EditId;
 use crate::op::{Joint, OpKind, Subspace, Value};
 use crate::{Error, Result};

@@ -41,7 +41,7 @@ const MOST_NODES: usize = 4096;
 ///     let mut exp = Experiment::new(&model);
 ///     let base = exp.run_ids("base", vec![3, 1, 4, 1, 5])?;
 ///     exp.edit(base, Site::MlpOutput.layers(0..layers).at(Last), Op::add(vector.clone()))?;
-///     exp.edit(base, Site::FinalNorm, Op::collect())?;
+///     exp.collect(base, Site::FinalNorm)?;
 ///     let collected = memo.collect(&exp, &Runtime::default())?;
 ///     assert_eq!(collected[0].tensor.dims(), [5, model.config().width]);
 ///     rows.push(memo.last_work().rows);

@@ -4,7 +4,8 @@ use super::format::{BaseModel, Description, Made, VERSION, WEIGHTS};
 use super::intervention::Saved;
 use super::test;
 use crate::execute::Runtime;
-use crate::experiment::{EditSpec, Experiment};
+use crate::experiment::Experiment;
+use crate::experiment::edit::EditSpec;
 use crate::ids::EditId;
 use crate::op::{Op, OpKind, Value};
 use crate::schema::{

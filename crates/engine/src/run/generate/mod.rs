@@ -6,15 +6,15 @@
 //!
 //! ```
 //! use causalcone_engine::generate::{Generation, Steps};
-//! use causalcone_engine::{Experiment, Op};
+//! use causalcone_engine::{EditSpec, Experiment, Op};
 //! use causalcone_model::{Model, Site};
 //!
 //! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-gpt2");
 //! let model = Model::load(path)?;
 //! let mut exp = Experiment::new(&model);
 //! let base = exp.run_ids("base", vec![3, 1, 4])?;
-//! let edit = exp.edit(base, Site::BlockOutput.layers(0), Op::add(model.embedding_of(9)?).scaled(2.0))?;
-//! exp.at_steps(edit, Steps::Decode)?;
+//! let op = Op::add(model.embedding_of(9)?).scaled(2.0);
+//! exp.add(EditSpec::new(base, Site::BlockOutput.layers(0), op).steps(Steps::Decode))?;
 //! let texts = exp.generate(&Generation { max_tokens: 5, ..Generation::default() })?;
 //! let (original, steered) = (&texts.original[0], &texts.counterfactual[0]);
 //! assert_eq!(original.ids[0], steered.ids[0], "the prompt's pass, which the edit is not in, predicts token 0");
@@ -39,7 +39,6 @@ use crate::bounds;
 use crate::error::Refused;
 use crate::execute::Runtime;
 use crate::experiment::Experiment;
-use crate::ids::EditId;
 use crate::metric::Distribution;
 use crate::{Error, Result};
 use causalcone_model::Model;
@@ -70,35 +69,6 @@ impl Generation {
 }
 
 impl Experiment<'_> {
-    /// In which passes of a growing run an edit is made; all of them unless said.
-    ///
-    /// # Errors
-    /// When there is no such edit. Whether the steps fit is found by [`Experiment::generate`]; what grows no run
-    /// refuses them.
-    pub fn at_steps(&mut self, edit: EditId, steps: Steps) -> Result<()> {
-        self.spec(edit)?.steps = Some(steps);
-        Ok(())
-    }
-
-    /// Ends an edit once the run has grown by one of these tokens: it is not made in the pass that takes this one in, nor
-    /// in later ones.
-    ///
-    /// # Errors
-    /// When there is no such edit, or an id is outside the vocabulary.
-    pub fn until(&mut self, edit: EditId, tokens: Vec<u32>) -> Result<()> {
-        for id in &tokens {
-            let checked = self.model.check(&[*id]);
-            checked.map_err(|source| Error::Part { part: "until".into(), source })?;
-        }
-        self.spec(edit)?.until = tokens;
-        Ok(())
-    }
-
-    fn spec(&mut self, edit: EditId) -> Result<&mut crate::experiment::EditSpec> {
-        let found = Arc::make_mut(&mut self.edits).get_mut(edit.0);
-        found.ok_or_else(|| Error::part("edit", "is of another experiment"))
-    }
-
     /// What the read run goes on with, without and with the edits, for every example; at every scale of the sweep, if
     /// there is one: texts have no other axis.
     ///

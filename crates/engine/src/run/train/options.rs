@@ -2,8 +2,9 @@
 
 use super::adam::Adam;
 use crate::bounds::{self, Count};
+use crate::experiment::Experiment;
+use crate::experiment::edit::EditSpec;
 use crate::experiment::method::Method;
-use crate::experiment::{EditSpec, Experiment};
 use crate::ids::{EditId, RunId};
 use crate::metric::Metric;
 use crate::{Error, Result};
