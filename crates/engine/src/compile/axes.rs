@@ -5,7 +5,7 @@ use crate::compile::resolve::{Expanded, LayerPlaces, Resolver, Selection};
 use crate::experiment::{Experiment, LayerAxis, Sweep};
 use crate::ids::EditId;
 use crate::op::OpKind;
-use crate::plan::{AxisChoices, Coordinates};
+use crate::plan::{AxisChoices, Coordinates, Place};
 use crate::{Error, Result};
 use std::collections::HashSet;
 use std::ops::Range;
@@ -126,31 +126,22 @@ impl Axes {
     /// Where a cell stands among those of its example and sample: a column holds a value only if it
     /// is the same for all that is edited.
     pub(crate) fn coordinates(&self, choice: &Selection, point: AxisChoices) -> Coordinates {
-        let layers_of = |places: &LayerPlaces| -> Vec<usize> {
-            let chosen = choice.layers.clone().unwrap_or(0..places.layers.len());
-            places.layers[chosen].iter().copied().flatten().collect()
-        };
-        let chosen = |list: &[usize], index: Option<usize>| match index {
-            Some(i) => vec![list[i]],
-            None => list.to_vec(),
-        };
-        let moving = || self.moving.iter().map(|edit| &edit.places);
-        let heads = |places: &LayerPlaces| {
-            places.heads.as_ref().map_or(Vec::new(), |heads| chosen(heads, choice.head))
-        };
+        let moving: Vec<Vec<Place>> = self.moving.iter().map(|edit| edit.places.chosen(choice)).collect();
+        let all = || moving.iter().flatten();
+        let layers_of = |places: &Vec<Place>| places.iter().filter_map(|place| place.layer).collect();
         Coordinates {
             example: None,
             sample: None,
             point,
-            site: one(moving().map(|places| places.site)),
+            site: one(all().map(|place| place.site)),
             layer: if self.accumulates {
-                one(moving().filter_map(|places| layers_of(places).last().copied()))
+                one(moving.iter().filter_map(|places| places.last()?.layer))
             } else {
-                one(moving().flat_map(layers_of))
+                one(all().filter_map(|place| place.layer))
             },
-            layers: moving().next().map(layers_of).unwrap_or_default(),
-            head: one(moving().flat_map(heads)),
-            position: one(moving().flat_map(|places| chosen(&places.positions, choice.position))),
+            layers: moving.first().map(layers_of).unwrap_or_default(),
+            head: one(all().filter_map(|place| place.heads.as_deref()).flatten().copied()),
+            position: one(all().flat_map(|place| &*place.positions).copied()),
             scale: one(self.moving.iter().filter_map(|edit| edit.scale(choice))),
         }
     }

@@ -62,7 +62,7 @@ impl Experiment<'_> {
                     let expanded = compiler.expanded[edit.0].clone();
                     let made =
                         compiler.version(&mut plan, expanded.run, version, &Selection::default(), None)?;
-                    let places = expanded.places.all().into_iter();
+                    let places = expanded.places.chosen(&Selection::default()).into_iter();
                     match instance.edits[edit.0].op.gradient {
                         None => reads.extend(places.map(|place| Read::Activation { run: made, place })),
                         Some(metric) => {

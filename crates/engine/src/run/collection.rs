@@ -23,6 +23,7 @@
 //! # Ok::<(), causalcone_engine::Error>(())
 //! ```
 
+use crate::compile::resolve::Selection;
 use crate::execute::{Executor, Runtime, go_on};
 use crate::experiment::Experiment;
 use crate::ids::EditId;
@@ -224,8 +225,8 @@ impl<'m> Collection<'m> {
 impl Experiment<'_> {
     /// What each `collect` edit reads, a layer each.
     fn read_places(&self) -> Result<Vec<(EditId, Vec<Place>)>> {
-        let of = self.collects().map(|edit| Ok((edit, self.resolver(edit).expand()?.places.all())));
-        of.collect::<Result<_>>().map_err(|e: Error| self.blame(e))
+        let places = |edit| Ok((edit, self.resolver(edit).expand()?.places.chosen(&Selection::default())));
+        self.collects().map(places).collect::<Result<_>>().map_err(|e: Error| self.blame(e))
     }
 
     /// How many numbers there are in a place of a run of so many positions.

@@ -7,6 +7,7 @@ use crate::op::noise::Noise;
 use crate::plan::{Constant, Edit, Numbers, Place, ValueSource};
 use candle_core::Tensor;
 use causalcone_model::Site;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// The same place in several layers: with every list written out, of which a cell of a sweep takes some.
@@ -47,19 +48,24 @@ pub(super) enum ExpandedValue {
 /// Which of an edit's lists a cell takes; `None` is all.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Selection {
-    pub(crate) layers: Option<std::ops::Range<usize>>,
+    pub(crate) layers: Option<Range<usize>>,
     pub(crate) position: Option<usize>,
     pub(crate) head: Option<usize>,
     pub(crate) scale: Option<f64>,
 }
 
 impl LayerPlaces {
-    /// The place in each of its layers.
-    pub(crate) fn all(&self) -> Vec<Place> {
-        (0..self.layers.len()).map(|index| self.at(index, &Selection::default())).collect()
+    /// The place in each layer of a choice.
+    pub(crate) fn chosen(&self, choice: &Selection) -> Vec<Place> {
+        self.indices(choice).map(|index| self.at(index, choice)).collect()
     }
 
-    /// The place in the layer of that number in the list.
+    /// The layers of a choice, by their places in the list.
+    fn indices(&self, choice: &Selection) -> Range<usize> {
+        choice.layers.clone().unwrap_or(0..self.layers.len())
+    }
+
+    /// The place in the layer at that place in the list.
     fn at(&self, index: usize, choice: &Selection) -> Place {
         Place {
             site: self.site,
@@ -150,6 +156,6 @@ impl Expanded {
             let scale = choice.scale.unwrap_or(self.scale);
             Arc::new(Edit { op: self.operation.clone(), scale, place, value })
         };
-        choice.layers.clone().unwrap_or(0..self.places.layers.len()).map(edit).collect()
+        self.places.indices(choice).map(edit).collect()
     }
 }
