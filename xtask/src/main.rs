@@ -8,6 +8,8 @@
 //! built for everything that runs. All steps therefore select the whole workspace, since cargo gives a dependency other
 //! features when it builds one package alone, and compiles it again.
 
+#[cfg(test)]
+mod dependencies;
 mod floors;
 mod fuzz;
 mod python;

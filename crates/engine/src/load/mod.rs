@@ -5,5 +5,6 @@ mod build;
 mod making;
 mod named;
 mod op;
+mod self_test;
 mod train;
 mod value;

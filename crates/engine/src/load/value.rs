@@ -410,16 +410,6 @@ impl<'a> TensorsFile<'a> {
 }
 
 impl NumbersFile {
-    /// The numbers of a tensor of at most two axes.
-    pub(crate) fn of(tensor: &Tensor) -> Result<Self> {
-        let wide = |row: Vec<f32>| row.into_iter().map(|x| NumberFile(x.into())).collect::<Vec<_>>();
-        Ok(match tensor.rank() {
-            0 => Self::One(NumberFile(tensor.to_scalar::<f32>()?.into())),
-            1 => Self::Row(wide(tensor.to_vec1()?)),
-            _ => Self::Rows(tensor.to_vec2()?.into_iter().map(wide).collect()),
-        })
-    }
-
     /// A row, or a matrix of equally long rows; nothing where it is a single number.
     pub(super) fn tensor(&self, device: &Device, part: &str) -> Result<Option<Tensor>> {
         Ok(match self {

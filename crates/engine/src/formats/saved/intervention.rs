@@ -16,7 +16,7 @@ pub struct Saved {
     /// Its tensors by name, where it was made here; those of a folder are read when they are needed.
     pub(super) tensors: BTreeMap<String, Tensor>,
     /// The folder it was read from.
-    pub(super) folder: PathBuf,
+    pub(crate) folder: PathBuf,
 }
 
 impl Saved {

@@ -37,3 +37,4 @@ pub use format::{BaseModel, DESCRIPTION, Description, Made, TestFile, Top, WEIGH
 pub use intervention::Saved;
 pub(crate) use merge::{merged, unlinked};
 pub use test::Tested;
+pub(crate) use test::answer;

@@ -8,7 +8,7 @@
 use super::format::{BaseModel, Description, Made, VERSION};
 use crate::op::{Joint, OpKind, Subspace};
 use crate::schema::{
-    DimsFile, EditFile, LinkFile, NumbersFile, OpFile, ParameterFile, ParametersFile, ValueFile,
+    DimsFile, EditFile, LinkFile, NumberFile, NumbersFile, OpFile, ParameterFile, ParametersFile, ValueFile,
 };
 use crate::{Error, Result};
 use candle_core::Tensor;
@@ -176,7 +176,7 @@ impl Represented {
         }
         let width = width.or(source.as_ref().map(Tensor::elem_count));
         if let Some(source) = source {
-            let values = NumbersFile::of(&source.flatten_all()?)?;
+            let values = numbers(&source.flatten_all()?)?;
             edit.value = Some(Box::new(ValueFile { values: Some(values), ..ValueFile::default() }));
         }
         edit.dims = dims(*kind, dimension.as_u64(), width, self.units).map_err(wrong)?;
@@ -326,9 +326,9 @@ impl State {
         }
         let width = ["rotation", "W_enc"].iter().find_map(|name| found.get(name)).map(|x| x.dims()[0]);
         let width = width.or_else(|| found.get("mask").map(Tensor::elem_count));
-        let written = found.iter().map(|(name, tensor)| {
-            Ok(((*name).to_string(), ParameterFile::Numbers(NumbersFile::of(tensor)?)))
-        });
+        let written = found
+            .iter()
+            .map(|(name, tensor)| Ok(((*name).to_string(), ParameterFile::Numbers(numbers(tensor)?))));
         Ok((written.collect::<Result<_>>()?, width))
     }
 
@@ -345,4 +345,14 @@ impl State {
             }
         }
     }
+}
+
+/// The numbers of a tensor of at most two axes.
+fn numbers(tensor: &Tensor) -> Result<NumbersFile> {
+    let wide = |row: Vec<f32>| row.into_iter().map(|x| NumberFile(x.into())).collect::<Vec<_>>();
+    Ok(match tensor.rank() {
+        0 => NumbersFile::One(NumberFile(tensor.to_scalar::<f32>()?.into())),
+        1 => NumbersFile::Row(wide(tensor.to_vec1()?)),
+        _ => NumbersFile::Rows(tensor.to_vec2()?.into_iter().map(wide).collect()),
+    })
 }

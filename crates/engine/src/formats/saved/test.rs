@@ -1,11 +1,9 @@
-//! The self-test of a saved intervention.
+//! What the self-test of a saved intervention compares: answers in the folder with answers now.
 
 use super::format::{TestFile, Top};
-use super::intervention::Saved;
 use crate::execute::Runtime;
 use crate::experiment::Experiment;
-use crate::{Error, ExperimentFile, Result};
-use causalcone_model::Model;
+use crate::{Error, Result};
 
 /// How far a probability may be from the saved one: rounding differs between machines, by far less.
 const TOLERANCE: f64 = 1e-4;
@@ -60,39 +58,10 @@ pub(super) fn expected(experiment: &Experiment<'_>, runtime: &Runtime<'_>) -> Re
 }
 
 /// The likeliest tokens of the run that is read, with the experiment's edits.
-fn answer(experiment: &Experiment<'_>, runtime: &Runtime<'_>) -> Result<Vec<Top>> {
+pub(crate) fn answer(experiment: &Experiment<'_>, runtime: &Runtime<'_>) -> Result<Vec<Top>> {
     let run = experiment.reading_run()?;
     let outcome = experiment.execute_with(runtime)?;
     let top = outcome.counterfactual(run).top(LISTED);
     let prob = |record: &crate::metric::TokenRecord| record.prob.unwrap_or(f64::NAN);
     Ok(top.0.iter().map(|record| Top { id: record.id, prob: prob(record) }).collect())
-}
-
-impl Saved {
-    /// Runs the self-test on a model.
-    ///
-    /// # Errors
-    /// When there is none, the folder does not fit the model, or the test cannot be run.
-    pub fn test(&self, model: &Model, runtime: &Runtime<'_>) -> Result<Tested> {
-        let part = "self-test";
-        self.check(model, true, part)?;
-        let Some(test) = &self.description.test else {
-            return Err(Error::part(part, format!("{} has none", self.folder.display())));
-        };
-        let mut file = ExperimentFile { edit: self.edits().to_vec(), ..self.file() };
-        let run = |ids: &Vec<u32>| crate::schema::RunFile { ids: Some(ids.clone()), ..Default::default() };
-        file.runs = test.runs.iter().map(|(name, ids)| (name.clone(), run(ids))).collect();
-        file.read = Some(crate::schema::ReadFile { run: Some(test.read.clone()), ..Default::default() });
-        let mut experiment = file.experiment(model)?;
-        experiment.names = test.positions.clone();
-        let found = answer(&experiment, runtime)?;
-        let difference = |(ours, theirs): (&Top, &Top)| (ours.prob - theirs.prob).abs();
-        // A number that is none is no agreement.
-        let difference = found
-            .iter()
-            .zip(&test.top)
-            .map(difference)
-            .fold(0.0, |worst: f64, x| if x.is_nan() { f64::INFINITY } else { worst.max(x) });
-        Ok(Tested { found, expected: test.top.clone(), difference, tolerance: test.tolerance })
-    }
 }
