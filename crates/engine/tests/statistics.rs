@@ -9,7 +9,7 @@
 mod common;
 
 use candle_core::Tensor;
-use causalcone_engine::{Experiment, ExperimentFile, Op, PreparedSweep, Runtime, dataset, statistics};
+use causalcone_engine::{Experiment, ExperimentFile, PreparedSweep, Runtime, dataset, statistics};
 use causalcone_model::Site;
 use common::*;
 use serde_json::{Value, json};

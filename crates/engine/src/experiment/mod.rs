@@ -11,17 +11,18 @@ pub(crate) mod token;
 
 use crate::error::Origin;
 use crate::experiment::dataset::Examples;
+use crate::experiment::edit::EditSpec;
 use crate::experiment::method::Method;
 use crate::experiment::spaces::{Spaced, spaced};
 use crate::experiment::steps::Steps;
 use crate::experiment::token::TokenFile;
 use crate::ids::{EditId, RunId};
 use crate::metric::Metric;
-use crate::op::{Op, OpKind, Parameters};
+use crate::op::{OpKind, Parameters};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use causalcone_model::chat::{Clock, Date};
-use causalcone_model::{Indices, Model, Site, Target, nearest};
+use causalcone_model::{Indices, Model, Site, nearest};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 

@@ -46,7 +46,6 @@ use compile::{Growing, TextVersion};
 use decode::{Live, Stepper, prefill};
 use sample::Sampler;
 use std::ops::{ControlFlow, Range};
-use std::sync::Arc;
 
 /// Bytes of keys and values of the texts that grow at a time.
 const MOST_BYTES: usize = 512 << 20;
