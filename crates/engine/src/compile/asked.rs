@@ -44,7 +44,7 @@ impl Experiment<'_> {
     /// Checks that every edit can change something that is read: an answer, or what is collected.
     pub(crate) fn check_reach(&self, expanded: &[Expanded]) -> Result<()> {
         let read = self.collects().map(|edit| expanded[edit.0].run).chain([self.reading_run()?]);
-        let matters = feeding(self.runs.len(), read, expanded.iter());
+        let matters = feeding(self.runs.len(), read, &expanded.iter());
         match (0..expanded.len()).find(|i| !matters[expanded[*i].run.0]) {
             None => Ok(()),
             Some(i) => {

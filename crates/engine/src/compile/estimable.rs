@@ -64,7 +64,7 @@ impl Experiment<'_> {
         let (expanded, swept) = (&compiler.expanded, &compiler.swept);
         // The runs that the read run depends on without the swept edits.
         let fixed = expanded.iter().zip(swept).filter(|(_, is_swept)| !**is_swept).map(|(edit, _)| edit);
-        let feeds = feeding(self.runs.len(), [self.reading_run()?], fixed);
+        let feeds = feeding(self.runs.len(), [self.reading_run()?], &fixed);
         for edit in edits {
             if !feeds[expanded[edit.0].run.0] {
                 let problem = format!(

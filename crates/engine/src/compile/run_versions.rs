@@ -249,7 +249,7 @@ fn reached_by(
 pub(super) fn feeding<'e>(
     runs: usize,
     read: impl IntoIterator<Item = RunId>,
-    edits: impl Iterator<Item = &'e Expanded> + Clone,
+    edits: &(impl Iterator<Item = &'e Expanded> + Clone),
 ) -> Vec<bool> {
     let mut feeds = vec![false; runs];
     read.into_iter().for_each(|run| feeds[run.0] = true);

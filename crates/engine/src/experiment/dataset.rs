@@ -18,7 +18,7 @@ use crate::experiment::token::TokenFile;
 use crate::{Error, Result, parse};
 use causalcone_model::chat::Message;
 use causalcone_model::file::{DataFile, json};
-use causalcone_model::{Indices, nearest};
+use causalcone_model::{Indices, Model, nearest};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -67,6 +67,18 @@ pub enum Prompt {
         /// Its turns.
         messages: Vec<Message>,
     },
+}
+
+impl Prompt {
+    /// The ids it means as an answer: of a text those it has behind a prompt.
+    pub(crate) fn ids(&self, model: &Model, part: &str) -> Result<Vec<u32>> {
+        let ids = match self {
+            Self::Ids(ids) => return Ok(ids.clone()),
+            Self::Text(text) => model.answer(text),
+            Self::Chat { .. } => return Err(Error::part(part, "an answer is a text or a list of token ids")),
+        };
+        ids.map_err(|source| Error::Part { part: part.into(), source })
+    }
 }
 
 impl From<&str> for Prompt {

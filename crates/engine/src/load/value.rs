@@ -2,7 +2,7 @@
 
 use super::making::Making;
 use crate::experiment::Experiment;
-use crate::experiment::dataset::{Examples, Prompt};
+use crate::experiment::dataset::Examples;
 use crate::formats::control_vector::ControlVector;
 use crate::op::{Op, OpKind, Parameters, Source, Value};
 use crate::run::statistics;
@@ -11,7 +11,7 @@ use crate::schema::{ExperimentFile, FitFile, LAYER, NumberFile, NumbersFile, Val
 use crate::{Error, Result};
 use candle_core::{Device, Tensor};
 use causalcone_model::file::Weights;
-use causalcone_model::{Indices, Model, Positions, Site, Target, nearest};
+use causalcone_model::{Indices, Positions, Site, Target, nearest};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -431,18 +431,6 @@ impl NumbersFile {
             Self::One(number) => number.0,
             _ => f64::NAN,
         }
-    }
-}
-
-impl Prompt {
-    /// The ids it means as an answer: of a text those it has behind a prompt.
-    pub(crate) fn ids(&self, model: &Model, part: &str) -> Result<Vec<u32>> {
-        let ids = match self {
-            Self::Ids(ids) => return Ok(ids.clone()),
-            Self::Text(text) => model.answer(text),
-            Self::Chat { .. } => return Err(Error::part(part, "an answer is a text or a list of token ids")),
-        };
-        ids.map_err(|source| Error::Part { part: part.into(), source })
     }
 }
 

@@ -149,7 +149,7 @@ fn tensor_info(reader: &mut Reader<'_>, alignment: u64) -> Result<Entry> {
     if dims.contains(&0) {
         return Err(bad(format!("a dimension of {dims:?} is 0")));
     }
-    if dims[0] % block != 0 {
+    if !dims[0].is_multiple_of(block) {
         return Err(bad(format!("its rows of {} numbers are not whole blocks of {block}", dims[0])));
     }
     let bytes = dims

@@ -61,7 +61,9 @@ pub fn add_methods(modules: &Modules, arrows: &mut Arrows) {
         reached.insert(&module.file);
         for call in &module.calls {
             let to = match &call.of {
-                Some(of) => methods.named(modules, name, &[of.as_slice(), &[call.name.clone()]].concat()),
+                Some(of) => {
+                    methods.named(modules, name, &[of.as_slice(), std::slice::from_ref(&call.name)].concat())
+                }
                 None => methods.called(call, &reached).into_iter().collect(),
             };
             add_all(to, &format!(".{}()", call.name));
