@@ -10,13 +10,15 @@ use std::path::{Path, PathBuf};
 use syn::visit::{self, Visit};
 
 /// The crates, and the Python package, below the root.
-const CRATES: [&str; 9] = [
+const CRATES: [&str; 11] = [
     "crates/ops/src",
     "crates/files/src",
     "crates/model/src",
     "crates/engine/src",
     "crates/report/src",
+    "crates/jobs/src",
     "crates/causalcone/src",
+    "crates/cli/src",
     "bindings/python/src",
     "fuzz/src",
     "xtask/src",

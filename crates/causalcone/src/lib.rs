@@ -27,13 +27,6 @@
 //! [`Experiment`] with its [`Op`]s and [`Value`]s; [`Sweep`], the axes of many cells, and
 //! [`SweepResult`]; [`Example`], one of many prompts; [`ExperimentFile`], the same in writing;
 //! [`table`], [`means_table`] and [`heat_map`] for results.
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
-
-#[cfg(feature = "cli")]
-#[doc(hidden)]
-pub mod cli;
-mod figure;
-mod tidy;
 
 pub use causalcone_engine::{
     Agreement, Align, Alignment, Answer, AnswerProb, Collected, Collection, Column, Cone, ControlVector,
@@ -43,14 +36,13 @@ pub use causalcone_engine::{
     Session, Source, Sweep, SweepResult, TokenLabels, TokenRecord, Top, Value, Values, Verification, causal,
     collection, cone, dataset, generate, lens, noise, op, plan, saved, schema, train, visible,
 };
+pub use causalcone_jobs::{heat_map, means_table, table};
 pub use causalcone_model::{
     Config, Defaulted, Error as ModelError, Footprint, Indices, KeyPolicy, KeyReport, Layout, LoadOptions,
     Model, Positions, Precision, Progress, Report, Site, Target, Tokenizer, Unit, Which, chat, check,
     decoder, memory, silent, store, threads,
 };
 pub use causalcone_report as report;
-pub use figure::heat_map;
-pub use tidy::{means_table, table};
 
 #[doc(no_inline)]
 pub use causalcone_model::Last;
