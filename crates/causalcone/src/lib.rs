@@ -26,17 +26,17 @@
 //! The types one meets: [`Model`]; [`Site`], a named activation, and [`Target`], which part of it;
 //! [`Experiment`] with its [`Op`]s and [`Value`]s; [`Sweep`], the axes of many cells, and
 //! [`SweepResult`]; [`Example`], one of many prompts; [`ExperimentFile`], the same in writing;
-//! [`table`], [`means_table`] and [`heat_map`] for results.
+//! [`table`], [`means_table`] and [`heat_map`] for results; [`jobs`], work that leaves results in a folder.
 
 pub use causalcone_engine::{
     Agreement, Align, Alignment, Answer, AnswerProb, Collected, Collection, Column, Cone, ControlVector,
-    Device, Distribution, EditId, Error, Example, Executor, ExecutorKind, Experiment, ExperimentFile,
-    Explanation, Joint, Journal, LayerAxis, Lens, Mean, MeanToken, Memo, Method, Metric, MissingSpace, Op,
-    OpKind, Outcome, Outline, PreparedSweep, Prompt, Reference, Refused, Result, RunId, Runtime, Saved,
-    Session, Source, Sweep, SweepResult, TokenLabels, TokenRecord, Top, Value, Values, Verification, causal,
-    collection, cone, dataset, generate, lens, noise, op, plan, saved, schema, train, visible,
+    Device, Distribution, EditId, Error as EngineError, Example, Executor, ExecutorKind, Experiment,
+    ExperimentFile, Explanation, Joint, Journal, LayerAxis, Lens, Mean, MeanToken, Memo, Method, Metric,
+    MissingSpace, Op, OpKind, Outcome, Outline, PreparedSweep, Prompt, Reference, Refused, RunId, Runtime,
+    Saved, Session, Source, Sweep, SweepResult, TokenLabels, TokenRecord, Top, Value, Values, Verification,
+    causal, collection, cone, dataset, generate, lens, noise, op, plan, saved, schema, train, visible,
 };
-pub use causalcone_jobs::{heat_map, means_table, table};
+pub use causalcone_jobs::{self as jobs, Error, Result, heat_map, means_table, table};
 pub use causalcone_model::{
     Config, Defaulted, Error as ModelError, Footprint, Indices, KeyPolicy, KeyReport, Layout, LoadOptions,
     Model, Positions, Precision, Progress, Report, Site, Target, Tokenizer, Unit, Which, chat, check,

@@ -1,11 +1,12 @@
 //! `top` and `run`: a model's answer, once.
 
 use crate::args::{FileArgs, TopArgs};
-use crate::failure::Failure;
+use crate::failure::{Failure, all_fit};
 use crate::loaded::Loaded;
-use crate::terminal::{Terminal, Warning};
+use crate::terminal::Terminal;
 use candle_core::{DType, Tensor};
 use causalcone::chat::{Clock, Date, Message};
+use causalcone::jobs::{LeftOut, Warning};
 use causalcone::{
     Experiment, Metric, MissingSpace, Precision, Refused, Runtime, TokenLabels, TokenRecord, Top, visible,
 };
@@ -127,8 +128,7 @@ struct CollectedJson {
 /// `causalcone run`.
 pub(crate) fn run(args: &FileArgs, terminal: &Terminal) -> Result<(), Failure> {
     let loaded = Loaded::new(args, terminal)?;
-    let (experiment, left_out) =
-        loaded.single(&Runtime { progress: &terminal.report(), ..Runtime::default() }, terminal)?;
+    let (experiment, left_out) = single(&loaded, terminal)?;
     let (model, weights) = (loaded.model.name().to_owned(), loaded.model.footprint().chosen);
     let Some(errors) = left_out.errors() else {
         let (answered, missing) = answer(&experiment)?;
@@ -147,13 +147,19 @@ pub(crate) fn run(args: &FileArgs, terminal: &Terminal) -> Result<(), Failure> {
     let (date, warnings) = (experiment.seen_date(), terminal.warn(warnings));
     let result = ExamplesResult { model, weights, date, examples, errors, warnings };
     terminal.result(&result, |result| table_of(&result.examples))?;
-    left_out.into_result()
+    all_fit(&left_out)
 }
 
 /// Runs the experiment of a file once, edited and unedited.
 pub(crate) fn run_once(loaded: &Loaded, terminal: &Terminal) -> Result<Answered, Failure> {
-    Ok(answer(&loaded.single(&Runtime { progress: &terminal.report(), ..Runtime::default() }, terminal)?.0)?
-        .0)
+    Ok(answer(&single(loaded, terminal)?.0)?.0)
+}
+
+/// The experiment of a file without its sweep, and the examples that do not fit it.
+fn single<'l>(loaded: &'l Loaded, terminal: &Terminal) -> Result<(Experiment<'l>, LeftOut), Failure> {
+    let report = terminal.report();
+    let runtime = Runtime { progress: &report, ..Runtime::default() };
+    Ok(loaded.source().single(&runtime, terminal)?)
 }
 
 /// What an experiment answered, and tokens that were probably meant with a space.

@@ -1,6 +1,7 @@
 //! The arguments of the command: what `--help` says, and what is read of the command line.
 
-use crate::options::{Memory, Size, Verify, Weights};
+use crate::options::{Memory, Size, Weights, verify};
+use causalcone::jobs::{self, sweep::Verify};
 use causalcone_report::Format;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
@@ -182,6 +183,16 @@ pub(crate) struct Again {
     pub(crate) force: bool,
 }
 
+impl From<Again> for jobs::Again {
+    fn from(Again { resume, force }: Again) -> Self {
+        match (force, resume) {
+            (true, _) => Self::Replace,
+            (false, true) => Self::Resume,
+            (false, false) => Self::Refuse,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct TopArgs {
     /// The prompt
@@ -267,7 +278,7 @@ pub(crate) struct SweepArgs {
     /// Compute cells again with the slow reference executor: all, or N spread over the sweep
     ///
     /// Exits with 1 if a probability is off by more than 1e-4, or a logit x by 1e-4 * max(1, |x|).
-    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "all")]
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "all", value_parser = verify)]
     pub(crate) verify: Option<Verify>,
     #[command(flatten)]
     pub(crate) again: Again,

@@ -1,10 +1,11 @@
 //! What the command does with its arguments: one function for each subcommand.
 
 use crate::args::{Cli, Command, ExplainArgs, ModelsAction};
-use crate::failure::Failure;
+use crate::failure::{Failure, all_fit};
 use crate::loaded::Loaded;
 use crate::terminal::Terminal;
 use crate::{answers, collect, data, generate, lens, models, saved, signals, sweep, threads, tour, train};
+use causalcone::jobs::Observer;
 use causalcone::{Device, Explanation, Footprint, KeyPolicy};
 use clap::{CommandFactory, Parser};
 use serde::Serialize;
@@ -36,7 +37,7 @@ fn dispatch(command: Command, terminal: &Terminal) -> Result<(), Failure> {
         Command::Top(args) => answers::top(&args, terminal),
         Command::Run(args) => answers::run(&args, terminal),
         Command::Generate(args) => generate::generate(&args, terminal),
-        Command::Sweep(args) => sweep::command(&args, terminal),
+        Command::Sweep(args) => sweep::sweep(&args, terminal),
         Command::Explain(args) => explain(&args, terminal),
         Command::Collect(args) => collect::collect(&args, terminal),
         Command::Data(args) => data::data(&args, terminal),
@@ -68,14 +69,14 @@ fn check_device(device: &str) -> Result<(), Failure> {
 
 fn explain(args: &ExplainArgs, terminal: &Terminal) -> Result<(), Failure> {
     let loaded = Loaded::open(&args.file, terminal)?;
-    let (outline, left_out) = loaded.outline(terminal)?;
+    let (outline, left_out) = loaded.source().outline(terminal)?;
     let explanation =
         Explanation::of_outline(&outline, &args.memory.runtime(&loaded.model, &terminal.report()))?;
     let explained = Explained { explanation, memory: loaded.model.footprint() };
     terminal.result(&explained, |Explained { explanation, memory }| {
         format!("{explanation}\nmemory         {memory}\n")
     })?;
-    left_out.into_result()
+    all_fit(&left_out)
 }
 
 /// What `explain` prints.

@@ -1,11 +1,11 @@
 //! `data`: a data set of counterfactuals, drawn from a causal model.
 
 use crate::args::DataArgs;
-use crate::failure::Failure;
-use crate::folder::{shown, taken};
+use crate::failure::{Failure, taken};
 use crate::terminal::Terminal;
-use causalcone::Error;
+use causalcone::EngineError;
 use causalcone::causal::{CausalFile, DataSet, Drawn};
+use causalcone::jobs::{Observer, shown};
 use causalcone_files::{check_output, is_same_place, write_new, write_whole};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -59,9 +59,9 @@ pub(crate) fn data(args: &DataArgs, terminal: &Terminal) -> Result<(), Failure> 
     file.causal_model()?;
     let model = terminal.load(name, args.weights.given())?;
     let drawn = file.draw(&model, &args.memory.runtime(&model, &terminal.report()));
-    terminal.clear();
+    terminal.finished();
     let DataSet { examples, held_out, settings, asked, right } = drawn.map_err(|e| match e {
-        Error::Interrupted => Failure::interrupted("; nothing was written"),
+        EngineError::Interrupted => Failure::interrupted("; nothing was written"),
         other => other.into(),
     })?;
     for (out, lines) in outs.iter().zip([&examples, &held_out]) {

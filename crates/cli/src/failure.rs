@@ -1,6 +1,7 @@
 //! Errors on their way to the user: a message, a hint, an exit code.
 
 use crate::interrupt;
+use causalcone::jobs::{FolderError, LeftOut};
 use causalcone_model::{LONGEST_MESSAGE, shortened};
 
 /// Why the command stops.
@@ -50,11 +51,6 @@ impl Failure {
         self
     }
 
-    /// The same with the hint that an error has, if any.
-    pub(crate) fn maybe_hint(self, hint: Option<String>) -> Self {
-        Self { hint, ..self }
-    }
-
     pub(crate) fn code(&self) -> u8 {
         match self.why {
             Why::Input => 2,
@@ -80,36 +76,57 @@ impl Failure {
     }
 }
 
-impl From<causalcone::Error> for Failure {
-    fn from(error: causalcone::Error) -> Self {
-        if matches!(
-            error,
-            causalcone::Error::Interrupted | causalcone::Error::Model(causalcone::ModelError::Cancelled)
-        ) {
-            return Self::interrupted("");
+impl<E: Into<causalcone::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let error = error.into();
+        if error.is_interrupted() {
+            let kept = if let causalcone::Error::Interrupted { kept } = error { kept } else { "" };
+            return Self::interrupted(kept);
         }
-        Self { message: error.to_string(), hint: error.hint(), why: Why::of(error.is_bad_input()) }
+        let hint = match &error {
+            causalcone::Error::Folder(folder) => with_options(folder),
+            other => other.hint(),
+        };
+        Self { message: error.to_string(), hint, why: Why::of(error.is_bad_input()) }
     }
 }
 
-impl From<causalcone::ModelError> for Failure {
-    fn from(error: causalcone::ModelError) -> Self {
-        if matches!(error, causalcone::ModelError::Cancelled) {
-            return Self::interrupted("");
+/// What to do about a folder that is refused, by the options of the command.
+fn with_options(error: &FolderError) -> Option<String> {
+    let hint = match error {
+        FolderError::Occupied { is_unfinished: true, .. } => {
+            "--resume completes what was interrupted, --force starts over"
         }
-        Self { message: error.to_string(), hint: error.hint(), why: Why::of(error.is_bad_input()) }
+        FolderError::Occupied { .. } | FolderError::NotResumable { .. } => {
+            "--force replaces them, or choose another --out"
+        }
+        FolderError::Foreign { .. } => "move it elsewhere, or choose another --out",
+        FolderError::Different { field: "weights", earlier, .. } if earlier != "none" => {
+            return Some(format!("--weights {earlier} resumes it"));
+        }
+        FolderError::Different { field: "date", .. } => return error.hint(),
+        FolderError::Different { .. } => "--force starts over, or choose another --out",
+        FolderError::Identity { .. } => "start over with --force",
+        other => return other.hint(),
+    };
+    Some(hint.into())
+}
+
+/// The failure to write one file or folder that the command was asked for.
+pub(crate) fn taken(error: causalcone_files::Error) -> Failure {
+    match &error {
+        causalcone_files::Error::Exists { .. } => {
+            Failure::from(error).hint("--force replaces it, or choose another name")
+        }
+        _ => error.into(),
     }
 }
 
-impl From<causalcone_files::Error> for Failure {
-    fn from(error: causalcone_files::Error) -> Self {
-        Self { message: error.to_string(), hint: error.hint(), why: Why::of(error.is_bad_input()) }
+/// The end of a command: a failure if its results are without some of the examples.
+pub(crate) fn all_fit(left_out: &LeftOut) -> Result<(), Failure> {
+    let (bad, total) = (left_out.refused.len(), left_out.total.unwrap_or_default());
+    if bad == 0 {
+        return Ok(());
     }
-}
-
-impl From<causalcone_report::Error> for Failure {
-    fn from(error: causalcone_report::Error) -> Self {
-        // What is drawn was checked before any work: what fails now is the run.
-        Self { message: error.to_string(), hint: error.hint(), why: Why::Run }
-    }
+    Err(Failure::input(format!("{bad} of {total} examples could not be used; the results are of the others")))
 }

@@ -1,12 +1,14 @@
 //! `generate`: what a run goes on with, without and with its edits.
 
 use crate::args::GenerateArgs;
-use crate::failure::Failure;
+use crate::failure::{Failure, all_fit};
 use crate::loaded::Loaded;
-use crate::pairs::{Made, Numbered, Pair, TokenRecord, ended, is_cut, most_tokens, options, pairs, scales};
-use crate::strength_report::{Movement, StrengthReport, summary};
 use crate::terminal::Terminal;
+use crate::texts::{options, texts};
 use causalcone::generate::{Generation, Grown, Texts};
+use causalcone::jobs::Observer;
+use causalcone::jobs::pairs::{Made, Numbered, Pair, TokenRecord, is_cut, most_tokens, pairs};
+use causalcone::jobs::strength_report::{StrengthReport, in_words, moved};
 use causalcone::{Experiment, Model, Progress, Refused, Runtime, Unit, visible};
 use serde::Serialize;
 use std::ops::ControlFlow;
@@ -46,37 +48,36 @@ struct ManyResult<'a> {
 /// `causalcone generate`.
 pub(crate) fn generate(args: &GenerateArgs, terminal: &Terminal) -> Result<(), Failure> {
     if let Some(out) = &args.out {
-        return crate::texts::texts(args, out, terminal);
+        return texts(args, out, terminal);
     }
     if args.again.resume || args.again.force || args.format.is_some() {
         return Err(Failure::input("--resume, --force and --format are for results in a folder")
             .hint("add --out DIR"));
     }
-    let started = Instant::now();
     let loaded = Loaded::new(&args.file, terminal)?;
-    let load = started.elapsed().as_secs_f64();
+    let source = loaded.source();
     let report = terminal.report();
     let runtime = args.memory.runtime(&loaded.model, &report);
     let options = options(args, &loaded)?;
-    let (experiment, left_out) = loaded.growing(&runtime, terminal)?;
+    let (experiment, left_out) = source.growing(&runtime, terminal)?;
     let examples = experiment.example_count();
-    let scales = scales(&loaded);
+    let scales = source.scales();
     let is_one = examples.is_none() && options.samples == 1 && scales.is_none();
     let is_edited = !loaded.file.edit.is_empty();
     let started = Instant::now();
     let texts = if is_one && !terminal.is_json() {
         stream(&experiment, (&options, &runtime), is_edited, terminal)?
     } else {
-        let total = most_tokens(&options, &loaded).saturating_mul(examples.unwrap_or(1) as u64);
+        let total = most_tokens(&options, &source).saturating_mul(examples.unwrap_or(1) as u64);
         let mut done = 0;
         let texts = experiment.generate_with(&options, &runtime, &mut |_| {
             done += 1;
             terminal.progress(Progress { what: "generating", done, total, unit: Unit::Tokens })
         });
-        terminal.clear();
+        terminal.finished();
         texts?
     };
-    let seconds = Seconds { load, generate: started.elapsed().as_secs_f64() };
+    let seconds = Seconds { load: loaded.load_seconds, generate: started.elapsed().as_secs_f64() };
     let model = &loaded.model;
     let is_cut = is_cut(&texts);
     let has_tables = args.table || scales.is_some();
@@ -95,7 +96,7 @@ pub(crate) fn generate(args: &GenerateArgs, terminal: &Terminal) -> Result<(), F
             let errors = left_out.errors();
             let result = ManyResult { model: name, texts: pairs, scales, errors, seconds, made };
             terminal.result(&result, |result| {
-                let moved = result.scales.as_deref().map(summary).unwrap_or_default();
+                let moved = result.scales.as_deref().map(in_words).unwrap_or_default();
                 many(&result.texts, args.table, model) + &moved
             })?;
         }
@@ -103,14 +104,7 @@ pub(crate) fn generate(args: &GenerateArgs, terminal: &Terminal) -> Result<(), F
     if is_cut {
         return Err(Failure::interrupted("; the texts end where they were"));
     }
-    left_out.into_result()
-}
-
-/// How far texts moved at each strength.
-fn moved(pairs: &[Numbered], model: &Model) -> Result<Vec<StrengthReport>, Failure> {
-    let mut movement = Movement::new(model)?;
-    pairs.iter().try_for_each(|one| movement.add(one, ""))?;
-    Ok(movement.moved())
+    all_fit(&left_out)
 }
 
 /// Says the edited text, or the only one, as it comes.
@@ -141,7 +135,7 @@ fn stream(
         }
         terminal.go_on()
     });
-    terminal.clear();
+    terminal.finished();
     if let Some(failure) = failed {
         return Err(failure);
     }
@@ -156,11 +150,11 @@ fn stream(
 /// What follows the streamed text: how it ended, the other one, and the tables.
 fn after_stream(pair: &Pair, other_prompt: Option<&String>, model: &Model) -> String {
     let edited = &pair.counterfactual;
-    let mut text = format!("\n{}\n", ended(edited, model));
+    let mut text = format!("\n{}\n", edited.ended(model));
     if let Some(prompt) = other_prompt {
         let original = &pair.original;
         let said = printable(&format!("{prompt}{}", original.text));
-        text += &format!("\nwithout them\n{said}\n{}\n", ended(original, model));
+        text += &format!("\nwithout them\n{said}\n{}\n", original.ended(model));
     }
     text + &tables(pair, other_prompt.is_some())
 }
@@ -177,7 +171,7 @@ fn many(texts: &[Numbered], has_tables: bool, model: &Model) -> String {
         let is_told = scale.is_some() && last.replace((example, sample)) == Some((example, sample));
         let both = [("original", &pair.original), ("counterfactual", &pair.counterfactual)];
         for (name, one) in both.into_iter().skip(usize::from(is_told)) {
-            text += &format!("  {name:<15} {} {}\n", visible(&one.text), ended(one, model));
+            text += &format!("  {name:<15} {} {}\n", visible(&one.text), one.ended(model));
         }
         if has_tables {
             text += &tables(pair, true);

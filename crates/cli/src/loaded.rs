@@ -4,12 +4,16 @@ use crate::args::{DEFAULT_MODEL, FileArgs};
 use crate::failure::Failure;
 use crate::options::Weights;
 use crate::terminal::Terminal;
+use causalcone::jobs::Source;
 use causalcone::{ExperimentFile, LoadOptions, Model};
+use std::time::Instant;
 
 /// An experiment file and the model it is for.
 pub(crate) struct Loaded {
     pub(crate) file: ExperimentFile,
     pub(crate) model: Model,
+    /// How many seconds it took to read both.
+    pub(crate) load_seconds: f64,
 }
 
 impl Loaded {
@@ -27,6 +31,7 @@ impl Loaded {
         args: &FileArgs,
         load: impl FnOnce(&str, LoadOptions) -> Result<Model, Failure>,
     ) -> Result<Self, Failure> {
+        let started = Instant::now();
         let (file, model) = (ExperimentFile::load(&args.file)?, args.model.as_deref());
         if model.is_none() && file.model.is_none() {
             return Err(Failure::input(format!(
@@ -34,7 +39,13 @@ impl Loaded {
                 args.file.display()
             )));
         }
-        Self::of(file, model, args.weights, load)
+        let loaded = Self::of(file, model, args.weights, load)?;
+        Ok(Self { load_seconds: started.elapsed().as_secs_f64(), ..loaded })
+    }
+
+    /// The same, for the library.
+    pub(crate) fn source(&self) -> Source<'_> {
+        Source { model: &self.model, file: self.file.clone(), load_seconds: self.load_seconds }
     }
 
     /// Of a file as it was read.
@@ -57,7 +68,8 @@ impl Loaded {
             keys: file.model_options.clone().unwrap_or_default(),
             ..LoadOptions::default()
         };
+        let started = Instant::now();
         let model = load(&name, options)?;
-        Ok(Self { file, model })
+        Ok(Self { file, model, load_seconds: started.elapsed().as_secs_f64() })
     }
 }

@@ -6,6 +6,7 @@ use crate::model_check::{self, keys};
 use crate::options::Weights;
 use crate::terminal::Terminal;
 use causalcone::Config;
+use causalcone::jobs::Observer;
 use causalcone::store::{self, Origin};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -71,7 +72,7 @@ fn pull(name: &str, accept_terms: bool, terminal: &Terminal) -> Result<(), Failu
         }
     }
     let located = store::fetch(known, accepted, &|progress| terminal.progress(progress));
-    terminal.clear();
+    terminal.finished();
     let path = located?.path().to_string_lossy().into_owned();
     terminal
         .result(&json!({"name": known.alias, "path": path}), |_| format!("{} is at {path}\n", known.alias))

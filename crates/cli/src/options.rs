@@ -1,5 +1,6 @@
 //! Options that are more than a text: sizes of memory, samples to verify.
 
+use causalcone::jobs::sweep::Verify;
 use causalcone::{Model, Precision, Report, Runtime, memory};
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -63,34 +64,12 @@ impl FromStr for Size {
     }
 }
 
-/// Which cells are computed again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Verify {
-    /// All.
-    All,
-    /// So many, spread over the sweep.
-    Sample(usize),
-}
-
-impl Verify {
-    /// How many; all where none is said.
-    pub(crate) fn sample(self) -> Option<usize> {
-        match self {
-            Self::All => None,
-            Self::Sample(count) => Some(count),
-        }
-    }
-}
-
-impl FromStr for Verify {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text.parse() {
-            _ if text == "all" => Ok(Self::All),
-            Ok(0) | Err(_) => Err("is not a number of cells: give 1 or more, or no number for all".into()),
-            Ok(count) => Ok(Self::Sample(count)),
-        }
+/// Which cells are computed again: all, or so many.
+pub(crate) fn verify(text: &str) -> Result<Verify, String> {
+    match text.parse() {
+        _ if text == "all" => Ok(Verify::All),
+        Ok(0) | Err(_) => Err("is not a number of cells: give 1 or more, or no number for all".into()),
+        Ok(count) => Ok(Verify::Sample(count)),
     }
 }
 
@@ -100,9 +79,9 @@ mod tests {
 
     #[test]
     fn a_sample_has_cells() {
-        assert_eq!(("all".parse(), "3".parse()), (Ok(Verify::All), Ok(Verify::Sample(3))));
+        assert_eq!((verify("all"), verify("3")), (Ok(Verify::All), Ok(Verify::Sample(3))));
         for text in ["0", "-1", "", "some"] {
-            assert!(text.parse::<Verify>().is_err(), "{text}");
+            assert!(verify(text).is_err(), "{text}");
         }
     }
 }

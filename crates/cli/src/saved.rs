@@ -1,10 +1,10 @@
 //! `save` and `info`: interventions in folders, and control vectors.
 
 use crate::args::{InfoArgs, SaveArgs};
-use crate::failure::Failure;
-use crate::folder::{shown, taken};
+use crate::failure::{Failure, all_fit, taken};
 use crate::loaded::Loaded;
 use crate::terminal::Terminal;
+use causalcone::jobs::shown;
 use causalcone::saved::{Description, Tested};
 use causalcone::{ControlVector, Runtime, Saved, visible};
 use causalcone_files::{PlaceKind, check_output};
@@ -34,8 +34,9 @@ pub(crate) fn save(args: &SaveArgs, terminal: &Terminal) -> Result<(), Failure> 
         _ => check_output(&args.out, args.force && is_vector).map_err(taken)?,
     }
     let loaded = Loaded::new(&args.file, terminal)?;
-    let (experiment, left_out) =
-        loaded.single(&Runtime { progress: &terminal.report(), ..Runtime::default() }, terminal)?;
+    let report = terminal.report();
+    let runtime = Runtime { progress: &report, ..Runtime::default() };
+    let (experiment, left_out) = loaded.source().single(&runtime, terminal)?;
     if is_vector {
         let vector = ControlVector::of(&experiment)?;
         vector.write(&args.out, args.force)?;
@@ -48,7 +49,7 @@ pub(crate) fn save(args: &SaveArgs, terminal: &Terminal) -> Result<(), Failure> 
                 "{out} is a control vector for layers {layers}\n\n    {edit}\n    value = {{ file = \"{out}\" }}\n"
             )
         })?;
-        return left_out.into_result();
+        return all_fit(&left_out);
     }
     let name = args.file.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let saved = Saved::of(&experiment, &format!("causalcone save {name}"), &Runtime::default())?;
@@ -61,7 +62,7 @@ pub(crate) fn save(args: &SaveArgs, terminal: &Terminal) -> Result<(), Failure> 
             result.edits[0]
         )
     })?;
-    left_out.into_result()
+    all_fit(&left_out)
 }
 
 #[derive(Serialize)]

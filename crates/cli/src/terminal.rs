@@ -2,8 +2,9 @@
 
 use crate::failure::Failure;
 use crate::interrupt;
+use causalcone::jobs::{Observer, Warning};
 use causalcone::{
-    KeyPolicy, LoadOptions, MissingSpace, Model, ModelError, Precision, Progress, Report, Unit,
+    KeyPolicy, LoadOptions, MissingSpace, Model, ModelError, Precision, Progress, Refused, Report, Unit,
 };
 use causalcone_report::terminal::{Colour, Style};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -15,14 +16,6 @@ use std::sync::PoisonError;
 
 /// Warnings of one kind that are printed; all are in JSON.
 const MOST_WARNINGS: usize = 5;
-
-/// A warning, as JSON output has it.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Warning {
-    message: String,
-    #[serde(flatten)]
-    of: MissingSpace,
-}
 
 /// The user's end of the command.
 pub(crate) struct Terminal {
@@ -78,7 +71,7 @@ impl Terminal {
         options.keys.ignore_keys.extend(self.keys.ignore_keys.iter().cloned());
         options.keys.strict |= self.keys.strict;
         let model = read(name, &options, &|progress| self.progress(progress));
-        self.clear();
+        self.finished();
         let model = model?;
         if let Some(warning) = model.key_report().warning() {
             let _ = writeln!(std::io::stderr(), "warning: {name}: {warning}");
@@ -109,32 +102,10 @@ impl Terminal {
         if interrupt::stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    /// Takes the progress bar away.
-    pub(crate) fn clear(&self) {
-        interrupt::finished();
-        if let Some(bar) = self.bar.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            bar.finish_and_clear();
-        }
-    }
-
-    /// A message about what goes on, on stderr; silent where stderr is no terminal.
-    pub(crate) fn note(&self, text: &str) {
-        if std::io::stderr().is_terminal() {
-            let _ = writeln!(std::io::stderr(), "{text}");
-        }
-    }
-
-    /// Warns on stderr, also where it is no terminal, of tokens that were probably meant with a space. Returns the
-    /// warnings for JSON.
+    /// Warns of tokens that were probably meant with a space. Returns the warnings for JSON.
     pub(crate) fn warn(&self, missing: Vec<MissingSpace>) -> Vec<Warning> {
-        self.clear();
-        for one in missing.iter().take(MOST_WARNINGS) {
-            let _ = writeln!(std::io::stderr(), "warning: {one}");
-        }
-        if let Some(more @ 1..) = missing.len().checked_sub(MOST_WARNINGS) {
-            let _ = writeln!(std::io::stderr(), "warning: {more} more tokens or answers like these");
-        }
-        missing.into_iter().map(|of| Warning { message: of.to_string(), of }).collect()
+        self.missing_spaces(&missing);
+        missing.into_iter().map(Warning::from).collect()
     }
 
     /// Asks a question that wants a yes; where nobody can answer, it is no.
@@ -150,7 +121,7 @@ impl Terminal {
 
     /// What went wrong, on stderr.
     pub(crate) fn failure(&self, failure: &Failure) {
-        self.clear();
+        self.finished();
         let _ = writeln!(std::io::stderr(), "{}", failure.rendered());
     }
 
@@ -191,6 +162,55 @@ impl Terminal {
             width: if is_terminal { width } else { 100 },
             max_rows: Some(32),
         }
+    }
+}
+
+impl Observer for Terminal {
+    /// Takes the progress bar away.
+    fn finished(&self) {
+        interrupt::finished();
+        if let Some(bar) = self.bar.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    /// On stderr; silent where it is no terminal.
+    fn note(&self, text: &str) {
+        if std::io::stderr().is_terminal() {
+            let _ = writeln!(std::io::stderr(), "{text}");
+        }
+    }
+
+    /// On stderr, as what went wrong.
+    fn refused(&self, example: &Refused) {
+        let failure = Failure::input(example.to_string());
+        self.failure(&match &example.hint {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        });
+    }
+
+    /// On stderr, also where it is no terminal.
+    fn missing_spaces(&self, missing: &[MissingSpace]) {
+        self.finished();
+        for one in missing.iter().take(MOST_WARNINGS) {
+            let _ = writeln!(std::io::stderr(), "warning: {one}");
+        }
+        if let Some(more @ 1..) = missing.len().checked_sub(MOST_WARNINGS) {
+            let _ = writeln!(std::io::stderr(), "warning: {more} more tokens or answers like these");
+        }
+    }
+
+    fn resumable(&self) {
+        interrupt::can_resume();
+    }
+}
+
+/// How many of a job's examples were there before, for people.
+pub(crate) fn before(resumed: usize) -> String {
+    match resumed {
+        0 => String::new(),
+        n => format!(", {n} of them from before"),
     }
 }
 

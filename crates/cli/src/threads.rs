@@ -1,6 +1,7 @@
 //! Threads, where the system may refuse them: containers and login sessions limit how many there are.
 
 use crate::terminal::Terminal;
+use causalcone::jobs::Observer;
 use causalcone::threads;
 
 /// How many threads elementwise operations of the tensor library use. It panics where it cannot start them.

@@ -4,13 +4,12 @@ use crate::answers::run_once;
 use crate::args::TourArgs;
 use crate::check::{Check, Published};
 use crate::failure::Failure;
-use crate::folder::{Folder, Results, shown};
 use crate::loaded::Loaded;
-use crate::sweep::{How, Summary, sweep};
 use crate::terminal::Terminal;
+use causalcone::jobs::sweep::{Options, Summary, run};
+use causalcone::jobs::{Folder, Results, shown};
 use causalcone::{Experiment, ExperimentFile, Model, Runtime, TokenRecord, Top};
 use causalcone_files::{create_folders, write_whole};
-use causalcone_report::Format;
 use causalcone_report::terminal::render;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -84,7 +83,7 @@ pub(crate) fn tour(args: &TourArgs, terminal: &Terminal) -> Result<(), Failure> 
 
     terminal.say("1. What the model says\n\n")?;
     let add = ExperimentFile::from_toml(ADD.text)?;
-    let mut loaded = Loaded { file: add, model };
+    let mut loaded = Loaded { file: add, model, load_seconds };
     let base = answer(&loaded.model, "The capital of Spain is", terminal)?;
     let source = answer(&loaded.model, "The capital of Italy is", terminal)?;
 
@@ -97,18 +96,15 @@ pub(crate) fn tour(args: &TourArgs, terminal: &Terminal) -> Result<(), Failure> 
     let added = run_once(&loaded, terminal)?.counterfactual.top;
     terminal.say(&format!("{}\n{}\n", base.text, Top(added.clone())))?;
 
-    let how = How {
-        format: Format::Csv,
-        runtime: Runtime { progress: &terminal.report(), ..Runtime::default() },
-        verify: None,
-    };
+    let report = terminal.report();
+    let runtime = Runtime { progress: &report, ..Runtime::default() };
     let mut sweeps = Vec::new();
     let mut tables = Vec::new();
     for ((shipped, about), folder) in SWEEPS.iter().zip(folders) {
         let path = ship(&args.out, shipped, &args.model)?;
         terminal.say(&format!("{about}   ({})\n\n", path.display()))?;
         loaded.file = ExperimentFile::load(&path)?;
-        let swept = sweep(&loaded, &folder, how, load_seconds, terminal)?;
+        let swept = run(&loaded.source(), &folder, &Options::default(), &runtime, terminal)?;
         terminal.say(&format!("{}\n", render(&swept.map, &terminal.style())?))?;
         let (cells, seconds) = (swept.summary.cells, swept.summary.seconds.sweep);
         terminal.say(&format!(
@@ -159,7 +155,9 @@ fn claim(args: &TourArgs) -> Result<Vec<Folder>, Failure> {
     }
     SWEEPS
         .iter()
-        .map(|(shipped, _)| Folder::claim(&args.out.join(shipped.name), args.again, Results::Sweep))
+        .map(|(shipped, _)| {
+            Ok(Folder::claim(&args.out.join(shipped.name), Results::Sweep, args.again.into())?)
+        })
         .collect()
 }
 

@@ -1,10 +1,12 @@
-//! How far texts moved under edits: a table of their tokens, figures, and a page with the texts.
+//! How far texts move under edits: a table of their tokens, figures, and a page with the texts.
 
-use crate::failure::Failure;
+use crate::error::Result;
 use crate::folder::Folder;
-use crate::pairs::{Numbered, TextRecord, TokenRecord, ended};
-use crate::terminal::Terminal;
-use causalcone::{Model, visible};
+use crate::observer::Observer;
+use crate::pairs::{Numbered, TextRecord, TokenRecord};
+use crate::record::short_name;
+use causalcone_engine::visible;
+use causalcone_model::Model;
 use causalcone_report::page::{Grid, Page, PagePart, Passage, Piece, Section};
 use causalcone_report::{Cell, Chart, ColumnKind, Format, Panel, Series, Span, Table, text};
 use serde::Serialize;
@@ -66,16 +68,28 @@ struct Strength {
 
 /// How far the texts of one strength moved.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct StrengthReport {
+pub struct StrengthReport {
+    /// The strength of the edits, where strengths are swept.
     #[serde(skip_serializing_if = "Option::is_none")]
-    scale: Option<f64>,
-    texts: usize,
+    pub scale: Option<f64>,
+    /// How many texts there are.
+    pub texts: usize,
     /// Mean over the tokens of the edited texts of D(edited ‖ original), in nats.
-    kl: Option<f64>,
+    pub kl: Option<f64>,
     /// Of the edited texts under the unedited model.
-    perplexity: Option<f64>,
+    pub perplexity: Option<f64>,
     /// Of the texts without edits, under the same.
-    original_perplexity: Option<f64>,
+    pub original_perplexity: Option<f64>,
+}
+
+/// How far texts moved at each strength: texts with the scores of their tokens.
+///
+/// # Errors
+/// Never for texts of this library; the table of their tokens checks its own rows.
+pub fn moved(texts: &[Numbered], model: &Model) -> Result<Vec<StrengthReport>> {
+    let mut movement = Movement::new(model)?;
+    texts.iter().try_for_each(|one| movement.add(one, ""))?;
+    Ok(movement.moved())
 }
 
 /// What texts did, as they come.
@@ -91,7 +105,7 @@ pub(crate) struct Movement<'m> {
 }
 
 impl<'m> Movement<'m> {
-    pub(crate) fn new(model: &'m Model) -> Result<Self, Failure> {
+    pub(crate) fn new(model: &'m Model) -> Result<Self> {
         Ok(Self {
             model,
             table: Table::new(STEPS.to_vec())?,
@@ -104,7 +118,7 @@ impl<'m> Movement<'m> {
     }
 
     /// Takes in the texts of a prompt; `prompt` is told once for those that follow each other.
-    pub(crate) fn add(&mut self, one: &Numbered, prompt: &str) -> Result<(), Failure> {
+    pub(crate) fn add(&mut self, one: &Numbered, prompt: &str) -> Result<()> {
         let Numbered { example, scale, sample, pair } = one;
         let found = self.strengths.iter().position(|strength| strength.scale == *scale);
         let at = found.unwrap_or_else(|| {
@@ -185,8 +199,8 @@ impl<'m> Movement<'m> {
         folder: &Folder,
         format: Format,
         about: &str,
-        terminal: &Terminal,
-    ) -> Result<Vec<String>, Failure> {
+        observer: &dyn Observer,
+    ) -> Result<Vec<String>> {
         let steps = format!("steps.{}", format.name());
         folder.write(&steps, |w| self.table.write(format, w))?;
         let mut files = vec![steps];
@@ -196,7 +210,7 @@ impl<'m> Movement<'m> {
         for (stem, chart) in by_scale.into_iter().chain([("kl", self.kl_chart(about))]) {
             let svg = chart.to_svg();
             parts.extend(svg.as_ref().ok().cloned().map(PagePart::Figure));
-            files.extend(folder.draw(stem, svg, terminal)?);
+            files.extend(folder.draw(stem, svg, observer)?);
         }
         parts.push(PagePart::Grid(grid(&moved)));
         parts.push(PagePart::Note(
@@ -299,7 +313,8 @@ fn grid(moved: &[StrengthReport]) -> Grid {
 }
 
 /// The same for a terminal.
-pub(crate) fn summary(moved: &[StrengthReport]) -> String {
+#[must_use]
+pub fn in_words(moved: &[StrengthReport]) -> String {
     let mut lines = format!("{:<12} {:>10} {:>12} {:>16}\n", "scale", "kl", "perplexity", "of its own text");
     for one in moved {
         let name = one.scale.map_or("the edits".into(), |scale| scale.to_string());
@@ -322,7 +337,7 @@ fn passage(name: String, record: &TextRecord, prompt: &str, model: &Model) -> Pa
         [] => Vec::new(),
         _ => vec![format!("perplexity {}", short(surprise.perplexity()))],
     };
-    Passage { name, about, lead: prompt.into(), pieces: pieces(record, model), end: ended(record, model) }
+    Passage { name, about, lead: prompt.into(), pieces: pieces(record, model), end: record.ended(model) }
 }
 
 /// A text token by token, as far as its tokens say it; characters that are several tokens stay whole.
@@ -372,7 +387,7 @@ fn common<'a>(a: &'a str, b: &str) -> &'a str {
 
 /// What the figures are of.
 pub(crate) fn about(model: &Model, texts: usize) -> String {
-    let name = std::path::Path::new(model.name()).file_name().unwrap_or_default().to_string_lossy();
+    let name = short_name(model);
     let of = if texts == 1 { String::new() } else { format!(", {texts} texts a strength") };
     text::shorten(&format!("{name}{of}"), 90)
 }
