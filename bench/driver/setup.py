@@ -90,7 +90,7 @@ def binaries(build):
         raise Refused("there is no cargo on the path; Rust comes from rustup")
     if build:
         say("cargo build --release (minutes the first time)")
-        run(["cargo", "build", "--release", "--locked", "-p", "causalcone", "-p", "causalcone-bench"], "the build")
+        run(["cargo", "build", "--release", "--locked", "-p", "causalcone-cli", "-p", "causalcone-bench"], "the build")
     metadata = run(["cargo", "metadata", "--no-deps", "--format-version", "1", "--locked"], "cargo metadata")
     folder = os.path.join(json.loads(metadata)["target_directory"], "release")
     found = [shutil.which(name, path=folder) for name in ("causalcone", "causalcone-bench")]

@@ -1,5 +1,6 @@
 //! Errors as Python exceptions: the messages and hints of the command, in few named types.
 
+use causalcone::jobs::FolderError;
 use causalcone_model::{LONGEST_MESSAGE, shortened};
 use pyo3::prelude::*;
 
@@ -42,27 +43,45 @@ impl Failure {
 impl From<causalcone::Error> for Failure {
     fn from(error: causalcone::Error) -> Self {
         let why = if error.is_internal() { Why::Internal } else { Why::of(error.is_bad_input()) };
-        Self::Library { message: error.to_string(), hint: error.hint(), why }
+        let hint = match &error {
+            causalcone::Error::Folder(folder) => with_arguments(folder),
+            other => other.hint(),
+        };
+        Self::Library { message: error.to_string(), hint, why }
     }
 }
 
-impl From<causalcone::ModelError> for Failure {
-    fn from(error: causalcone::ModelError) -> Self {
-        causalcone::Error::from(error).into()
-    }
+/// What to do about a folder that is refused, by the arguments of Python's methods.
+fn with_arguments(error: &FolderError) -> Option<String> {
+    let hint = match error {
+        FolderError::Occupied { is_unfinished: true, .. } => {
+            "resume=True continues what was interrupted, or choose another folder"
+        }
+        FolderError::Occupied { .. } | FolderError::NotResumable { .. } => {
+            "remove them, or choose another folder"
+        }
+        other => return other.hint(),
+    };
+    Some(hint.into())
 }
 
-impl From<causalcone::report::Error> for Failure {
-    fn from(error: causalcone::report::Error) -> Self {
-        Self::Library { message: error.to_string(), hint: error.hint(), why: Why::Run }
-    }
+/// What the library's parts return is an error of the library.
+macro_rules! from_parts {
+    ($($part:ty),*) => {
+        $(impl From<$part> for Failure {
+            fn from(error: $part) -> Self {
+                causalcone::Error::from(error).into()
+            }
+        })*
+    };
 }
 
-impl From<causalcone::files::Error> for Failure {
-    fn from(error: causalcone::files::Error) -> Self {
-        Self::Library { message: error.to_string(), hint: error.hint(), why: Why::of(error.is_bad_input()) }
-    }
-}
+from_parts!(
+    causalcone::EngineError,
+    causalcone::ModelError,
+    causalcone::report::Error,
+    causalcone::files::Error
+);
 
 impl From<candle_core::Error> for Failure {
     fn from(error: candle_core::Error) -> Self {

@@ -126,7 +126,7 @@ pub(crate) fn gather(
             });
             let told = (runtime.progress)(Progress { what: "collecting", done, total, unit: Unit::Examples });
             if flow.is_break() || told.is_break() {
-                return Err(causalcone::Error::Interrupted.into());
+                return Err(causalcone::EngineError::Interrupted.into());
             }
         }
         Ok(())
@@ -163,7 +163,7 @@ pub(crate) fn train(
                 steps.push(json!(step));
                 let told = (runtime.progress)(Progress { what: "training", done, total, unit: Unit::Steps });
                 if told.is_break() {
-                    return Err(causalcone::Error::Interrupted.into());
+                    return Err(causalcone::EngineError::Interrupted.into());
                 }
             }
             let score = Score::mean(&fit.scores()?);

@@ -26,38 +26,29 @@
 //! The types one meets: [`Model`]; [`Site`], a named activation, and [`Target`], which part of it;
 //! [`Experiment`] with its [`Op`]s and [`Value`]s; [`Sweep`], the axes of many cells, and
 //! [`SweepResult`]; [`Example`], one of many prompts; [`ExperimentFile`], the same in writing;
-//! [`table`], [`means_table`] and [`heat_map`] for results.
+//! [`table`], [`means_table`] and [`heat_map`] for results; [`jobs`], work that leaves results in a folder.
 //!
 //! # Features
 //!
-//! - `cli` (on by default): the `causalcone` command.
 //! - `chat` (on by default): chat templates. They need one exact version of minijinja; without the feature,
 //!   [`Model::chat`] returns an error that names it.
 //! - `hub`: downloads from the Hugging Face Hub.
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
-
-#[cfg(feature = "cli")]
-#[doc(hidden)]
-pub mod cli;
-mod figure;
-mod tidy;
 
 pub use causalcone_engine::{
     Agreement, Align, Alignment, Answer, AnswerProb, Collected, Collection, Column, Cone, ControlVector,
-    Device, Distribution, EditId, Error, Example, Executor, ExecutorKind, Experiment, ExperimentFile,
-    Explanation, Joint, Journal, LayerAxis, Lens, Mean, MeanToken, Memo, Method, Metric, MissingSpace, Op,
-    OpKind, Outcome, Outline, PreparedSweep, Prompt, Reference, Refused, Result, RunId, Runtime, Saved,
-    Session, Source, Sweep, SweepResult, TokenLabels, TokenRecord, Top, Value, Values, Verification, causal,
-    collection, cone, dataset, generate, lens, noise, op, plan, saved, schema, train, visible,
+    Device, Distribution, EditId, Error as EngineError, Example, Executor, ExecutorKind, Experiment,
+    ExperimentFile, Explanation, Joint, Journal, LayerAxis, Lens, Mean, MeanToken, Memo, Method, Metric,
+    MissingSpace, Op, OpKind, Outcome, Outline, PreparedSweep, Prompt, Reference, Refused, RunId, Runtime,
+    Saved, Session, Source, Sweep, SweepResult, TokenLabels, TokenRecord, Top, Value, Values, Verification,
+    causal, collection, cone, dataset, generate, lens, noise, op, plan, saved, schema, train, visible,
 };
+pub use causalcone_jobs::{self as jobs, Error, Result, heat_map, means_table, table};
 pub use causalcone_model::{
     Config, Defaulted, Error as ModelError, Footprint, Indices, KeyPolicy, KeyReport, Layout, LoadOptions,
     Model, Positions, Precision, Progress, Report, Site, Target, Tokenizer, Unit, Which, chat, check,
     decoder, memory, silent, store, threads,
 };
 pub use causalcone_report as report;
-pub use figure::heat_map;
-pub use tidy::{means_table, table};
 
 #[doc(no_inline)]
 pub use causalcone_model::Last;

@@ -21,14 +21,16 @@ use arrows::{circles, upwards};
 use std::path::Path;
 
 /// The crates, and the Python package, below the root.
-const CRATES: [&str; 10] = [
+const CRATES: [&str; 12] = [
     "crates/ops/src",
     "crates/files/src",
     "crates/chat/src",
     "crates/model/src",
     "crates/engine/src",
     "crates/report/src",
+    "crates/jobs/src",
     "crates/causalcone/src",
+    "crates/cli/src",
     "bindings/python/src",
     "fuzz/src",
     "xtask/src",

@@ -3,9 +3,10 @@
 use std::fmt;
 
 /// The kinds of file a table is written to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
     /// Comma-separated values with a header line. Empty cells and empty texts look the same.
+    #[default]
     Csv,
     /// JSON lines: one object a row, empty cells are null.
     Jsonl,
