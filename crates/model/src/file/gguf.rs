@@ -149,7 +149,7 @@ fn tensor_info(reader: &mut Reader<'_>, alignment: u64) -> Result<Entry> {
     if dims.contains(&0) {
         return Err(bad(format!("a dimension of {dims:?} is 0")));
     }
-    if dims[0] % block != 0 {
+    if !dims[0].is_multiple_of(block) {
         return Err(bad(format!("its rows of {} numbers are not whole blocks of {block}", dims[0])));
     }
     let bytes = dims
@@ -158,7 +158,7 @@ fn tensor_info(reader: &mut Reader<'_>, alignment: u64) -> Result<Entry> {
         .and_then(|elements| (elements / block).checked_mul(block_bytes))
         .filter(|bytes| *bytes <= file.len())
         .ok_or_else(|| bad(format!("its dimensions {dims:?} exceed the file")))?;
-    if offset % alignment != 0 {
+    if !offset.is_multiple_of(alignment) {
         return Err(bad(format!("offset {offset} is not a multiple of {alignment}")));
     }
     if offset.checked_add(bytes).is_none_or(|end| end > file.len()) {
