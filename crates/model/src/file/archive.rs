@@ -271,10 +271,7 @@ fn place(file: &DataFile, member: &mut Member, end: u64) -> Result<()> {
     if name != member.name.as_bytes() {
         return bad("has another name in its header than in the directory");
     }
-    let mut extra = match zip64(extra) {
-        Ok(extra) => extra,
-        Err(problem) => return bad(&problem),
-    };
+    let mut extra = zip64(extra).map_err(|problem| file.bad(&member.name, problem))?;
     let is_elsewhere = size == ELSEWHERE || stored == ELSEWHERE;
     let of_header = if is_elsewhere { numbers(&mut extra, [8, 8]) } else { [size, stored] };
     let is_after = flags & SIZES_AFTER != 0;

@@ -158,7 +158,7 @@ fn tensor_info(reader: &mut Reader<'_>, alignment: u64) -> Result<Entry> {
         .and_then(|elements| (elements / block).checked_mul(block_bytes))
         .filter(|bytes| *bytes <= file.len())
         .ok_or_else(|| bad(format!("its dimensions {dims:?} exceed the file")))?;
-    if offset % alignment != 0 {
+    if !offset.is_multiple_of(alignment) {
         return Err(bad(format!("offset {offset} is not a multiple of {alignment}")));
     }
     if offset.checked_add(bytes).is_none_or(|end| end > file.len()) {
