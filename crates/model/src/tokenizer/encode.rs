@@ -1,10 +1,10 @@
 //! A tokenizer that was built: the ids of a text, and the text of ids.
 
-use super::recipe::{Recipe, Spelling, Stage};
+use super::recipe::{Ends, Recipe, Spelling, Stage};
 use crate::{Error, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
-use tokenizers::{OffsetReferential, OffsetType, PreTokenizer};
+use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
 
 /// Splitting a prompt takes milliseconds; a pattern made to be slow may take this long.
 const MOST_TIME: Duration = Duration::from_millis(300);
@@ -31,9 +31,7 @@ pub struct Tokenizer {
     tokens: Vec<(Vec<u8>, bool)>,
     /// The bytes that no token spells, where the library would leave them out of a text.
     missing: Vec<u8>,
-    bos: Option<u32>,
-    eos: Option<u32>,
-    adds_bos: bool,
+    ends: Ends,
     longest: usize,
 }
 
@@ -49,10 +47,10 @@ impl Tokenizer {
             stages.clear();
         }
         let missing = recipe.missing_bytes();
-        let (spelling, bos, eos, adds_bos) = (recipe.spelling, recipe.bos, recipe.eos, recipe.adds_bos);
+        let (spelling, ends) = (recipe.spelling, recipe.ends);
         let inner = guarded(|| recipe.build())?;
         let longest = tokens.iter().map(|(bytes, _)| bytes.len()).max().unwrap_or(1).max(1);
-        Ok(Self { inner, spelling, stages, tokens, missing, bos, eos, adds_bos, longest })
+        Ok(Self { inner, spelling, stages, tokens, missing, ends, longest })
     }
 
     /// Number of tokens, added ones included.
@@ -67,17 +65,17 @@ impl Tokenizer {
 
     /// The start-of-text token, if the model has one.
     pub fn bos(&self) -> Option<u32> {
-        self.bos
+        self.ends.bos
     }
 
     /// The end-of-text token, if the model has one.
     pub fn eos(&self) -> Option<u32> {
-        self.eos
+        self.ends.eos
     }
 
     /// Whether the model was trained with a start-of-text token before every text.
     pub fn adds_bos(&self) -> bool {
-        self.adds_bos
+        self.ends.adds_bos
     }
 
     /// The ids of a text, without a start-of-text token. Special tokens spelled out in the text
@@ -108,12 +106,11 @@ impl Tokenizer {
         if self.missing.is_empty() {
             return Ok(());
         }
-        let added = self.inner.get_added_vocabulary();
-        let split = added.extract_and_normalize(self.inner.get_normalizer(), text);
+        let split = self.normalized(text);
         let (mut expected, mut lacks) = (Vec::new(), None);
         for (piece, _, tokens) in split.get_splits(OffsetReferential::Normalized, OffsetType::None) {
             match tokens {
-                Some(tokens) => expected.extend(tokens.iter().flat_map(|token| self.bytes(token.id))),
+                Some(tokens) => expected.extend(self.bytes(tokens.iter().map(|token| token.id))),
                 None => {
                     expected.extend(piece.bytes());
                     let lacked = |c: &char| c.to_string().bytes().any(|byte| self.missing.contains(&byte));
@@ -121,7 +118,7 @@ impl Tokenizer {
                 }
             }
         }
-        let found: Vec<u8> = ids.iter().flat_map(|id| self.bytes(*id)).copied().collect();
+        let found = self.bytes(ids.iter().copied());
         match lacks {
             // A whole word may be a token of which no single byte is one, and a space may have been put before the text.
             Some(c) if found != expected && found.strip_prefix(b" ") != Some(&expected[..]) => {
@@ -131,9 +128,14 @@ impl Tokenizer {
         }
     }
 
-    /// The bytes of a token; none for an id that the tokenizer does not know.
-    fn bytes(&self, id: u32) -> &[u8] {
-        self.tokens.get(id as usize).map_or(&[], |(bytes, _)| bytes)
+    /// The bytes of some tokens; none for an id that the tokenizer does not know.
+    fn bytes(&self, ids: impl Iterator<Item = u32>) -> Vec<u8> {
+        ids.filter_map(|id| self.tokens.get(id as usize)).flat_map(|(bytes, _)| bytes).copied().collect()
+    }
+
+    /// A text as the library has it before it splits it into words: added tokens are found, and the rest is normalized.
+    fn normalized(&self, text: &str) -> PreTokenizedString {
+        self.inner.get_added_vocabulary().extract_and_normalize(self.inner.get_normalizer(), text)
     }
 
     /// Splits a text as the library is about to, and runs each pattern on just what it will see.
@@ -142,23 +144,18 @@ impl Tokenizer {
             return Ok(());
         }
         let start = Instant::now();
-        let added = self.inner.get_added_vocabulary();
-        let mut split = added.extract_and_normalize(self.inner.get_normalizer(), text);
+        let mut split = self.normalized(text);
         for Stage { pattern, step } in &self.stages {
             if let Some(pattern) = pattern {
                 let pieces = split.get_splits(OffsetReferential::Normalized, OffsetType::None);
-                for (piece, _, tokens) in pieces {
-                    if tokens.is_some() {
-                        continue;
-                    }
-                    for found in pattern.find_iter(piece) {
-                        let given_up = match found {
-                            Err(e) => e.to_string(),
-                            Ok(_) if start.elapsed() > MOST_TIME => "it takes too long".into(),
-                            Ok(_) => continue,
-                        };
-                        return Err(format!("its pattern {:?} gives up: {given_up}", pattern.as_str()));
-                    }
+                let texts = pieces.iter().filter(|(.., tokens)| tokens.is_none());
+                for found in texts.flat_map(|(text, ..)| pattern.find_iter(text)) {
+                    let given_up = match found {
+                        Err(e) => e.to_string(),
+                        Ok(_) if start.elapsed() > MOST_TIME => "it takes too long".into(),
+                        Ok(_) => continue,
+                    };
+                    return Err(format!("its pattern {:?} gives up: {given_up}", pattern.as_str()));
                 }
             }
             step.pre_tokenize(&mut split).map_err(|e| e.to_string())?;
@@ -221,8 +218,8 @@ impl Tokenizer {
     /// As [`Tokenizer::encode`]; when a start-of-text token is asked for and there is none.
     pub fn prompt(&self, text: &str, bos: Option<bool>, most: usize) -> Result<Vec<u32>> {
         let mut ids = self.encode(text, most)?;
-        if bos.unwrap_or(self.adds_bos) {
-            let Some(bos) = self.bos else {
+        if bos.unwrap_or(self.ends.adds_bos) {
+            let Some(bos) = self.ends.bos else {
                 let problem = "bos = true asks for a start-of-text token, and this model has none".into();
                 return Err(Error::Prompt { problem });
             };
@@ -252,9 +249,7 @@ impl Tokenizer {
 
     /// The text of a sequence of tokens; characters cut across tokens come out whole.
     pub fn decode(&self, ids: &[u32]) -> String {
-        let known = ids.iter().filter_map(|id| self.tokens.get(*id as usize));
-        String::from_utf8_lossy(&known.flat_map(|(bytes, _)| bytes.iter().copied()).collect::<Vec<_>>())
-            .into_owned()
+        String::from_utf8_lossy(&self.bytes(ids.iter().copied())).into_owned()
     }
 
     /// Whether a token is special (start of text, end of text, roles of a chat …).

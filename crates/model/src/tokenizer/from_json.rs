@@ -76,8 +76,7 @@ struct AddedToken {
 /// What kind of model it is; the others have fields of their own.
 #[derive(Deserialize)]
 struct TokenizerKind {
-    #[serde(rename = "type")]
-    kind: Option<String>,
+    r#type: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -85,13 +84,9 @@ struct TokenizerKind {
 struct Model<'a> {
     #[serde(rename = "type")]
     _kind: Option<IgnoredAny>,
-    #[serde(default)]
     dropout: Option<f64>,
-    #[serde(default)]
     unk_token: Option<String>,
-    #[serde(default)]
     continuing_subword_prefix: Option<String>,
-    #[serde(default)]
     end_of_word_suffix: Option<String>,
     #[serde(default)]
     fuse_unk: bool,
@@ -176,7 +171,7 @@ impl File<'_> {
     fn recipe(self) -> Result<Recipe, String> {
         let model = self.model.get();
         let kind: TokenizerKind = serde_json::from_str(model).map_err(|e| format!("model.type: {e}"))?;
-        if let Some(kind) = kind.kind.filter(|kind| kind != "BPE") {
+        if let Some(kind) = kind.r#type.filter(|kind| kind != "BPE") {
             return Err(format!("model.type: {kind:?} is not supported; supported: BPE"));
         }
         let model: Model<'_> = serde_json::from_str(model).map_err(|e| format!("model: {e}"))?;

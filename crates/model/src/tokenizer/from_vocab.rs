@@ -85,21 +85,16 @@ impl Tokenizer {
 fn merges(path: &Path) -> Result<Vec<(String, String)>> {
     let bytes = DataFile::open(path)?.read_all(MAX_FILE)?;
     let text = std::str::from_utf8(&bytes).map_err(|e| Error::file(path, "text", e.to_string()))?;
-    let lines = || {
-        let lines = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).enumerate();
-        let is_version = |at: usize, line: &str| at == 0 && line.starts_with("#version");
-        lines.filter(move |(at, line)| !(line.is_empty() || is_version(*at, line)))
-    };
-    let count = lines().count();
+    let lines = text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).enumerate();
+    let lines = lines.filter(|(at, line)| !(line.is_empty() || *at == 0 && line.starts_with("#version")));
+    let count = lines.clone().count();
     if count > MAX_MERGES {
         return Err(Error::file(path, "merges", format!("{count} are more than {MAX_MERGES}")));
     }
     let mut merges = Vec::with_capacity(count);
-    for (at, line) in lines() {
-        let merge = split_merge(line);
-        merges.push(merge.ok_or_else(|| {
-            Error::file(path, format!("line {}", at + 1), format!("{line:?} is not two tokens"))
-        })?);
+    for (at, line) in lines {
+        let wrong = || Error::file(path, format!("line {}", at + 1), format!("{line:?} is not two tokens"));
+        merges.push(split_merge(line).ok_or_else(wrong)?);
     }
     Ok(merges)
 }

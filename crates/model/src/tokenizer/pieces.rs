@@ -31,21 +31,17 @@ pub(super) enum PieceKind {
 }
 
 /// In the order of their numbers, in SentencePiece and in `tokenizer.ggml.token_type` alike, from 1 on.
-const KIND: [PieceKind; 6] = [
-    PieceKind::Normal,
-    PieceKind::Unknown,
-    PieceKind::Control,
-    PieceKind::UserDefined,
-    PieceKind::Unused,
-    PieceKind::Byte,
-];
+const KINDS: [PieceKind; 6] = {
+    use PieceKind::{Byte, Control, Normal, Unknown, Unused, UserDefined};
+    [Normal, Unknown, Control, UserDefined, Unused, Byte]
+};
 
 impl PieceKind {
     /// Number of kinds; they are numbered from 1 to this.
-    pub(super) const COUNT: usize = KIND.len();
+    pub(super) const COUNT: usize = KINDS.len();
 
     pub(super) fn from_number(number: i64) -> Option<Self> {
-        KIND.get(usize::try_from(number).ok()?.checked_sub(1)?).copied()
+        KINDS.get(usize::try_from(number).ok()?.checked_sub(1)?).copied()
     }
 }
 
@@ -63,11 +59,12 @@ pub(super) fn added<'t>(
     tokens: impl Iterator<Item = (&'t str, PieceKind)>,
     special: &[PieceKind],
 ) -> Vec<Added> {
-    let tokens = (0u32..).zip(tokens).map(|(id, (text, kind))| (id, text, kind, special.contains(&kind)));
-    let added = tokens.filter(|(.., kind, special)| *special || *kind == PieceKind::UserDefined);
-    added
-        .map(|(id, text, _, special)| Added { id, token: AddedToken::from(text, special).normalized(false) })
-        .collect()
+    let added = |(id, (text, kind)): (u32, (&str, PieceKind))| {
+        let special = special.contains(&kind);
+        let is_added = special || kind == PieceKind::UserDefined;
+        is_added.then(|| Added { id, token: AddedToken::from(text, special).normalized(false) })
+    };
+    (0..).zip(tokens).filter_map(added).collect()
 }
 
 /// The tokenizer of some pieces, without what a file says of spaces and of the ends of a text.

@@ -165,39 +165,30 @@ impl Recipe {
     fn tokens(&self) -> Result<Vec<(Vec<u8>, bool)>, String> {
         // Text, whether it is added, whether it is special.
         let mut by_id: Vec<Option<(&str, bool, bool)>> = vec![None; self.vocab.len() + self.added.len()];
-        let mut place = |id: u32, token| match by_id.get_mut(id as usize) {
-            Some(place) => Ok(place.replace(token)),
-            None => Err(format!("model.vocab: id {id} leaves smaller ones without a token")),
-        };
-        for (text, id) in &self.vocab {
-            if text.len() > MAX_TOKEN {
-                return Err(format!("model.vocab: the token with id {id} is longer than {MAX_TOKEN} bytes"));
-            }
-            if let Some((other, ..)) = place(*id, (text.as_str(), false, false))? {
-                return Err(format!("model.vocab: id {id} is given to both {other:?} and {text:?}"));
-            }
-        }
+        let vocab = self.vocab.iter().map(|(text, id)| ("model.vocab", *id, (&**text, false, false)));
+        let added = self
+            .added
+            .iter()
+            .map(|Added { id, token }| ("added_tokens", *id, (&*token.content, true, token.special)));
         let mut contents = HashSet::new();
-        for Added { id, token } in &self.added {
-            let text = token.content.as_str();
-            if text.is_empty() {
-                return Err(format!("added_tokens: the token with id {id} is empty"));
+        for (part, id, token @ (text, is_added, _)) in vocab.chain(added) {
+            if is_added && text.is_empty() {
+                return Err(format!("{part}: the token with id {id} is empty"));
             }
             if text.len() > MAX_TOKEN {
-                return Err(format!("added_tokens: the token with id {id} is longer than {MAX_TOKEN} bytes"));
+                return Err(format!("{part}: the token with id {id} is longer than {MAX_TOKEN} bytes"));
             }
-            if !contents.insert(text) {
-                return Err(format!("added_tokens: {text:?} is given twice"));
+            if is_added && !contents.insert(text) {
+                return Err(format!("{part}: {text:?} is given twice"));
             }
-            if let Some((other, ..)) =
-                place(*id, (text, true, token.special))?.filter(|(other, ..)| *other != text)
-            {
-                return Err(format!("added_tokens: id {id} is given to both {other:?} and {text:?}"));
+            let place = by_id.get_mut(id as usize);
+            let place =
+                place.ok_or_else(|| format!("model.vocab: id {id} leaves smaller ones without a token"))?;
+            if let Some((other, ..)) = place.replace(token).filter(|(other, ..)| *other != text) {
+                return Err(format!("{part}: id {id} is given to both {other:?} and {text:?}"));
             }
-            if self.vocab.get(text).is_some_and(|known| known != id) {
-                return Err(format!(
-                    "added_tokens: {text:?} has id {id} here and another one in the vocabulary"
-                ));
+            if is_added && self.vocab.get(text).is_some_and(|known| *known != id) {
+                return Err(format!("{part}: {text:?} has id {id} here and another one in the vocabulary"));
             }
         }
         // Added tokens may stand in the vocabulary too, so there may be fewer ids than entries.

@@ -70,39 +70,33 @@ impl<'a> Keys<'a> {
         self.left.remove(key)
     }
 
-    /// The value of a key that is there; what cannot be read as `what` is an error.
-    fn read<T>(
-        &mut self,
-        key: &str,
-        what: &str,
-        value: impl FnOnce(&'a Value) -> Option<T>,
-    ) -> Result<Option<T>> {
-        let Some(given) = self.take(key) else { return Ok(None) };
-        value(given).map(Some).ok_or_else(|| self.bad(key, format!("{given} is not {what}")))
-    }
-
     pub(super) fn text(&mut self, key: &str) -> Result<Option<&'a str>> {
-        self.read(key, "a text", |value| if let Value::Text(text) = value { Some(&**text) } else { None })
+        match self.take(key) {
+            None => Ok(None),
+            Some(Value::Text(text)) => Ok(Some(text)),
+            Some(other) => Err(self.bad(key, format!("{other} is not a text"))),
+        }
     }
 
     pub(super) fn needs_text(&mut self, key: &str) -> Result<&'a str> {
-        self.text(key)?
-            .ok_or_else(|| self.bad(key, "is missing; without it the split into words would be a guess"))
+        let problem = "is missing; without it the split into words would be a guess";
+        self.text(key)?.ok_or_else(|| self.bad(key, problem))
     }
 
     pub(super) fn flag(&mut self, key: &str) -> Result<Option<bool>> {
-        self.read(
-            key,
-            "true or false",
-            |value| if let Value::Bool(flag) = value { Some(*flag) } else { None },
-        )
+        match self.take(key) {
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(*flag)),
+            Some(other) => Err(self.bad(key, format!("{other} is not true or false"))),
+        }
     }
 
     pub(super) fn id(&mut self, key: &str) -> Result<Option<u32>> {
-        self.read(key, "a 32-bit id", |value| match value {
-            Value::Unsigned(id, 4) => u32::try_from(*id).ok(),
-            _ => None,
-        })
+        match self.take(key) {
+            None => Ok(None),
+            Some(Value::Unsigned(id, 4)) => Ok(u32::try_from(*id).ok()),
+            Some(other) => Err(self.bad(key, format!("{other} is not a 32-bit id"))),
+        }
     }
 
     /// `tokenizer.ggml.merges` as pairs.
@@ -167,9 +161,8 @@ impl<'a> Keys<'a> {
     pub(super) fn refuse_others(&self) -> Result<()> {
         let full = self.left.keys().map(|key| format!("tokenizer.{key}"));
         let is_inert = |key: &str| INERT.contains(&key) || key.starts_with(NAMED_TEMPLATE);
-        let unknown = "this version does not know this key, and it may change how texts are split";
-        full.into_iter()
-            .find(|key| !is_inert(key))
-            .map_or(Ok(()), |key| Err(Error::file(self.path, key, unknown)))
+        let Some(key) = full.into_iter().find(|key| !is_inert(key)) else { return Ok(()) };
+        let problem = "this version does not know this key, and it may change how texts are split";
+        Err(Error::file(self.path, key, problem))
     }
 }
