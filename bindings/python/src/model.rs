@@ -6,7 +6,7 @@
 use crate::arrays::{of_object, to_array};
 use crate::error::{Failure, Result};
 use crate::loaded::Loaded;
-use crate::runs::{self, Found};
+use crate::runs::{self, Destination, Found};
 use crate::sweep::SweepResult;
 use crate::trace::Trace;
 use crate::watch::{Watch, watched};
@@ -330,8 +330,9 @@ impl Model {
         runs::gather(py, &loaded, written, examples.as_deref(), &sink, chunk)
     }
 
-    /// Trains; gives losses and scores as JSON, and writes the fitted edits to a folder.
-    #[pyo3(signature = (document, arrays=None, examples=None, folder=None, listener=None))]
+    /// Trains; gives losses and scores as JSON. What was learned goes to `folder`, or all results to `out`.
+    #[pyo3(signature = (document, arrays=None, examples=None, folder=None, listener=None, out=None, resume=false))]
+    #[expect(clippy::too_many_arguments, reason = "each is an argument of the Python function")]
     fn train(
         &self,
         py: Python<'_>,
@@ -340,10 +341,16 @@ impl Model {
         examples: Option<Vec<String>>,
         folder: Option<PathBuf>,
         listener: Option<Py<PyAny>>,
+        out: Option<PathBuf>,
+        resume: bool,
     ) -> PyResult<String> {
         let loaded = self.get()?;
         let written = loaded.read(document, arrays, None, (listener, &[]))?;
-        runs::train(py, &loaded, written, examples.as_deref(), folder.as_deref())
+        let destination = match out {
+            Some(out) => Destination::Results { out, resume },
+            None => Destination::Intervention(folder),
+        };
+        runs::train(py, &loaded, written, examples.as_deref(), &destination)
     }
 
     /// Writes the edits of an experiment to a folder.

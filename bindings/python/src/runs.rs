@@ -1,17 +1,18 @@
 //! Documents run on a model: what comes of them, as Python objects or JSON.
 
 use crate::arrays::to_array;
-use crate::error::Failure;
 use crate::loaded::{Loaded, Written};
 use crate::watch::watched;
 use causalcone::generate::{Continuation, Generation, Texts};
+use causalcone::jobs::train::{self, Fitted};
+use causalcone::jobs::{Again, Folder, Results, Silent, Source};
 use causalcone::plan::Place;
-use causalcone::train::{Fit, Score, Training};
-use causalcone::{Collection, ExecutorKind, Memo, Progress, Runtime, Saved, Unit};
+use causalcone::train::Score;
+use causalcone::{Collection, EngineError, ExecutorKind, Memo, Progress, Runtime, Unit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList};
 use serde_json::{Value, json};
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::PoisonError;
 
 /// What was read of a run: its name, the site, the layer, the positions, the numbers.
@@ -126,65 +127,64 @@ pub(crate) fn gather(
             });
             let told = (runtime.progress)(Progress { what: "collecting", done, total, unit: Unit::Examples });
             if flow.is_break() || told.is_break() {
-                return Err(causalcone::EngineError::Interrupted.into());
+                return Err(EngineError::Interrupted.into());
             }
         }
         Ok(())
     })
 }
 
-/// Trains; gives losses and scores as JSON, and writes the fitted edits to a folder.
+/// Where a training leaves what it makes.
+pub(crate) enum Destination {
+    /// What was learned goes to this folder, if to any.
+    Intervention(Option<PathBuf>),
+    /// All results go to a folder, in which a training that was interrupted is resumed.
+    Results {
+        /// The folder.
+        out: PathBuf,
+        /// Whether it holds a training to be resumed.
+        resume: bool,
+    },
+}
+
+/// Trains; gives losses and scores as JSON.
 pub(crate) fn train(
     py: Python<'_>,
     loaded: &Loaded,
     mut written: Written,
     examples: Option<&[String]>,
-    folder: Option<&Path>,
+    destination: &Destination,
 ) -> PyResult<String> {
     let watch = written.watch.clone();
     watched(py, &watch, |runtime| {
-        let mut experiment = written.experiment(&loaded.model, examples, runtime)?;
-        let (options, held_out, refused) = written.file.training(&experiment)?;
-        if let Some(refused) = refused.first() {
-            return Err(Failure::input(format!("held out: {refused}"), refused.hint.as_deref()));
-        }
-        options.prepare(&mut experiment)?;
-        let how = format!("{options:?}");
-        let training = Training::new(&experiment, held_out, options)?;
-        let trainer = training.trainer(runtime)?;
-        let originals = trainer.originals()?;
-        let mut best: Option<(Score, Fit<'_, '_, '_>)> = None;
-        let mut fits = Vec::new();
-        for point in 0..training.len() {
-            let mut fit = trainer.fit(point)?;
-            let mut steps = Vec::new();
-            while let Some(step) = fit.step()? {
-                let (done, total) = (step.step as u64, fit.total() as u64);
-                steps.push(json!(step));
-                let told = (runtime.progress)(Progress { what: "training", done, total, unit: Unit::Steps });
-                if told.is_break() {
-                    return Err(causalcone::EngineError::Interrupted.into());
-                }
+        written.add(examples)?;
+        let source = Source::new(&loaded.model, written.file);
+        let options = train::Options { skips_examples: false, ..train::Options::default() };
+        let fitted = match destination {
+            Destination::Intervention(folder) => {
+                train::fit(&source, folder.as_deref(), &options, runtime, &Silent)?
             }
-            let score = Score::mean(&fit.scores()?);
-            fits.push(json!({"steps": steps, "accuracy": score.accuracy, "loss": score.loss}));
-            if best.as_ref().is_none_or(|(best, _)| score.beats(best)) {
-                best = Some((score, fit));
+            Destination::Results { out, resume } => {
+                let again = if *resume { Again::Resume } else { Again::Refuse };
+                let folder = Folder::claim(out, Results::Training, again)?;
+                train::run(&source, &folder, &options, runtime, &Silent)?.fitted
             }
-        }
-        let original = Score::mean(&originals);
-        let Some((_, fit)) = best else {
-            return Err(Failure::input("train: there is nothing to fit", None));
         };
-        let point = fit.point();
-        if let Some(folder) = folder {
-            Saved::of(&fit.experiment()?, &how, runtime)?.write(folder, true)?;
-        }
-        Ok(json!({
-            "fits": fits, "best": point, "original": {"accuracy": original.accuracy, "loss": original.loss},
-            "examples": training.trained(), "held_out": training.held_out(),
-        })
-        .to_string())
+        Ok(json_of(&fitted).to_string())
+    })
+}
+
+fn json_of(fitted: &Fitted) -> Value {
+    let mut fits: Vec<Value> = Vec::new();
+    for (fit, scores) in fitted.scores.iter().enumerate() {
+        let steps = fitted.steps.iter().filter(|logged| logged.fit == fit);
+        let (steps, score) =
+            (steps.map(|logged| json!(logged.step)).collect::<Vec<_>>(), Score::mean(scores));
+        fits.push(json!({"steps": steps, "accuracy": score.accuracy, "loss": score.loss}));
+    }
+    json!({
+        "fits": fits, "best": fitted.best, "original": Score::mean(&fitted.originals),
+        "examples": fitted.examples, "held_out": fitted.held_out,
     })
 }
 

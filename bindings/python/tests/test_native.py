@@ -280,6 +280,51 @@ def test_training_fits_and_saves(model, tmp_path):
     assert again.execute().counterfactual("base").logprob(5) > again.execute().original("base").logprob(5)
 
 
+def test_a_training_in_a_folder_is_resumed(model, tmp_path):
+    exp = cc.Experiment(model)
+    exp.run(name="base")
+    exp.run(name="source")
+    examples = [
+        {"base": [3, 1, 4], "source": [2, 7, 1], "label": 5},
+        {"base": [1, 6, 2], "source": [1, 8, 2], "label": 9},
+    ]
+    exp.examples(examples)
+    exp.edit("base", site="block_output", layers=0, positions="last", op="low_rank_swap", value={"run": "source"},
+             parameters={"random": 0, "rank": 2}, name="das")  # fmt: skip
+    options = {"steps": 12, "learning_rate": 0.05, "checkpoint": 4}
+    in_memory = exp.train(**options)
+    assert in_memory.folder is None
+    out = tmp_path / "out"
+
+    # Stopped after some steps, as Ctrl-C stops it.
+    def stop(what, done, total, unit):
+        if done == 7:
+            raise KeyboardInterrupt
+
+    text, arrays, _ = exp._call(exp._document | {"train": options})
+    with pytest.raises(KeyboardInterrupt):
+        model._native.train(text, arrays, exp._examples, None, stop, out)
+    assert (out / "checkpoint.safetensors").exists() and not (out / "train.json").exists()
+    with pytest.raises(cc.InputError, match="already holds results") as refused:
+        exp.train(out=out, **options)
+    assert "resume=True" in refused.value.hint
+    with pytest.raises(cc.InputError, match="cannot resume"):
+        exp.train(out=out, resume=True, **options | {"learning_rate": 0.1})
+
+    training = exp.train(out=out, resume=True, **options)
+    assert training.fits == in_memory.fits and training.folder == out / "intervention"
+    assert cc.saved(model, training.folder)["passed"] is True
+    assert {"log.csv", "cells.csv", "means.csv", "loss.svg", "train.json"} <= {path.name for path in out.iterdir()}
+    assert json.loads((out / "train.json").read_text())["experiment"]["model"] == TINY
+    # Other examples are another training, also where they are not in a file.
+    exp.examples([examples[0] | {"base": [3, 1, 5]}, examples[1]])
+    with pytest.raises(cc.InputError, match="cannot resume"):
+        exp.train(out=out, resume=True, **options)
+    for wrong in ({"resume": True}, {"out": out, "folder": tmp_path / "das"}):
+        with pytest.raises(cc.InputError, match="train: "):
+            exp.train(**options, **wrong)
+
+
 def test_experiments_are_files(model, tmp_path):
     exp = cc.Experiment(model)
     exp.run(SPAIN)

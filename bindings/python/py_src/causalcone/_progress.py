@@ -15,7 +15,7 @@ class Progress:
 
     def __init__(self, show: bool | None = None) -> None:
         self._bar: Any = None
-        self._what = ""
+        self._work = ""
         self._tqdm = self._find(show)
 
     @staticmethod
@@ -41,15 +41,19 @@ class Progress:
         return self if self._tqdm else None
 
     def __call__(self, what: str, done: int, total: int, unit: str) -> None:
-        if self._bar is None or what != self._what:
+        # What follows two spaces changes while the same work is done: "training  loss 0.1".
+        work = what.split("  ")[0]
+        if self._bar is None or work != self._work:
             self.close()
-            self._what = what
+            self._work = work
             scaled = unit == "bytes"
             self._bar = self._tqdm(
                 total=total, desc=what, unit="B" if scaled else f" {unit}", unit_scale=scaled, leave=False
             )
         if self._bar.total != total:
             self._bar.total = total
+        if self._bar.desc != f"{what}: ":
+            self._bar.set_description(what, refresh=False)
         self._bar.update(done - self._bar.n)
 
     def close(self) -> None:

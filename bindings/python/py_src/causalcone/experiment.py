@@ -324,20 +324,35 @@ class Experiment:
         return Texts(json.loads(made))
 
     def train(
-        self, *, folder: str | os.PathLike[str] | None = None, progress: bool | None = None, **options: Any
+        self,
+        *,
+        folder: str | os.PathLike[str] | None = None,
+        out: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        progress: bool | None = None,
+        **options: Any,
     ) -> Training:
         """Fits the parameters of its edits to the labels of its examples. `options` are the keys of [train]: epochs,
         steps, batch, learning_rate, objective, held_out, seed … What was learned is written to `folder`, from which
-        an edit takes it: op={"load": folder}."""
+        an edit takes it: op={"load": folder}.
+
+        With `out` that folder gets all that `causalcone train --out` writes: what was learned (`out/intervention`),
+        tables, figures, and the state of the training. `resume=True` continues a training that was interrupted, and
+        gives the same result as if it had not been."""
+        if folder is not None and out is not None:
+            raise InputError("train: set either folder or out, not both", "what was learned is in out/intervention")
+        if resume and out is None:
+            raise InputError("train: resume needs out", "set out to the folder of the interrupted training")
         train = self._document.get("train", {}) | plain(options)
-        text, arrays, functions = self._call(self._document | {"train": train})
+        described = {} if out is None else self.model._described()
+        text, arrays, functions = self._call(described | self._document | {"train": train})
         if functions:
             raise InputError("train: a function of one's own has no parameters to fit")
+        learned = Path(folder) if folder is not None else None
+        results = Path(out) if out is not None else None
         with Progress(progress) as bar:
-            made = self.model._native.train(
-                text, arrays, self._examples, None if folder is None else Path(folder), bar.listener
-            )
-        return Training(json.loads(made), None if folder is None else Path(folder))
+            made = self.model._native.train(text, arrays, self._examples, learned, bar.listener, results, resume)
+        return Training(json.loads(made), learned if results is None else results / "intervention")
 
     def save(self, folder: str | os.PathLike[str], how: str = "made in Python") -> None:
         """Writes its edits to a folder, whole or not at all, with a self-test; `how` says for people how they were
