@@ -8,7 +8,14 @@
 //! # fn main() -> Result<(), causalcone_jobs::Error> {
 //! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-gpt2");
 //! let model = Model::load(path)?;
-//! let file = ExperimentFile::from_toml("[runs.base]\nids = [3, 1, 4]\n[[edit]]\nsite = 'mlp_output'\nop = 'zero'")?;
+//! let file = ExperimentFile::from_toml("
+//!     [runs.base]
+//!     ids = [3, 1, 4]
+//!     [[edit]]
+//!     site = 'mlp_output'
+//!     layers = 0
+//!     op = 'zero'
+//! ")?;
 //! let (experiment, left_out) = Source::new(&model, file).experiment(&Runtime::default(), &Silent)?;
 //! assert_eq!(experiment.ids(experiment.reading_run()?), [3, 1, 4]);
 //! assert!(left_out.refused.is_empty());

@@ -14,6 +14,7 @@
 //!     ids = [3, 1, 4]
 //!     [[edit]]
 //!     site = 'mlp_output'
+//!     layers = 'all'
 //!     op = 'zero'
 //!     [read]
 //!     tokens = [7]

@@ -59,7 +59,7 @@ impl SweepResult {
     /// the third in another.
     ///
     /// ```
-    /// use causalcone_engine::{Example, Experiment, Op, PreparedSweep, Reference, Sweep};
+    /// use causalcone_engine::{Example, Experiment, Op, PreparedSweep, Runtime, Sweep};
     /// use causalcone_model::{Model, Site};
     ///
     /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-gpt2");
@@ -70,7 +70,7 @@ impl SweepResult {
     /// exp.tokens(vec![9])?;
     /// exp.examples([vec![3, 1, 4], vec![1, 5]].map(|ids| Example::new().prompt("base", ids)).into());
     /// exp.sweep(Sweep::default());
-    /// let result = PreparedSweep::new(&exp)?.run(&Reference)?;
+    /// let result = PreparedSweep::new(&exp)?.run(&Runtime::reference())?;
     /// let values: Vec<f64> = result.rows().filter_map(|row| row.value).collect();
     /// let mean = &result.means()[0];
     /// assert_eq!((mean.n, mean.mean), (2, Some((values[0] + values[1]) / 2.0)));

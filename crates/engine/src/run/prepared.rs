@@ -21,7 +21,7 @@ use std::sync::Arc;
 /// A sweep compiled and checked, ready to run.
 ///
 /// ```
-/// use causalcone_engine::{Experiment, LayerAxis, Op, PreparedSweep, Reference, Sweep};
+/// use causalcone_engine::{Experiment, LayerAxis, Op, PreparedSweep, Runtime, Sweep};
 /// use causalcone_model::{Model, Site};
 ///
 /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-gpt2");
@@ -31,7 +31,7 @@ use std::sync::Arc;
 /// exp.edit(base, Site::AttentionOutput.layers(..), Op::zero())?;
 /// exp.tokens(vec![9, 2])?;
 /// exp.sweep(Sweep { layers: Some(LayerAxis::Each), positions: true, ..Sweep::default() });
-/// let result = PreparedSweep::new(&exp)?.run(&Reference)?;
+/// let result = PreparedSweep::new(&exp)?.run(&Runtime::reference())?;
 /// assert_eq!(result.rows().count(), 3 * 5 * 2);
 /// # Ok::<(), causalcone_engine::Error>(())
 /// ```
