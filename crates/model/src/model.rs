@@ -202,7 +202,7 @@ impl Model {
     }
 
     /// The tokenizer's end-of-sequence token, where it does not end a text: texts then end with other tokens
-    /// ([`Model::ends`]), as they do in transformers, and run on over this one.
+    /// ([`Model::eos_ids`]), as they do in transformers, and run on over this one.
     pub fn eos_that_ends_nothing(&self) -> Option<u32> {
         let eos = self.tokenizer()?.eos()?;
         self.eos_ids().is_ok_and(|eos_ids| !eos_ids.contains(&eos)).then_some(eos)

@@ -1,6 +1,6 @@
 //! Tidy tables, written as CSV, JSON lines or Parquet.
 //!
-//! A column has a name and a [`Kind`]; any cell may be empty, and a number that is not finite is empty: no file ever
+//! A column has a name and a [`ColumnKind`]; any cell may be empty, and a number that is not finite is empty: no file ever
 //! holds the text NaN.
 //!
 //! ```

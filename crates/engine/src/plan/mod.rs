@@ -314,7 +314,7 @@ pub enum Read {
         /// Which.
         place: Place,
     },
-    /// The gradient of a number of the answer. [`collect`](crate::run::collect) reads it, with any executor.
+    /// The gradient of a number of the answer. [`collect`](crate::collect) reads it, with any executor.
     Gradient(Box<Gradient>),
 }
 

@@ -21,7 +21,7 @@ pub struct Generation {
     pub seed: u64,
     /// Texts that end it, and are no part of it.
     pub stop: Vec<String>,
-    /// Whether a token that ends a text ([`Model::ends`](causalcone_model::Model::ends)) ends it; the id is then the
+    /// Whether a token that ends a text ([`Model::eos_ids`](causalcone_model::Model::eos_ids)) ends it; the id is then the
     /// last, and no part of the text.
     pub eos: bool,
     /// How many texts are drawn.
