@@ -3,7 +3,7 @@
 /// A program may need another version of minijinja than the one that templates need.
 #[test]
 fn without_the_feature_chat_no_version_of_minijinja_is_pinned() {
-    let tree = "tree --package causalcone --no-default-features --locked --offline \
+    let tree = "tree --package causalcone --no-default-features --locked \
                 --edges normal --prefix none --format {p}|{f}";
     let output = std::process::Command::new(env!("CARGO"))
         .args(tree.split_whitespace())
