@@ -237,6 +237,7 @@ fn what_is_no_model_is_refused() {
         (FILE.replace("{country} is", "{country is"), "brace"),
         (FILE.replace("held_out = 0.4", "held_out = 1.5"), "between 0 and 1"),
         (FILE.replace("held_out = 0.4", ""), "nothing to draw them from"),
+        (FILE.replace("held_out = 0.4", "held_out = 0.99"), "no setting left to draw them from"),
         (FILE.replace("examples = 6", "examples = 0"), "must be from 1 to 65536"),
         (FILE.replace("examples = 6", "examples = 500"), "500 are wanted"),
         (FILE.replace("table", "tabel"), "did you mean `table`?"),

@@ -189,6 +189,11 @@ impl Draw<'_> {
         if wanted == 0 {
             return Ok(Vec::new());
         }
+        if settings.is_empty() {
+            // Few settings and a large `held_out`: the split gave all of them to the other part.
+            let hint = Some("change held_out, or give the inputs more values".into());
+            return Err(Error::hinted(what, "there is no setting left to draw them from", hint));
+        }
         let by_label = grouped(settings, |setting| self.file.label(&self.causal, setting))?;
         let mut sources: Vec<SourceRun<'_, 's>> = Vec::new();
         for (run, names) in &self.file.interchange {
