@@ -11,6 +11,7 @@ use crate::sweep::SweepResult;
 use crate::trace::Trace;
 use crate::watch::{Watch, watched};
 use causalcone::chat::{Clock, Message};
+use causalcone::files::IfExists;
 use causalcone::{Explanation, LoadOptions, Memo, Precision, PreparedSweep, Runtime, Saved};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -368,7 +369,7 @@ impl Model {
         let watch = written.watch.clone();
         watched(py, &watch, |runtime| {
             let experiment = written.experiment(&loaded.model, None, runtime)?;
-            Ok(Saved::of(&experiment, how, runtime)?.write(&folder, true)?)
+            Ok(Saved::of(&experiment, how, runtime)?.write(&folder, IfExists::Replace)?)
         })
     }
 

@@ -3,10 +3,10 @@
 use crate::arrays::to_array;
 use crate::loaded::{Loaded, Written};
 use crate::watch::watched;
+use causalcone::Place;
 use causalcone::generate::{Continuation, Generation, Texts};
 use causalcone::jobs::train::{self, Fitted};
 use causalcone::jobs::{Again, Folder, Results, Silent, Source};
-use causalcone::plan::Place;
 use causalcone::train::Score;
 use causalcone::{Collection, EngineError, ExecutorKind, Memo, Progress, Runtime, Unit};
 use pyo3::prelude::*;

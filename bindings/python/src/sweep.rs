@@ -2,7 +2,7 @@
 
 use crate::error::Failure;
 use crate::loaded::Loaded;
-use crate::table::{Table, made};
+use crate::table::Table;
 use causalcone::report::HeatMap;
 use causalcone::report::terminal::{Colour, Style, render};
 use causalcone::{heat_map, means_table, table};
@@ -45,14 +45,13 @@ impl SweepResult {
     }
 
     /// The tidy table: one row a cell, metric and token.
-    fn table(&self) -> PyResult<Table> {
-        Ok(made(table(&self.result, &self.loaded.model))?)
+    fn table(&self) -> Table {
+        table(&self.result, &self.loaded.model).into()
     }
 
     /// Means over examples and samples; None where there are neither.
-    fn means(&self) -> PyResult<Option<Table>> {
-        let means = self.result.has_means().then(|| made(means_table(&self.result, &self.loaded.model)));
-        Ok(means.transpose()?)
+    fn means(&self) -> Option<Table> {
+        self.result.has_means().then(|| means_table(&self.result, &self.loaded.model).into())
     }
 
     /// What was probably meant otherwise: tokens without the space before them.

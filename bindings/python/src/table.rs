@@ -1,11 +1,10 @@
 //! Tidy tables, handed to pandas, polars, pyarrow and DuckDB through Arrow's C stream.
 
-use crate::error::{Failure, Result};
+use crate::error::Failure;
 use arrow_array::ffi_stream::FFI_ArrowArrayStream;
 use arrow_array::{ArrayRef, Float64Array, Int64Array, RecordBatch, RecordBatchIterator, StringArray};
 use arrow_schema::{ArrowError, DataType, Field, Schema};
-use causalcone::files::write_whole;
-use causalcone::report::{self, Cell, ColumnKind, Format};
+use causalcone::report::{self, Cell, ColumnKind};
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyCapsule, PyList};
@@ -52,12 +51,7 @@ impl Table {
 
     /// Writes the table: CSV, JSON lines or Parquet, as the name ends.
     fn write(&self, py: Python<'_>, path: PathBuf) -> PyResult<()> {
-        let format = Format::from_path(&path).map_err(|error| {
-            let hint = error.hint();
-            Failure::input(format!("{}: {error}", path.display()), hint.as_deref())
-        })?;
-        let written = py.detach(|| write_whole(&path, |w| self.0.write(format, w)));
-        Ok(written.map_err(Failure::from)?)
+        Ok(py.detach(|| self.0.save(path)).map_err(Failure::from)?)
     }
 
     /// The table as a text.
@@ -131,9 +125,4 @@ impl From<report::Table> for Table {
     fn from(table: report::Table) -> Self {
         Self(table)
     }
-}
-
-/// The table of a result, or why there is none.
-pub(crate) fn made(table: std::result::Result<report::Table, report::Error>) -> Result<Table> {
-    Ok(Table(table?))
 }

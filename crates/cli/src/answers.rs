@@ -164,14 +164,14 @@ fn single<'l>(loaded: &'l Loaded, terminal: &Terminal) -> Result<(Experiment<'l>
 
 /// What an experiment answered, and tokens that were probably meant with a space.
 fn answer(experiment: &Experiment<'_>) -> Result<(Answered, Vec<MissingSpace>), Failure> {
-    let read_run = experiment.reading_run()?;
+    let read_run = experiment.read_run()?;
     // Compiled for what it refuses: an edit that nothing read could show.
     experiment.plan_single()?;
     let outcome = experiment.execute()?;
     let finite = |x: f64| x.is_finite().then_some(x);
     let answers = |answer: causalcone::Answer<'_>, logprob: fn(&causalcone::AnswerProb) -> f64| Answers {
-        top: answer.top(experiment.listed()).0,
-        tokens: answer.distribution.records(experiment.model(), experiment.read_tokens()),
+        top: answer.top(experiment.top()).0,
+        tokens: answer.distribution.records(experiment.model(), experiment.tokens()),
         answers: outcome
             .answers()
             .iter()

@@ -6,7 +6,7 @@ use crate::terminal::Terminal;
 use causalcone::EngineError;
 use causalcone::causal::{CausalFile, DataSet, Drawn};
 use causalcone::jobs::{Observer, shown};
-use causalcone_files::{check_output, is_same_place, write_new, write_whole};
+use causalcone_files::{IfExists, check_output, is_same_place};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -43,8 +43,9 @@ pub(crate) fn data(args: &DataArgs, terminal: &Terminal) -> Result<(), Failure> 
             return Err(Failure::input(message).hint("give --held-out"));
         }
     };
+    let if_exists = IfExists::forced(args.force);
     for out in &outs {
-        check_output(out, args.force).map_err(taken)?;
+        check_output(out, if_exists).map_err(taken)?;
     }
     if let [out, held_out] = outs[..]
         && is_same_place(out, held_out)?
@@ -69,7 +70,7 @@ pub(crate) fn data(args: &DataArgs, terminal: &Terminal) -> Result<(), Failure> 
         if *out != outs[0] && is_same_place(out, outs[0])? {
             return Err(Failure::input("--out and --held-out are the same file on this disk"));
         }
-        write_lines(out, lines, args.force)?;
+        write_lines(out, lines, if_exists)?;
     }
     let mut labels: BTreeMap<String, usize> = BTreeMap::new();
     for example in &examples {
@@ -99,7 +100,7 @@ pub(crate) fn data(args: &DataArgs, terminal: &Terminal) -> Result<(), Failure> 
     })
 }
 
-fn write_lines(path: &Path, lines: &[Drawn], replace: bool) -> Result<(), Failure> {
+fn write_lines(path: &Path, lines: &[Drawn], if_exists: IfExists) -> Result<(), Failure> {
     let fill = |w: &mut (dyn Write + Send)| {
         for line in lines {
             serde_json::to_writer(&mut *w, line)?;
@@ -107,10 +108,5 @@ fn write_lines(path: &Path, lines: &[Drawn], replace: bool) -> Result<(), Failur
         }
         Ok(())
     };
-    if replace {
-        write_whole(path, fill)?;
-    } else {
-        write_new(path, fill).map_err(taken)?;
-    }
-    Ok(())
+    if_exists.write(path, fill).map_err(taken)
 }

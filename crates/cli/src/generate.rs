@@ -85,7 +85,7 @@ pub(crate) fn generate(args: &GenerateArgs, terminal: &Terminal) -> Result<(), F
     let (name, made) = (model.name().to_owned(), Made::new(&options, &experiment)?);
     match pairs.pop() {
         Some(Numbered { pair, .. }) if is_one => {
-            let prompt = model.text(experiment.ids(experiment.reading_run()?));
+            let prompt = model.text(experiment.ids(experiment.read_run()?));
             let result = OneResult { model: name, pair, seconds, made };
             terminal
                 .result(&result, |result| after_stream(&result.pair, is_edited.then_some(&prompt), model))?;
@@ -114,7 +114,7 @@ fn stream(
     is_edited: bool,
     terminal: &Terminal,
 ) -> Result<Texts, Failure> {
-    let prompt = experiment.model().text(experiment.ids(experiment.reading_run()?));
+    let prompt = experiment.model().text(experiment.ids(experiment.read_run()?));
     // What is wrong is told before anything is said.
     let mut begun = false;
     let mut said = 0;

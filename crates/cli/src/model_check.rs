@@ -171,7 +171,7 @@ impl Golden {
             let mut experiment = Experiment::new(model);
             let run = experiment.run_ids("base", ids)?;
             let tokens: Vec<u32> = top.iter().map(|(id, _)| *id).collect();
-            experiment.tokens(tokens.clone())?;
+            experiment.set_tokens(tokens.clone())?;
             let outcome = experiment.execute()?;
             let records = outcome.original(run).distribution.records(model, &tokens);
             for (record, (id, expected)) in records.iter().zip(top) {

@@ -7,7 +7,7 @@ use crate::terminal::Terminal;
 use causalcone::jobs::shown;
 use causalcone::saved::{Description, Tested};
 use causalcone::{ControlVector, Runtime, Saved, visible};
-use causalcone_files::{PlaceKind, check_output};
+use causalcone_files::{IfExists, PlaceKind, check_output};
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -31,7 +31,7 @@ pub(crate) fn save(args: &SaveArgs, terminal: &Terminal) -> Result<(), Failure> 
         Some(_) if args.force && !is_vector => {
             return Err(causalcone_files::Error::NotAFolder { path: args.out.clone() }.into());
         }
-        _ => check_output(&args.out, args.force && is_vector).map_err(taken)?,
+        _ => check_output(&args.out, IfExists::forced(args.force && is_vector)).map_err(taken)?,
     }
     let loaded = Loaded::new(&args.file, terminal)?;
     let report = terminal.report();
@@ -39,7 +39,7 @@ pub(crate) fn save(args: &SaveArgs, terminal: &Terminal) -> Result<(), Failure> 
     let (experiment, left_out) = loaded.source().single(&runtime, terminal)?;
     if is_vector {
         let vector = ControlVector::of(&experiment)?;
-        vector.write(&args.out, args.force)?;
+        vector.write(&args.out, IfExists::forced(args.force))?;
         let layers: Vec<usize> = vector.directions.keys().copied().collect();
         terminal.result(&VectorResult { out: shown(&args.out), layers }, |result| {
             let layers: Vec<String> = result.layers.iter().map(ToString::to_string).collect();
@@ -53,7 +53,7 @@ pub(crate) fn save(args: &SaveArgs, terminal: &Terminal) -> Result<(), Failure> 
     }
     let name = args.file.file.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let saved = Saved::of(&experiment, &format!("causalcone save {name}"), &Runtime::default())?;
-    saved.write(&args.out, args.force)?;
+    saved.write(&args.out, IfExists::forced(args.force))?;
     let edits = saved.edits().iter().filter_map(|edit| edit.name.clone()).collect();
     terminal.result(&SaveResult { out: shown(&args.out), edits }, |result| {
         let (edits, out) = (result.edits.join(", "), &result.out);

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
 use causalcone::Model;
-use causalcone::decoder::Tap;
 use causalcone::store;
+use causalcone_model::decoder::Tap;
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -228,7 +228,7 @@ fn loreft_makes_the_target_likelier() {
 fn capitals_are_known_and_their_subjects_stand_where_it_says() {
     let model = model();
     let mut experiment = shipped("data-set.toml").experiment(model).unwrap();
-    experiment.sweep(None);
+    experiment.set_sweep(None);
     let mut lengths = std::collections::BTreeSet::new();
     for (one, line) in experiment.by_example().zip(include_str!("../examples/capitals.jsonl").lines()) {
         let (one, line): (_, Value) = (one.unwrap(), serde_json::from_str(line).unwrap());

@@ -5,7 +5,7 @@
 //! of the plan. [`ExperimentFile`] is the same in writing.
 //!
 //! ```
-//! use causalcone_engine::{Experiment, LayerAxis, Op, Sweep};
+//! use causalcone_engine::{Each, Experiment, LayerAxis, Op, Sweep};
 //! use causalcone_model::{Model, Site};
 //!
 //! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-llama-tied");
@@ -13,8 +13,8 @@
 //! let mut exp = Experiment::new(&model);
 //! let base = exp.run("The capital of Spain is")?;
 //! exp.edit(base, Site::MlpOutput.layers(..), Op::add(model.embedding("T")?))?;
-//! exp.tokens(vec![model.token_id("T")?])?;
-//! exp.sweep(Sweep { layers: Some(LayerAxis::Cumulative), positions: true, ..Sweep::default() });
+//! exp.set_tokens(vec![model.token_id("T")?])?;
+//! exp.set_sweep(Sweep { layers: Some(LayerAxis::Cumulative), positions: Some(Each), ..Sweep::default() });
 //! assert_eq!(exp.plan()?.cells.len(), model.config().layers * exp.ids(base).len());
 //! # Ok::<(), causalcone_engine::Error>(())
 //! ```
@@ -43,11 +43,12 @@ pub use error::{Error, Refused, Result};
 pub use execute::{
     Cone, Device, Executor, ExecutorKind, Memo, Reference, Runtime, Session, Sink, half_of_free_memory,
 };
+pub use experiment::Experiment;
 pub use experiment::dataset::{self, Example, Prompt};
 pub use experiment::edit::EditSpec;
 pub use experiment::method::Method;
 pub use experiment::spaces::MissingSpace;
-pub use experiment::{Experiment, LayerAxis, Sweep};
+pub use experiment::sweep::{Each, LayerAxis, Sweep};
 pub use formats::causal;
 pub use formats::control_vector::{self, ControlVector};
 pub use formats::saved::{self, Saved};

@@ -9,8 +9,8 @@
 mod common;
 
 use causalcone_engine::{
-    Collection, Example, Executor, Experiment, LayerAxis, Method, Metric, Op, PreparedSweep, Runtime, Sweep,
-    SweepResult,
+    Collection, Each, Example, Executor, Experiment, LayerAxis, Method, Metric, Op, PreparedSweep, Runtime,
+    Sweep, SweepResult,
 };
 use causalcone_model::{Model, Site};
 use common::*;
@@ -276,15 +276,15 @@ fn examples_do_not_depend_on_each_other() {
     let base = all.open_run("base").unwrap();
     let source = all.open_run("source").unwrap();
     all.edit(base, Site::BlockOutput.layers(..).at([1, 2]), Op::swap(source)).unwrap();
-    all.tokens(vec![9, 2]).unwrap();
-    all.sweep(Sweep {
+    all.set_tokens(vec![9, 2]).unwrap();
+    all.set_sweep(Sweep {
         layers: Some(LayerAxis::Each),
-        positions: true,
+        positions: Some(Each),
         metrics: vec![Metric::Prob, Metric::Loss],
         methods: vec![Method::Exact, Method::Attribution, Method::Integrated],
         ..Sweep::default()
     });
-    all.examples(
+    all.set_examples(
         pairs
             .iter()
             .map(|(base, source)| {
@@ -377,9 +377,9 @@ fn gradients_over_a_data_set_are_those_of_each_example() {
     all.collect_gradient(base, Site::MlpOutput.layers(..), Metric::LogitDiff).unwrap();
     all.collect_gradient(base, Site::BlockInput.layers(1), Metric::Kl).unwrap();
     all.collect(base, Site::BlockInput.layers(1)).unwrap();
-    all.tokens(vec![9, 2]).unwrap();
+    all.set_tokens(vec![9, 2]).unwrap();
     let prompts = [vec![4, 9, 2], BASE.to_vec(), SOURCE.to_vec()];
-    all.examples(prompts.iter().map(|ids| Example::new().prompt("base", ids.clone())).collect());
+    all.set_examples(prompts.iter().map(|ids| Example::new().prompt("base", ids.clone())).collect());
     let together = Collection::new(&all, 1 << 20).unwrap().gather(0, &Runtime::own(EXECUTORS[1])).unwrap();
     assert_eq!(together.len(), 3);
     let layers = model.config().layers;

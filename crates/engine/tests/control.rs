@@ -9,6 +9,7 @@
 mod common;
 
 use causalcone_engine::{ControlVector, Error};
+use causalcone_files::IfExists;
 use causalcone_model::Model;
 use common::*;
 use serde_json::{Value, json};
@@ -73,7 +74,10 @@ fn what_is_written_is_what_is_read() {
     edits[1]["layers"] = json!([2]);
     edits[1]["scale"] = json!(-2.0);
     edits[2]["layers"] = json!([1]);
-    ControlVector::of(&experiment(model, &written(&edits)).unwrap()).unwrap().write(&path, true).unwrap();
+    ControlVector::of(&experiment(model, &written(&edits)).unwrap())
+        .unwrap()
+        .write(&path, IfExists::Replace)
+        .unwrap();
     // Sums are taken in another order: rounding, of numbers below 10.
     let (ours, theirs) = (answers(model, &edits), answers(model, &json!([from_file(&path)])));
     for (a, b) in ours.iter().flatten().zip(theirs.iter().flatten()) {
@@ -82,9 +86,14 @@ fn what_is_written_is_what_is_read() {
     // Read and written again, it is the same to the byte.
     let again = folder.path().join("again.gguf");
     let read = experiment(model, &written(&json!([from_file(&path)]))).unwrap();
-    ControlVector::of(&read).unwrap().write(&again, true).unwrap();
+    ControlVector::of(&read).unwrap().write(&again, IfExists::Replace).unwrap();
     assert_eq!(fs::read(&path).unwrap(), fs::read(&again).unwrap());
-    assert!(ControlVector::read(&path).unwrap().write(&folder.path().join("no/where.gguf"), true).is_err());
+    assert!(
+        ControlVector::read(&path)
+            .unwrap()
+            .write(&folder.path().join("no/where.gguf"), IfExists::Replace)
+            .is_err()
+    );
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing else is left behind");
 }
 

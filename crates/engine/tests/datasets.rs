@@ -13,8 +13,8 @@ mod common;
 use causalcone_engine::cone::Work;
 use causalcone_engine::plan::{Cell, Plan};
 use causalcone_engine::{
-    Error, Example, Executor, Experiment, Explanation, LayerAxis, MeanToken, Op, PreparedSweep, Reference,
-    Refused, Runtime, Sink, Source, Sweep, SweepResult, dataset,
+    Each, Error, Example, Executor, Experiment, Explanation, LayerAxis, MeanToken, Op, PreparedSweep,
+    Reference, Refused, Runtime, Sink, Source, Sweep, SweepResult, dataset,
 };
 use causalcone_model::{Config, Model, Positions, Site};
 use common::*;
@@ -174,7 +174,7 @@ fn one_answer_for_each_example() {
     let set = Set::of(&examples.iter().map(|(line, _)| line.clone()).collect::<Vec<_>>());
     let model = model("tiny-llama");
     let (mut experiment, _) = sifted(model, &ragged_file(&set));
-    experiment.sweep(None);
+    experiment.set_sweep(None);
     assert_eq!(experiment.plan_single().unwrap().cells.len(), 3);
     assert!(experiment.execute().unwrap_err().to_string().contains("many outcomes"));
     for (one, (_, alone)) in experiment.by_example().zip(&examples) {
@@ -200,12 +200,13 @@ fn builder_and_file_make_the_same() {
     let source = Source { positions: Some(Positions::named("source")), ..Source::from(other) };
     let subject = Site::BlockOutput.layers([0, 1]).at(Positions::named("subject"));
     built.edit(base, subject, Op::swap(source)).unwrap();
-    built.examples(lines.iter().map(|line| Example::from_json(&line.to_string()).unwrap()).collect());
+    built.set_examples(lines.iter().map(|line| Example::from_json(&line.to_string()).unwrap()).collect());
     let metrics =
         swept(&sifted(model, &ragged_file(&set)).0).columns.iter().map(|column| column.metric).collect();
-    let mut sweep = Sweep { layers: Some(LayerAxis::Each), positions: true, metrics, ..Sweep::default() };
+    let mut sweep =
+        Sweep { layers: Some(LayerAxis::Each), positions: Some(Each), metrics, ..Sweep::default() };
     sweep.metrics.dedup();
-    built.sweep(sweep);
+    built.set_sweep(sweep);
     let (ours, theirs) = (swept(&built), swept(&sifted(model, &ragged_file(&set)).0));
     assert_eq!((ours.cells, ours.values), (theirs.cells, theirs.values));
     let error = built.open_run("tokens").unwrap_err().to_string();
@@ -488,13 +489,13 @@ fn what_an_example_is_told_of_is_an_error_with_its_place() {
     let base = built.open_run("base").unwrap();
     built.edit(base, Site::MlpOutput.layers(0).at(2), Op::zero()).unwrap();
     let prompts = [vec![1, 2, 3], vec![1, 2]];
-    built.examples(prompts.map(|ids| Example::new().prompt("base", ids)).into());
+    built.set_examples(prompts.map(|ids| Example::new().prompt("base", ids)).into());
     let error = built.plan_single().unwrap_err();
     assert!(matches!(&error, Error::Examples { refused, .. } if refused[0].example == 1));
     assert!(error.to_string().starts_with("example 1: edit 0: position 2"), "{error}");
     assert_eq!(built.sift().unwrap().len(), 1);
     assert_eq!((built.example_count(), built.plan_single().unwrap().cells.len()), (Some(1), 1));
-    built.examples(Vec::new());
+    built.set_examples(Vec::new());
     assert!(built.plan_single().unwrap_err().to_string().contains("there is none"));
 }
 

@@ -9,7 +9,7 @@
 
 mod common;
 
-use causalcone_engine::{Error, Experiment, ExperimentFile, Op, PreparedSweep, Source, Sweep};
+use causalcone_engine::{Each, Error, Experiment, ExperimentFile, Op, PreparedSweep, Source, Sweep};
 use causalcone_model::{Last, Site};
 use common::*;
 use serde_json::json;
@@ -673,16 +673,16 @@ fn a_sweep_too_large_is_refused_with_its_number() {
     let mut exp = Experiment::new(model);
     let base = exp.run_ids("base", vec![1; 16]).unwrap();
     exp.edit(base, Site::HeadValueOutput.layers(..).heads(..), Op::scale(1.0)).unwrap();
-    exp.tokens(vec![1]).unwrap();
+    exp.set_tokens(vec![1]).unwrap();
     let sweep = |scales: u32| Sweep {
         layers: Some(causalcone_engine::LayerAxis::Each),
-        positions: true,
-        heads: true,
+        positions: Some(Each),
+        heads: Some(Each),
         scales: (0..scales).map(f64::from).collect(),
         ..Sweep::default()
     };
     for scales in [20_834, 5_208_334] {
-        exp.sweep(sweep(scales));
+        exp.set_sweep(sweep(scales));
         let cells = 3 * 4 * 16 * u64::from(scales);
         says(
             &exp.plan().unwrap_err(),
@@ -690,7 +690,7 @@ fn a_sweep_too_large_is_refused_with_its_number() {
             "too many cells",
         );
     }
-    exp.sweep(sweep(20));
+    exp.set_sweep(sweep(20));
     assert_eq!(exp.plan().unwrap().cells.len(), 3 * 4 * 16 * 20);
 }
 
@@ -706,7 +706,7 @@ fn the_builder_refuses_the_same() {
         "twice",
     );
     says(&exp.run_ids("c", vec![]).unwrap_err(), &["prompt is empty"], "empty");
-    says(&exp.tokens(vec![3, 99]).unwrap_err(), &["token id 99"], "token");
+    says(&exp.set_tokens(vec![3, 99]).unwrap_err(), &["token id 99"], "token");
     let mut refuse = |run, target: causalcone_model::Target, op: Op, words: &[&str]| {
         says(&exp.edit(run, target, op).unwrap_err(), words, "builder");
     };

@@ -11,6 +11,7 @@ mod common;
 
 use causalcone_engine::op::{OPS, OpInfo, OpKind, Setting, Takes};
 use causalcone_engine::{Error, Runtime, Saved};
+use causalcone_files::IfExists;
 use causalcone_model::Model;
 use common::*;
 use serde_json::{Value, json};
@@ -49,7 +50,7 @@ fn written(edits: &Value) -> Value {
 
 fn save(model: &Model, edits: &Value, path: &Path) -> Result<Saved, Error> {
     let saved = Saved::of(&experiment(model, &written(edits))?, "a test", &Runtime::default())?;
-    saved.write(path, true)?;
+    saved.write(path, IfExists::Replace)?;
     Ok(saved)
 }
 
@@ -274,7 +275,7 @@ fn folders_of_pyvene_give_its_answers() {
         }
         Saved::of(&experiment(model, &written(&edits)).unwrap(), "pyvene", &Runtime::default())
             .unwrap()
-            .write(&path, true)
+            .write(&path, IfExists::Replace)
             .unwrap();
         let again: Vec<Value> = (0..edits.len())
             .map(|index| json!({"run": "base", "op": {"load": path.to_str().unwrap(), "name": format!("e{index}")}}))

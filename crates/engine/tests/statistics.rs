@@ -235,7 +235,7 @@ fn components_are_the_covariances_eigenvectors() {
         let mut exp = Experiment::new(model);
         let runs = ["happy", "sad"].map(|name| exp.open_run(name).unwrap());
         exp.collect(runs[0], Site::BlockOutput.layers([0, 2])).unwrap();
-        exp.examples(
+        exp.set_examples(
             dataset::load(&folder.path().join("pairs.jsonl")).unwrap().into_iter().flatten().collect(),
         );
         let found = statistics::components(&exp, &Runtime::default(), 3, standardise).unwrap();

@@ -12,7 +12,7 @@ use candle_core::{Device, Tensor};
 use causalcone_engine::train::{
     Adam, Checkpoint, HeldOut, Length, Map, Objective, Options, Schedule, Score, Step, Training,
 };
-use causalcone_engine::{Error, Example, Experiment, Joint, Op, OpKind, Runtime, Sweep};
+use causalcone_engine::{Each, Error, Example, Experiment, Joint, Op, OpKind, Runtime, Sweep};
 use causalcone_model::{Indices, Last, Model, Site};
 use common::*;
 use serde_json::Value;
@@ -56,7 +56,7 @@ fn interchange<'m>(model: &'m Model, record: &Value, op: Op) -> Experiment<'m> {
         target.dims = Some(Indices::Range(0, Some(record["dims"].as_i64().unwrap())));
     }
     exp.edit(base, target, op.value(source)).unwrap();
-    exp.examples(examples(record));
+    exp.set_examples(examples(record));
     exp
 }
 
@@ -180,7 +180,7 @@ fn batches_add_up_to_larger_ones() {
     decayed.open_run("source").unwrap();
     let op = Op::random(OpKind::Nodireft, model("tiny-gpt2").config().width, Some(3), 0).unwrap();
     decayed.edit(base, Site::BlockOutput.layers(1).at(Last), op).unwrap();
-    decayed.examples(examples(&record));
+    decayed.set_examples(examples(&record));
     let adam = Adam { weight_decay: 0.5, ..Adam::default() };
     let one = losses(&decayed, Options { adam, ..options(0.02, 12) });
     let three = losses(&decayed, Options { adam, batch: 2, accumulate: 3, ..options(0.02, 12) });
@@ -229,7 +229,7 @@ fn memory_does_not_change_a_loss() {
         let together = trainer.fit(0).unwrap().scores().unwrap();
         for (i, example) in examples(&record).into_iter().enumerate() {
             let mut alone = low_rank(model(name), &record);
-            alone.examples(vec![example]);
+            alone.set_examples(vec![example]);
             let training = Training::new(&alone, HeldOut::None, options(0.02, 1)).unwrap();
             let score = training.trainer(&Runtime::default()).unwrap().fit(0).unwrap().scores().unwrap()[0];
             assert!((score.loss - together[i].loss).abs() < 1e-5);
@@ -309,11 +309,11 @@ fn a_search_is_many_fits() {
     let mut target = Site::BlockOutput.layers([0, 2]).at(Last);
     target.positions = causalcone_model::Positions::Indices(Indices::List(vec![-2, -1]));
     exp.edit(base, target, op.clone()).unwrap();
-    exp.examples(examples(&record));
+    exp.set_examples(examples(&record));
     let mut searched = exp.clone();
-    searched.sweep(Sweep {
+    searched.set_sweep(Sweep {
         layers: Some(causalcone_engine::LayerAxis::Each),
-        positions: true,
+        positions: Some(Each),
         ..Sweep::default()
     });
     let search = Training::new(&searched, HeldOut::Part(0.34), options(0.05, 5)).unwrap();
@@ -330,7 +330,7 @@ fn a_search_is_many_fits() {
         target.positions = causalcone_model::Positions::Indices(Indices::List(vec![position]));
         let op = Op::random(OpKind::LowRankSwap, model.config().width, Some(2), 1).unwrap().value(source);
         alone.edit(base, target, op).unwrap();
-        alone.examples(examples(&record));
+        alone.set_examples(examples(&record));
         let training = Training::new(&alone, HeldOut::Part(0.34), options(0.05, 5)).unwrap();
         let other = training.trainer(&Runtime::default()).unwrap();
         let mut one = other.fit(0).unwrap();
@@ -370,7 +370,7 @@ fn representation_fine_tuning_generalises() {
         let op = Op::random(kind, model.config().width, Some(4), 0).unwrap();
         exp.edit(base, Site::BlockOutput.layers(1).at(Last), op).unwrap();
         let prompt = |i: u32| vec![i % 50, (7 * i) % 50, (3 * i + 1) % 50];
-        exp.examples((0..24).map(|i| Example::new().prompt("base", prompt(i)).label(9)).collect());
+        exp.set_examples((0..24).map(|i| Example::new().prompt("base", prompt(i)).label(9)).collect());
         let held = (24..40).map(|i| Example::new().prompt("base", prompt(i)).label(9)).collect();
         let how = Options { one_label: true, ..options(0.05, 40) };
         let training = Training::new(&exp, HeldOut::Examples(held), how).unwrap();
@@ -393,7 +393,7 @@ fn objectives_are_what_they_say() {
     let model = model("tiny-gpt2");
     // The logit difference, by what a sweep records.
     let mut exp = low_rank(model, &record);
-    exp.tokens(vec![9, 2]).unwrap();
+    exp.set_tokens(vec![9, 2]).unwrap();
     let training =
         Training::new(&exp, HeldOut::None, Options { objective: Objective::LogitDiff, ..options(0.05, 15) });
     let training = training.unwrap();
@@ -415,7 +415,7 @@ fn objectives_are_what_they_say() {
     let (base, source) = (exp.open_run("base").unwrap(), exp.open_run("source").unwrap());
     let op = Op::random(OpKind::RotatedSwap, model.config().width, None, 0).unwrap().value(source);
     exp.edit(base, Site::BlockOutput.layers(2).at(Last), op).unwrap();
-    exp.examples(examples(&record));
+    exp.set_examples(examples(&record));
     let how = Options { objective: Objective::Kl(source), ..options(0.05, 1) };
     let training = Training::new(&exp, HeldOut::None, how).unwrap();
     let trainer = training.trainer(&Runtime::default()).unwrap();
@@ -486,7 +486,7 @@ fn linked_edits_train_together() {
     let second = exp.edit(base, Site::BlockOutput.layers(1).at(Last), op).unwrap();
     let other = Op::random(OpKind::LowRankSwap, model.config().width, Some(2), 7).unwrap().value(source);
     exp.edit(base, Site::BlockOutput.layers(2).at(Last), other).unwrap();
-    exp.examples(examples(&record));
+    exp.set_examples(examples(&record));
     let mut how = options(0.05, 3);
     how.edits = vec![first, second];
     let training = Training::new(&exp, HeldOut::None, how).unwrap();
@@ -537,24 +537,26 @@ fn what_cannot_be_trained_is_refused() {
     let of = |exp: &Experiment<'_>, options: Options| Training::new(exp, HeldOut::None, options).map(|_| ());
     let plain = Options::default;
     let mut none = exp.clone();
-    none.examples(Vec::new());
+    none.set_examples(Vec::new());
     refused(of(&none, plain()), &["there is none"].map(|_| "no examples"));
     let mut one = exp.clone();
-    one.examples(examples(&record).into_iter().map(|example| example.label(3)).collect());
+    one.set_examples(examples(&record).into_iter().map(|example| example.label(3)).collect());
     refused(of(&one, plain()), &["all 6 labels", "nothing to tell apart", "one_label"]);
     let mut unlabelled = exp.clone();
-    unlabelled.examples(vec![Example::new().prompt("base", vec![1]).prompt("source", vec![2])]);
+    unlabelled.set_examples(vec![Example::new().prompt("base", vec![1]).prompt("source", vec![2])]);
     refused(of(&unlabelled, plain()), &["which token should come"]);
     let mut outside = exp.clone();
-    outside.examples(vec![Example::new().prompt("base", vec![1]).prompt("source", vec![2]).label(9999)]);
+    outside.set_examples(vec![Example::new().prompt("base", vec![1]).prompt("source", vec![2]).label(9999)]);
     refused(of(&outside, plain()), &["9999"]);
     let mut words = exp.clone();
-    words.examples(vec![Example::new().prompt("base", vec![1]).prompt("source", vec![2]).label("two words")]);
+    words.set_examples(vec![
+        Example::new().prompt("base", vec![1]).prompt("source", vec![2]).label("two words"),
+    ]);
     assert!(of(&words, plain()).is_err());
     let mut plain_swap = Experiment::new(model);
     let (base, source) = (plain_swap.open_run("base").unwrap(), plain_swap.open_run("source").unwrap());
     plain_swap.edit(base, Site::BlockOutput.layers(0), Op::swap(source)).unwrap();
-    plain_swap.examples(examples(&record));
+    plain_swap.set_examples(examples(&record));
     refused(of(&plain_swap, plain()), &["no edit has parameters that train", "random = 0"]);
     for (options, words) in [
         (Options { batch: 0, ..plain() }, &["`batch` must be from 1"][..]),
@@ -580,7 +582,7 @@ fn what_cannot_be_trained_is_refused() {
     }
     refused(Training::new(&exp, HeldOut::Part(1.5), plain()), &["held_out 1.5"]);
     let mut sampled = exp.clone();
-    sampled.sweep(Sweep { samples: Some(2), ..Sweep::default() });
+    sampled.set_sweep(Sweep { samples: Some(2), ..Sweep::default() });
     refused(of(&sampled, plain()), &["samples of noise"]);
     // Vectors of several positions have parameters as wide as all of them.
     let wide = Op::random(OpKind::LowRankSwap, 2 * model.config().width, Some(2), 0).unwrap();
@@ -589,7 +591,7 @@ fn what_cannot_be_trained_is_refused() {
     let mut target = Site::BlockOutput.layers(0).at(Last);
     target.positions = causalcone_model::Positions::Indices(Indices::List(vec![0, 1]));
     joint.edit(base, target, wide.value(source).joint(Joint::Positions)).unwrap();
-    joint.examples(examples(&record));
+    joint.set_examples(examples(&record));
     let trained = losses(&joint, options(0.05, 10));
     assert!(trained[9] < trained[0]);
 }

@@ -47,7 +47,7 @@ pub use disk::{create_folders, remove_file, remove_folder};
 pub use error::{Error, Result};
 pub use folder::{NewFolder, check_folder, replace_folder};
 pub use lock::{FolderLock, LOCK_NAME};
-pub use path::PlaceKind;
+pub use path::{IfExists, PlaceKind};
 pub use place::{check_output, free_space, is_same_place, open_regular, stamp};
 pub use unfinished::abandon;
 pub use whole::{write_new, write_whole};

@@ -71,3 +71,31 @@ pub(crate) fn directory_of(path: &Path) -> &Path {
         _ => Path::new("."),
     }
 }
+
+/// What becomes of a file or folder that has the name already.
+///
+/// ```
+/// use causalcone_files::IfExists;
+/// let directory = tempfile::tempdir()?;
+/// let path = directory.path().join("cells.csv");
+/// IfExists::Refuse.write(&path, |w| w.write_all(b"1"))?;
+/// assert!(IfExists::Refuse.write(&path, |w| w.write_all(b"2")).is_err());
+/// IfExists::Replace.write(&path, |w| w.write_all(b"3"))?;
+/// assert_eq!(std::fs::read_to_string(&path)?, "3");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IfExists {
+    /// It stays, and nothing is written.
+    Refuse,
+    /// What is written takes its place.
+    Replace,
+}
+
+impl IfExists {
+    /// [`IfExists::Replace`] where a user insists.
+    #[must_use]
+    pub fn forced(force: bool) -> Self {
+        if force { Self::Replace } else { Self::Refuse }
+    }
+}

@@ -1,6 +1,6 @@
 //! What a path leads to, whatever it is called.
 
-use crate::path::{PlaceKind, directory_of};
+use crate::path::{IfExists, PlaceKind, directory_of};
 use crate::{Error, Result};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
@@ -34,9 +34,9 @@ pub(crate) fn check_target(path: &Path) -> Result<()> {
 ///
 /// # Errors
 /// [`Error::Exists`] and [`Error::Special`] when something else is there; [`Error::File`] when its folder is missing.
-pub fn check_output(path: &Path, replace: bool) -> Result<()> {
+pub fn check_output(path: &Path, if_exists: IfExists) -> Result<()> {
     match PlaceKind::at(path)? {
-        Some(PlaceKind::File | PlaceKind::Folder) if !replace => {
+        Some(PlaceKind::File | PlaceKind::Folder) if if_exists == IfExists::Refuse => {
             return Err(Error::Exists { path: path.into() });
         }
         _ => check_target(path)?,

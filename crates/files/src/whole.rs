@@ -3,6 +3,7 @@
 //! A reader, or a run that is resumed after a crash, never sees half a file under its final name.
 
 use crate::disk;
+use crate::path::IfExists;
 use crate::path::directory_of;
 use crate::place::check_target;
 use crate::temporary::Temporary;
@@ -49,6 +50,23 @@ pub fn write_new(
         return Err(Error::Exists { path: path.into() });
     }
     write(path, fill, disk::rename_file_new)
+}
+
+impl IfExists {
+    /// [`write_whole`] or [`write_new`].
+    ///
+    /// # Errors
+    /// Theirs.
+    pub fn write(
+        self,
+        path: impl AsRef<Path>,
+        fill: impl FnOnce(&mut (dyn Write + Send)) -> io::Result<()>,
+    ) -> Result<()> {
+        match self {
+            Self::Refuse => write_new(path, fill),
+            Self::Replace => write_whole(path, fill),
+        }
+    }
 }
 
 fn write(

@@ -89,10 +89,10 @@ impl Error {
         match self {
             Self::Engine(source) => source.is_bad_input(),
             Self::Model(source) => source.is_bad_input(),
+            Self::Report(source) => source.is_bad_input(),
             Self::Write(source) => source.is_bad_input(),
             Self::Folder(_) | Self::NoExample { .. } | Self::Refused { .. } => true,
-            // What is drawn is checked before any work: what fails later is the run.
-            Self::Report(_) | Self::Failed { .. } | Self::Interrupted { .. } => false,
+            Self::Failed { .. } | Self::Interrupted { .. } => false,
         }
     }
 

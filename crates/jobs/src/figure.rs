@@ -168,7 +168,7 @@ impl Axes {
 /// examples list different positions, x counts their places in those lists.
 ///
 /// ```
-/// use causalcone_engine::{Experiment, LayerAxis, Op, PreparedSweep, Runtime, Sweep};
+/// use causalcone_engine::{Each, Experiment, LayerAxis, Op, PreparedSweep, Runtime, Sweep};
 /// use causalcone_jobs::heat_map;
 /// use causalcone_model::{Model, Site};
 ///
@@ -177,8 +177,8 @@ impl Axes {
 /// let mut exp = Experiment::new(&model);
 /// let base = exp.run_ids("base", vec![3, 1, 4])?;
 /// exp.edit(base, Site::MlpOutput.layers(..), Op::zero())?;
-/// exp.tokens(vec![7])?;
-/// exp.sweep(Sweep { layers: Some(LayerAxis::Each), positions: true, ..Sweep::default() });
+/// exp.set_tokens(vec![7])?;
+/// exp.set_sweep(Sweep { layers: Some(LayerAxis::Each), positions: Some(Each), ..Sweep::default() });
 /// let result = PreparedSweep::new(&exp)?.run(&Runtime::default())?;
 /// let map = heat_map(&result, &model, "zeroing the MLP");
 /// assert_eq!((map.x.ticks.len(), map.y.ticks.len(), map.facets.len()), (3, 3, 1));

@@ -8,7 +8,7 @@ use crate::observer::Observer;
 use crate::results::{INTERVENTION, UNFINISHED};
 use causalcone_engine::train::{Checkpoint, Evaluation, Fit, Score, Step, Trainer, Training};
 use causalcone_engine::{Error as EngineError, Journal, Runtime, Saved, Values};
-use causalcone_files::{Appended, PlaceKind, open_regular, replace_folder};
+use causalcone_files::{Appended, IfExists, PlaceKind, open_regular, replace_folder};
 use causalcone_model::{Progress, Unit};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -257,9 +257,8 @@ impl Store<'_> {
     /// Saves what a fit has learned, in place of what is there.
     fn keep(&self, fit: &Fit<'_, '_, '_>, runtime: &Runtime<'_>, observer: &dyn Observer) -> Result<()> {
         match fit.experiment() {
-            Ok(experiment) => {
-                Ok(Saved::of(&experiment, self.how, runtime)?.write(&self.folder.file(UNFINISHED), true)?)
-            }
+            Ok(experiment) => Ok(Saved::of(&experiment, self.how, runtime)?
+                .write(&self.folder.file(UNFINISHED), IfExists::Replace)?),
             // A place in lists that differ from example to example has a score, and no name.
             Err(error) => {
                 observer.note(&format!("no {INTERVENTION}: {error}"));

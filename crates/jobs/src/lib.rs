@@ -13,13 +13,15 @@
 //! | [`texts::run`] | generated texts |
 //! | [`lens::run`] | what every layer says |
 //!
-//! [`table`], [`means_table`] and [`heat_map`] are made of the result of any sweep.
+//! [`table`], [`means_table`] and [`heat_map`] are made of the result of any sweep. Where no folder is wanted,
+//! [`ExperimentExt`] sweeps and trains in memory.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod collect;
 mod error;
 mod figure;
 mod fitting;
+mod fluent;
 mod folder;
 mod identity;
 pub mod lens;
@@ -38,6 +40,7 @@ pub mod train;
 pub use error::{Error, FolderError, Result};
 pub use figure::heat_map;
 pub use fitting::Logged;
+pub use fluent::{ExperimentExt, Sweeping, Swept};
 pub use folder::{Again, Folder, shown};
 pub use observer::{Observer, Silent};
 pub use record::{ModelRecord, Summary, Warning};

@@ -17,7 +17,7 @@
 //!     op = 'zero'
 //! ")?;
 //! let (experiment, left_out) = Source::new(&model, file).experiment(&Runtime::default(), &Silent)?;
-//! assert_eq!(experiment.ids(experiment.reading_run()?), [3, 1, 4]);
+//! assert_eq!(experiment.ids(experiment.read_run()?), [3, 1, 4]);
 //! assert!(left_out.refused.is_empty());
 //! # Ok(())
 //! # }
@@ -96,7 +96,7 @@ impl<'m> Source<'m> {
         observer: &dyn Observer,
     ) -> Result<(Experiment<'m>, LeftOut)> {
         let mut experiment = self.built(runtime, observer)?;
-        experiment.sweep(None);
+        experiment.set_sweep(None);
         sifted(experiment, observer)
     }
 

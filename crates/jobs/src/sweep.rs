@@ -205,12 +205,12 @@ fn write_tables(
     result: &SweepResult,
 ) -> Result<Vec<String>> {
     let name = format!("cells.{}", format.name());
-    let cells = table(result, source.model)?;
+    let cells = table(result, source.model);
     folder.write(&name, |w| cells.write(format, w))?;
     let mut names = vec![name];
     if result.has_means() {
         let name = format!("means.{}", format.name());
-        let means = means_table(result, source.model)?;
+        let means = means_table(result, source.model);
         folder.write(&name, |w| means.write(format, w))?;
         names.push(name);
     }

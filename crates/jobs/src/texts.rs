@@ -252,7 +252,7 @@ fn movement<'m>(folder: &Folder, experiment: &Experiment<'m>) -> Result<Movement
             let Some(next) = examples.next().transpose()? else {
                 return Err(bad("holds a text of no example of this experiment".into()));
             };
-            let text = experiment.model().text(next.ids(next.reading_run()?));
+            let text = experiment.model().text(next.ids(next.read_run()?));
             prompt = Some((next.example(), text));
         }
         movement.add(&one, prompt.as_ref().map_or("", |(_, text)| text))?;

@@ -1,25 +1,9 @@
 //! The tidy tables of a sweep: one row a cell, token and metric; and their means over examples.
 
 use causalcone_engine::plan::Coordinates;
-use causalcone_engine::{MeanToken, SweepResult};
+use causalcone_engine::{Mean, MeanToken, Row, SweepResult};
 use causalcone_model::{Model, Site};
-use causalcone_report::{Cell, ColumnKind, Error, Table};
-
-/// The columns every table has, in this order.
-const COLUMNS: [(&str, ColumnKind); 12] = [
-    ("example", ColumnKind::Integer),
-    ("site", ColumnKind::Text),
-    ("layer", ColumnKind::Integer),
-    ("head", ColumnKind::Integer),
-    ("position", ColumnKind::Integer),
-    ("scale", ColumnKind::Number),
-    ("sample", ColumnKind::Integer),
-    ("token", ColumnKind::Text),
-    ("id", ColumnKind::Integer),
-    ("metric", ColumnKind::Text),
-    ("value", ColumnKind::Number),
-    ("base_value", ColumnKind::Number),
-];
+use causalcone_report::{ColumnOf, Table};
 
 /// The table of a sweep's result.
 ///
@@ -37,123 +21,84 @@ const COLUMNS: [(&str, ColumnKind); 12] = [
 /// let mut exp = Experiment::new(&model);
 /// let base = exp.run_ids("base", vec![3, 1, 4])?;
 /// exp.edit(base, Site::MlpOutput.layers(..), Op::zero())?;
-/// exp.tokens(vec![7])?;
-/// exp.sweep(Sweep { layers: Some(LayerAxis::Cumulative), ..Sweep::default() });
+/// exp.set_tokens(vec![7])?;
+/// exp.set_sweep(Sweep { layers: Some(LayerAxis::Cumulative), ..Sweep::default() });
 /// let result = PreparedSweep::new(&exp)?.run(&Runtime::default())?;
 /// let mut csv = Vec::new();
-/// table(&result, &model)?.write_csv(&mut csv)?;
+/// table(&result, &model).write_csv(&mut csv)?;
 /// assert!(String::from_utf8(csv)?.starts_with("example,site,layer,head,position,scale,sample,token,id,metric,value,"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-///
-/// # Errors
-/// Never for a result of this library; the table checks its own rows.
-pub fn table(result: &SweepResult, model: &Model) -> Result<Table, Error> {
-    let mut columns = COLUMNS.to_vec();
+#[must_use]
+pub fn table(result: &SweepResult, model: &Model) -> Table {
+    let mut columns = vec![ColumnOf::integer("example", |row: &Row<'_>| row.at.example)];
+    columns.extend(place(|row: &Row<'_>| row.at));
+    columns.extend([
+        ColumnOf::integer("sample", |row: &Row<'_>| row.at.sample),
+        ColumnOf::text("token", |row: &Row<'_>| {
+            row.token.map(|id| model.token_text(id)).or_else(|| row.answer.map(|ids| model.text(ids)))
+        }),
+        ColumnOf::integer("id", |row: &Row<'_>| row.token.or_else(|| row.answer.and_then(|ids| only(ids)))),
+        ColumnOf::text("metric", |row: &Row<'_>| Some(row.metric.name())),
+        ColumnOf::number("value", |row: &Row<'_>| row.value),
+        ColumnOf::number("base_value", |row: &Row<'_>| row.base),
+    ]);
     if result.has_fixed() {
-        columns.push(("fixed_value", ColumnKind::Number));
+        columns.push(ColumnOf::number("fixed_value", |row: &Row<'_>| row.fixed));
     }
-    columns.push(("layers", ColumnKind::Text));
-    let has_estimates = result.has_estimates();
-    if has_estimates {
-        columns.push(("method", ColumnKind::Text));
+    columns.push(ColumnOf::text("layers", |row: &Row<'_>| span(&row.at.layers)));
+    if result.has_estimates() {
+        columns.push(ColumnOf::text("method", |row: &Row<'_>| Some(row.method.name())));
     }
-    let mut table = Table::new(columns)?;
-    for row in result.rows() {
-        let [site, layer, head, position, scale] = place(row.at);
-        let mut cells = vec![
-            row.at.example.into(),
-            site,
-            layer,
-            head,
-            position,
-            scale,
-            row.at.sample.into(),
-            row.token.map(|id| model.token_text(id)).or_else(|| row.answer.map(|ids| model.text(ids))).into(),
-            row.token.or_else(|| row.answer.and_then(|ids| only(ids))).into(),
-            row.metric.name().into(),
-            row.value.into(),
-            row.base.into(),
-        ];
-        if result.has_fixed() {
-            cells.push(row.fixed.into());
-        }
-        cells.push(span(&row.at.layers).into());
-        if has_estimates {
-            cells.push(row.method.name().into());
-        }
-        table.push(cells)?;
-    }
-    Ok(table)
+    Table::of(columns, result.rows())
 }
-
-/// The columns every table of means has, in this order.
-const MEANS: [(&str, ColumnKind); 12] = [
-    ("site", ColumnKind::Text),
-    ("layer", ColumnKind::Integer),
-    ("head", ColumnKind::Integer),
-    ("position", ColumnKind::Integer),
-    ("scale", ColumnKind::Number),
-    ("token", ColumnKind::Text),
-    ("id", ColumnKind::Integer),
-    ("metric", ColumnKind::Text),
-    ("n", ColumnKind::Integer),
-    ("mean", ColumnKind::Number),
-    ("standard_error", ColumnKind::Number),
-    ("base_mean", ColumnKind::Number),
-];
 
 /// The table of [`SweepResult::means`]: one row for each choice of the axes, metric and token.
 ///
 /// A column that is not the same in all the cells of a mean is empty; a token that is not is
 /// `tokens[i]`, by its number among those read.
-///
-/// # Errors
-/// As [`table`].
-pub fn means_table(result: &SweepResult, model: &Model) -> Result<Table, Error> {
-    let mut columns = MEANS.to_vec();
+#[must_use]
+pub fn means_table(result: &SweepResult, model: &Model) -> Table {
+    let mut columns = Vec::from(place(|mean: &Mean| &mean.at));
+    columns.extend([
+        ColumnOf::text("token", |mean: &Mean| {
+            mean.token.as_ref().map(|token| match token {
+                MeanToken::Same(id) => model.token_text(*id),
+                MeanToken::Numbered(number) => format!("tokens[{number}]"),
+                MeanToken::SameAnswer(ids) => model.text(ids),
+                MeanToken::NumberedAnswer(number) => format!("answers[{number}]"),
+            })
+        }),
+        ColumnOf::integer("id", |mean: &Mean| match &mean.token {
+            Some(MeanToken::Same(id)) => Some(*id),
+            Some(MeanToken::SameAnswer(ids)) => only(ids),
+            _ => None,
+        }),
+        ColumnOf::text("metric", |mean: &Mean| Some(mean.metric.name())),
+        ColumnOf::integer("n", |mean: &Mean| Some(mean.n)),
+        ColumnOf::number("mean", |mean: &Mean| mean.mean),
+        ColumnOf::number("standard_error", |mean: &Mean| mean.standard_error),
+        ColumnOf::number("base_mean", |mean: &Mean| mean.base),
+    ]);
     if result.has_fixed() {
-        columns.push(("fixed_mean", ColumnKind::Number));
+        columns.push(ColumnOf::number("fixed_mean", |mean: &Mean| mean.fixed));
     }
-    columns.push(("layers", ColumnKind::Text));
-    let has_estimates = result.has_estimates();
-    if has_estimates {
-        columns.push(("method", ColumnKind::Text));
+    columns.push(ColumnOf::text("layers", |mean: &Mean| span(&mean.at.layers)));
+    if result.has_estimates() {
+        columns.push(ColumnOf::text("method", |mean: &Mean| Some(mean.method.name())));
     }
-    let mut table = Table::new(columns)?;
-    for mean in result.means() {
-        let (token, id) = match &mean.token {
-            Some(MeanToken::Same(id)) => (Some(model.token_text(*id)), Some(*id)),
-            Some(MeanToken::Numbered(number)) => (Some(format!("tokens[{number}]")), None),
-            Some(MeanToken::SameAnswer(ids)) => (Some(model.text(ids)), only(ids)),
-            Some(MeanToken::NumberedAnswer(number)) => (Some(format!("answers[{number}]")), None),
-            None => (None, None),
-        };
-        let mut cells = place(&mean.at).to_vec();
-        cells.extend([
-            token.into(),
-            id.into(),
-            mean.metric.name().into(),
-            mean.n.into(),
-            mean.mean.into(),
-            mean.standard_error.into(),
-            mean.base.into(),
-        ]);
-        if result.has_fixed() {
-            cells.push(mean.fixed.into());
-        }
-        cells.push(span(&mean.at.layers).into());
-        if has_estimates {
-            cells.push(mean.method.name().into());
-        }
-        table.push(cells)?;
-    }
-    Ok(table)
+    Table::of(columns, result.means())
 }
 
 /// The columns that say what was edited.
-fn place(at: &Coordinates) -> [Cell; 5] {
-    [at.site.map(Site::name).into(), at.layer.into(), at.head.into(), at.position.into(), at.scale.into()]
+fn place<R>(at: impl Fn(&R) -> &Coordinates + Copy + 'static) -> [ColumnOf<'static, R>; 5] {
+    [
+        ColumnOf::text("site", move |row| at(row).site.map(Site::name)),
+        ColumnOf::integer("layer", move |row| at(row).layer),
+        ColumnOf::integer("head", move |row| at(row).head),
+        ColumnOf::integer("position", move |row| at(row).position),
+        ColumnOf::number("scale", move |row| at(row).scale),
+    ]
 }
 
 /// The id of an answer of one token.

@@ -52,7 +52,8 @@ use crate::title::titled;
 use causalcone_engine::schema::TrainFile;
 use causalcone_engine::train::{HeldOut, Options as TrainOptions, Score, Step, Training};
 use causalcone_engine::{Experiment, Refused, Runtime, Saved};
-use causalcone_report::{Cell, Chart, ColumnKind, Format, HeatMap, Panel, Series, Span, Table};
+use causalcone_files::IfExists;
+use causalcone_report::{Chart, ColumnOf, Format, HeatMap, Panel, Series, Span, Table};
 use serde::Serialize;
 use std::path::Path;
 use std::time::Instant;
@@ -220,17 +221,72 @@ pub fn fit(
     observer: &dyn Observer,
 ) -> Result<Fitted> {
     let asked = Asked::new(source, options, runtime, observer)?;
-    let how = options.how.clone().unwrap_or_else(|| format!("{:?}", asked.options));
-    let training = Training::new(&asked.experiment, asked.held_out, asked.options)?;
+    let mut trained = in_memory(&asked.experiment, asked.held_out, asked.options, runtime, observer)?;
+    if let Some(folder) = intervention {
+        trained.how = options.how.clone().unwrap_or(trained.how);
+        trained.best_with(runtime)?.write(folder, IfExists::Replace)?;
+    }
+    Ok(trained.fitted)
+}
+
+/// Trains the edits of an experiment, in memory.
+pub(crate) fn in_memory<'m>(
+    experiment: &Experiment<'m>,
+    held_out: HeldOut,
+    options: TrainOptions,
+    runtime: &Runtime<'_>,
+    observer: &dyn Observer,
+) -> Result<Trained<'m>> {
+    let how = format!("{options:?}");
+    let training = Training::new(experiment, held_out, options)?;
     let trainer = training.trainer(runtime)?;
     let originals = trainer.originals()?;
     let mut fitting = Fitting::new(&training, &trainer);
     fitting.run(runtime, observer)?;
     let fitted = Fitted::of(&fitting, originals)?;
-    if let (Some(folder), Some(best)) = (intervention, fitting.best()) {
-        Saved::of(&best.experiment()?, &how, runtime)?.write(folder, true)?;
+    let best = match fitting.best() {
+        Some(fit) => fit.experiment().map_err(|e| (e.to_string(), e.hint())),
+        None => Err(("train: no fit has a score".into(), None)),
+    };
+    Ok(Trained { fitted, best, how })
+}
+
+/// A finished training in memory.
+#[derive(Debug, Clone)]
+pub struct Trained<'m> {
+    /// Its fits.
+    pub fitted: Fitted,
+    /// What the best of them has learned, or why no experiment can say it, with a hint.
+    best: std::result::Result<Experiment<'m>, (String, Option<String>)>,
+    /// How it was made, for people.
+    how: String,
+}
+
+impl<'m> Trained<'m> {
+    /// The experiment with what the best fit has learned in place of its parameters, without a sweep.
+    ///
+    /// # Errors
+    /// When the best choice of the axes is a position of a list that differs from example to example: no edit can say
+    /// which.
+    pub fn experiment(&self) -> Result<&Experiment<'m>> {
+        let refused = |(message, hint): &(String, Option<String>)| Error::Refused {
+            message: message.clone(),
+            hint: hint.clone(),
+        };
+        self.best.as_ref().map_err(refused)
     }
-    Ok(fitted)
+
+    /// What the best fit has learned, to be saved.
+    ///
+    /// # Errors
+    /// As [`Trained::experiment`]; when an edit is a closure.
+    pub fn best(&self) -> Result<Saved> {
+        self.best_with(&Runtime::default())
+    }
+
+    fn best_with(&self, runtime: &Runtime<'_>) -> Result<Saved> {
+        Ok(Saved::of(self.experiment()?, &self.how, runtime)?)
+    }
 }
 
 impl Fitted {
@@ -339,9 +395,9 @@ fn write_results(
     let result = training.results(&fitted.scores, &fitted.originals)?;
     let model = source.model;
     let tables = [
-        ("log", log_table(&fitted.steps)?),
-        ("cells", table(&result, model)?),
-        ("means", means_table(&result, model)?),
+        ("log", log_table(&fitted.steps)),
+        ("cells", table(&result, model)),
+        ("means", means_table(&result, model)),
     ];
     let mut files = Vec::new();
     for (name, table) in tables {
@@ -365,36 +421,22 @@ fn write_results(
 }
 
 /// The steps as a table.
-fn log_table(steps: &[Logged]) -> Result<Table> {
-    let columns = [
-        ("fit", ColumnKind::Integer),
-        ("step", ColumnKind::Integer),
-        ("epoch", ColumnKind::Integer),
-        ("loss", ColumnKind::Number),
-        ("accuracy", ColumnKind::Number),
-        ("penalty", ColumnKind::Number),
-        ("learning_rate", ColumnKind::Number),
-        ("temperature", ColumnKind::Number),
-        ("judged_loss", ColumnKind::Number),
-        ("judged_accuracy", ColumnKind::Number),
+fn log_table(steps: &[Logged]) -> Table {
+    let columns = vec![
+        ColumnOf::integer("fit", |logged: &&Logged| Some(logged.fit)),
+        ColumnOf::integer("step", |logged: &&Logged| Some(logged.step.step)),
+        ColumnOf::integer("epoch", |logged: &&Logged| Some(logged.step.epoch)),
+        ColumnOf::number("loss", |logged: &&Logged| Some(logged.step.loss)),
+        ColumnOf::number("accuracy", |logged: &&Logged| Some(logged.step.accuracy)),
+        ColumnOf::number("penalty", |logged: &&Logged| Some(logged.step.penalty)),
+        ColumnOf::number("learning_rate", |logged: &&Logged| Some(logged.step.learning_rate)),
+        ColumnOf::number("temperature", |logged: &&Logged| logged.step.temperature),
+        ColumnOf::number("judged_loss", |logged: &&Logged| logged.step.evaluation.map(|found| found.loss)),
+        ColumnOf::number("judged_accuracy", |logged: &&Logged| {
+            logged.step.evaluation.map(|found| found.accuracy)
+        }),
     ];
-    let mut log = Table::new(columns)?;
-    for Logged { fit, step } in steps {
-        let row: [Cell; 10] = [
-            (*fit).into(),
-            step.step.into(),
-            step.epoch.into(),
-            step.loss.into(),
-            step.accuracy.into(),
-            step.penalty.into(),
-            step.learning_rate.into(),
-            step.temperature.into(),
-            step.evaluation.map(|found| found.loss).into(),
-            step.evaluation.map(|found| found.accuracy).into(),
-        ];
-        log.push(row)?;
-    }
-    Ok(log)
+    Table::of(columns, steps)
 }
 
 /// The losses and accuracies of the best fit, step by step.

@@ -20,9 +20,10 @@
 
 use crate::Error;
 use crate::figure::svg::{Anchor, LABEL, LINE, MIDDLE, Out, Style, TICK, escaped, px};
-use crate::figure::{at_most, png};
+use crate::figure::{at_most, png, save};
 use crate::scale::{BarTick, log_ticks, ticks};
 use crate::text;
+use std::path::Path;
 
 /// The most points of a chart that are drawn.
 pub const MAX_POINTS: u64 = 1_000_000;
@@ -149,6 +150,16 @@ impl Chart {
     /// Those of [`Chart::to_svg`] and of the renderer.
     pub fn to_png(&self, scale: f32) -> Result<Vec<u8>, Error> {
         png::draw(&self.to_svg()?, scale)
+    }
+
+    /// Writes the figure to a file, whole or not at all: an SVG document or, at twice its size, a PNG picture, as the name
+    /// ends; a file that has the name is replaced.
+    ///
+    /// # Errors
+    /// [`Error::UnknownFigure`] for another name; those of [`Chart::to_png`]; [`Error::Write`] if the file cannot be
+    /// written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        save(&self.to_svg()?, path.as_ref())
     }
 }
 

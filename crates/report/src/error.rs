@@ -20,6 +20,15 @@ pub enum Error {
         /// What was given.
         given: String,
     },
+    /// The extension of a file name that no figure is drawn as.
+    #[error("{given:?} does not say how the figure is to be drawn")]
+    UnknownFigure {
+        /// The file name.
+        given: String,
+    },
+    /// A file could not be written.
+    #[error(transparent)]
+    Write(#[from] causalcone_files::Error),
     /// Two columns of a table have the same name.
     #[error("the table has two columns named {name:?}")]
     DuplicateColumn {
@@ -97,6 +106,8 @@ impl Error {
                 let [most @ .., last] = Format::ALL.map(|format| format.to_string());
                 Some(format!("use {} or {last}", most.join(", ")))
             }
+            Error::UnknownFigure { .. } => Some("end its name with .svg or .png".to_owned()),
+            Error::Write(source) => source.hint(),
             Error::TooLarge { unit: "pixels", .. } => {
                 Some("take a smaller scale, or write an SVG".to_owned())
             }
@@ -105,6 +116,17 @@ impl Error {
             }
             Error::PictureScale { .. } => Some("1 is the size of the SVG, 2 is for dense screens".to_owned()),
             _ => None,
+        }
+    }
+
+    /// Whether what was asked for is at fault (true) or the work failed (false). What is drawn is made by programs: that it
+    /// cannot be drawn is not for a user to mend.
+    #[must_use]
+    pub fn is_bad_input(&self) -> bool {
+        match self {
+            Error::UnknownFormat { .. } | Error::UnknownFigure { .. } => true,
+            Error::Write(source) => source.is_bad_input(),
+            _ => false,
         }
     }
 }

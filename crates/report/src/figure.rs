@@ -33,6 +33,8 @@ pub(crate) use map::at_most;
 pub use map::{Axis, Facet, HeatMap, MAX_CELLS, Tick};
 
 use crate::Error;
+use causalcone_files::write_whole;
+use std::path::Path;
 
 impl HeatMap {
     /// The figure as an SVG document, the same every time. Sizes are in CSS pixels.
@@ -53,6 +55,16 @@ impl HeatMap {
     pub fn to_png(&self, scale: f32) -> Result<Vec<u8>, Error> {
         png::draw(&self.to_svg()?, scale)
     }
+
+    /// Writes the figure to a file, whole or not at all: an SVG document or, at twice its size, a PNG picture, as the name
+    /// ends; a file that has the name is replaced.
+    ///
+    /// # Errors
+    /// [`Error::UnknownFigure`] for another name; those of [`HeatMap::to_png`]; [`Error::Write`] if the file cannot be
+    /// written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        save(&self.to_svg()?, path.as_ref())
+    }
 }
 
 /// An SVG document of this crate as a PNG file: [`HeatMap::to_png`] of what is drawn already.
@@ -61,6 +73,20 @@ impl HeatMap {
 /// Those of [`HeatMap::to_png`].
 pub fn picture(svg: &str, scale: f32) -> Result<Vec<u8>, Error> {
     png::draw(svg, scale)
+}
+
+/// Writes an SVG document as its own file, or as a picture.
+pub(crate) fn save(svg: &str, path: &Path) -> Result<(), Error> {
+    let is = |extension: &str| path.extension().is_some_and(|own| own.eq_ignore_ascii_case(extension));
+    if is("svg") {
+        write_whole(path, |w| w.write_all(svg.as_bytes()))?;
+    } else if is("png") {
+        let png = picture(svg, 2.0)?;
+        write_whole(path, |w| w.write_all(&png))?;
+    } else {
+        return Err(Error::UnknownFigure { given: path.display().to_string() });
+    }
+    Ok(())
 }
 
 #[cfg(test)]

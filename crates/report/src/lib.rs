@@ -51,4 +51,4 @@ pub use chart::{Chart, Panel, Series, Span};
 pub use error::Error;
 pub use figure::{Axis, Facet, HeatMap, Tick, picture};
 pub use scale::{Centre, Scale};
-pub use table::{Cell, Column, ColumnKind, Format, Table};
+pub use table::{Cell, Column, ColumnKind, ColumnOf, Format, Table};

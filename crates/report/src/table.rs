@@ -18,15 +18,18 @@
 
 mod cell;
 mod column;
+mod column_of;
 mod format;
 mod parquet_file;
 mod rows;
 
 pub use cell::{Cell, Column, ColumnKind};
+pub use column_of::ColumnOf;
 pub use format::Format;
 pub use rows::Table;
 
 use crate::Error;
+use causalcone_files::write_whole;
 use serde::Serializer;
 use std::io::{self, Write};
 use std::path::Path;
@@ -69,6 +72,17 @@ impl Table {
             Format::Jsonl => self.write_jsonl(w),
             Format::Parquet => self.write_parquet(w),
         }
+    }
+
+    /// Writes the table to a file, whole or not at all, in the format that its name ends with; a file that has the name is
+    /// replaced.
+    ///
+    /// # Errors
+    /// [`Error::UnknownFormat`] for another name, [`Error::Write`] if the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
+        let path = path.as_ref();
+        let format = Format::from_path(path)?;
+        Ok(write_whole(path, |w| self.write(format, w))?)
     }
 
     /// Writes the table as [`Format::Csv`].

@@ -2,8 +2,9 @@
 
 use crate::compile::resolve::Expanded;
 use crate::compile::run_versions::feeding;
+use crate::experiment::Experiment;
 use crate::experiment::method::Method;
-use crate::experiment::{Experiment, Sweep};
+use crate::experiment::sweep::Sweep;
 use crate::ids::EditId;
 use crate::metric::Metric;
 use crate::{Error, Result};
@@ -43,7 +44,7 @@ impl Experiment<'_> {
 
     /// Checks that every edit can change something that is read: an answer, or what is collected.
     pub(crate) fn check_reach(&self, expanded: &[Expanded]) -> Result<()> {
-        let read = self.collects().map(|edit| expanded[edit.0].run).chain([self.reading_run()?]);
+        let read = self.collects().map(|edit| expanded[edit.0].run).chain([self.read_run()?]);
         let matters = feeding(self.runs.len(), read, &expanded.iter());
         match (0..expanded.len()).find(|i| !matters[expanded[*i].run.0]) {
             None => Ok(()),

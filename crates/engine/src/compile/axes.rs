@@ -2,7 +2,8 @@
 
 use crate::bounds;
 use crate::compile::resolve::{Expanded, LayerPlaces, Resolver, Selection};
-use crate::experiment::{Experiment, LayerAxis, Sweep};
+use crate::experiment::Experiment;
+use crate::experiment::sweep::{Each, LayerAxis, Sweep};
 use crate::ids::EditId;
 use crate::op::OpKind;
 use crate::plan::{AxisChoices, Coordinates, Place};
@@ -186,11 +187,11 @@ fn layer_choices(axis: Option<LayerAxis>, moving: &[Expanded]) -> Result<Vec<Opt
 /// An axis over positions or heads: each in turn, or all together.
 fn choices(
     what: &str,
-    each: bool,
+    each: Option<Each>,
     moving: &[Expanded],
     len: impl Fn(&LayerPlaces) -> usize,
 ) -> Result<Vec<Option<usize>>> {
-    if !each {
+    if each.is_none() {
         return Ok(vec![None]);
     }
     match common(what, moving, len)? {

@@ -3,8 +3,9 @@
 use crate::bounds;
 use crate::compile::resolve::Expanded;
 use crate::compile::run_versions::{Compiler, feeding};
+use crate::experiment::Experiment;
 use crate::experiment::method::Method;
-use crate::experiment::{Experiment, Sweep};
+use crate::experiment::sweep::Sweep;
 use crate::ids::{EditId, RunId};
 use crate::metric::Metric;
 use crate::op::OpKind;
@@ -64,7 +65,7 @@ impl Experiment<'_> {
         let (expanded, swept) = (&compiler.expanded, &compiler.swept);
         // The runs that the read run depends on without the swept edits.
         let fixed = expanded.iter().zip(swept).filter(|(_, is_swept)| !**is_swept).map(|(edit, _)| edit);
-        let feeds = feeding(self.runs.len(), [self.reading_run()?], &fixed);
+        let feeds = feeding(self.runs.len(), [self.read_run()?], &fixed);
         for edit in edits {
             if !feeds[expanded[edit.0].run.0] {
                 let problem = format!(

@@ -87,7 +87,7 @@ impl Experiment<'_> {
                 Ok(())
             }
             None => {
-                self.reading_run()?;
+                self.read_run()?;
                 self.check_reach(&Compiler::new(self, &[])?.expanded)
             }
         }

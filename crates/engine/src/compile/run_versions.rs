@@ -116,7 +116,7 @@ impl<'a> Compiler<'a> {
         let refuse = |problem: String, hint: Option<String>| {
             Err(Error::hinted(experiment.edit_name(edit), problem, hint))
         };
-        let tokens = experiment.read_tokens();
+        let tokens = experiment.tokens();
         if metric == Metric::Accuracy {
             let hint = Some("use \"loss\" or \"logit_diff\"".into());
             return refuse("metric \"accuracy\" jumps, so that it has no gradient".into(), hint);
@@ -130,7 +130,7 @@ impl<'a> Compiler<'a> {
             return refuse(format!("the gradient of \"{name}\" needs {fits}, and there are {given}"), hint);
         }
         let label = metric.needs_label().then(|| experiment.label(metric.name())).transpose()?;
-        let read_run = experiment.reading_run()?;
+        let read_run = experiment.read_run()?;
         let mut answer = |version| -> Result<Read> {
             let made = self.version(plan, read_run, version, &Selection::default(), None)?;
             Ok(self.logits(read_run, made, None))

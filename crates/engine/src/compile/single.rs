@@ -30,7 +30,7 @@ impl Experiment<'_> {
     /// The same of some examples' experiments.
     pub(crate) fn plan_single_of(instances: &[Self]) -> Result<Plan> {
         Self::plan_runs(instances, |one| {
-            let read_run = one.experiment.reading_run()?;
+            let read_run = one.experiment.read_run()?;
             one.experiment.check_reach(&one.expanded)?;
             Ok(vec![read_run])
         })
@@ -91,7 +91,7 @@ impl Experiment<'_> {
     pub(crate) fn plan_lens(&self) -> Result<LensPlan> {
         let mut compiler = Compiler::new(self, &[])?;
         self.check_reach(&compiler.expanded)?;
-        let run = self.reading_run()?;
+        let run = self.read_run()?;
         let config = self.model.config();
         let in_blocks: Vec<Site> = config.block.stream();
         let layers = 0..config.layers;

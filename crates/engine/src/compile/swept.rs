@@ -63,7 +63,7 @@ impl<'a> Swept<'a> {
         experiment.no_collects("a sweep")?;
         let edits = experiment.swept(sweep)?;
         let metrics = metrics(sweep);
-        let read_run = experiment.reading_run()?;
+        let read_run = experiment.read_run()?;
         let compiler = Compiler::new(experiment, &edits)?;
         if !compiler.reached[read_run.0] {
             let name = &experiment.runs[read_run.0].name;

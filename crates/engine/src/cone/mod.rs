@@ -8,7 +8,7 @@
 //!
 //! ```
 //! use causalcone_engine::cone::ConePlan;
-//! use causalcone_engine::{Experiment, LayerAxis, Op, Sweep};
+//! use causalcone_engine::{Each, Experiment, LayerAxis, Op, Sweep};
 //! use causalcone_model::{Model, Site};
 //!
 //! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-gpt2");
@@ -16,8 +16,8 @@
 //! let mut exp = Experiment::new(&model);
 //! let base = exp.run_ids("base", vec![3, 1, 4, 1, 5])?;
 //! exp.edit(base, Site::BlockOutput.layers(..), Op::zero())?;
-//! exp.tokens(vec![9, 2])?;
-//! exp.sweep(Sweep { layers: Some(LayerAxis::Each), positions: true, ..Sweep::default() });
+//! exp.set_tokens(vec![9, 2])?;
+//! exp.set_sweep(Sweep { layers: Some(LayerAxis::Each), positions: Some(Each), ..Sweep::default() });
 //! let plan = exp.plan()?;
 //! let cells: Vec<_> = plan.cells.iter().collect();
 //! let cone = ConePlan::new(&plan, &cells, model.config(), None)?;

@@ -7,22 +7,22 @@ pub(crate) mod partition;
 pub(crate) mod per_example;
 pub(crate) mod spaces;
 pub(crate) mod steps;
+pub(crate) mod sweep;
 pub(crate) mod token;
 
 use crate::error::Origin;
 use crate::experiment::dataset::Examples;
 use crate::experiment::edit::EditSpec;
-use crate::experiment::method::Method;
 use crate::experiment::spaces::{Spaced, spaced};
 use crate::experiment::steps::Steps;
+use crate::experiment::sweep::Sweep;
 use crate::experiment::token::TokenFile;
 use crate::ids::{EditId, RunId};
-use crate::metric::Metric;
 use crate::op::{OpKind, Parameters};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use causalcone_model::chat::{Clock, Date};
-use causalcone_model::{Indices, Model, Site, nearest};
+use causalcone_model::{Indices, Model, nearest};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
@@ -76,43 +76,6 @@ pub struct Experiment<'m> {
     pub(crate) clock: Clock,
 }
 
-/// The axes of a sweep; each point of their product is a cell. Without an axis, what the edits list
-/// is edited together.
-#[derive(Debug, Clone, Default)]
-pub struct Sweep {
-    /// The swept edits, which move together; empty is the first.
-    pub edits: Vec<EditId>,
-    /// Over the layers the edits list.
-    pub layers: Option<LayerAxis>,
-    /// One position of those the edits list at a time.
-    pub positions: bool,
-    /// One head of those the edits list at a time.
-    pub heads: bool,
-    /// In place of the edits' site, and of their values' unless those name one.
-    pub sites: Vec<Site>,
-    /// In place of the edits' scale, or of the level of noise.
-    pub scales: Vec<f64>,
-    /// So many samples of the noise of all edits.
-    pub samples: Option<usize>,
-    /// What is recorded; empty is [`Metric::Prob`].
-    pub metrics: Vec<Metric>,
-    /// How cells' numbers are found; empty is [`Method::Exact`].
-    pub methods: Vec<Method>,
-    /// Points of the path of [`Method::Integrated`], 10 unless set.
-    pub steps: Option<usize>,
-}
-
-/// How a sweep goes over layers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LayerAxis {
-    /// One layer at a time.
-    Each,
-    /// The first 1, 2, 3 … of them.
-    Cumulative,
-    /// So many neighbours at a time.
-    Window(usize),
-}
-
 impl<'m> Experiment<'m> {
     /// An experiment without runs.
     pub fn new(model: &'m Model) -> Self {
@@ -133,8 +96,8 @@ impl<'m> Experiment<'m> {
         }
     }
 
-    /// The date that chat templates see, instead of the local time. Set it before the first conversation.
-    pub fn date(&mut self, date: Date) {
+    /// Gives chat templates this date, instead of the local time. Set it before the first conversation.
+    pub fn set_date(&mut self, date: Date) {
         self.clock = Clock::new(Some(date));
     }
 
@@ -242,21 +205,21 @@ impl<'m> Experiment<'m> {
         Ok(())
     }
 
-    /// Which run is read: by default the one named base, or the only one.
-    pub fn read(&mut self, run: RunId) {
+    /// Reads this run, in place of the one named base, or the only one.
+    pub fn set_read_run(&mut self, run: RunId) {
         self.read_run = Some(run);
     }
 
-    /// How many of the likeliest tokens are listed.
-    pub fn top(&mut self, n: usize) {
+    /// Lists so many of the likeliest tokens; 10 unless set.
+    pub fn set_top(&mut self, n: usize) {
         self.top = n;
     }
 
-    /// The tokens whose probabilities are recorded, by id.
+    /// Records the probabilities of these tokens, by id.
     ///
     /// # Errors
     /// When one is outside the vocabulary or given twice.
-    pub fn tokens(&mut self, ids: Vec<u32>) -> Result<()> {
+    pub fn set_tokens(&mut self, ids: Vec<u32>) -> Result<()> {
         for id in &ids {
             self.model.check(&[*id]).map_err(|source| Error::Part { part: "read".into(), source })?;
         }
@@ -269,7 +232,7 @@ impl<'m> Experiment<'m> {
         Ok(())
     }
 
-    /// The answers whose probabilities are recorded, each by the ids of its tokens: how likely the model is to say them
+    /// Records the probabilities of these answers, each by the ids of its tokens: how likely the model is to say them
     /// after the prompt of the run that is read. Edits are of the prompt; what comes after it is not edited.
     ///
     /// ```
@@ -281,7 +244,7 @@ impl<'m> Experiment<'m> {
     /// let mut exp = Experiment::new(&model);
     /// let base = exp.run_ids("base", vec![3, 1, 4])?;
     /// exp.edit(base, Site::MlpOutput.layers(0), Op::zero())?;
-    /// exp.answers(vec![vec![9], vec![9, 2, 6]])?;
+    /// exp.set_answers(vec![vec![9], vec![9, 2, 6]])?;
     /// let outcome = exp.execute()?;
     /// let [short, long] = outcome.answers() else { unreachable!() };
     /// assert_eq!(short.counterfactual, outcome.counterfactual(base).distribution.logprob(9));
@@ -291,7 +254,7 @@ impl<'m> Experiment<'m> {
     ///
     /// # Errors
     /// When one is empty, has an id outside the vocabulary, or is given twice.
-    pub fn answers(&mut self, answers: Vec<Vec<u32>>) -> Result<()> {
+    pub fn set_answers(&mut self, answers: Vec<Vec<u32>>) -> Result<()> {
         let mut seen = HashSet::new();
         for ids in &answers {
             let checked = ids.iter().try_for_each(|id| self.model.check(&[*id]));
@@ -309,17 +272,17 @@ impl<'m> Experiment<'m> {
     }
 
     /// The answers whose probabilities are recorded, by their ids.
-    pub fn read_answers(&self) -> &[Arc<[u32]>] {
+    pub fn answers(&self) -> &[Arc<[u32]>] {
         &self.answers
     }
 
     /// How many of the likeliest tokens are listed.
-    pub fn listed(&self) -> usize {
+    pub fn top(&self) -> usize {
         self.top
     }
 
     /// The tokens whose probabilities are recorded.
-    pub fn read_tokens(&self) -> &[u32] {
+    pub fn tokens(&self) -> &[u32] {
         &self.tokens
     }
 
@@ -346,8 +309,8 @@ impl<'m> Experiment<'m> {
         token.id(self.model, "label")
     }
 
-    /// The axes to sweep; `None` for a single experiment.
-    pub fn sweep(&mut self, sweep: impl Into<Option<Sweep>>) {
+    /// Sweeps these axes; `None` makes it a single experiment.
+    pub fn set_sweep(&mut self, sweep: impl Into<Option<Sweep>>) {
         self.sweep = sweep.into().map(Arc::new);
     }
 
@@ -368,7 +331,7 @@ impl<'m> Experiment<'m> {
     ///
     /// # Errors
     /// As [`Experiment::default_run`].
-    pub fn reading_run(&self) -> Result<RunId> {
+    pub fn read_run(&self) -> Result<RunId> {
         match self.read_run {
             Some(run) if run.0 >= self.runs.len() => {
                 Err(Error::part("read", "names a run of another experiment"))
@@ -380,7 +343,7 @@ impl<'m> Experiment<'m> {
 
     /// The run whose answers are read, if any are.
     pub(crate) fn answered_run(&self) -> Result<Option<RunId>> {
-        if self.answers.is_empty() { Ok(None) } else { self.reading_run().map(Some) }
+        if self.answers.is_empty() { Ok(None) } else { self.read_run().map(Some) }
     }
 
     /// What an edit is called in messages.

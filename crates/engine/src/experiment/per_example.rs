@@ -45,7 +45,7 @@ impl<'m> Experiment<'m> {
     /// let mut exp = Experiment::new(&model);
     /// let base = exp.open_run("base")?;
     /// exp.edit(base, Site::BlockOutput.layers(0).at(Positions::named("subject")), Op::zero())?;
-    /// exp.examples(vec![
+    /// exp.set_examples(vec![
     ///     Example::new().prompt("base", "The capital of Spain is").position("subject", 3),
     ///     Example::new().prompt("base", "Rome is the capital of").position("subject", [0, 1]),
     /// ]);
@@ -54,7 +54,7 @@ impl<'m> Experiment<'m> {
     /// }
     /// # Ok::<(), causalcone_engine::Error>(())
     /// ```
-    pub fn examples(&mut self, examples: Vec<Example>) {
+    pub fn set_examples(&mut self, examples: Vec<Example>) {
         self.examples = Some(Arc::new(Examples::numbered(examples)));
     }
 
@@ -181,11 +181,11 @@ impl<'m> Experiment<'m> {
         };
         if let Some(given) = &example.tokens {
             let ids = given.iter().map(|token| token.id(self.model, "tokens")).collect::<Result<_>>()?;
-            instance.tokens(ids)?;
+            instance.set_tokens(ids)?;
         }
         if let Some(given) = &example.answers {
             let ids = given.iter().map(|answer| answer.ids(self.model, "answers")).collect::<Result<_>>()?;
-            instance.answers(ids)?;
+            instance.set_answers(ids)?;
         }
         let lists = [
             ("tokens", tokens, instance.tokens.len(), self.tokens.is_empty()),

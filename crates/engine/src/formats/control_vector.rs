@@ -8,6 +8,7 @@
 //! ```
 //! use candle_core::{Device, Tensor};
 //! use causalcone_engine::{ControlVector, Experiment, Op, OpKind};
+//! use causalcone_files::IfExists;
 //! use causalcone_model::{Model, Site};
 //!
 //! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-llama-tied");
@@ -19,7 +20,7 @@
 //!
 //! let folder = tempfile::tempdir()?;
 //! let path = folder.path().join("up.gguf");
-//! ControlVector::of(&exp)?.write(&path, false)?;
+//! ControlVector::of(&exp)?.write(&path, IfExists::Refuse)?;
 //! let found = ControlVector::read(&path)?;
 //! assert_eq!(found.directions[&1].to_vec1::<f32>()?[3], 1.5);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -31,11 +32,11 @@ use crate::op::OpKind;
 use crate::{Error, Result};
 use candle_core::quantized::{GgmlDType, QTensor, gguf_file};
 use candle_core::{Device, Tensor};
-use causalcone_files::{write_new, write_whole};
+use causalcone_files::IfExists;
 use causalcone_model::file::{DataFile, Weights, gguf};
 use causalcone_model::{Indices, Positions, Site};
 use std::collections::BTreeMap;
-use std::io::{Cursor, Write};
+use std::io::Cursor;
 use std::path::Path;
 
 const ARCHITECTURE: &str = "general.architecture";
@@ -162,11 +163,11 @@ impl ControlVector {
         Ok(Self { model_hint: Some(config.family.into()), directions })
     }
 
-    /// Writes the GGUF file, whole or not at all. A file that has the name is replaced if `replace` says so.
+    /// Writes the GGUF file, whole or not at all.
     ///
     /// # Errors
     /// When it cannot be written, or the name is taken by something that may not be replaced.
-    pub fn write(&self, path: &Path, replace: bool) -> Result<()> {
+    pub fn write(&self, path: &Path, if_exists: IfExists) -> Result<()> {
         use gguf_file::Value;
         let layers = u32::try_from(self.directions.len()).unwrap_or(u32::MAX);
         let mut metadata =
@@ -182,12 +183,6 @@ impl ControlVector {
         let mut bytes = Cursor::new(Vec::new());
         gguf_file::write(&mut bytes, &metadata, &tensors)?;
 
-        let fill = |w: &mut (dyn Write + Send)| w.write_all(bytes.get_ref());
-        if replace {
-            write_whole(path, fill)?;
-        } else {
-            write_new(path, fill)?;
-        }
-        Ok(())
+        Ok(if_exists.write(path, |w| w.write_all(bytes.get_ref()))?)
     }
 }

@@ -7,10 +7,11 @@ use super::value::site;
 use crate::bounds;
 use crate::error::Within;
 use crate::execute::Runtime;
+use crate::experiment::Experiment;
 use crate::experiment::dataset::Prompt;
 use crate::experiment::dataset::{Example, Examples};
 use crate::experiment::method::Method;
-use crate::experiment::{Experiment, Sweep};
+use crate::experiment::sweep::{Each, Sweep};
 use crate::ids::EditId;
 use crate::metric::Metric;
 use crate::run::explain::Outline;
@@ -122,18 +123,18 @@ impl ExperimentFile {
         }
         if let Some(read) = &self.read {
             if let Some(run) = &read.run {
-                experiment.read(experiment.find_run(run, "read")?);
+                experiment.set_read_run(experiment.find_run(run, "read")?);
             }
-            experiment.top(bounds::READ_TOP.check(read.top.unwrap_or(10))?);
+            experiment.set_top(bounds::READ_TOP.check(read.top.unwrap_or(10))?);
             let id = |token: &TokenFile| token.id(model, "read");
-            experiment.tokens(read.tokens.iter().map(id).collect::<Result<_>>()?)?;
+            experiment.set_tokens(read.tokens.iter().map(id).collect::<Result<_>>()?)?;
             let ids = |answer: &Prompt| answer.ids(model, "answers");
-            experiment.answers(read.answers.iter().map(ids).collect::<Result<_>>()?)?;
+            experiment.set_answers(read.answers.iter().map(ids).collect::<Result<_>>()?)?;
         }
-        experiment.reading_run()?;
+        experiment.read_run()?;
         if let Some(sweep) = &self.sweep {
             let spec = self.sweep_spec(sweep, &experiment)?;
-            experiment.sweep(spec);
+            experiment.set_sweep(spec);
         }
         Ok(experiment)
     }
@@ -224,8 +225,8 @@ impl ExperimentFile {
         Ok(Sweep {
             edits,
             layers: sweep.layers.map(|axis| axis.0),
-            positions: sweep.positions.is_some(),
-            heads: sweep.heads.is_some(),
+            positions: sweep.positions.map(|_| Each),
+            heads: sweep.heads.map(|_| Each),
             sites: sites.collect::<Result<Vec<Site>>>()?,
             scales,
             samples: sweep.samples,

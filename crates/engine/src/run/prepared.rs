@@ -21,7 +21,7 @@ use std::sync::Arc;
 /// A sweep compiled and checked, ready to run.
 ///
 /// ```
-/// use causalcone_engine::{Experiment, LayerAxis, Op, PreparedSweep, Runtime, Sweep};
+/// use causalcone_engine::{Each, Experiment, LayerAxis, Op, PreparedSweep, Runtime, Sweep};
 /// use causalcone_model::{Model, Site};
 ///
 /// # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-gpt2");
@@ -29,8 +29,8 @@ use std::sync::Arc;
 /// let mut exp = Experiment::new(&model);
 /// let base = exp.run_ids("base", vec![3, 1, 4, 1, 5])?;
 /// exp.edit(base, Site::AttentionOutput.layers(..), Op::zero())?;
-/// exp.tokens(vec![9, 2])?;
-/// exp.sweep(Sweep { layers: Some(LayerAxis::Each), positions: true, ..Sweep::default() });
+/// exp.set_tokens(vec![9, 2])?;
+/// exp.set_sweep(Sweep { layers: Some(LayerAxis::Each), positions: Some(Each), ..Sweep::default() });
 /// let result = PreparedSweep::new(&exp)?.run(&Runtime::reference())?;
 /// assert_eq!(result.rows().count(), 3 * 5 * 2);
 /// # Ok::<(), causalcone_engine::Error>(())

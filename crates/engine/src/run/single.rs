@@ -59,7 +59,7 @@ impl<'m> Experiment<'m> {
             counterfactual,
         };
         let answers: Vec<AnswerProb> = answers.map(said).collect();
-        let read = self.reading_run().ok().and_then(|run| originals.get(run.0));
+        let read = self.read_run().ok().and_then(|run| originals.get(run.0));
         let missing_spaces = read.map_or_else(Vec::new, |original| {
             let answers = answers.iter().map(|said| (&said.ids, said.original));
             Spaced::among(&self.spaced(None), self.model, self.example(), original, &answers)

@@ -10,7 +10,7 @@
 //! let mut exp = Experiment::new(&model);
 //! let base = exp.open_run("base")?;
 //! let edit = exp.collect(base, Site::BlockOutput.layers(..).at(Last))?;
-//! exp.examples(vec![
+//! exp.set_examples(vec![
 //!     Example::new().prompt("base", "The capital of Spain is"),
 //!     Example::new().prompt("base", "Rome is the capital of"),
 //! ]);

@@ -17,8 +17,8 @@ pub use train::{
     BaseFile, HeldOutFile, KlFile, ObjectiveFile, OptimizerFile, RotationsFile, TemperatureFile, TrainFile,
 };
 
-use crate::experiment::LayerAxis;
 use crate::experiment::dataset::Prompt;
+use crate::experiment::sweep::LayerAxis;
 use crate::run::generate::Generation;
 use crate::{Error, Result, parse};
 use causalcone_model::chat::{Date, Message};

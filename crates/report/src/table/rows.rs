@@ -9,8 +9,8 @@ use std::ops::Range;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Table {
     pub(super) columns: Vec<Column>,
-    cells: Vec<Cells>,
-    len: usize,
+    pub(super) cells: Vec<Cells>,
+    pub(super) len: usize,
 }
 
 impl Table {

@@ -35,7 +35,7 @@ use std::ops::ControlFlow;
 /// let base = exp.run_ids("base", vec![3, 1, 4, 1, 5])?;
 /// let vector = Var::zeros(model.config().width, candle_core::DType::F32, &Device::Cpu)?;
 /// exp.edit(base, Site::BlockOutput.layers(0).at(Last), Op::add(vector.as_tensor().clone()))?;
-/// exp.tokens(vec![9, 2])?;
+/// exp.set_tokens(vec![9, 2])?;
 /// let plan = exp.plan_single()?;
 /// let cells: Vec<_> = plan.cells.iter().collect();
 /// let session = Session::new(&Cone::default(), &model, &plan, &cells)?;

@@ -5,7 +5,7 @@ use super::intervention::Saved;
 use super::{card, pyvene};
 use crate::schema::LAYER;
 use crate::{Error, Result};
-use causalcone_files::NewFolder;
+use causalcone_files::{IfExists, NewFolder};
 use causalcone_model::file::{DataFile, Weights};
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,13 +20,22 @@ const README: &str = "README.md";
 const MAX_DESCRIPTION: u64 = 16 << 20;
 
 impl Saved {
-    /// Writes the folder, whole or not at all. A saved intervention that has the name is replaced if `replace` says so, and
-    /// stays as it was if anything fails.
+    /// Writes a new folder, whole or not at all.
+    ///
+    /// # Errors
+    /// As [`Saved::write`].
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.write(path.as_ref(), IfExists::Refuse)
+    }
+
+    /// Writes the folder, whole or not at all. A saved intervention that is to be replaced stays as it was if anything
+    /// fails.
     ///
     /// # Errors
     /// When the name is taken by something that may not be replaced, such as a folder with files that this crate did not
     /// write; when the folder cannot be written.
-    pub fn write(&self, path: &Path, replace: bool) -> Result<()> {
+    pub fn write(&self, path: &Path, if_exists: IfExists) -> Result<()> {
+        let replace = if_exists == IfExists::Replace;
         let failed = |problem: String| Error::File { path: path.into(), problem, hint: None };
         if replace && path.is_dir() && !path.join(DESCRIPTION).is_file() && !is_empty_folder(path) {
             let hint = Some("give the name of a new folder".into());

@@ -18,7 +18,7 @@
 //!
 //! let folder = tempfile::tempdir()?;
 //! let path = folder.path().join("ablation");
-//! Saved::of(&exp, "an example", &Runtime::default())?.write(&path, false)?;
+//! Saved::of(&exp, "an example", &Runtime::default())?.save(&path)?;
 //! let test = Saved::open(&path)?.test(&model, &Runtime::default())?;
 //! assert!(test.passed());
 //! # Ok::<(), Box<dyn std::error::Error>>(())

@@ -45,8 +45,8 @@ pub(super) fn expected(experiment: &Experiment<'_>, runtime: &Runtime<'_>) -> Re
         }
     }
     let Some(mut one) = first else { return Err(problem) };
-    one.sweep(None);
-    let read = one.reading_run()?;
+    one.set_sweep(None);
+    let read = one.read_run()?;
     let top = answer(&one, runtime)?;
     Ok(TestFile {
         runs: one.runs.iter().map(|run| (run.name.to_string(), run.ids.to_vec())).collect(),
@@ -59,7 +59,7 @@ pub(super) fn expected(experiment: &Experiment<'_>, runtime: &Runtime<'_>) -> Re
 
 /// The likeliest tokens of the run that is read, with the experiment's edits.
 pub(crate) fn answer(experiment: &Experiment<'_>, runtime: &Runtime<'_>) -> Result<Vec<Top>> {
-    let run = experiment.reading_run()?;
+    let run = experiment.read_run()?;
     let outcome = experiment.execute_with(runtime)?;
     let top = outcome.counterfactual(run).top(LISTED);
     let prob = |record: &crate::metric::TokenRecord| record.prob.unwrap_or(f64::NAN);

@@ -8,7 +8,7 @@
 //! in faithfulness": EAP-IG): a few passes, and often much closer to what [`Method::Exact`] gives.
 //!
 //! ```
-//! use causalcone_engine::{Runtime, Experiment, LayerAxis, Method, Metric, Op, PreparedSweep, Sweep};
+//! use causalcone_engine::{Runtime, Each, Experiment, LayerAxis, Method, Metric, Op, PreparedSweep, Sweep};
 //! use causalcone_model::{Model, Site};
 //!
 //! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-llama-tied");
@@ -17,11 +17,11 @@
 //! let spain = exp.run("The capital of Spain is")?;
 //! let italy = exp.run("The capital of Italy is")?;
 //! exp.edit(spain, Site::MlpOutput.layers(..), Op::swap(italy))?;
-//! exp.read(spain);
-//! exp.tokens(vec![model.token_id("T")?, model.token_id("R")?])?;
-//! exp.sweep(Sweep {
+//! exp.set_read_run(spain);
+//! exp.set_tokens(vec![model.token_id("T")?, model.token_id("R")?])?;
+//! exp.set_sweep(Sweep {
 //!     layers: Some(LayerAxis::Each),
-//!     positions: true,
+//!     positions: Some(Each),
 //!     metrics: vec![Metric::LogitDiff],
 //!     methods: vec![Method::Exact, Method::Attribution, Method::Integrated],
 //!     ..Sweep::default()

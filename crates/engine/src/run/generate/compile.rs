@@ -61,7 +61,7 @@ impl<'m> Growing<'m> {
     }
 
     fn new(mut experiment: Experiment<'m>) -> Result<Self> {
-        let run = experiment.reading_run()?;
+        let run = experiment.read_run()?;
         experiment.no_collects("a generated text")?;
         let (mut later, mut decode) = (Vec::new(), Vec::new());
         for index in 0..experiment.edits.len() {

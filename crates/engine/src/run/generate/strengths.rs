@@ -1,7 +1,8 @@
 //! Texts at several strengths of an edit: the one axis that a sweep of growing runs has.
 
 use crate::compile::axes::distinct;
-use crate::experiment::{Experiment, Sweep};
+use crate::experiment::Experiment;
+use crate::experiment::sweep::Sweep;
 use crate::metric::Metric;
 use crate::{Error, Result};
 use std::sync::Arc;
@@ -27,8 +28,8 @@ impl<'m> Experiment<'m> {
 fn only_scales(sweep: &Sweep) -> Result<()> {
     let others = [
         ("layers", sweep.layers.is_some()),
-        ("positions", sweep.positions),
-        ("heads", sweep.heads),
+        ("positions", sweep.positions.is_some()),
+        ("heads", sweep.heads.is_some()),
         ("sites", !sweep.sites.is_empty()),
         ("samples", sweep.samples.is_some()),
         ("metrics", !matches!(sweep.metrics[..], [] | [Metric::Prob])),

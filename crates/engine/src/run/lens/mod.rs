@@ -13,7 +13,7 @@
 //! let model = Model::load(path)?;
 //! let mut exp = Experiment::new(&model);
 //! let base = exp.run("The capital of Spain is")?;
-//! exp.tokens(vec![model.token_id("T")?])?;
+//! exp.set_tokens(vec![model.token_id("T")?])?;
 //! let lens = exp.lens(&Runtime::default(), 1)?;
 //! for depth in &lens.original.depths {
 //!     let last = &depth.positions[exp.ids(base).len() - 1];

@@ -6,6 +6,7 @@ use super::scores::{Score, losses, scores};
 use super::training::Trainer;
 use super::variables::{Variable, Variables};
 use crate::experiment::Experiment;
+use crate::experiment::sweep::Each;
 use crate::op::Bound;
 use crate::{Error, Result};
 use causalcone_model::{Indices, Positions, Report, silent};
@@ -299,13 +300,13 @@ impl<'f, 't, 'm> Fit<'f, 't, 'm> {
                 let layers = at.layers.iter().map(|layer| i64::try_from(*layer).unwrap_or(i64::MAX));
                 spec.target.layers = Some(Indices::List(layers.collect()));
             }
-            if let (true, Some(head)) = (sweep.heads, at.head) {
+            if let (Some(Each), Some(head)) = (sweep.heads, at.head) {
                 spec.target.heads = Some(Indices::from(head));
             }
             if let Some(scale) = at.scale.filter(|_| !sweep.scales.is_empty()) {
                 spec.op.scale = scale;
             }
-            if sweep.positions {
+            if sweep.positions.is_some() {
                 // A list says itself which position a place in it is, from the end too.
                 let listed = match &spec.target.positions {
                     Positions::Indices(Indices::List(list)) => list.get(at.point.position).copied(),

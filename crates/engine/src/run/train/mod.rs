@@ -18,7 +18,7 @@
 //! let source = exp.open_run("source")?;
 //! let op = Op::random(OpKind::LowRankSwap, model.config().width, Some(2), 0).unwrap().value(source);
 //! exp.edit(base, Site::BlockOutput.layers(0).at(Last), op)?;
-//! exp.examples(vec![
+//! exp.set_examples(vec![
 //!     Example::new().prompt("base", vec![3, 1, 4]).prompt("source", vec![2, 7, 1]).label(5),
 //!     Example::new().prompt("base", vec![1, 6]).prompt("source", vec![1, 8]).label(9),
 //! ]);

@@ -194,7 +194,7 @@ impl Options {
             Objective::LogitDiff => Metric::LogitDiff,
             Objective::Kl(_) | Objective::Custom(_) => Metric::Kl,
         }];
-        experiment.sweep(sweep);
+        experiment.set_sweep(sweep);
         Ok(())
     }
 

@@ -4,7 +4,8 @@ use super::examples::{HeldOut, parted};
 use super::options::{Objective, Options};
 use super::variables::Variables;
 use crate::execute::{Runtime, Session};
-use crate::experiment::{Experiment, Sweep};
+use crate::experiment::Experiment;
+use crate::experiment::sweep::Sweep;
 use crate::ids::RunId;
 use crate::plan::{AxisChoices, Cell, Coordinates, Plan};
 use crate::{Error, Result};
@@ -182,7 +183,7 @@ fn targets(experiment: &Experiment<'_>, run: RunId) -> Result<Plan> {
     }
     let mut target = experiment.clone();
     target.edits = Arc::default();
-    target.sweep(None::<Sweep>);
-    target.read(run);
+    target.set_sweep(None::<Sweep>);
+    target.set_read_run(run);
     target.plan_single()
 }
