@@ -203,10 +203,8 @@ fn listed(refused: &[Refused]) -> String {
         [one] => one.to_string(),
         several => {
             let lines: String = several.iter().take(LISTED).map(|refused| format!("\n  {refused}")).collect();
-            let more = match several.len().checked_sub(LISTED) {
-                Some(more) if more > 0 => format!("\n  and {more} more"),
-                _ => String::new(),
-            };
+            let more = several.len().saturating_sub(LISTED);
+            let more = if more > 0 { format!("\n  and {more} more") } else { String::new() };
             format!("no example can be used:{lines}{more}")
         }
     }
@@ -235,13 +233,9 @@ pub(crate) struct Origin {
 impl Origin {
     /// Says which example an error is about.
     pub(crate) fn refuse(&self, error: &Error) -> Refused {
-        Refused {
-            example: self.number,
-            line: self.line.as_ref().map(|(_, line)| *line),
-            file: self.line.as_ref().map(|(file, _)| file.clone()),
-            problem: shortened(&error.to_string(), LONGEST_MESSAGE).into_owned(),
-            hint: error.hint(),
-        }
+        let (file, line) = self.line.clone().unzip();
+        let problem = shortened(&error.to_string(), LONGEST_MESSAGE).into_owned();
+        Refused { example: self.number, line, file, problem, hint: error.hint() }
     }
 }
 

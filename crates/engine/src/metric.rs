@@ -36,9 +36,6 @@ impl Distribution {
     }
 
     /// From what a read of logits gave.
-    ///
-    /// # Errors
-    /// When it is not one.
     pub(crate) fn read(reading: &Reading) -> Result<Self> {
         match reading {
             Reading::Logits(row) => Ok(Self::new(row.to_vec1()?)),
@@ -202,11 +199,7 @@ impl Metric {
 
     /// How many tokens it needs at least.
     pub fn needs_tokens(self) -> usize {
-        match self {
-            Self::Prob | Self::Logit | Self::Logprob => 1,
-            Self::LogitDiff => 2,
-            Self::Kl | Self::Accuracy | Self::Loss => 0,
-        }
+        if self == Self::LogitDiff { 2 } else { usize::from(self.is_per_token()) }
     }
 
     /// Whether it is about the label: what the example says should come, or the first of the tokens.
@@ -269,8 +262,8 @@ impl Metric {
             Self::Logit => each(Distribution::logit),
             Self::Logprob => each(Distribution::logprob),
             Self::LogitDiff => {
-                let pair = tokens.first().zip(tokens.get(1));
-                vec![pair.map_or(f64::NAN, |(a, b)| edited.logit(*a) - edited.logit(*b))]
+                let pair = tokens.first_chunk::<2>();
+                vec![pair.map_or(f64::NAN, |[a, b]| edited.logit(*a) - edited.logit(*b))]
             }
             Self::Kl => vec![original.kl(edited)],
             Self::Accuracy => {
@@ -309,8 +302,8 @@ impl Metric {
             Self::Logit => each(&|id| row(&[(id, 1.0)], 0.0)),
             Self::Logprob => each(&|id| row(&[(id, 1.0)], -1.0)),
             Self::LogitDiff => {
-                let pair = tokens.first().zip(tokens.get(1));
-                vec![pair.map_or_else(Vec::new, |(a, b)| row(&[(*a, 1.0), (*b, -1.0)], 0.0))]
+                let pair = tokens.first_chunk::<2>();
+                vec![pair.map(|[a, b]| row(&[(*a, 1.0), (*b, -1.0)], 0.0)).unwrap_or_default()]
             }
             // What it is now, less what it was.
             Self::Kl => {

@@ -33,11 +33,7 @@ impl SchemaError {
         let hint = UnknownName::of(message)
             .and_then(|unknown| nearest(unknown.name, unknown.known()))
             .map(|near| format!("did you mean `{near}`?"));
-        let mut short: String = problem.chars().take(LONGEST_PROBLEM).collect();
-        if short.len() < problem.len() {
-            short.push('…');
-        }
-        Self { key, problem: short, hint }
+        Self { key, problem: cut_off(problem, LONGEST_PROBLEM), hint }
     }
 
     /// The error of a file that holds the document.
@@ -79,13 +75,10 @@ pub(crate) fn toml<T: DeserializeOwned>(text: &str) -> Result<T, SchemaError> {
     // Each value but the first follows one of these, if not in a text.
     let values = text.bytes().filter(|b| b",=[{\n".contains(b)).count();
     if values > MAX_TOML_VALUES {
-        return Err(SchemaError {
-            key: String::new(),
-            problem: format!(
-                "{values} lines and values are more than the {MAX_TOML_VALUES} such a file may have"
-            ),
-            hint: Some("put long lists of numbers into a safetensors file: value = { file = … }".into()),
-        });
+        let most = format!("the {MAX_TOML_VALUES} such a file may have");
+        let problem = format!("{values} lines and values are more than {most}");
+        let hint = Some("put long lists of numbers into a safetensors file: value = { file = … }".into());
+        return Err(SchemaError { key: String::new(), problem, hint });
     }
     let document = toml::de::Deserializer::parse(text).map_err(|e| toml_error(text, String::new(), &e))?;
     serde_path_to_error::deserialize(document)
@@ -126,18 +119,24 @@ pub(crate) fn json_part<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, J
 
 /// What serde_json says, without the line and column that it adds.
 pub(crate) fn without_position(error: &serde_json::Error) -> String {
-    let mut message = error.to_string();
+    let message = error.to_string();
     let position = format!(" at line {} column {}", error.line(), error.column());
-    if message.ends_with(&position) {
-        message.truncate(message.len() - position.len());
-    }
-    message
+    message.strip_suffix(&position).unwrap_or(&message).to_owned()
 }
 
 /// The path of a key in a value that is itself at a path.
 pub(crate) fn joined(path: &str, key: &str) -> String {
     let separator = if key.is_empty() || key.starts_with('[') { "" } else { "." };
     format!("{path}{separator}{key}")
+}
+
+/// A text of so many characters at most, and a sign where it goes on.
+pub(crate) fn cut_off(text: &str, most: usize) -> String {
+    let mut short: String = text.chars().take(most).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
 }
 
 fn located(key: &str, problem: &str) -> String {

@@ -5,7 +5,7 @@ use crate::compile::resolve::{Expanded, LayerPlaces, Resolver, Selection};
 use crate::experiment::Experiment;
 use crate::experiment::sweep::{Each, LayerAxis, Sweep};
 use crate::ids::EditId;
-use crate::op::OpKind;
+use crate::op::Op;
 use crate::plan::{AxisChoices, Coordinates, Place};
 use crate::{Error, Result};
 use std::collections::HashSet;
@@ -48,7 +48,7 @@ impl Experiment<'_> {
         if let Some(scale) = scales.iter().find(|scale| !(**scale as f32).is_finite()) {
             return Err(Error::part("sweep", format!("scale {scale} is not a finite number")));
         }
-        let is_noise = ops().any(|op| op.kind == OpKind::Noise && op.value.is_none());
+        let is_noise = ops().any(Op::is_drawn_noise);
         if let (Some(level), true) = (scales.iter().find(|s| **s < 0.0), is_noise) {
             let problem =
                 format!("scale {level} is negative, where the level of noise is a standard deviation");
@@ -65,8 +65,7 @@ impl Experiment<'_> {
 
     /// How many samples of noise there are; `None` where samples are not swept.
     pub(crate) fn samples(&self, sweep: &Sweep) -> Result<Option<usize>> {
-        let has_noise =
-            self.edits.iter().any(|edit| edit.op.kind == OpKind::Noise && edit.op.value.is_none());
+        let has_noise = self.edits.iter().any(|edit| edit.op.is_drawn_noise());
         match sweep.samples {
             Some(_) if !has_noise => {
                 let hint = Some("add an edit with op = \"noise\", or leave samples out".into());

@@ -47,8 +47,7 @@ impl Experiment<'_> {
     /// As [`Experiment::edit`]; when its parts overlap, or a token that ends it is outside the vocabulary.
     pub fn add(&mut self, edit: EditSpec) -> Result<EditId> {
         let number = self.edits.len();
-        let part =
-            || edit.name.as_ref().map_or_else(|| format!("edit {number}"), |name| format!("edit \"{name}\""));
+        let part = || edit.part_name(EditId(number));
         partition::check(&edit.partition, &part())?;
         edit.until.iter().try_for_each(|id| self.model.check(&[*id])).within(part)?;
         let source = edit.op.source().map_or(edit.run, |source| source.run);

@@ -139,6 +139,11 @@ impl Rows {
         Self::joined(ranges.into_iter())
     }
 
+    /// Makes these the union with others.
+    pub(crate) fn add(&mut self, other: &Self) {
+        *self = self.union(other);
+    }
+
     /// Those in both.
     #[must_use]
     pub fn and(&self, other: &Self) -> Self {

@@ -122,19 +122,16 @@ impl Schedule {
         let mut last_wave = None;
         for &(wave, id) in part.nodes {
             let alone = Load::of(config, &sizes, slice, id);
-            if room.is_some_and(|room| alone.bytes > room) {
-                let (given, needed) = (memory.unwrap_or_default(), kept + alone.bytes);
+            if room.is_some_and(|room| alone.bytes() > room) {
+                let (given, needed) = (memory.unwrap_or_default(), kept + alone.bytes());
                 return Err(Error::memory("memory", "even one cell", given, needed));
             }
             let grown = load.with(&alone);
-            let fits = grown.rows <= MOST_ROWS && room.is_none_or(|room| grown.bytes <= room);
-            if last_wave.replace(wave) != Some(wave) || !fits {
-                schedule.batches.push(Batch::default());
-                load = alone;
-            } else {
-                load = grown;
-            }
-            peak = peak.max(load.bytes);
+            let fits = grown.rows() <= MOST_ROWS && room.is_none_or(|room| grown.bytes() <= room);
+            let is_new = last_wave.replace(wave) != Some(wave) || !fits;
+            schedule.batches.extend(is_new.then(Batch::default));
+            load = if is_new { alone } else { grown };
+            peak = peak.max(load.bytes());
             let number = schedule.batches.len() - 1;
             schedule.batch_of[id] = Some(number);
             schedule.batches[number].nodes.push(id);
@@ -281,8 +278,7 @@ pub(super) fn kept_bytes(
     let mut kept: HashMap<(NodeId, Point), Rows> = HashMap::new();
     part.asked(forest, slice, reads, |owner, at, rows| {
         if bytes.contains_key(&owner) {
-            let entry = kept.entry((owner, at)).or_default();
-            *entry = entry.union(rows);
+            kept.entry((owner, at)).or_default().add(rows);
         }
     });
     for ((node, at), rows) in kept {
@@ -295,16 +291,12 @@ pub(super) fn kept_bytes(
     bytes
 }
 
-/// What some nodes take, block by block.
-struct Load {
-    bytes: u64,
-    rows: usize,
-    blocks: Vec<(u64, usize)>,
-}
+/// What some nodes take: bytes and rows, block by block.
+struct Load(Vec<(u64, usize)>);
 
 impl Load {
     fn new(config: &Config) -> Self {
-        Self { bytes: 0, rows: 0, blocks: vec![(0, 0); config.layers] }
+        Self(vec![(0, 0); config.layers])
     }
 
     fn of(config: &Config, sizes: &Sizes, slice: &Slice, id: NodeId) -> Self {
@@ -312,19 +304,21 @@ impl Load {
         for (blocks, need) in slice.blocks(id) {
             let main = (0..).zip(need.parts()).filter(|(part, _)| config.block.is_main(*part));
             let rows = main.map(|(_, rows)| rows.len()).max().unwrap_or(0);
-            load.blocks[blocks.clone()].fill((sizes.bytes(need), rows));
+            load.0[blocks.clone()].fill((sizes.bytes(need), rows));
         }
-        load.sum_up()
+        load
     }
 
     fn with(&self, other: &Self) -> Self {
-        let both = |(a, b): (&(u64, usize), &(u64, usize))| (a.0 + b.0, a.1 + b.1);
-        Self { blocks: self.blocks.iter().zip(&other.blocks).map(both).collect(), ..*self }.sum_up()
+        Self(self.0.iter().zip(&other.0).map(|(a, b)| (a.0 + b.0, a.1 + b.1)).collect())
     }
 
-    fn sum_up(mut self) -> Self {
-        self.bytes = self.blocks.iter().map(|(bytes, _)| *bytes).max().unwrap_or(0);
-        self.rows = self.blocks.iter().map(|(_, rows)| *rows).max().unwrap_or(0);
-        self
+    /// The most that a block takes.
+    fn bytes(&self) -> u64 {
+        self.0.iter().map(|(bytes, _)| *bytes).max().unwrap_or(0)
+    }
+
+    fn rows(&self) -> usize {
+        self.0.iter().map(|(_, rows)| *rows).max().unwrap_or(0)
     }
 }

@@ -80,8 +80,7 @@ impl Slice {
         let count = forest.nodes().len();
         let mut open: Vec<Asked> = vec![Asked::new(); count];
         let ask = |open: &mut Vec<Asked>, node: NodeId, at: Point, rows: &Rows| {
-            let entry = open[node].entry(at).or_default();
-            *entry = entry.union(rows);
+            open[node].entry(at).or_default().add(rows);
         };
         for (node, at, rows) in asked {
             ask(&mut open, node, at, &rows);
@@ -184,19 +183,14 @@ impl Slice {
         let stages = anatomy.stages(node.start.block);
         let attention = stages.attentions().iter().find(|a| [a.scores, a.weights].contains(&stage));
         let paired = stages.paired(stage);
-        match (attention, paired) {
-            (Some(attention), _) => {
-                base(attention.scores, true);
-                if stage == attention.weights {
-                    base(stage, true);
-                }
+        if let Some(attention) = attention {
+            base(attention.scores, true);
+            if stage == attention.weights {
+                base(stage, true);
             }
-            (None, Some(other)) => {
-                base(stage, false);
-                base(other, false);
-            }
-            (None, None) if step.keeps_some() => base(stage, false),
-            (None, None) => {}
+        } else if paired.is_some() || step.keeps_some() {
+            base(stage, false);
+            paired.into_iter().for_each(|other| base(other, false));
         }
         if let Some((source, place)) = step.source_place() {
             let at = anatomy.point(place);
@@ -245,19 +239,19 @@ impl Sliced {
         let at = |stage: usize| Point { block, stage };
         let mut parts = vec![Rows::default(); stages.parts()];
         for (at, rows) in asked.range(at(ENTERING)..=at(stages.leaving())) {
-            let part = &mut parts[anatomy.part(*at)];
-            *part = part.union(rows);
+            parts[anatomy.part(*at)].add(rows);
         }
-        let leaving = after.and(&node.own(at(stages.leaving())));
-        let leaving = asked.get(&at(stages.leaving())).map_or(leaving.clone(), |asked| leaving.union(asked));
-        let last = stages.parts() - 1;
-        parts[last] = parts[last].union(&leaving);
+        let mut leaving = after.and(&node.own(at(stages.leaving())));
+        if let Some(asked) = asked.get(&at(stages.leaving())) {
+            leaving.add(asked);
+        }
+        parts[stages.parts() - 1].add(&leaving);
         // Dependences are in the order of what reads, and a part reads only what comes before it.
         for read in anatomy.dependences().iter().rev().filter(|read| read.from != read.part) {
             let rows = &parts[read.part];
             if !rows.is_empty() {
                 let rows = anatomy.read(read.mixing, block, rows).and(&node.own(at(read.of)));
-                parts[read.from] = parts[read.from].union(&rows);
+                parts[read.from].add(&rows);
             }
         }
         Need { parts: parts.into(), leaving }

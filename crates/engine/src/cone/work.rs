@@ -119,8 +119,7 @@ impl Continued {
         for id in 0..forest.nodes().len() {
             slice.outside(forest, id, |owner, at, rows, kind| {
                 if let (Use::Row, Some(need)) = (kind, slice.need(id, at.block)) {
-                    let entry = continued.entry((owner, at.block)).or_default();
-                    *entry = entry.union(&rows.and(&need.any()));
+                    continued.entry((owner, at.block)).or_default().add(&rows.and(&need.any()));
                 }
             });
         }
@@ -154,7 +153,7 @@ impl Work {
                     let mut any = need.any();
                     // To be put where a block begins takes nothing.
                     if block == node.start.block && forest.anatomy().part(node.start) > 0 {
-                        any = any.union(slice.start(id));
+                        any.add(slice.start(id));
                     }
                     work.rows += continued.count(id, block, &any, &need.leaving);
                     work.flops += flops.of_node(node, block, need);
@@ -164,13 +163,10 @@ impl Work {
         work.visits = visited.len() as u64;
         for cells in schedule.batches.iter().flat_map(|batch| batch.groups(reads)) {
             let read = cells.iter().flat_map(|cell| &reads[*cell]).filter_map(NodeRead::logits);
-            let distinct: HashSet<_> = read.collect();
-            let computed = distinct
-                .into_iter()
-                .filter(|(owner, ..)| forest.nodes()[*owner].start != forest.anatomy().logits());
-            work.flops += computed
-                .map(|(_, _, tokens)| flops.logits(tokens.map_or(config.vocab, <[u32]>::len)))
-                .sum::<u64>();
+            let is_computed = |owner: NodeId| forest.nodes()[owner].start != forest.anatomy().logits();
+            let distinct: HashSet<_> = read.filter(|(owner, ..)| is_computed(*owner)).collect();
+            let tokens = distinct.into_iter().map(|(_, _, tokens)| tokens.map_or(config.vocab, <[u32]>::len));
+            work.flops += tokens.map(|tokens| flops.logits(tokens)).sum::<u64>();
         }
         work
     }

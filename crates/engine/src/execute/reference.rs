@@ -23,21 +23,22 @@ impl Executor for Reference {
         no_gradients(cells)?;
         let flops = Flops::new(model.config());
         let mut work = Work::default();
-        let mut note = |run: usize| work += flops.run(model.config(), plan.runs[run].ids.len());
         let shared: BTreeSet<usize> =
             cells.iter().flat_map(|cell| plan.needed(cell)).filter(|run| *run < plan.shared).collect();
         let wanted = wanted(plan, cells);
+        let mut run_one = |run: usize, kept: &mut Kept| -> Result<()> {
+            work += flops.run(model.config(), plan.runs[run].ids.len());
+            let tensors = forward(model, plan, run, &wanted, kept)?;
+            kept.insert(run, tensors);
+            Ok(())
+        };
         let mut kept = Kept::new();
         for run in shared {
-            note(run);
-            let tensors = forward(model, plan, run, &wanted, &kept)?;
-            kept.insert(run, tensors);
+            run_one(run, &mut kept)?;
         }
         for (index, cell) in cells.iter().enumerate() {
             for run in plan.needed(cell).into_iter().filter(|run| *run >= plan.shared) {
-                note(run);
-                let tensors = forward(model, plan, run, &wanted, &kept)?;
-                kept.insert(run, tensors);
+                run_one(run, &mut kept)?;
             }
             let readings =
                 cell.reads.iter().map(|read| reading(model, read, &kept)).collect::<Result<_>>()?;

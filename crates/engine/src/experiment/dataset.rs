@@ -13,7 +13,7 @@
 //! ```
 
 use crate::bounds::EXAMPLES as MAX_EXAMPLES;
-use crate::error::Origin;
+use crate::error::{Origin, Within};
 use crate::experiment::token::TokenFile;
 use crate::{Error, Result, parse};
 use causalcone_model::chat::Message;
@@ -77,7 +77,7 @@ impl Prompt {
             Self::Text(text) => model.answer(text),
             Self::Chat { .. } => return Err(Error::part(part, "an answer is a text or a list of token ids")),
         };
-        ids.map_err(|source| Error::Part { part: part.into(), source })
+        ids.within(|| part.into())
     }
 }
 
@@ -163,16 +163,14 @@ impl Example {
         for (key, written) in keys {
             match key.as_str() {
                 "positions" => example.positions = named(written)?,
-                "tokens" => {
-                    example.tokens = Some(parsed("tokens", written, "not a list of texts or token ids")?);
-                }
+                "tokens" => example.tokens = Some(parsed(&key, written, "not a list of texts or token ids")?),
                 "answers" => {
-                    let fits = "not a list of texts or lists of token ids";
-                    example.answers = Some(parsed("answers", written, fits)?);
+                    example.answers =
+                        Some(parsed(&key, written, "not a list of texts or lists of token ids")?);
                 }
                 "label" => example.label = Some(written.get().into()),
-                run => {
-                    let prompt = parsed(run, written, "neither a text nor a list of token ids")?;
+                _ => {
+                    let prompt = parsed(&key, written, "neither a text nor a list of token ids")?;
                     example.prompts.insert(key, prompt);
                 }
             }
@@ -207,11 +205,7 @@ fn parsed<'a, T: Deserialize<'a>>(key: &str, written: &'a RawValue, fits: &str) 
 
 /// The start of what a line says.
 fn short(text: &str) -> String {
-    let mut short: String = text.chars().take(60).collect();
-    if short.len() < text.len() {
-        short.push('…');
-    }
-    short
+    parse::cut_off(text, 60)
 }
 
 /// The examples of a data set. Those of a file stay text and are parsed when they are asked for: parsed they would take
@@ -244,7 +238,7 @@ impl Examples {
         let mut start = if bytes.starts_with(BOM) { BOM.len() } else { 0 };
         for (index, line) in bytes[start..].split(|b| *b == b'\n').enumerate() {
             let end = start + line.len();
-            if !is_blank(line) {
+            if !line.iter().all(u8::is_ascii_whitespace) {
                 let number = list.len() as u32;
                 list.push(Item::Line { number, line: index as u32 + 1, bytes: start as u32..end as u32 });
             }
@@ -276,7 +270,7 @@ impl Examples {
 
     /// All of them; of a line that is no example what is wrong with it.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Result<Example, Refused>> + '_ {
-        self.list.iter().map(|item| self.parsed(item))
+        self.slice(0..self.len())
     }
 
     /// Those at some places.
@@ -290,16 +284,11 @@ impl Examples {
             Item::Made(example) => return Ok((**example).clone()),
             Item::Line { number, line, bytes } => (number, line, bytes),
         };
-        let (name, text) = match &self.file {
-            Some((name, text)) => (name.clone(), text.as_slice()),
-            None => (Arc::default(), [].as_slice()),
-        };
+        let (name, text) = self.file.clone().unwrap_or_default();
         let origin = Origin { number: *number as usize, line: Some((name, *line as usize)) };
         let line = text.get(bytes.start as usize..bytes.end as usize).unwrap_or_default();
-        match read_line(line) {
-            Ok(example) => Ok(Example { origin, ..example }),
-            Err(e) => Err(origin.refuse(&e)),
-        }
+        let example = read_line(line).map_err(|e| origin.refuse(&e))?;
+        Ok(Example { origin, ..example })
     }
 
     /// Keeps those for which `keep`, called in order, says so.
@@ -322,10 +311,6 @@ impl FromIterator<Example> for Examples {
 }
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
-
-fn is_blank(line: &[u8]) -> bool {
-    line.iter().all(u8::is_ascii_whitespace)
-}
 
 /// How many lines are not blank, counted in a small buffer.
 fn count(file: &DataFile) -> Result<usize> {
@@ -364,11 +349,8 @@ pub fn load(path: &Path) -> Result<Vec<Result<Example, Refused>>> {
 
 fn read_line(line: &[u8]) -> Result<Example> {
     if line.len() > MAX_LINE {
-        let bytes = line.len();
-        return Err(Error::part(
-            "example",
-            format!("has {bytes} bytes, more than the {MAX_LINE} a line may have"),
-        ));
+        let problem = format!("has {} bytes, more than the {MAX_LINE} a line may have", line.len());
+        return Err(Error::part("example", problem));
     }
     let text = std::str::from_utf8(line).map_err(|_| Error::part("example", "is not UTF-8 text"))?;
     Example::from_json(text)

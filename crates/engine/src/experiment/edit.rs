@@ -3,7 +3,7 @@
 use super::partition::{self, Partition};
 use super::steps::Steps;
 use crate::Result;
-use crate::ids::RunId;
+use crate::ids::{EditId, RunId};
 use crate::op::Op;
 use causalcone_model::{Indices, Target};
 
@@ -47,6 +47,11 @@ impl EditSpec {
     pub fn new(run: RunId, target: impl Into<Target>, op: Op) -> Self {
         let (target, partition) = (target.into(), Partition::new());
         Self { name: None, run, target, op, partition, steps: None, until: Vec::new() }
+    }
+
+    /// What the edit of that number is called in messages.
+    pub(crate) fn part_name(&self, EditId(index): EditId) -> String {
+        self.name.as_ref().map_or_else(|| format!("edit {index}"), |name| format!("edit \"{name}\""))
     }
 
     /// A name, for messages, results, and edits that link to it.

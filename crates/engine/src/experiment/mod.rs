@@ -10,7 +10,7 @@ pub(crate) mod steps;
 pub(crate) mod sweep;
 pub(crate) mod token;
 
-use crate::error::Origin;
+use crate::error::{Origin, Within};
 use crate::experiment::dataset::Examples;
 use crate::experiment::edit::EditSpec;
 use crate::experiment::spaces::{Spaced, spaced};
@@ -125,7 +125,7 @@ impl<'m> Experiment<'m> {
     /// # Errors
     /// When there are none or too many, or one is outside the vocabulary; when the name is taken.
     pub fn run_ids(&mut self, name: &str, ids: Vec<u32>) -> Result<RunId> {
-        self.model.check(&ids).map_err(|source| Error::Part { part: format!("run \"{name}\""), source })?;
+        self.model.check(&ids).within(|| format!("run \"{name}\""))?;
         self.add_run(RunSpec { name: name.into(), ids: ids.into(), bos: None })
     }
 
@@ -152,11 +152,8 @@ impl<'m> Experiment<'m> {
         found.ok_or_else(|| {
             let names: Vec<&str> = self.runs.iter().map(|run| &*run.name).collect();
             let hint = nearest(name, names.iter().copied()).map(|near| format!("did you mean \"{near}\"?"));
-            Error::hinted(
-                part,
-                format!("there is no run \"{name}\"; the runs are: {}", names.join(", ")),
-                hint,
-            )
+            let problem = format!("there is no run \"{name}\"; the runs are: {}", names.join(", "));
+            Error::hinted(part, problem, hint)
         })
     }
 
@@ -195,9 +192,8 @@ impl<'m> Experiment<'m> {
         let mut mapped: Vec<(Arc<Parameters>, Arc<Parameters>)> = Vec::new();
         for (index, edit) in Arc::make_mut(&mut self.edits).iter_mut().enumerate() {
             let old = edit.op.parameters.clone();
-            let known = mapped.iter().find(|(other, _)| Arc::ptr_eq(other, &old)).map(|(_, new)| new.clone());
-            edit.op.parameters = match known {
-                Some(new) => new,
+            edit.op.parameters = match mapped.iter().find(|(other, _)| Arc::ptr_eq(other, &old)) {
+                Some((_, new)) => new.clone(),
                 None => Arc::new(old.map(|name, tensor| f(EditId(index), name, tensor))?),
             };
             mapped.push((old, edit.op.parameters.clone()));
@@ -220,9 +216,7 @@ impl<'m> Experiment<'m> {
     /// # Errors
     /// When one is outside the vocabulary or given twice.
     pub fn set_tokens(&mut self, ids: Vec<u32>) -> Result<()> {
-        for id in &ids {
-            self.model.check(&[*id]).map_err(|source| Error::Part { part: "read".into(), source })?;
-        }
+        ids.iter().try_for_each(|id| self.model.check(&[*id])).within(|| "read".into())?;
         let mut seen = HashSet::new();
         if let Some(id) = ids.iter().find(|id| !seen.insert(**id)) {
             let token = self.model.token_text(*id);
@@ -257,8 +251,7 @@ impl<'m> Experiment<'m> {
     pub fn set_answers(&mut self, answers: Vec<Vec<u32>>) -> Result<()> {
         let mut seen = HashSet::new();
         for ids in &answers {
-            let checked = ids.iter().try_for_each(|id| self.model.check(&[*id]));
-            checked.map_err(|source| Error::Part { part: "answers".into(), source })?;
+            ids.iter().try_for_each(|id| self.model.check(&[*id])).within(|| "answers".into())?;
             if ids.is_empty() {
                 return Err(Error::part("answers", "one is empty: it has no token"));
             }
@@ -298,14 +291,12 @@ impl<'m> Experiment<'m> {
         let Some(written) = &self.label else {
             return self.tokens.first().copied().ok_or_else(|| {
                 let problem = format!("\"{what}\" needs to know which token should come");
-                let hint =
-                    Some("give each example a label, or [read] tokens, of which it is the first".into());
-                Error::hinted("label", problem, hint)
+                let hint = "give each example a label, or [read] tokens, of which it is the first";
+                Error::hinted("label", problem, Some(hint.into()))
             });
         };
-        let token: TokenFile = serde_json::from_str(written).map_err(|_| {
-            Error::part("label", format!("{written} is neither a text that is one token nor a token id"))
-        })?;
+        let wrong = || format!("{written} is neither a text that is one token nor a token id");
+        let token: TokenFile = serde_json::from_str(written).map_err(|_| Error::part("label", wrong()))?;
         token.id(self.model, "label")
     }
 
@@ -332,12 +323,11 @@ impl<'m> Experiment<'m> {
     /// # Errors
     /// As [`Experiment::default_run`].
     pub fn read_run(&self) -> Result<RunId> {
-        match self.read_run {
-            Some(run) if run.0 >= self.runs.len() => {
-                Err(Error::part("read", "names a run of another experiment"))
-            }
-            Some(run) => Ok(run),
-            None => self.default_run("read"),
+        let Some(run) = self.read_run else { return self.default_run("read") };
+        if run.0 < self.runs.len() {
+            Ok(run)
+        } else {
+            Err(Error::part("read", "names a run of another experiment"))
         }
     }
 
@@ -347,11 +337,8 @@ impl<'m> Experiment<'m> {
     }
 
     /// What an edit is called in messages.
-    pub(crate) fn edit_name(&self, EditId(index): EditId) -> String {
-        match &self.edits[index].name {
-            Some(name) => format!("edit \"{name}\""),
-            None => format!("edit {index}"),
-        }
+    pub(crate) fn edit_name(&self, id: EditId) -> String {
+        self.edits[id.0].part_name(id)
     }
 
     /// The number of the example this is the experiment of, where it is of one.
@@ -369,20 +356,17 @@ impl<'m> Experiment<'m> {
     pub(crate) fn no_steps(&self) -> Result<()> {
         let is_stepped =
             |edit: &EditSpec| edit.steps.is_some_and(|steps| steps != Steps::All) || !edit.until.is_empty();
-        let stepped = self.edits.iter().position(is_stepped);
-        stepped.map_or(Ok(()), |index| {
-            let problem = "steps and until are of a run that grows, and here none does";
-            let hint = Some("use `generate`, or leave them out".into());
-            Err(Error::hinted(self.edit_name(EditId(index)), problem, hint))
-        })
+        let Some(index) = self.edits.iter().position(is_stepped) else { return Ok(()) };
+        let problem = "steps and until are of a run that grows, and here none does";
+        let hint = Some("use `generate`, or leave them out".into());
+        Err(Error::hinted(self.edit_name(EditId(index)), problem, hint))
     }
 
     /// Refuses edits that only read; `results` has no place for what they read.
     pub(crate) fn no_collects(&self, results: &str) -> Result<()> {
-        self.collects().next().map_or(Ok(()), |edit| {
-            let problem = format!("collect reads activations, which {results} has no place for");
-            Err(Error::part(self.edit_name(edit), problem))
-        })
+        let Some(edit) = self.collects().next() else { return Ok(()) };
+        let problem = format!("collect reads activations, which {results} has no place for");
+        Err(Error::part(self.edit_name(edit), problem))
     }
 
     /// The edits that only read.

@@ -9,9 +9,6 @@ use std::collections::BTreeMap;
 pub(crate) type Partition = BTreeMap<String, Indices>;
 
 /// The dimensions of some parts, by number.
-///
-/// # Errors
-/// When there is no such part; says which there are.
 pub(crate) fn dims_of(partition: &Partition, names: &[&str], part: &str) -> Result<Indices> {
     let mut found = Vec::new();
     for name in names {
@@ -37,12 +34,10 @@ fn numbers(name: &str, indices: &Indices, part: &str) -> Result<Vec<i64>> {
         Indices::Range(start, Some(end)) if 0 <= *start && start < end && *end <= MAX_DIMS => {
             Ok((*start..*end).collect())
         }
-        _ => Err(Error::part(
-            part,
-            format!(
-                "part \"{name}\" of its partition is {indices}, where numbers from 0 to {MAX_DIMS} fit, or a range with both ends"
-            ),
-        )),
+        _ => {
+            let fits = format!("numbers from 0 to {MAX_DIMS} fit, or a range with both ends");
+            Err(Error::part(part, format!("part \"{name}\" of its partition is {indices}, where {fits}")))
+        }
     }
 }
 
@@ -58,17 +53,13 @@ pub(crate) fn check(partition: &Partition, part: &str) -> Result<()> {
         all.extend(dims.into_iter().map(|dim| (dim, name.as_str())));
     }
     all.sort_unstable();
-    let twice = all.windows(2).find(|pair| pair[0].0 == pair[1].0);
-    match twice.map(|pair| (pair[0].0, pair[0].1, pair[1].1)) {
-        None => Ok(()),
-        Some((dim, name, other)) if name == other => {
-            Err(Error::part(part, format!("part \"{name}\" names dimension {dim} twice")))
-        }
-        Some((dim, name, other)) => {
-            let problem = format!(
-                "the parts \"{name}\" and \"{other}\" of its partition overlap: both have dimension {dim}"
-            );
-            Err(Error::part(part, problem))
-        }
-    }
+    let twice = all.array_windows::<2>().find(|[a, b]| a.0 == b.0);
+    let Some([(dim, name), (_, other)]) = twice else { return Ok(()) };
+    let problem = if name == other {
+        format!("part \"{name}\" names dimension {dim} twice")
+    } else {
+        let both = format!("both have dimension {dim}");
+        format!("the parts \"{name}\" and \"{other}\" of its partition overlap: {both}")
+    };
+    Err(Error::part(part, problem))
 }

@@ -1,8 +1,7 @@
 //! An experiment with a data set is one experiment an example: here each is made.
 
 use crate::bounds::{EXAMPLES as MAX_EXAMPLES, PARTS as MAX_PARTS};
-use crate::error::Refused;
-use crate::error::Within;
+use crate::error::{Refused, Within};
 use crate::experiment::dataset::{Example, Examples, KEYS, Prompt};
 use crate::experiment::{Experiment, RunSpec};
 use crate::ids::RunId;
@@ -24,11 +23,8 @@ impl<'m> Experiment<'m> {
         if KEYS.contains(&name) {
             let problem =
                 format!("cannot get its prompts from examples, where \"{name}\" means something else");
-            return Err(Error::hinted(
-                format!("run \"{name}\""),
-                problem,
-                Some("give it another name".into()),
-            ));
+            let hint = Some("give it another name".into());
+            return Err(Error::hinted(format!("run \"{name}\""), problem, hint));
         }
         self.add_run(RunSpec { name: name.into(), ids: [].into(), bos })
     }
@@ -64,10 +60,6 @@ impl<'m> Experiment<'m> {
     }
 
     /// Takes out the examples that a check refuses, and says why.
-    ///
-    /// # Errors
-    /// When none is left: the one reason if they all have the same, which then lies in the experiment
-    /// itself.
     pub(crate) fn sift_by(&mut self, check: impl Fn(&Self) -> Result<()>) -> Result<Vec<Refused>> {
         if self.examples.is_none() {
             return Ok(Vec::new());
@@ -90,10 +82,7 @@ impl<'m> Experiment<'m> {
         }
         if refused.len() == fits.len() {
             let all_alike = refused.len() > 1 && refused.iter().all(|r| r.problem == refused[0].problem);
-            return Err(match same.filter(|_| all_alike) {
-                Some(same) => same,
-                None => Error::Examples { refused, first: None },
-            });
+            return Err(same.filter(|_| all_alike).unwrap_or(Error::Examples { refused, first: None }));
         }
         if let Some(examples) = &mut self.examples {
             let mut fits = fits.into_iter();
@@ -163,11 +152,8 @@ impl<'m> Experiment<'m> {
         if let Some(key) = example.prompts.keys().find(|key| !names.contains(&key.as_str())) {
             let near = nearest(key, names.iter().copied().chain(KEYS));
             let hint = near.map(|near| format!("did you mean \"{near}\"?"));
-            let problem = format!(
-                "is neither a run nor one of {}; the runs are: {}",
-                KEYS.join(", "),
-                names.join(", ")
-            );
+            let (keys, runs) = (KEYS.join(", "), names.join(", "));
+            let problem = format!("is neither a run nor one of {keys}; the runs are: {runs}");
             return Err(Error::hinted(format!("key \"{key}\""), problem, hint));
         }
         let runs = self.runs.iter().map(|run| self.prompted(run, example)).collect::<Result<_>>()?;
@@ -211,10 +197,9 @@ impl<'m> Experiment<'m> {
                 return Err(Error::hinted(part(), problem, hint));
             }
             (true, None) => {
-                let keys = example.prompts.keys().map(String::as_str);
-                let hint = nearest(&run.name, keys.clone()).map(|near| format!("did you mean \"{near}\"?"));
-                let keys: Vec<&str> = keys.collect();
+                let keys: Vec<&str> = example.prompts.keys().map(String::as_str).collect();
                 let has = if keys.is_empty() { "none".into() } else { keys.join(", ") };
+                let hint = nearest(&run.name, keys).map(|near| format!("did you mean \"{near}\"?"));
                 let problem = format!("has no prompt in this example, which has prompts for: {has}");
                 return Err(Error::hinted(part(), problem, hint));
             }

@@ -54,16 +54,17 @@ impl fmt::Display for MissingSpace {
         let what = if self.ids.len() == 1 { "token" } else { "answer" };
         write!(f, "{what} {:?} ", self.token)?;
         let number = |p: f64| if p < 1e-3 { format!("{p:.1e}") } else { format!("{p:.3}") };
+        let likelier = &self.likelier;
         match (self.prob, self.likelier_prob, self.ratio) {
             (Some(own), Some(other), _) => {
-                write!(f, "has probability {}, {:?} {}", number(own), self.likelier, number(other))?;
+                write!(f, "has probability {}, {likelier:?} {}", number(own), number(other))?;
             }
             (.., Some(ratio)) => {
-                write!(f, "is far less likely than {:?}, by a factor of {ratio:.0}", self.likelier)?;
+                write!(f, "is far less likely than {likelier:?}, by a factor of {ratio:.0}")?
             }
-            _ => write!(f, "is far less likely than {:?}", self.likelier)?,
+            _ => write!(f, "is far less likely than {likelier:?}")?,
         }
-        write!(f, "; did you mean {:?}?", self.likelier)
+        write!(f, "; did you mean {likelier:?}?")
     }
 }
 

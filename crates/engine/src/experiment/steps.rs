@@ -88,21 +88,16 @@ impl<'de> Deserialize<'de> for Steps {
         impl Visitor<'_> for Written {
             type Value = Steps;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(
-                    "\"all\", \"prompt\", \"decode\", a decode step or a range of them like \"3..10\"",
-                )
+                f.write_str(r#""all", "prompt", "decode", a decode step or a range of them like "3..10""#)
             }
             fn visit_u64<E: de::Error>(self, step: u64) -> Result<Steps, E> {
                 let step = usize::try_from(step).ok().filter(|step| *step < usize::MAX);
-                step.map(Steps::from)
-                    .ok_or_else(|| E::invalid_value(de::Unexpected::Other("so large a step"), &self))
+                let wrong = || E::invalid_value(de::Unexpected::Other("so large a step"), &self);
+                step.map(Steps::from).ok_or_else(wrong)
             }
             fn visit_i64<E: de::Error>(self, step: i64) -> Result<Steps, E> {
-                let from_start = u64::try_from(step);
-                let from_start = from_start.map_err(|_| {
-                    E::custom(format!("step {step}: decode steps count from 0, and their end is not known"))
-                })?;
-                self.visit_u64(from_start)
+                let why = || format!("step {step}: decode steps count from 0, and their end is not known");
+                self.visit_u64(u64::try_from(step).map_err(|_| E::custom(why()))?)
             }
             fn visit_str<E: de::Error>(self, text: &str) -> Result<Steps, E> {
                 match text {

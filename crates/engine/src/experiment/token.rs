@@ -1,6 +1,7 @@
 //! A token as people write it: a text that is one token, or an id.
 
-use crate::{Error, Result};
+use crate::Result;
+use crate::error::Within;
 use causalcone_model::Model;
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +34,6 @@ impl TokenFile {
             Self::Id(id) => model.check(&[*id]).map(|()| *id),
             Self::Text(text) => model.token_id(text),
         };
-        id.map_err(|source| Error::Part { part: part.into(), source })
+        id.within(|| part.into())
     }
 }

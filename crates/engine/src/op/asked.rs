@@ -194,6 +194,11 @@ impl Op {
         Self { custom: Some(Arc::new(f)), ..Self::new(OpKind::Custom) }
     }
 
+    /// Whether it is noise that is drawn, not given.
+    pub(crate) fn is_drawn_noise(&self) -> bool {
+        self.kind == OpKind::Noise && self.value.is_none()
+    }
+
     /// Where its value comes from, if that is another run.
     pub(crate) fn source(&self) -> Option<&Source> {
         match &self.value {

@@ -34,8 +34,9 @@ impl Op {
         let subspace = match (dims, info.subspace) {
             (None, _) => None,
             (Some(_), Subspace::None) => {
-                let problem = format!("{} has no subspace: it says itself how much of what changes", op());
-                return Err(problem.into());
+                return Err(
+                    format!("{} has no subspace: it says itself how much of what changes", op()).into()
+                );
             }
             (Some(dims), _) => {
                 let found = dims.resolve("dimension", rank.unwrap_or(width));
@@ -73,50 +74,36 @@ impl Op {
     /// Checks the tensors; gives the op's own number of coordinates, where it has one.
     fn check_parameters(&self, width: usize) -> Result<Option<usize>, Problem> {
         let info = self.kind.info();
-        let known = || info.parameters.iter().map(|parameter| parameter.name);
-        for (name, _) in self.parameters.iter() {
-            if info.parameter(name).is_none() {
-                let list: Vec<&str> = known().collect();
-                let has = if list.is_empty() { "none".into() } else { list.join(", ") };
-                let hint = nearest(name, known()).map(|near| format!("did you mean \"{near}\"?"));
-                let message = format!("op \"{}\" has no parameter \"{name}\"; it has {has}", info.name);
-                return Err(Problem { message, hint });
-            }
+        if let Some((name, _)) = self.parameters.iter().find(|(name, _)| info.parameter(name).is_none()) {
+            let known: Vec<&str> = info.parameters.iter().map(|parameter| parameter.name).collect();
+            let has = if known.is_empty() { "none".into() } else { known.join(", ") };
+            let hint = nearest(name, known).map(|near| format!("did you mean \"{near}\"?"));
+            let message = format!("op \"{}\" has no parameter \"{name}\"; it has {has}", info.name);
+            return Err(Problem { message, hint });
         }
         let mut rank = None;
         for parameter in info.parameters {
-            let Some(tensor) = self.parameters.get(parameter.name) else {
-                match parameter.default {
-                    Some(_) => continue,
-                    None => {
-                        let (op, name) = (info.name, parameter.name);
-                        return Err(format!("op \"{op}\" needs the parameter \"{name}\"").into());
-                    }
+            let (op, name) = (info.name, parameter.name);
+            let Some(tensor) = self.parameters.get(name) else {
+                if parameter.default.is_some() {
+                    continue;
                 }
+                return Err(format!("op \"{op}\" needs the parameter \"{name}\"").into());
             };
-            let mut fits = Vec::new();
-            for (axis, given) in
-                parameter.shape.iter().zip(tensor.dims().iter().map(Some).chain(std::iter::repeat(None)))
-            {
-                fits.push(match axis {
-                    Axis::Width => width,
-                    Axis::Rank => *rank.get_or_insert_with(|| given.copied().unwrap_or(1)),
-                });
-            }
+            let size = |(i, axis): (usize, &Axis)| match axis {
+                Axis::Width => width,
+                Axis::Rank => *rank.get_or_insert_with(|| tensor.dims().get(i).copied().unwrap_or(1)),
+            };
+            let fits: Vec<usize> = parameter.shape.iter().enumerate().map(size).collect();
             if tensor.dims() != fits {
-                return Err(self.misfit(parameter.name, tensor, &fits, width).into());
+                return Err(self.misfit(name, tensor, &fits, width).into());
             }
             if tensor.elem_count() == 0 {
-                return Err(format!("\"{}\" of op \"{}\" is empty", parameter.name, info.name).into());
+                return Err(format!("\"{name}\" of op \"{op}\" is empty").into());
             }
-            if let (true, Some(rank)) = (parameter.orthogonal, rank)
-                && rank > width
-            {
-                let name = parameter.name;
-                return Err(format!(
-                    "\"{name}\" has rank {rank}, more than the width {width} of what is edited"
-                )
-                .into());
+            if let Some(rank) = rank.filter(|rank| parameter.orthogonal && *rank > width) {
+                let most = format!("more than the width {width} of what is edited");
+                return Err(format!("\"{name}\" has rank {rank}, {most}").into());
             }
         }
         match self.parameters.numbers(self.kind) {
@@ -126,14 +113,13 @@ impl Op {
     }
 
     fn misfit(&self, name: &str, tensor: &Tensor, fits: &[usize], width: usize) -> String {
-        let of = match self.joint {
-            Some(joint) => format!(
-                "{width} wide, all its {} together",
-                if joint == Joint::All { "heads and positions" } else { joint.name() }
-            ),
-            None => format!("{width} wide"),
+        let together = match self.joint {
+            Some(Joint::All) => ", all its heads and positions together".into(),
+            Some(joint) => format!(", all its {} together", joint.name()),
+            None => String::new(),
         };
-        format!("\"{name}\" has shape {:?}, where {fits:?} fits: what is edited is {of}", tensor.dims())
+        let has = format!("\"{name}\" has shape {:?}, where {fits:?} fits", tensor.dims());
+        format!("{has}: what is edited is {width} wide{together}")
     }
 }
 
@@ -151,21 +137,15 @@ impl Parameters {
             if let Some(x) = numbers.iter().find(|x| !x.is_finite()) {
                 return Ok(Some(format!("\"{name}\" holds {x}, where only finite numbers fit")));
             }
-            let must_be = |holds: bool, what: &str| (!holds).then(|| format!("\"{name}\" must be {what}"));
-            let wrong = match name {
-                "temperature" => must_be(numbers.iter().all(|x| *x > 0.0), "more than 0"),
-                "std" => must_be(numbers.iter().all(|x| *x > 0.0), "more than 0 everywhere"),
-                _ => None,
-            };
-            if wrong.is_some() {
-                return Ok(wrong);
+            if matches!(name, "temperature" | "std") && numbers.iter().any(|x| *x <= 0.0) {
+                let everywhere = if name == "std" { " everywhere" } else { "" };
+                return Ok(Some(format!("\"{name}\" must be more than 0{everywhere}")));
             }
             if kind.info().parameter(name).is_some_and(|parameter| parameter.orthogonal) {
                 let off = causalcone_ops::distance_from_orthogonal(tensor)?;
                 if off > ORTHOGONAL {
-                    return Ok(Some(format!(
-                        "\"{name}\" is no rotation: products of its columns are up to {off:.3} away from those of orthonormal ones"
-                    )));
+                    let how = format!("up to {off:.3} away from those of orthonormal ones");
+                    return Ok(Some(format!("\"{name}\" is no rotation: products of its columns are {how}")));
                 }
             }
         }

@@ -31,7 +31,7 @@ fn swap(x: &Input<'_>, centred: bool, activate: impl Fn(&Tensor) -> Result<Tenso
         activate(&x.matmul(&w_enc)?.broadcast_add(&b_enc)?)
     };
     let latents = encode(&x.base)?;
-    let mixed = match x.maybe_value() {
+    let mixed = match &x.value {
         Some(value) => x.exchanged(&latents, &encode(value)?)?,
         None => latents.clone(),
     };

@@ -41,9 +41,6 @@ impl Op {
     }
 
     /// The same as [`Op::drawn`], without numbers: for plans, which only ask for shapes.
-    ///
-    /// # Errors
-    /// As [`Op::drawn`].
     pub(crate) fn outlined(mut self, width: usize, rank: Option<usize>) -> Result<Self, Problem> {
         let shapes = self.to_draw(width, rank)?.into_iter().map(|one| (one.parameter.name, one.sizes));
         self.parameters = Arc::new(Parameters::outlined(shapes).map_err(|e| Problem::from(e.to_string()))?);
@@ -51,9 +48,6 @@ impl Op {
     }
 
     /// The bytes that [`Op::drawn`] takes.
-    ///
-    /// # Errors
-    /// As [`Op::drawn`].
     pub(crate) fn drawn_bytes(&self, width: usize, rank: Option<usize>) -> Result<u64, Problem> {
         let numbers = |one: &Drawn| one.sizes.iter().product::<usize>();
         let drawn = self.to_draw(width, rank)?;
@@ -81,9 +75,8 @@ impl Op {
         // An autoencoder may have more latents than dimensions.
         let is_bounded = info.parameters.iter().any(|parameter| parameter.orthogonal);
         if rank == 0 || is_bounded && rank > width {
-            return Err(
-                format!("rank {rank} is not between 1 and the width {width} of what is edited").into()
-            );
+            let most = format!("the width {width} of what is edited");
+            return Err(format!("rank {rank} is not between 1 and {most}").into());
         }
         if let (true, Some((message, hint))) = (has_rank, bounds::RANK.wrong(rank)) {
             return Err(Problem { message, hint: Some(hint) });
@@ -93,16 +86,12 @@ impl Op {
             let size = |axis: &Axis| if *axis == Axis::Width { width } else { rank };
             let sizes: Vec<usize> = parameter.shape.iter().map(size).collect();
             let count = sizes.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
-            match count {
-                Some(count) if count <= bounds::DRAWN => Ok(Drawn { number, parameter, sizes }),
-                _ => {
-                    let (name, most) = (parameter.name, bounds::DRAWN);
-                    let message = format!(
-                        "\"{name}\" of shape {sizes:?} has more than the {most} numbers that are drawn"
-                    );
-                    Err(Problem { message, hint: Some("lower the rank, or read it from a file".into()) })
-                }
+            if count.is_some_and(|count| count <= bounds::DRAWN) {
+                return Ok(Drawn { number, parameter, sizes });
             }
+            let most = format!("more than the {} numbers that are drawn", bounds::DRAWN);
+            let message = format!("\"{}\" of shape {sizes:?} has {most}", parameter.name);
+            Err(Problem { message, hint: Some("lower the rank, or read it from a file".into()) })
         });
         drawn.collect()
     }
@@ -194,21 +183,15 @@ mod tests {
             let op = Op::random(info.kind, 12, rank, 5).unwrap();
             let again = Op::random(info.kind, 12, rank, 5).unwrap();
             let other = Op::random(info.kind, 12, rank, 6).unwrap();
-            let numbers = |op: &Op| -> Vec<f32> {
-                op.parameters
-                    .iter()
-                    .flat_map(|(_, x)| x.flatten_all().unwrap().to_vec1::<f32>().unwrap())
-                    .collect()
-            };
+            let flat = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            let numbers = |op: &Op| op.parameters.iter().flat_map(|(_, x)| flat(x)).collect::<Vec<_>>();
             assert_eq!(numbers(&op), numbers(&again));
             // A mask starts at 0 whatever the seed.
             assert!(numbers(&op) != numbers(&other) || info.name == "sigmoid_mask", "{}", info.name);
-            let checked = Op { value: Some(crate::Value::Number(0.0)), ..op };
             let takes_value = info.value != crate::op::Takes::No;
-            let checked = if takes_value { checked } else { Op { value: None, ..checked } };
+            let checked = Op { value: takes_value.then_some(crate::Value::Number(0.0)), ..op };
             assert!(checked.operation(12, None).is_ok(), "{}", info.name);
-            let wrong = if has_rank { None } else { Some(3) };
-            assert!(Op::random(info.kind, 12, wrong, 5).is_err());
+            assert!(Op::random(info.kind, 12, (!has_rank).then_some(3), 5).is_err());
         }
         assert!(Op::random(OpKind::LowRankSwap, 12, Some(13), 5).is_err());
         assert!(Op::random(OpKind::LowRankSwap, 12, Some(0), 5).is_err());

@@ -18,11 +18,6 @@ impl Input<'_> {
         self.value.clone().ok_or_else(|| Error::part(self.op.info().name, "needs a value"))
     }
 
-    /// The value if there is one.
-    pub(super) fn maybe_value(&self) -> Option<&Tensor> {
-        self.value.as_ref()
-    }
-
     /// A value times the scale. A scale of 1 is left out, so that adding −inf to a score stays exact.
     pub(super) fn scaled(&self, x: Tensor) -> Result<Tensor> {
         Ok(if self.scale == 1.0 { x } else { (x * self.scale)? })
@@ -33,13 +28,11 @@ impl Input<'_> {
         if let Some(tensor) = self.op.parameters.get(name) {
             return Ok(tensor.clone());
         }
-        let default = self.op.info().parameter(name).and_then(|parameter| parameter.default);
-        match default {
-            Some(default) => {
-                Ok(Tensor::new(default as f32, self.base.device())?.to_dtype(self.base.dtype())?)
-            }
-            None => Err(Error::part(self.op.info().name, format!("needs the parameter \"{name}\""))),
-        }
+        let info = self.op.info();
+        let default = info.parameter(name).and_then(|parameter| parameter.default);
+        let missing = || Error::part(info.name, format!("needs the parameter \"{name}\""));
+        let default = default.ok_or_else(missing)? as f32;
+        Ok(Tensor::new(default, self.base.device())?.to_dtype(self.base.dtype())?)
     }
 
     /// Coordinates with those of the subspace taken from `other`.

@@ -66,37 +66,6 @@ pub enum OpKind {
     Nodireft,
 }
 
-/// What kind of thing an op does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Group {
-    /// Something else stands where the activation stood.
-    Replace,
-    /// The activation is added to, scaled, capped.
-    Arithmetic,
-    /// Interchange in another orthogonal basis.
-    Rotation,
-    /// Interchange through a soft mask.
-    Mask,
-    /// Interchange among the features of an autoencoder.
-    Dictionary,
-    /// Representation fine-tuning: a low-rank change computed from the activation itself.
-    Reft,
-}
-
-impl Group {
-    /// Its name, as documentation has it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Replace => "replace",
-            Self::Arithmetic => "arithmetic",
-            Self::Rotation => "rotation",
-            Self::Mask => "mask",
-            Self::Dictionary => "dictionary",
-            Self::Reft => "ReFT",
-        }
-    }
-}
-
 /// Whether something is taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Takes {

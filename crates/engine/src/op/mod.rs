@@ -1,6 +1,6 @@
 //! The interventions: what an edit does to the activations it names.
 //!
-//! One table ([`OPS`]) drives names, documentation and parsing; there is a file for each [`Group`] of ops.
+//! One table ([`OPS`]) drives names, documentation and parsing; there is a file for each group of ops.
 //! An [`Op`] is what somebody asks for; checked against what it is to edit it becomes an [`Operation`],
 //! which computes.
 //!
@@ -42,7 +42,7 @@ pub use asked::{Align, Custom, Op, Source, Value};
 pub use bound::Bound;
 pub(crate) use draw::completed;
 pub use joint::Joint;
-pub use kind::{Axis, Group, OpKind, ParameterInfo, Setting, Subspace, Takes};
+pub use kind::{Axis, OpKind, ParameterInfo, Setting, Subspace, Takes};
 pub use operation::Operation;
 pub(crate) use operation::OperationKey;
 pub use parameters::{Parameters, Problem, Settings};

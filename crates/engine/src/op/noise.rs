@@ -68,31 +68,20 @@ fn normal(word: u64) -> f32 {
 /// the samples of a sweep would take more memory than anything else.
 #[derive(Debug, Clone)]
 pub(crate) struct Noise {
-    seed: u64,
-    example: u64,
-    positions: Arc<[usize]>,
+    pub(crate) seed: u64,
+    pub(crate) example: u64,
+    pub(crate) positions: Arc<[usize]>,
     /// Dimensions of a row, or of each head's part of it.
-    dims: Vec<usize>,
+    pub(crate) dims: Vec<usize>,
     /// Heads and the width of each, on sites that have them apart.
-    heads: Option<(Vec<usize>, usize)>,
-    device: Device,
+    pub(crate) heads: Option<(Vec<usize>, usize)>,
+    pub(crate) device: Device,
 }
 
 impl Noise {
-    pub(crate) fn new(
-        seed: u64,
-        example: usize,
-        positions: Arc<[usize]>,
-        dims: Vec<usize>,
-        heads: Option<(Vec<usize>, usize)>,
-        device: Device,
-    ) -> Self {
-        Self { seed, example: example as u64, positions, dims, heads, device }
-    }
-
     /// How many numbers one sample takes.
     pub(crate) fn len(&self) -> usize {
-        self.positions.len() * self.dims.len() * self.heads.as_ref().map_or(1, |(heads, _)| heads.len())
+        self.positions.len() * self.dims.len() * self.heads().unwrap_or(1)
     }
 
     /// How many positions it is of.
@@ -177,8 +166,13 @@ mod tests {
 
     #[test]
     fn a_part_of_the_noise_is_the_same_numbers() {
-        let noise = |dims: Vec<usize>, heads: Option<(Vec<usize>, usize)>| {
-            Noise::new(5, 2, [4, 1].into(), dims, heads, Device::Cpu)
+        let noise = |dims: Vec<usize>, heads: Option<(Vec<usize>, usize)>| Noise {
+            seed: 5,
+            example: 2,
+            positions: [4, 1].into(),
+            dims,
+            heads,
+            device: Device::Cpu,
         };
         let whole = noise((0..12).collect(), None).tensor(3, None).unwrap().to_vec2::<f32>().unwrap();
         assert_eq!(whole[1][7], epsilon(5, 2, 3, 1, 7));

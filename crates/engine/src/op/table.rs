@@ -1,7 +1,7 @@
 //! The table of interventions: names, formulas, what each takes, and the function that computes it.
 
 use super::input::Input;
-use super::kind::{Axis, Group, OpKind, ParameterInfo, Setting, Subspace, Takes};
+use super::kind::{Axis, OpKind, ParameterInfo, Setting, Subspace, Takes};
 use super::{arithmetic, dictionary, mask, reft, replace, rotation};
 use crate::Result;
 use candle_core::Tensor;
@@ -13,8 +13,6 @@ pub struct OpInfo {
     pub kind: OpKind,
     /// Its name in experiment files.
     pub name: &'static str,
-    /// What kind of thing it does.
-    pub group: Group,
     /// What it does.
     pub formula: &'static str,
     /// Whether it takes a value.
@@ -33,72 +31,63 @@ pub struct OpInfo {
     pub reads_base: bool,
     /// Whether nothing changes where v is b.
     pub is_interchange: bool,
-    pub(super) compute: fn(&Input<'_>) -> Result<Tensor>,
+    pub(super) compute: Compute,
 }
 
 type Compute = fn(&Input<'_>) -> Result<Tensor>;
 
 impl OpInfo {
-    const fn new(
-        kind: OpKind,
-        name: &'static str,
-        group: Group,
-        formula: &'static str,
-        compute: Compute,
-    ) -> Self {
-        Self {
-            kind,
-            name,
-            group,
-            formula,
-            value: Takes::No,
-            takes_scale: false,
-            subspace: Subspace::Site,
-            parameters: &[],
-            settings: &[],
-            is_of_rows: false,
-            reads_base: true,
-            is_interchange: false,
-            compute,
-        }
+    /// Takes a value.
+    const fn valued(self) -> Self {
+        Self { value: Takes::Must, ..self }
     }
 
-    const fn value(mut self, takes: Takes) -> Self {
-        self.value = takes;
-        self
+    /// May take one.
+    const fn maybe_valued(self) -> Self {
+        Self { value: Takes::Maybe, ..self }
     }
 
-    const fn scaled(mut self) -> Self {
-        self.takes_scale = true;
-        self
+    const fn scaled(self) -> Self {
+        Self { takes_scale: true, ..self }
+    }
+
+    const fn interchange(self) -> Self {
+        Self { is_interchange: true, ..self }
+    }
+
+    const fn forgets_base(self) -> Self {
+        Self { reads_base: false, ..self }
     }
 
     /// Works on whole rows: a direction, or parameters as wide as the site.
-    const fn of_rows(mut self, subspace: Subspace, parameters: &'static [ParameterInfo]) -> Self {
-        self.is_of_rows = true;
-        self.subspace = subspace;
-        self.parameters = parameters;
-        self
+    const fn of_rows(self, subspace: Subspace, parameters: &'static [ParameterInfo]) -> Self {
+        Self { is_of_rows: true, subspace, parameters, ..self }
     }
 
-    const fn settings(mut self, settings: &'static [Setting]) -> Self {
-        self.settings = settings;
-        self
-    }
-
-    const fn interchange(mut self) -> Self {
-        self.is_interchange = true;
-        self
-    }
-
-    const fn forgets_base(mut self) -> Self {
-        self.reads_base = false;
-        self
+    const fn settings(self, settings: &'static [Setting]) -> Self {
+        Self { settings, ..self }
     }
 
     /// The parameter of that name.
     pub fn parameter(&self, name: &str) -> Option<&'static ParameterInfo> {
         self.parameters.iter().find(|parameter| parameter.name == name)
+    }
+}
+
+const fn op(kind: OpKind, name: &'static str, formula: &'static str, compute: Compute) -> OpInfo {
+    OpInfo {
+        kind,
+        name,
+        formula,
+        value: Takes::No,
+        takes_scale: false,
+        subspace: Subspace::Site,
+        parameters: &[],
+        settings: &[],
+        is_of_rows: false,
+        reads_base: true,
+        is_interchange: false,
+        compute,
     }
 }
 
@@ -121,6 +110,10 @@ const fn orthogonal(shape: &'static [Axis]) -> ParameterInfo {
 
 use Axis::{Rank, Width};
 
+const fn temperature(default: f64) -> ParameterInfo {
+    fixed(with_default("temperature", &[], default))
+}
+
 const ROTATION: ParameterInfo = orthogonal(&[Width, Rank]);
 const SQUARE: ParameterInfo = orthogonal(&[Width, Width]);
 const MASK: ParameterInfo = parameter("mask", &[Width]);
@@ -132,160 +125,106 @@ const W_ENC: ParameterInfo = parameter("W_enc", &[Width, Rank]);
 const B_ENC: ParameterInfo = parameter("b_enc", &[Rank]);
 const W_DEC: ParameterInfo = parameter("W_dec", &[Rank, Width]);
 const B_DEC: ParameterInfo = parameter("b_dec", &[Width]);
+const AUTOENCODER: &[Setting] = &[Setting::Centre, Setting::AddError];
+const COMPONENTS: ParameterInfo = fixed(parameter("components", &[Rank, Width]));
+const MEAN: ParameterInfo = fixed(with_default("mean", &[Width], 0.0));
+const STD: ParameterInfo = fixed(with_default("std", &[Width], 1.0));
 
 /// All interventions, by the names experiment files use. What a mask's temperature is if left out is
 /// what pyvene starts with.
 pub static OPS: [OpInfo; 26] = [
-    OpInfo::new(OpKind::Swap, "swap", Group::Replace, "b ← v", replace::value)
-        .value(Takes::Must)
-        .interchange()
-        .forgets_base(),
-    OpInfo::new(OpKind::Zero, "zero", Group::Replace, "b ← 0", replace::zero).forgets_base(),
-    OpInfo::new(OpKind::Mean, "mean", Group::Replace, "b ← v, a mean", replace::value)
-        .value(Takes::Must)
-        .forgets_base(),
-    OpInfo::new(OpKind::Skip, "skip", Group::Replace, "b ← the module's input", replace::value)
-        .forgets_base(),
-    OpInfo::new(OpKind::Collect, "collect", Group::Replace, "b, and it is read", replace::same),
-    OpInfo::new(OpKind::Custom, "custom", Group::Replace, "b ← f(b), a closure", replace::closure),
-    OpInfo::new(OpKind::Add, "add", Group::Arithmetic, "b ← b + scale·v", arithmetic::add)
-        .value(Takes::Must)
-        .scaled(),
-    OpInfo::new(OpKind::Subtract, "subtract", Group::Arithmetic, "b ← b − scale·v", arithmetic::subtract)
-        .value(Takes::Must)
-        .scaled(),
-    OpInfo::new(OpKind::Scale, "scale", Group::Arithmetic, "b ← scale·b", arithmetic::scale).scaled(),
-    OpInfo::new(OpKind::Noise, "noise", Group::Arithmetic, "b ← b + level·ε", arithmetic::add)
-        .value(Takes::Maybe)
-        .scaled(),
-    OpInfo::new(
-        OpKind::Clamp,
-        "clamp",
-        Group::Arithmetic,
-        "b ← b + (clamp(b·u, min, max) − b·u)·u, u = v/|v|",
-        arithmetic::clamp,
-    )
-    .value(Takes::Must)
-    .of_rows(Subspace::Site, &[])
-    .settings(&[Setting::Bounds]),
-    OpInfo::new(
-        OpKind::ProjectOut,
-        "project_out",
-        Group::Arithmetic,
-        "b ← b − (b·u)·u, u = v/|v|",
-        arithmetic::project_out,
-    )
-    .value(Takes::Must)
-    .of_rows(Subspace::Site, &[]),
-    OpInfo::new(
+    op(OpKind::Swap, "swap", "b ← v", replace::value).valued().interchange().forgets_base(),
+    op(OpKind::Zero, "zero", "b ← 0", replace::zero).forgets_base(),
+    op(OpKind::Mean, "mean", "b ← v, a mean", replace::value).valued().forgets_base(),
+    op(OpKind::Skip, "skip", "b ← the module's input", replace::value).forgets_base(),
+    op(OpKind::Collect, "collect", "b, and it is read", replace::same),
+    op(OpKind::Custom, "custom", "b ← f(b), a closure", replace::closure),
+    op(OpKind::Add, "add", "b ← b + scale·v", arithmetic::add).valued().scaled(),
+    op(OpKind::Subtract, "subtract", "b ← b − scale·v", arithmetic::subtract).valued().scaled(),
+    op(OpKind::Scale, "scale", "b ← scale·b", arithmetic::scale).scaled(),
+    op(OpKind::Noise, "noise", "b ← b + level·ε", arithmetic::add).maybe_valued().scaled(),
+    op(OpKind::Clamp, "clamp", "b ← b + (clamp(b·u, min, max) − b·u)·u, u = v/|v|", arithmetic::clamp)
+        .valued()
+        .of_rows(Subspace::Site, &[])
+        .settings(&[Setting::Bounds]),
+    op(OpKind::ProjectOut, "project_out", "b ← b − (b·u)·u, u = v/|v|", arithmetic::project_out)
+        .valued()
+        .of_rows(Subspace::Site, &[]),
+    op(
         OpKind::RotatedSwap,
         "rotated_swap",
-        Group::Rotation,
         "b ← (b·R, coordinates of dims from v·R)·Rᵀ",
         rotation::rotated_swap,
     )
-    .value(Takes::Must)
+    .valued()
     .of_rows(Subspace::Basis, &[SQUARE])
     .interchange(),
-    OpInfo::new(
-        OpKind::LowRankSwap,
-        "low_rank_swap",
-        Group::Rotation,
-        "b ← b + (v·R − b·R)·Rᵀ",
-        rotation::low_rank_swap,
-    )
-    .value(Takes::Must)
-    .of_rows(Subspace::Basis, &[ROTATION])
-    .interchange(),
-    OpInfo::new(
+    op(OpKind::LowRankSwap, "low_rank_swap", "b ← b + (v·R − b·R)·Rᵀ", rotation::low_rank_swap)
+        .valued()
+        .of_rows(Subspace::Basis, &[ROTATION])
+        .interchange(),
+    op(
         OpKind::BoundlessSwap,
         "boundless_swap",
-        Group::Rotation,
         "b ← ((1 − m)·(b·R) + m·(v·R))·Rᵀ, mᵢ = σ(i/t)·σ((β·d − i)/t)",
         rotation::boundless_swap,
     )
-    .value(Takes::Must)
-    .of_rows(
-        Subspace::None,
-        &[SQUARE, with_default("boundary", &[], 0.5), fixed(with_default("temperature", &[], 50.0))],
-    )
+    .valued()
+    .of_rows(Subspace::None, &[SQUARE, with_default("boundary", &[], 0.5), temperature(50.0)])
     .interchange(),
-    OpInfo::new(
+    op(
         OpKind::SigmoidMaskRotated,
         "sigmoid_mask_rotated",
-        Group::Rotation,
         "b ← ((1 − m)·(b·R) + m·(v·R))·Rᵀ, m = σ(mask/t)",
         rotation::sigmoid_mask_rotated,
     )
-    .value(Takes::Must)
-    .of_rows(Subspace::None, &[SQUARE, MASK, fixed(with_default("temperature", &[], 50.0))])
+    .valued()
+    .of_rows(Subspace::None, &[SQUARE, MASK, temperature(50.0)])
     .interchange(),
-    OpInfo::new(
+    op(
         OpKind::PcaSwap,
         "pca_swap",
-        Group::Rotation,
         "b ← (z(b)·Cᵀ, coordinates of dims from z(v)·Cᵀ)·C·std + mean, z(x) = (x − mean)/std",
         rotation::pca_swap,
     )
-    .value(Takes::Must)
-    .of_rows(
-        Subspace::Basis,
-        &[
-            fixed(parameter("components", &[Rank, Width])),
-            fixed(with_default("mean", &[Width], 0.0)),
-            fixed(with_default("std", &[Width], 1.0)),
-        ],
-    ),
-    OpInfo::new(
-        OpKind::SigmoidMask,
-        "sigmoid_mask",
-        Group::Mask,
-        "b ← (1 − m)·b + m·v, m = σ(mask/t)",
-        mask::sigmoid_mask,
-    )
-    .value(Takes::Must)
-    .of_rows(Subspace::Site, &[MASK, fixed(with_default("temperature", &[], 0.01))])
-    .interchange(),
-    OpInfo::new(
+    .valued()
+    .of_rows(Subspace::Basis, &[COMPONENTS, MEAN, STD]),
+    op(OpKind::SigmoidMask, "sigmoid_mask", "b ← (1 − m)·b + m·v, m = σ(mask/t)", mask::sigmoid_mask)
+        .valued()
+        .of_rows(Subspace::Site, &[MASK, temperature(0.01)])
+        .interchange(),
+    op(
         OpKind::AutoencoderSwap,
         "autoencoder_swap",
-        Group::Dictionary,
         "b ← (f(b), latents of dims from f(v))·W_dec + b_dec, f(x) = relu((x − b_dec)·W_enc + b_enc)",
         dictionary::autoencoder_swap,
     )
-    .value(Takes::Maybe)
+    .maybe_valued()
     .of_rows(Subspace::Basis, &[W_ENC, B_ENC, W_DEC, B_DEC])
-    .settings(&[Setting::Centre, Setting::AddError]),
-    OpInfo::new(
+    .settings(AUTOENCODER),
+    op(
         OpKind::JumpReluAutoencoder,
         "jumprelu_autoencoder",
-        Group::Dictionary,
         "the same with f(x) = relu(p) where p > threshold, p = x·W_enc + b_enc",
         dictionary::jumprelu_autoencoder,
     )
-    .value(Takes::Maybe)
+    .maybe_valued()
     .of_rows(Subspace::Basis, &[W_ENC, B_ENC, W_DEC, B_DEC, fixed(parameter("threshold", &[Rank]))])
-    .settings(&[Setting::Centre, Setting::AddError]),
-    OpInfo::new(OpKind::Loreft, "loreft", Group::Reft, "b ← b + (a(b·Wᵀ + bias) − b·R)·Rᵀ", reft::loreft)
+    .settings(AUTOENCODER),
+    op(OpKind::Loreft, "loreft", "b ← b + (a(b·Wᵀ + bias) − b·R)·Rᵀ", reft::loreft)
         .of_rows(Subspace::None, &[ROTATION, WEIGHT, BIAS])
         .settings(&[Setting::Activation]),
-    OpInfo::new(
-        OpKind::Noreft,
-        "noreft",
-        Group::Reft,
-        "b ← b + (a(b·Wᵀ + bias) − (b·Pᵀ + q))·P",
-        reft::noreft,
-    )
-    .of_rows(Subspace::None, &[PROJECTION, with_default("projection_bias", &[Rank], 0.0), WEIGHT, BIAS])
-    .settings(&[Setting::Activation]),
-    OpInfo::new(OpKind::Direft, "direft", Group::Reft, "b ← b + a(b·Wᵀ + bias)·Rᵀ", reft::direft)
+    op(OpKind::Noreft, "noreft", "b ← b + (a(b·Wᵀ + bias) − (b·Pᵀ + q))·P", reft::noreft)
+        .of_rows(Subspace::None, &[PROJECTION, with_default("projection_bias", &[Rank], 0.0), WEIGHT, BIAS])
+        .settings(&[Setting::Activation]),
+    op(OpKind::Direft, "direft", "b ← b + a(b·Wᵀ + bias)·Rᵀ", reft::direft)
         .of_rows(Subspace::None, &[ROTATION, WEIGHT, BIAS])
         .settings(&[Setting::Activation]),
-    OpInfo::new(OpKind::Consreft, "consreft", Group::Reft, "b ← b + (s − b·R)·Rᵀ", reft::consreft)
+    op(OpKind::Consreft, "consreft", "b ← b + (s − b·R)·Rᵀ", reft::consreft)
         .of_rows(Subspace::None, &[ROTATION, SOURCE]),
-    OpInfo::new(OpKind::Lobireft, "lobireft", Group::Reft, "b ← b + s·Rᵀ", reft::lobireft)
+    op(OpKind::Lobireft, "lobireft", "b ← b + s·Rᵀ", reft::lobireft)
         .of_rows(Subspace::None, &[ROTATION, SOURCE]),
-    OpInfo::new(OpKind::Nodireft, "nodireft", Group::Reft, "b ← b + a(b·Wᵀ + bias)·P", reft::nodireft)
+    op(OpKind::Nodireft, "nodireft", "b ← b + a(b·Wᵀ + bias)·P", reft::nodireft)
         .of_rows(Subspace::None, &[PROJECTION, WEIGHT, BIAS])
         .settings(&[Setting::Activation]),
 ];

@@ -1,5 +1,5 @@
 use super::*;
-use candle_core::{Device, Tensor};
+use candle_core::{Device, Tensor, Var};
 use causalcone_model::Indices;
 use causalcone_ops::Activation;
 use std::sync::Arc;
@@ -52,8 +52,7 @@ fn parameters(info: &OpInfo, width: usize, rank: usize) -> Vec<(&'static str, Te
         let drawn = noise(&shape, seed as u64 + 10);
         let tensor = match parameter.name {
             "rotation" => causalcone_ops::householder(&unit_diagonal(&drawn)).unwrap(),
-            "temperature" => (drawn.abs().unwrap() + 0.5).unwrap(),
-            "std" => (drawn.abs().unwrap() + 0.5).unwrap(),
+            "temperature" | "std" => (drawn.abs().unwrap() + 0.5).unwrap(),
             "boundary" => drawn.affine(0.0, 0.4).unwrap(),
             _ => drawn,
         };
@@ -106,8 +105,7 @@ fn gradients_are_finite_differences() {
             let names: Vec<&str> = given.iter().map(|(name, _)| *name).collect();
             let mut inputs = vec![noise(&[rows, width], 1), noise(&[rows, width], 2)];
             inputs.extend(given.into_iter().map(|(_, tensor)| tensor));
-            let vars: Vec<candle_core::Var> =
-                inputs.iter().map(|x| candle_core::Var::from_tensor(x).unwrap()).collect();
+            let vars: Vec<Var> = inputs.iter().map(|x| Var::from_tensor(x).unwrap()).collect();
             let tracked: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
             let c = noise(&[rows, width], 3);
             let loss = |inputs: &[Tensor]| (computed(&op, inputs, &names) * &c).unwrap().sum_all().unwrap();
@@ -126,19 +124,23 @@ fn gradients_are_finite_differences() {
                     };
                     // In f64 a step of 1e-5 leaves differences good to about 1e-9.
                     let slope = (moved(1e-5) - moved(-1e-5)) / 2e-5;
-                    assert!(
-                        (slope - gradient).abs() <= 1e-6 * slope.abs().max(1.0),
-                        "{} {joint:?}, input {index}, number {i}: {gradient} is not {slope}",
-                        info.name
-                    );
+                    let (off, name) = ((slope - gradient).abs(), info.name);
+                    let at = format!("{name} {joint:?}, input {index}, number {i}");
+                    assert!(off <= 1e-6 * slope.abs().max(1.0), "{at}: {gradient} is not {slope}");
                 }
             }
         }
     }
 }
 
-fn refused(op: &Op, width: usize, dims: Option<&Indices>, words: &[&str]) {
-    let Err(problem) = op.operation(width, dims) else { panic!("{op:?} is accepted") };
+/// That an op does not fit vectors of width 4, and that what is said has these words.
+fn refused(op: &Op, words: &[&str]) {
+    refused_at(op, 4, None, words);
+}
+
+fn refused_at(op: &Op, width: usize, dims: Option<usize>, words: &[&str]) {
+    let dims = dims.map(Indices::from);
+    let Err(problem) = op.operation(width, dims.as_ref()) else { panic!("{op:?} is accepted") };
     let said = format!("{} {}", problem.message, problem.hint.unwrap_or_default());
     for word in words {
         assert!(said.contains(word), "no {word:?} in: {said}");
@@ -148,64 +150,33 @@ fn refused(op: &Op, width: usize, dims: Option<&Indices>, words: &[&str]) {
 #[test]
 fn what_does_not_fit_is_refused_by_name() {
     let eye = |d: usize, k: usize| {
-        Tensor::eye(d.max(k), candle_core::DType::F32, &Device::Cpu)
-            .unwrap()
-            .narrow(1, 0, k)
-            .unwrap()
-            .narrow(0, 0, d)
-            .unwrap()
-            .contiguous()
-            .unwrap()
+        let ones = (0..d * k).map(|i| if i / k == i % k { 1f32 } else { 0.0 }).collect();
+        Tensor::from_vec(ones, (d, k), &Device::Cpu).unwrap()
     };
     let swap = || Op::new(OpKind::LowRankSwap).value(1.0);
-    refused(&Op::new(OpKind::LowRankSwap), 4, None, &["needs a value"]);
-    refused(&swap(), 4, None, &["needs the parameter \"rotation\""]);
-    refused(
-        &swap().parameter("rotaton", eye(4, 2)),
-        4,
-        None,
-        &["no parameter \"rotaton\"", "did you mean \"rotation\"?"],
-    );
-    refused(&swap().parameter("rotation", eye(3, 2)), 4, None, &["shape [3, 2]", "[4, 2] fits", "4 wide"]);
-    refused(&swap().parameter("rotation", eye(4, 6)), 4, None, &["rank 6", "width 4"]);
-    refused(&swap().parameter("rotation", (eye(4, 2) * 2.0).unwrap()), 4, None, &["no rotation"]);
-    refused(
-        &swap().parameter("rotation", (eye(4, 2) * f64::NAN).unwrap()),
-        4,
-        None,
-        &["\"rotation\" holds NaN"],
-    );
-    refused(
-        &swap().parameter("rotation", eye(4, 2)),
-        4,
-        Some(&Indices::from(2)),
-        &["dimension 2", "there are 2"],
-    );
-    refused(&swap().parameter("rotation", eye(4, 2)).with_error(), 4, None, &["has no error"]);
+    let rotated = |rotation: Tensor| swap().parameter("rotation", rotation);
+    refused(&Op::new(OpKind::LowRankSwap), &["needs a value"]);
+    refused(&swap(), &["needs the parameter \"rotation\""]);
+    let misspelt = swap().parameter("rotaton", eye(4, 2));
+    refused(&misspelt, &["no parameter \"rotaton\"", "did you mean \"rotation\"?"]);
+    refused(&rotated(eye(3, 2)), &["shape [3, 2]", "[4, 2] fits", "4 wide"]);
+    refused(&rotated(eye(4, 6)), &["rank 6", "width 4"]);
+    refused(&rotated((eye(4, 2) * 2.0).unwrap()), &["no rotation"]);
+    refused(&rotated((eye(4, 2) * f64::NAN).unwrap()), &["\"rotation\" holds NaN"]);
+    refused_at(&rotated(eye(4, 2)), 4, Some(2), &["dimension 2", "there are 2"]);
+    refused(&rotated(eye(4, 2)).with_error(), &["has no error"]);
     let square = Op::new(OpKind::RotatedSwap).value(1.0);
-    refused(&square.clone().parameter("rotation", eye(4, 2)), 4, None, &["[4, 4] fits"]);
+    refused(&square.parameter("rotation", eye(4, 2)), &["[4, 4] fits"]);
     let mask = Op::new(OpKind::SigmoidMask).value(1.0).parameter("mask", eye(4, 1).flatten_all().unwrap());
-    refused(
-        &mask.clone().parameter("temperature", Tensor::new(0f32, &Device::Cpu).unwrap()),
-        4,
-        None,
-        &["\"temperature\" must be more than 0"],
-    );
-    refused(
-        &mask.joint(Joint::Positions),
-        12,
-        None,
-        &["shape [4]", "[12] fits", "all its positions together"],
-    );
+    let zero = Tensor::new(0f32, &Device::Cpu).unwrap();
+    refused(&mask.clone().parameter("temperature", zero), &["\"temperature\" must be more than 0"]);
+    let words = ["shape [4]", "[12] fits", "all its positions together"];
+    refused_at(&mask.joint(Joint::Positions), 12, None, &words);
     let boundless = Op::new(OpKind::BoundlessSwap).value(1.0).parameter("rotation", eye(4, 4));
-    refused(&boundless, 4, Some(&Indices::from(0)), &["has no subspace"]);
-    refused(&Op::new(OpKind::Clamp).value(1.0), 4, None, &["needs min, max or both"]);
-    refused(
-        &Op::new(OpKind::Clamp).value(1.0).between(Some(1.0), Some(0.0)),
-        4,
-        None,
-        &["min 1 is more than max 0"],
-    );
-    refused(&Op::new(OpKind::Clamp).value(1.0).between(Some(f64::NAN), None), 4, None, &["bound NaN"]);
-    refused(&Op::zero().activated(Activation::Relu), 4, None, &["has no activation"]);
+    refused_at(&boundless, 4, Some(0), &["has no subspace"]);
+    let clamp = || Op::new(OpKind::Clamp).value(1.0);
+    refused(&clamp(), &["needs min, max or both"]);
+    refused(&clamp().between(Some(1.0), Some(0.0)), &["min 1 is more than max 0"]);
+    refused(&clamp().between(Some(f64::NAN), None), &["bound NaN"]);
+    refused(&Op::zero().activated(Activation::Relu), &["has no activation"]);
 }

@@ -195,13 +195,10 @@ impl Constant {
     /// # Errors
     /// When the row or head is not there.
     pub fn tensor(&self) -> candle_core::Result<Tensor> {
-        let (rows, is_picked) = match &self.rows.0 {
-            Made::Given(rows) => (rows.clone(), false),
-            Made::Noise(noise, sample) => (noise.tensor(*sample, self.row)?, true),
-        };
-        let rows = match self.row {
-            Some(row) if !is_picked => rows.narrow(0, row, 1)?,
-            _ => rows,
+        let rows = match (&self.rows.0, self.row) {
+            (Made::Given(rows), None) => rows.clone(),
+            (Made::Given(rows), Some(row)) => rows.narrow(0, row, 1)?,
+            (Made::Noise(noise, sample), row) => noise.tensor(*sample, row)?,
         };
         match self.head {
             Some(head) => rows.narrow(1, head, 1),

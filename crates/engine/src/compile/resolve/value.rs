@@ -42,8 +42,8 @@ impl Resolver<'_> {
             }
         };
         let (positions, dims) = (places.positions.clone(), listed(&places.dims, width));
-        let (seed, example) = (self.edit.op.seed, self.example.unwrap_or(0));
-        let noise = Noise::new(seed, example, positions, dims, heads, self.model.device().clone());
+        let (seed, example) = (self.edit.op.seed, self.example.unwrap_or(0) as u64);
+        let noise = Noise { seed, example, positions, dims, heads, device: self.model.device().clone() };
         Ok(ExpandedValue::Noise(Arc::new(noise)))
     }
 

@@ -120,9 +120,9 @@ impl BatchPass<'_, '_> {
     /// Rows of runs at a point, whoever owns them; `table` has those of this batch where it is at that
     /// point.
     fn rows_of(&self, runs: &[(NodeId, Vec<usize>)], at: Point, table: Option<&Table>) -> Result<Tensor> {
-        let mut index = Index::new(table.into_iter().chain(self.store.tables(at)));
+        let mut index = Index::new(&self.cone.forest, at, table, self.store);
         for (node, rows) in runs {
-            self.add_to_index(&mut index, at, *node, rows.iter().copied())?;
+            index.extend(*node, rows.iter().copied())?;
         }
         index.gather()?.ok_or_else(|| self.lacking(0, at, 0))
     }

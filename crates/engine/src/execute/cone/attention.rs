@@ -3,14 +3,14 @@
 use super::apply_edits::those_of;
 use super::state::{BatchPass, Sight};
 use super::table::{Index, Started, Table, fit, hidden, number};
-use crate::cone::{NodeId, Point, Rows};
+use crate::cone::{Kept, NodeId, Point, Rows};
 use crate::{Error, Result};
 use candle_core::{D, Tensor};
 use causalcone_model::decoder::{Block, Causal};
 use causalcone_model::stage::Attention;
 use causalcone_ops::{Query, Standing, Stretch, select, softmax};
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl BatchPass<'_, '_> {
@@ -25,27 +25,19 @@ impl BatchPass<'_, '_> {
     ) -> Result<Table> {
         let at = |stage| Point { block: layer, stage };
         let (forest, batch) = (&self.cone.forest, self.batch);
-        let part = forest.anatomy().part(at(stages.mixed));
-        let attends = |id: &NodeId| {
-            let need = self.need(*id, layer).filter(|_| forest.nodes()[*id].computes(layer, stages.mixed))?;
-            let rows = need.part(part);
-            (!rows.is_empty()).then(|| (*id, rows.clone()))
-        };
+        let attends = |id: &NodeId| self.needed(*id, at(stages.mixed));
         let nodes: Vec<(NodeId, Rows)> = batch.nodes.iter().filter_map(attends).collect();
-        let seen: Vec<Vec<(NodeId, Rows)>> = nodes
-            .iter()
-            .map(|(id, rows)| forest.owners(*id, at(stages.key), self.seen_by(layer, rows)))
-            .collect();
+        let keys =
+            |(id, rows): &(NodeId, Rows)| forest.owners(*id, at(stages.key), self.seen_by(layer, rows));
+        let seen: Vec<Vec<(NodeId, Rows)>> = nodes.iter().map(keys).collect();
         self.sight = self.look(layer, stages, query, key, value, &seen)?;
 
         let is_matrix = |id: NodeId| {
             let start = forest.nodes()[id].start;
             start == at(stages.scores) || start == at(stages.weights)
         };
-        let plain = |(id, rows): &(NodeId, Rows)| (!is_matrix(*id)).then(|| (*id, rows.clone()));
-        let queries: Vec<(NodeId, Rows)> = nodes.iter().filter_map(plain).collect();
-        let of_plain = nodes.iter().zip(&seen).filter(|((id, _), _)| !is_matrix(*id)).map(|(_, seen)| seen);
-        let mut mixed = self.mix_plain(layer, queries, of_plain)?;
+        let plain = nodes.into_iter().zip(&seen).filter(|((id, _), _)| !is_matrix(*id)).unzip();
+        let mut mixed = self.mix_plain(layer, plain)?;
         for stage in [stages.scores, stages.weights] {
             for id in self.starting(at(stage)) {
                 mixed.append(self.mix_edited(id, at(stage), &stages)?.into_iter().collect())?;
@@ -70,18 +62,14 @@ impl BatchPass<'_, '_> {
         let mut outside: BTreeMap<NodeId, Rows> = BTreeMap::new();
         for (owner, rows) in seen.iter().flatten() {
             if rows.first().is_some_and(|row| key.find(*owner, row).is_none()) {
-                let entry = outside.entry(*owner).or_default();
-                *entry = entry.union(rows);
+                outside.entry(*owner).or_default().add(rows);
             }
         }
+        let outside: Vec<(NodeId, Rows)> = outside.into_iter().collect();
         let stored = |stage: usize| -> Result<Option<Tensor>> {
-            let mut index = Index::new(self.store.tables(at(stage)));
+            let mut index = Index::new(&self.cone.forest, at(stage), None, self.store);
             for (owner, rows) in &outside {
-                for row in rows.iter() {
-                    if !index.push(*owner, row) {
-                        return Err(self.lacking(*owner, at(stage), row));
-                    }
-                }
+                rows.iter().try_for_each(|row| index.push(*owner, row))?;
             }
             index.gather()
         };
@@ -93,11 +81,7 @@ impl BatchPass<'_, '_> {
         };
         let mut tables = Vec::new();
         if let Some((keys, values)) = key.rows().zip(value.rows()) {
-            tables.push(as_seen(
-                keys,
-                values,
-                &self.standing(key.nodes().iter().map(|(node, rows)| (node, rows))),
-            )?);
+            tables.push(as_seen(keys, values, &self.standing(key.nodes()))?);
         }
         if let Some((keys, values)) = stored(stages.key)?.zip(stored(stages.value)?) {
             tables.push(as_seen(&keys, &values, &self.standing(&outside))?);
@@ -107,11 +91,10 @@ impl BatchPass<'_, '_> {
     }
 
     /// Attention where no edit stands between queries and weighted values.
-    fn mix_plain<'s>(
+    fn mix_plain(
         &self,
         layer: usize,
-        nodes: Vec<(NodeId, Rows)>,
-        seen: impl Iterator<Item = &'s Vec<(NodeId, Rows)>>,
+        (nodes, seen): (Vec<(NodeId, Rows)>, Vec<&Vec<(NodeId, Rows)>>),
     ) -> Result<Table> {
         let config = self.model.config();
         if nodes.is_empty() || self.sight.tables.is_empty() {
@@ -162,14 +145,11 @@ impl BatchPass<'_, '_> {
     /// Queries of rows of runs, turned to their positions.
     fn queries(&self, layer: usize, nodes: &[(NodeId, Rows)]) -> Result<Tensor> {
         let at = self.seen_at(|stages| stages.query);
-        let mut index = Index::new([&self.sight.query].into_iter().chain(self.store.tables(at)));
+        let mut index = Index::new(&self.cone.forest, at, Some(&self.sight.query), self.store);
         for (node, rows) in nodes {
-            self.add_to_index(&mut index, at, *node, rows.iter())?;
+            index.extend(*node, rows.iter())?;
         }
-        let rotation = self
-            .model
-            .decoder()?
-            .rotation(layer, &self.standing(nodes.iter().map(|(node, rows)| (node, rows))))?;
+        let rotation = self.model.decoder()?.rotation(layer, &self.standing(nodes))?;
         let query = index.gather()?.ok_or_else(|| self.lacking(0, at, 0))?;
         let scores = self.seen_at(|stages| stages.scores).stage;
         Ok(self.weights(layer)?.seen_query(scores, &query, self.model.config(), rotation.as_ref())?)
@@ -192,25 +172,22 @@ impl BatchPass<'_, '_> {
     }
 
     /// Where rows of runs stand.
-    fn standing<'r>(&self, nodes: impl IntoIterator<Item = (&'r NodeId, &'r Rows)>) -> Vec<Standing> {
-        let of = |(node, rows): (&NodeId, &'r Rows)| {
+    fn standing(&self, nodes: &[(NodeId, Rows)]) -> Vec<Standing> {
+        let each = nodes.iter().flat_map(|(node, rows)| {
             let length = self.cone.forest.nodes()[*node].len;
             rows.iter().map(move |position| Standing { position, length })
-        };
-        nodes.into_iter().flat_map(of).collect()
+        });
+        each.collect()
     }
 
     /// The weighted values of a node that starts at scores or weights.
     fn mix_edited(&mut self, id: NodeId, at: Point, stages: &Attention) -> Result<Option<Started>> {
         let node = &self.cone.forest.nodes()[id];
         let rows = self.cone.slice.start(id).clone();
-        let Some(step) = node.edit.as_ref().filter(|_| !rows.is_empty()) else { return Ok(None) };
-        let parent = node.parent.unwrap_or(id);
-        let Some(start) = self.start(id) else { return Ok(None) };
-        let positions = start.positions.clone();
-        let base = self.matrix(parent, at, &positions)?;
+        let Some(start) = self.start(id).filter(|_| !rows.is_empty()) else { return Ok(None) };
+        let (edit, positions) = (&start.step.edit, start.positions.clone());
+        let base = self.matrix(start.parent, at, &positions)?;
         let value = self.value(&[start], at, &Table::default())?;
-        let edit = &step.edit;
         let new = edit.place.edit_of_rows(&base, &positions, self.model.config(), |block| {
             self.bound.of(&edit.op).apply(edit.scale, block, value.as_ref())
         })?;
@@ -307,15 +284,11 @@ impl BatchPass<'_, '_> {
     }
 
     fn keep_matrices(&mut self, at: Point) -> Result<()> {
-        let kept = self.batch.keeps.get(&at);
-        let mut matrices: HashMap<NodeId, (Rows, Tensor, usize)> = HashMap::new();
-        for kept in kept.into_iter().flatten() {
-            let rows: Vec<usize> = kept.rows.iter().collect();
-            let tensor = self.matrix(kept.node, at, &rows)?;
-            matrices.insert(kept.node, (kept.rows.clone(), tensor, kept.until));
-        }
-        for (node, (rows, tensor, until)) in matrices {
-            self.store.keep_matrix(at, node, (rows, tensor), until);
+        let kept = self.batch.keeps.get(&at).into_iter().flatten();
+        let matrix = |kept: &Kept| self.matrix(kept.node, at, &kept.rows.iter().collect::<Vec<_>>());
+        let matrices: Vec<_> = kept.map(|kept| Ok((kept, matrix(kept)?))).collect::<Result<_>>()?;
+        for (kept, tensor) in matrices {
+            self.store.keep_matrix(at, kept.node, (kept.rows.clone(), tensor), kept.until);
         }
         Ok(())
     }

@@ -38,15 +38,12 @@ impl<'a> BatchPass<'a, '_> {
             return Ok(());
         }
         // Those asked for here, or by nodes that start here.
-        let mut asked: HashMap<NodeId, Rows> = HashMap::new();
-        for kept in keeps.into_iter().flatten() {
-            asked.insert(kept.node, kept.rows.clone());
-        }
+        let kept = keeps.into_iter().flatten().map(|kept| (kept.node, kept.rows.clone()));
+        let mut asked: HashMap<NodeId, Rows> = kept.collect();
         for id in self.starting(at) {
             self.cone.slice.outside(&self.cone.forest, id, |owner, point, rows, _| {
                 if point == at {
-                    let entry = asked.entry(owner).or_default();
-                    *entry = entry.union(&rows);
+                    asked.entry(owner).or_default().add(&rows);
                 }
             });
         }
@@ -115,19 +112,21 @@ impl<'a> BatchPass<'a, '_> {
     /// The rows of a stage that are computed, not put there: those of the tensor it goes on from in their order, then those
     /// of nodes that have none of them, where the stage joins tensors of which one may be a node's own and the other not.
     fn computed(&self, at: Point, stage: &Stage, tables: &[Table]) -> Table {
-        let (forest, anatomy) = (&self.cone.forest, self.cone.forest.anatomy());
-        let needed = |id: NodeId| {
-            let need = self.need(id, at.block).filter(|_| forest.nodes()[id].computes(at.block, at.stage))?;
-            let rows = need.part(stage.part);
-            (!rows.is_empty()).then(|| (id, rows.clone()))
-        };
         let from = &tables[stage.goes_on_from()];
-        let mut nodes: Vec<_> = from.nodes().iter().filter_map(|(id, _)| needed(*id)).collect();
-        if anatomy.joins(at.stage) {
+        let mut nodes: Vec<_> = from.nodes().iter().filter_map(|(id, _)| self.needed(*id, at)).collect();
+        if self.cone.forest.anatomy().joins(at.stage) {
             let others = self.batch.nodes.iter().filter(|id| !from.has_node(**id));
-            nodes.extend(others.filter_map(|id| needed(*id)));
+            nodes.extend(others.filter_map(|id| self.needed(*id, at)));
         }
         from.of(nodes)
+    }
+
+    /// The rows of a node that are computed at a point, if there are any.
+    pub(super) fn needed(&self, id: NodeId, at: Point) -> Option<(NodeId, Rows)> {
+        let forest = &self.cone.forest;
+        let need = self.need(id, at.block).filter(|_| forest.nodes()[id].computes(at.block, at.stage))?;
+        let rows = need.part(forest.anatomy().part(at));
+        (!rows.is_empty()).then(|| (id, rows.clone()))
     }
 
     /// Computes rows of a stage.
@@ -146,9 +145,7 @@ impl<'a> BatchPass<'a, '_> {
             let (at, table) = (Point { stage: read.stage, ..at }, &tables[read.stage]);
             Ok(match table.places(rows) {
                 Some(Places::All) => table.rows().cloned(),
-                Some(Places::Some(places)) => {
-                    table.rows().map(|rows| gather_rows(rows, &places)).transpose()?
-                }
+                Some(Places::Some(places)) => table.rows().map(|x| gather_rows(x, &places)).transpose()?,
                 None => self.index(at, rows, table)?.gather()?,
             })
         };
@@ -182,15 +179,14 @@ impl<'a> BatchPass<'a, '_> {
     /// Notes rows of which something was computed.
     fn touch(&mut self, block: usize, table: &Table) {
         for (node, rows) in table.nodes() {
-            let entry = self.touched.entry((*node, block)).or_default();
-            *entry = entry.union(rows);
+            self.touched.entry((*node, block)).or_default().add(rows);
         }
     }
 
     /// What was really done.
     pub(super) fn done(&self) -> Work {
         let count = |(&(node, block), any): (&(NodeId, usize), &Rows)| {
-            let leaving = self.need(node, block).map_or_else(Rows::default, |need| need.leaving.clone());
+            let leaving = self.need(node, block).map(|need| need.leaving.clone()).unwrap_or_default();
             self.cone.continued().count(node, block, any, &leaving)
         };
         Work { rows: self.touched.iter().map(count).sum(), ..self.work }
@@ -198,28 +194,11 @@ impl<'a> BatchPass<'a, '_> {
 
     /// Where the rows of `of` stand in another tensor, whoever owns them there.
     fn index<'t>(&'t self, at: Point, of: &Table, table: &'t Table) -> Result<Index<'t>> {
-        let mut index = Index::new([table].into_iter().chain(self.store.tables(at)));
+        let mut index = Index::new(&self.cone.forest, at, Some(table), self.store);
         for (node, rows) in of.nodes() {
-            self.add_to_index(&mut index, at, *node, rows.iter())?;
+            index.extend(*node, rows.iter())?;
         }
         Ok(index)
-    }
-
-    /// Adds rows of a run, whoever owns them.
-    pub(super) fn add_to_index(
-        &self,
-        index: &mut Index<'_>,
-        at: Point,
-        node: NodeId,
-        rows: impl Iterator<Item = usize>,
-    ) -> Result<()> {
-        for row in rows {
-            let owner = self.cone.forest.owner(node, at, row);
-            if !index.push(owner, row) {
-                return Err(self.lacking(owner, at, row));
-            }
-        }
-        Ok(())
     }
 
     /// Adds to computed rows those of the nodes that start here, and keeps what is taken later.
@@ -262,8 +241,7 @@ impl<'a> BatchPass<'a, '_> {
         let Some(kept) = self.batch.keeps.get(&at) else { return Ok(()) };
         let wanted: HashMap<NodeId, &Rows> = kept.iter().map(|kept| (kept.node, &kept.rows)).collect();
         let until = kept.iter().map(|kept| kept.until).max().unwrap_or(0);
-        let rows =
-            table.select(|node, _| wanted.get(&node).map_or_else(Rows::default, |rows| (*rows).clone()))?;
+        let rows = table.select(|node, _| wanted.get(&node).copied().cloned().unwrap_or_default())?;
         self.store.keep(at, rows, until);
         Ok(())
     }

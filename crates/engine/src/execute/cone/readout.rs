@@ -2,7 +2,7 @@
 
 use super::super::executor::{Sink, go_on};
 use super::table::{Index, Store, Table, lacking};
-use crate::cone::{Batch, ConePlan, Flops, NodeId, NodeRead};
+use crate::cone::{Batch, ConePlan, Flops, NodeId, NodeRead, Point};
 use crate::plan::Place;
 use crate::reading::Reading;
 use crate::{Error, Result};
@@ -24,7 +24,10 @@ pub(super) struct Delivery<'a> {
 type Asked = HashMap<Option<Arc<[u32]>>, Vec<(NodeId, usize)>>;
 
 /// Their logits, by what was asked.
-type Logits = HashMap<(Option<Arc<[u32]>>, NodeId, usize), Tensor>;
+type Logits = HashMap<LogitsKey, Tensor>;
+
+/// Of which tokens, whose, of which row.
+type LogitsKey = (Option<Arc<[u32]>>, NodeId, usize);
 
 impl Delivery<'_> {
     /// Hands on the cells a batch completes. Tells how many operations their logits took.
@@ -60,11 +63,7 @@ impl Delivery<'_> {
         let mut flops = 0;
         let logits = self.logits(cells, &mut flops)?;
         let of = |(owner, row, tokens): (NodeId, usize, &Option<Arc<[u32]>>)| {
-            let at = self.cone.forest.anatomy().logits();
-            logits
-                .get(&(tokens.clone(), owner, row))
-                .cloned()
-                .ok_or_else(|| lacking(&self.cone.forest, owner, at, row))
+            self.found(&logits, (tokens.clone(), owner, row))
         };
         let rows: Vec<Tensor> = reads.into_iter().map(of).collect::<Result<_>>()?;
         Ok((Some(Tensor::stack(&rows, 0)?), flops))
@@ -88,12 +87,8 @@ impl Delivery<'_> {
     /// Rows behind the last norm.
     fn behind_norm(&self, rows: &[(NodeId, usize)]) -> Result<Option<Tensor>> {
         let last = self.cone.forest.anatomy().normed();
-        let mut index = Index::new([self.normed].into_iter().chain(self.store.tables(last)));
-        for (owner, row) in rows {
-            if !index.push(*owner, *row) {
-                return Err(lacking(&self.cone.forest, *owner, last, *row));
-            }
-        }
+        let mut index = Index::new(&self.cone.forest, last, Some(self.normed), self.store);
+        rows.iter().try_for_each(|(owner, row)| index.push(*owner, *row))?;
         index.gather()
     }
 
@@ -106,16 +101,14 @@ impl Delivery<'_> {
             let NodeRead::Logits { owner, row, tokens } = read else { continue };
             let key = (tokens.clone(), *owner, *row);
             if self.cone.forest.nodes()[*owner].start == edited {
-                let mut index = Index::new(self.store.tables(edited));
-                let found = index.push(*owner, *row).then(|| index.gather()).transpose()?.flatten();
-                let whole = found.ok_or_else(|| lacking(&self.cone.forest, *owner, edited, *row))?.get(0)?;
-                logits.insert(
-                    key,
-                    match tokens {
-                        Some(tokens) => whole.index_select(&Tensor::new(&**tokens, whole.device())?, 0)?,
-                        None => whole,
-                    },
-                );
+                let mut index = Index::new(&self.cone.forest, edited, None, self.store);
+                index.push(*owner, *row)?;
+                let whole = index.gather()?.ok_or_else(|| self.lacking(*owner, edited, *row))?.get(0)?;
+                let found = match tokens {
+                    Some(tokens) => whole.index_select(&Tensor::new(&**tokens, whole.device())?, 0)?,
+                    None => whole,
+                };
+                logits.insert(key, found);
             } else {
                 let rows = asked.entry(tokens.clone()).or_default();
                 if !rows.contains(&(*owner, *row)) {
@@ -137,12 +130,15 @@ impl Delivery<'_> {
     fn reading(&self, read: &NodeRead, logits: &Logits) -> Result<Reading> {
         Ok(match read {
             NodeRead::Logits { owner, row, tokens } => {
-                let found = logits.get(&(tokens.clone(), *owner, *row));
-                let at = self.cone.forest.anatomy().logits();
-                Reading::Logits(found.ok_or_else(|| lacking(&self.cone.forest, *owner, at, *row))?.clone())
+                Reading::Logits(self.found(logits, (tokens.clone(), *owner, *row))?)
             }
             NodeRead::Activation { node, place } => Reading::Activation(self.activation(*node, place)?),
         })
+    }
+
+    fn found(&self, logits: &Logits, key: LogitsKey) -> Result<Tensor> {
+        let at = self.cone.forest.anatomy().logits();
+        logits.get(&key).cloned().ok_or_else(|| self.lacking(key.1, at, key.2))
     }
 
     fn activation(&self, node: NodeId, place: &Place) -> Result<Tensor> {
@@ -152,14 +148,13 @@ impl Delivery<'_> {
             let rows = self.store.matrix_rows(forest, node, at, &place.positions)?;
             return place.take_of_rows(&rows, self.model.config());
         }
-        let mut index = Index::new(self.store.tables(at));
-        for row in place.positions.iter() {
-            let owner = forest.owner(node, at, *row);
-            if !index.push(owner, *row) {
-                return Err(lacking(&self.cone.forest, owner, at, *row));
-            }
-        }
-        let rows = index.gather()?.ok_or_else(|| lacking(&self.cone.forest, node, at, 0))?;
+        let mut index = Index::new(forest, at, None, self.store);
+        index.extend(node, place.positions.iter().copied())?;
+        let rows = index.gather()?.ok_or_else(|| self.lacking(node, at, 0))?;
         place.take_of_rows(&rows, self.model.config())
+    }
+
+    fn lacking(&self, node: NodeId, at: Point, row: usize) -> Error {
+        lacking(&self.cone.forest, node, at, row)
     }
 }

@@ -86,7 +86,7 @@ impl Sight {
     /// All keys and values in one table each.
     pub(super) fn whole(&self) -> Result<Option<&(Tensor, Tensor)>> {
         if self.whole.get().is_none() && !self.tables.is_empty() {
-            let (keys, values): (Vec<&Tensor>, Vec<&Tensor>) =
+            let (keys, values): (Vec<_>, Vec<_>) =
                 self.tables.iter().map(|(key, value)| (key, value)).unzip();
             // Nobody else sets it: a pass is of one thread.
             let _ = self.whole.set((Tensor::cat(&keys, 0)?, Tensor::cat(&values, 0)?));

@@ -50,10 +50,7 @@ impl Table {
 
     /// A table of these rows, still to be computed.
     pub(super) fn of(&self, nodes: Vec<(NodeId, Rows)>) -> Self {
-        match self.list.nodes == nodes {
-            true => Self { rows: None, list: self.list.clone() },
-            false => Self::new(nodes, None),
-        }
+        if self.list.nodes == nodes { self.with(None) } else { Self::new(nodes, None) }
     }
 
     /// The same rows of another tensor.
@@ -116,8 +113,7 @@ impl Table {
 
     /// The same rows, each mapped.
     pub(super) fn map(self, f: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Self> {
-        let rows = self.rows.as_ref().map(f).transpose()?;
-        Ok(Self { rows, ..self })
+        Ok(Self { rows: self.rows.as_ref().map(f).transpose()?, ..self })
     }
 
     /// Adds rows of nodes that have none yet.
@@ -143,9 +139,7 @@ impl Table {
         let table = self.of(nodes);
         let rows = match (&self.rows, self.places(&table)) {
             (Some(rows), Some(Places::All)) => Some(rows.clone()),
-            (Some(rows), Some(Places::Some(places))) if !places.is_empty() => {
-                Some(gather_rows(rows, &places)?)
-            }
+            (Some(rows), Some(Places::Some(at))) if !at.is_empty() => Some(gather_rows(rows, &at)?),
             _ => None,
         };
         Ok(table.with(rows))
@@ -242,11 +236,8 @@ impl<'b> Store<'b> {
             let owner = forest.owner(node, at, *row);
             let found = self.matrix(at, owner).filter(|(rows, _)| rows.contains(*row));
             let (rows, tensor) = found.ok_or_else(|| lacking(forest, owner, at, *row))?;
-            fit(
-                &tensor.narrow(1, rows.rank(*row), 1)?,
-                forest.nodes()[node].len,
-                hidden(forest.anatomy(), at),
-            )
+            let (len, hidden) = (forest.nodes()[node].len, hidden(forest.anatomy(), at));
+            fit(&tensor.narrow(1, rows.rank(*row), 1)?, len, hidden)
         };
         let parts: Vec<Tensor> = rows.iter().map(of).collect::<Result<_>>()?;
         Ok(Tensor::cat(&parts, 1)?)
@@ -268,22 +259,32 @@ impl<'b> Store<'b> {
 /// Which rows of which of several tables.
 #[derive(Debug)]
 pub(super) struct Index<'t> {
+    forest: &'t Forest,
+    /// The tensor that all tables have rows of.
+    at: Point,
     tables: Vec<&'t Table>,
     /// Table and row.
     entries: Vec<(usize, u32)>,
 }
 
 impl<'t> Index<'t> {
-    /// An index into these tables.
-    pub(super) fn new(tables: impl IntoIterator<Item = &'t Table>) -> Self {
-        Self { tables: tables.into_iter().collect(), entries: Vec::new() }
+    /// An index into the rows of a tensor that are kept, after those of `table`.
+    pub(super) fn new(forest: &'t Forest, at: Point, table: Option<&'t Table>, store: &'t Store<'_>) -> Self {
+        let tables = table.into_iter().chain(store.tables(at)).collect();
+        Self { forest, at, tables, entries: Vec::new() }
     }
 
-    /// Adds a row of a node; whether some table has it.
-    pub(super) fn push(&mut self, node: NodeId, row: usize) -> bool {
-        let found = self.tables.iter().enumerate().find_map(|(i, table)| Some((i, table.find(node, row)?)));
-        self.entries.extend(found);
-        found.is_some()
+    /// Adds a row of the node that owns it.
+    pub(super) fn push(&mut self, owner: NodeId, row: usize) -> Result<()> {
+        let found = self.tables.iter().enumerate().find_map(|(i, table)| Some((i, table.find(owner, row)?)));
+        self.entries.push(found.ok_or_else(|| lacking(self.forest, owner, self.at, row))?);
+        Ok(())
+    }
+
+    /// Adds rows of a run, whoever owns them.
+    pub(super) fn extend(&mut self, node: NodeId, rows: impl IntoIterator<Item = usize>) -> Result<()> {
+        let (forest, at) = (self.forest, self.at);
+        rows.into_iter().try_for_each(|row| self.push(forest.owner(node, at, row), row))
     }
 
     /// The tables as one matrix, and which of its rows are meant, if any. Of a table of which others use most only
@@ -300,13 +301,8 @@ impl<'t> Index<'t> {
             let Some(rows) = table.rows().filter(|_| !asked.is_empty()) else { continue };
             let is_picked = asked.len() * 2 < table.len() as usize;
             *start = (next, is_picked);
-            if is_picked {
-                next += number(asked.len());
-                parts.push(gather_rows(rows, asked)?);
-            } else {
-                next += table.len();
-                parts.push(rows.clone());
-            }
+            next += if is_picked { number(asked.len()) } else { table.len() };
+            parts.push(if is_picked { gather_rows(rows, asked)? } else { rows.clone() });
         }
         let merged = match parts.len() {
             0 => return Ok(None),
