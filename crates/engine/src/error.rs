@@ -1,6 +1,6 @@
 //! What can go wrong between an experiment and its results.
 
-use causalcone_model::{LONGEST_MESSAGE, shortened};
+use causalcone_model::{LONGEST_MESSAGE, nearest, shortened};
 use serde::Serialize;
 use std::borrow::Cow;
 use std::fmt;
@@ -167,6 +167,18 @@ impl Error {
             problem: short(problem.into(), LONGEST_MESSAGE),
             hint: hint.map(|hint| short(hint, LONGEST_MESSAGE)),
         }
+    }
+
+    /// That there is nothing of that name. `problem` makes the message of the names there are, one after another.
+    pub(crate) fn unknown<'a>(
+        part: impl Into<String>,
+        name: &str,
+        known: impl IntoIterator<Item = &'a str>,
+        problem: impl FnOnce(&str) -> String,
+    ) -> Self {
+        let known: Vec<&str> = known.into_iter().collect();
+        let hint = nearest(name, known.iter().copied()).map(|near| format!("did you mean \"{near}\"?"));
+        Self::hinted(part, problem(&known.join(", ")), hint)
     }
 
     /// That something does not fit in the memory that was given; says how much would do.

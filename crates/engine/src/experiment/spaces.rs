@@ -60,7 +60,7 @@ impl fmt::Display for MissingSpace {
                 write!(f, "has probability {}, {likelier:?} {}", number(own), number(other))?;
             }
             (.., Some(ratio)) => {
-                write!(f, "is far less likely than {likelier:?}, by a factor of {ratio:.0}")?
+                write!(f, "is far less likely than {likelier:?}, by a factor of {ratio:.0}")?;
             }
             _ => write!(f, "is far less likely than {likelier:?}")?,
         }

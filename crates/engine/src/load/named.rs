@@ -2,7 +2,6 @@
 
 use crate::metric::Metric;
 use crate::{Error, Result};
-use causalcone_model::nearest;
 
 /// The metric of that name.
 pub(super) fn metric(name: &str, part: &str) -> Result<Metric> {
@@ -21,9 +20,6 @@ pub(super) fn one_of<T: Clone>(
     part: &str,
     problem: impl FnOnce(&str) -> String,
 ) -> Result<T> {
-    all.iter().find(|(known, _)| *known == name).map(|(_, found)| found.clone()).ok_or_else(|| {
-        let names: Vec<&str> = all.iter().map(|(name, _)| *name).collect();
-        let hint = nearest(name, names.iter().copied()).map(|near| format!("did you mean \"{near}\"?"));
-        Error::hinted(part, problem(&names.join(", ")), hint)
-    })
+    let found = all.iter().find(|(known, _)| *known == name).map(|(_, found)| found.clone());
+    found.ok_or_else(|| Error::unknown(part, name, all.iter().map(|(known, _)| *known), problem))
 }

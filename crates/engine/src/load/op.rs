@@ -7,14 +7,14 @@ use super::value::{TensorsFile, layers, site};
 use crate::error::Within;
 use crate::experiment::edit::EditSpec;
 use crate::experiment::{Experiment, partition};
-use crate::formats::saved::{Saved, merged, unlinked};
-use crate::op::{OPS, Op, OpInfo, OpKind, Setting, Subspace};
+use crate::formats::saved::{Saved, merged};
+use crate::op::{OPS, Op, OpInfo, OpKind, Subspace};
 use crate::schema::{
     DimsFile, EditFile, ExperimentFile, LinkFile, LoadFile, OpFile, ParameterFile, ParametersFile, RandomFile,
 };
 use crate::{Error, Result};
-use candle_core::Tensor;
-use causalcone_model::{Indices, Layout, Positions, Target, nearest};
+use candle_core::DType;
+use causalcone_model::{Indices, Layout, Target};
 use causalcone_ops::Activation;
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -78,17 +78,9 @@ impl ExperimentFile {
         let (edit, of_op, of_value) = match &edit.op {
             OpFile::Load(load) => {
                 let saved = self.saved(experiment, load, part, shared)?;
-                let found = saved.find(load, part)?;
-                let has_value = edit.value.is_some();
-                let mut both = merged(edit, found, part)?;
-                let source = unlinked(saved.edits(), found);
-                both.op = source.op.clone();
-                both.parameters = source.parameters.clone();
-                (both.activation, both.min, both.max) = (source.activation.clone(), source.min, source.max);
-                (both.error, both.centre) = (source.error, source.centre);
-                whole = both;
+                whole = merged(edit, saved.find(load, part)?, saved.edits(), part)?;
                 its_file = saved.file();
-                (&whole, &its_file, if has_value { self } else { &its_file })
+                (&whole, &its_file, if edit.value.is_some() { self } else { &its_file })
             }
             _ => (edit, self, self),
         };
@@ -96,14 +88,7 @@ impl ExperimentFile {
             return Err(Error::part(part, "needs a site: what is edited"));
         };
         let (site, layer) = site(site_name, experiment, part)?;
-        let layers = layers(edit.layers.as_ref(), layer, part)?;
-        let at = Target {
-            site,
-            layers: layers.clone(),
-            positions: Positions::Indices(Indices::All),
-            heads: None,
-            dims: None,
-        };
+        let at = Target { layers: layers(edit.layers.as_ref(), layer, part)?, ..site.into() };
         let mut op = match &edit.op {
             OpFile::Name(name) => {
                 of_op.named_op(experiment, edit, (op_kind(name, part)?, &at), part, shared)?
@@ -112,29 +97,32 @@ impl ExperimentFile {
             OpFile::Load(_) => return Err(Error::part(part, "a saved intervention cannot load another")),
             OpFile::Given(closure) => self.inputs.op(&closure.given, part)?,
         };
-        op.value = edit
-            .value
-            .as_ref()
-            .map(|value| of_value.value(experiment, value, at, (part, shared.making)))
-            .transpose()?;
+        let value = edit.value.as_ref();
+        let value = value.map(|value| of_value.value(experiment, value, &at, (part, shared.making)));
+        op.value = value.transpose()?;
         op.scale = factor(edit, op.kind.info(), part)?;
         op.seed = edit.seed.unwrap_or(0);
         op.joint = edit.joint;
         op.gradient = edit.gradient.as_deref().map(|name| metric(name, part)).transpose()?;
         if op.gradient.is_some() && op.kind != OpKind::Collect {
             let hint = Some("gradient is for op = \"collect\"".into());
-            return Err(Error::hinted(
-                part,
-                format!("op \"{}\" reads no gradient", op.kind.info().name),
-                hint,
-            ));
+            let problem = format!("op \"{}\" reads no gradient", op.kind.info().name);
+            return Err(Error::hinted(part, problem, hint));
         }
-        let positions = edit.positions.clone().unwrap_or(Positions::Indices(Indices::All));
-        let dims = dims(edit, part)?;
-        let target = Target { site, layers, positions, heads: edit.heads.clone(), dims };
-        let partition = edit.partition.clone();
-        let until = edit.until.iter().map(|token| token.id(experiment.model, part)).collect::<Result<_>>()?;
-        Ok(EditSpec { name: edit.name.clone(), run, target, op, partition, steps: edit.steps, until })
+        Ok(EditSpec {
+            name: edit.name.clone(),
+            run,
+            target: Target {
+                positions: edit.positions.clone().unwrap_or(at.positions),
+                heads: edit.heads.clone(),
+                dims: dims(edit, part)?,
+                ..at
+            },
+            op,
+            partition: edit.partition.clone(),
+            steps: edit.steps,
+            until: edit.until.iter().map(|token| token.id(experiment.model, part)).collect::<Result<_>>()?,
+        })
     }
 
     /// A saved intervention, checked against the model.
@@ -175,28 +163,18 @@ impl ExperimentFile {
                 let mut op = match shared.parameters.get(&key) {
                     Some(op) => op.clone(),
                     None => {
-                        let op =
-                            self.parameters(experiment, edit, (kind, at), parameters, (part, &mut *shared))?;
-                        shared.parameters.insert(key, op.clone());
-                        op
+                        self.parameters(experiment, edit, (kind, at), parameters, (part, &mut *shared))?
                     }
                 };
+                shared.parameters.entry(key).or_insert_with(|| op.clone());
                 // The same tensors, but what trains one edit does not train the other.
                 op.parameters = Arc::new((*op.parameters).clone());
                 op
             }
         };
-        let known = kind.info().settings;
-        let given = [
-            (edit.activation.is_some(), "activation", Setting::Activation),
-            (edit.min.is_some(), "min", Setting::Bounds),
-            (edit.max.is_some(), "max", Setting::Bounds),
-            (edit.error.is_some(), "error", Setting::AddError),
-            (edit.centre.is_some(), "centre", Setting::Centre),
-        ];
-        if let Some((_, key, _)) = given.iter().find(|(given, _, setting)| *given && !known.contains(setting))
-        {
-            return Err(Error::part(part, format!("op \"{}\" has no {key}", kind.info().name)));
+        let info = kind.info();
+        if let Some((key, _)) = edit.settings().find(|(_, setting)| !info.settings.contains(setting)) {
+            return Err(Error::part(part, format!("op \"{}\" has no {key}", info.name)));
         }
         op = op.between(edit.min, edit.max);
         if let Some(name) = &edit.activation {
@@ -225,22 +203,18 @@ impl ExperimentFile {
                 let width = width_of(experiment, edit, kind, at, part)?;
                 shared.drawn(kind, width, random, part)
             }
-            ParametersFile::All(name) => {
-                let path = self.data_path(name);
-                match path.is_dir() {
-                    true => autoencoder::read(&path, name, kind, device, part),
-                    false => TensorsFile::open(&path, name, part)?.parameters(kind, device, part),
-                }
-            }
+            ParametersFile::All(name) => match self.data_path(name) {
+                path if path.is_dir() => autoencoder::read(&path, name, kind, device, part),
+                path => TensorsFile::open(&path, name, part)?.parameters(kind, device, part),
+            },
             ParametersFile::Each(each) => {
                 let mut op = Op::new(kind);
                 for (name, parameter) in each {
                     let part = format!("{part}, parameter \"{name}\"");
                     let tensor = match parameter {
-                        ParameterFile::Numbers(numbers) => match numbers.tensor(device, &part)? {
-                            Some(tensor) => tensor.to_dtype(candle_core::DType::F32)?,
-                            None => Tensor::new(numbers.number() as f32, device)?,
-                        },
+                        ParameterFile::Numbers(numbers) => {
+                            numbers.tensor(device, &part)?.to_dtype(DType::F32)?
+                        }
                         ParameterFile::From(from) => {
                             let file = TensorsFile::open(&self.data_path(&from.file), &from.file, &part)?;
                             file.take(from.tensor.as_deref(), Some(name), &part)?.to_device(device)?
@@ -266,26 +240,19 @@ fn width_of(
     if edit.joint.is_some() {
         let problem =
             "is joint, so that its parameters depend on its positions or heads and cannot be drawn here";
-        return Err(Error::hinted(
-            part,
-            problem,
-            Some("give its tensors: parameters = { rotation = … }".into()),
-        ));
+        let hint = Some("give its tensors: parameters = { rotation = … }".into());
+        return Err(Error::hinted(part, problem, hint));
     }
     let width = match at.site.layout(experiment.model().config()) {
         Layout::Rows { width } | Layout::Heads { width, .. } => width,
         Layout::Attention { .. } => {
-            let name = at.site.name();
-            return Err(Error::part(
-                part,
-                format!("parameters are of vectors, and {name} is a matrix of them"),
-            ));
+            let problem = format!("parameters are of vectors, and {} is a matrix of them", at.site.name());
+            return Err(Error::part(part, problem));
         }
     };
     match dims(edit, part)? {
         Some(dims) if kind.info().subspace == Subspace::Site => {
-            let found = dims.resolve("dimension", width);
-            Ok(found.map_err(|source| Error::Part { part: part.into(), source })?.len())
+            Ok(dims.resolve("dimension", width).within(|| part.into())?.len())
         }
         _ => Ok(width),
     }
@@ -293,47 +260,30 @@ fn width_of(
 
 /// The op of that name.
 fn op_kind(name: &str, part: &str) -> Result<OpKind> {
-    match OpKind::by_name(name).filter(|kind| *kind != OpKind::Custom) {
-        Some(kind) => Ok(kind),
-        None => {
-            let known = || OPS.iter().filter(|info| info.kind != OpKind::Custom).map(|info| info.name);
-            let hint = nearest(name, known()).map(|near| format!("did you mean \"{near}\"?"));
-            let known: Vec<&str> = known().collect();
-            let problem = format!("op \"{name}\" is not an op; the ops are {}", known.join(", "));
-            Err(Error::hinted(part, problem, hint))
-        }
-    }
+    let mut named = OPS.iter().filter(|info| info.kind != OpKind::Custom);
+    let known = named.clone().map(|info| info.name);
+    named.find(|info| info.name == name).map(|info| info.kind).ok_or_else(|| {
+        Error::unknown(part, name, known, |ops| format!("op \"{name}\" is not an op; the ops are {ops}"))
+    })
 }
 
 /// The op of an edit before this one, and the very same parameters.
 fn linked_op(experiment: &Experiment<'_>, edit: &EditFile, link: &LinkFile, part: &str) -> Result<Op> {
-    let is_own = [
-        edit.parameters.is_some(),
-        edit.activation.is_some(),
-        edit.min.is_some() || edit.max.is_some(),
-        edit.error.is_some() || edit.centre.is_some(),
-    ];
-    if is_own.contains(&true) {
+    if edit.parameters.is_some() || edit.settings().next().is_some() {
         let problem = "is linked, so its parameters and settings are those of the other edit";
         return Err(Error::part(part, problem));
     }
-    let mut edits = experiment.edits.iter();
-    match edits.find(|other| other.name.as_deref() == Some(&link.link)) {
-        Some(other) => Ok(other.op.clone()),
-        None => {
-            let names: Vec<&str> =
-                experiment.edits.iter().filter_map(|other| other.name.as_deref()).collect();
-            let hint =
-                nearest(&link.link, names.iter().copied()).map(|near| format!("did you mean \"{near}\"?"));
-            let before = if names.is_empty() {
-                "none before it has a name".into()
-            } else {
-                format!("those before it: {}", names.join(", "))
+    let named = || experiment.edits.iter().filter_map(|other| Some((other.name.as_deref()?, &other.op)));
+    let found = named().find(|(name, _)| *name == link.link);
+    found.map(|(_, op)| op.clone()).ok_or_else(|| {
+        Error::unknown(part, &link.link, named().map(|(name, _)| name), |names| {
+            let before = match names {
+                "" => "none before it has a name".into(),
+                names => format!("those before it: {names}"),
             };
-            let problem = format!("is linked to \"{}\", which is no edit before it; {before}", link.link);
-            Err(Error::hinted(part, problem, hint))
-        }
-    }
+            format!("is linked to \"{}\", which is no edit before it; {before}", link.link)
+        })
+    })
 }
 
 /// An activation function by the name model configurations have; "linear" is none.
@@ -341,16 +291,12 @@ fn activation(name: &str, part: &str) -> Result<Option<Activation>> {
     if name == "linear" {
         return Ok(None);
     }
-    match Activation::by_name(name) {
-        Some(activation) => Ok(Some(activation)),
-        None => {
-            let known = || ["linear"].into_iter().chain(Activation::NAMES.map(|(known, _)| known));
-            let hint = nearest(name, known()).map(|near| format!("did you mean \"{near}\"?"));
-            let known: Vec<&str> = known().collect();
-            let problem = format!("\"{name}\" is not an activation; they are {}", known.join(", "));
-            Err(Error::hinted(part, problem, hint))
-        }
-    }
+    Activation::by_name(name).map(Some).ok_or_else(|| {
+        let known = ["linear"].into_iter().chain(Activation::NAMES.map(|(known, _)| known));
+        Error::unknown(part, name, known, |names| {
+            format!("\"{name}\" is not an activation; they are {names}")
+        })
+    })
 }
 
 /// The dimensions an edit means, by number.

@@ -1,17 +1,17 @@
 //! From a value as it is written to what it is.
 
 use super::making::Making;
+use crate::error::Within;
 use crate::experiment::Experiment;
 use crate::experiment::dataset::Examples;
 use crate::formats::control_vector::ControlVector;
 use crate::op::{Op, OpKind, Parameters, Source, Value};
-use crate::run::statistics;
-use crate::run::statistics::Fitted;
+use crate::run::statistics::{self, ByLayer, Fitted};
 use crate::schema::{ExperimentFile, FitFile, LAYER, NumberFile, NumbersFile, ValueFile};
 use crate::{Error, Result};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use causalcone_model::file::Weights;
-use causalcone_model::{Indices, Positions, Site, Target, nearest};
+use causalcone_model::{Indices, Positions, Site, Target};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ impl ExperimentFile {
         &self,
         experiment: &Experiment<'_>,
         value: &ValueFile,
-        at: Target,
+        at: &Target,
         (part, making): (&str, Making<'_>),
     ) -> Result<Value> {
         let found = self.unscaled(experiment, value, at, (part, making))?;
@@ -57,7 +57,7 @@ impl ExperimentFile {
         &self,
         experiment: &Experiment<'_>,
         value: &ValueFile,
-        at: Target,
+        at: &Target,
         (part, making): (&str, Making<'_>),
     ) -> Result<Value> {
         let model = experiment.model();
@@ -106,27 +106,19 @@ impl ExperimentFile {
             return self.value_of_file(file, value.tensor.as_deref(), device, part);
         }
         if let Some(run) = &value.run {
-            let (site, layer) = match &value.site {
-                None => (None, None),
-                Some(name) => {
-                    let (site, layer) = site(name, experiment, part)?;
-                    (Some(site), layer)
-                }
-            };
+            let site = value.site.as_ref().map(|name| site(name, experiment, part)).transpose()?;
             return Ok(Value::Run(Source {
                 run: experiment.find_run(run, part)?,
-                site,
-                layers: layers(value.layers.as_ref(), layer, part)?,
+                site: site.map(|(site, _)| site),
+                layers: layers(value.layers.as_ref(), site.and_then(|(_, layer)| layer), part)?,
                 positions: value.positions.clone(),
                 heads: value.heads.clone(),
                 align: value.align,
             }));
         }
         match &value.values {
-            Some(numbers) => Ok(match numbers.tensor(device, part)? {
-                Some(tensor) => Value::Tensor(tensor),
-                None => Value::Number(numbers.number()),
-            }),
+            Some(NumbersFile::One(number)) => Ok(Value::Number(number.0)),
+            Some(numbers) => Ok(Value::Tensor(numbers.tensor(device, part)?)),
             None => Err(Error::part(part, "value is empty")),
         }
     }
@@ -138,9 +130,10 @@ impl ExperimentFile {
         experiment: &Experiment<'_>,
         run: &str,
         value: &ValueFile,
-        mut at: Target,
+        at: &Target,
         (part, making): (&str, Making<'_>),
     ) -> Result<Value> {
+        let mut at = at.clone();
         let Some(file) = &value.examples else {
             let hint = "write examples = \"FILE\", one example a line".to_string();
             return Err(Error::hinted(part, "its value is fitted to no examples", Some(hint)));
@@ -155,43 +148,14 @@ impl ExperimentFile {
         }
         at.positions = value.positions.clone().unwrap_or(at.positions);
         let runs: Vec<&str> = [Some(run), value.minus.as_deref()].into_iter().flatten().collect();
-        let collecting = self.collecting(experiment, file, &runs, &at, part)?;
+        let collecting = self.collecting(experiment, file, &runs, &at, (part, making))?;
         let fitted = match (&value.pca, runs.len()) {
             (None, _) => Fitted::Means,
             (Some(_), 1) => Fitted::Components,
             (Some(_), _) => Fitted::Contrast,
         };
-        let found: Result<statistics::ByLayer<Tensor>> = match making {
-            Making::Outline => outlined(&collecting, fitted),
-            Making::Numbers(runtime) => {
-                // Its rows are computed now, in what memory the weights leave.
-                experiment.model().decoder()?;
-                match fitted {
-                    Fitted::Means => statistics::means(&collecting, runtime).and_then(|means| {
-                        let less = |(layer, mean): (&Option<usize>, &Tensor)| {
-                            let minus = means.get(1).and_then(|minus| minus.get(layer));
-                            Ok((*layer, minus.map_or(Ok(mean.clone()), |minus| mean - minus)?))
-                        };
-                        means[0].iter().map(less).collect()
-                    }),
-                    Fitted::Components => {
-                        let found = statistics::components(&collecting, runtime, 1, false);
-                        found.and_then(|mut found| {
-                            let first = |(layer, found): (_, statistics::Components)| {
-                                Ok((layer, found.components.get(0)?))
-                            };
-                            found.swap_remove(0).into_iter().map(first).collect()
-                        })
-                    }
-                    Fitted::Contrast => statistics::contrast(&collecting, runtime),
-                }
-            }
-        };
-        let found = found.map_err(|error| fitting(file, part, error))?;
-        let on_device =
-            |(layer, tensor): (_, Tensor)| Ok((layer, tensor.to_device(experiment.model().device())?));
-        let mut found: statistics::ByLayer<Tensor> =
-            found.into_iter().map(on_device).collect::<Result<_>>()?;
+        let found = fit(&collecting, fitted, making).map_err(|error| fitting(file, part, error))?;
+        let mut found = on_device(found, experiment.model().device())?;
         Ok(match found.remove(&None) {
             Some(outside) => Value::Tensor(outside),
             None => Value::Layers(found.into_iter().filter_map(|(l, t)| Some((l?, t))).collect()),
@@ -215,9 +179,9 @@ impl ExperimentFile {
             let problem = "its parameters are fitted at the edit's site, which the sweep changes";
             return Err(Error::part(part, problem));
         }
-        let mut at = at.clone();
-        at.positions = fit.positions.clone().unwrap_or(Positions::Indices(Indices::All));
-        let collecting = self.collecting(experiment, &fit.examples, &[&fit.pca], &at, part)?;
+        let positions = fit.positions.clone().unwrap_or(Positions::Indices(Indices::All));
+        let at = Target { positions, ..at.clone() };
+        let collecting = self.collecting(experiment, &fit.examples, &[&fit.pca], &at, (part, making))?;
         let of_file = |error| fitting(&fit.examples, part, error);
         let one_layer = |count: usize| match count {
             1 => Ok(()),
@@ -226,22 +190,14 @@ impl ExperimentFile {
                 Err(Error::hinted(part, problem, Some("write an edit for each layer".into())))
             }
         };
-        let runtime = match making {
-            Making::Outline => {
-                let found =
-                    statistics::outline(&collecting, Fitted::Components).map_err(of_file)?.swap_remove(0);
-                one_layer(found.len())?;
-                let shape = found.into_values().next().unwrap_or_default();
-                let width = shape.check_rank(fit.rank, &collecting).map_err(of_file)?;
-                let shapes =
-                    [("components", vec![fit.rank, width]), ("mean", vec![width]), ("std", vec![width])];
-                let parameters = Parameters::outlined(shapes)?;
-                return Ok(Op { parameters: Arc::new(parameters), ..Op::new(kind) });
-            }
-            Making::Numbers(runtime) => runtime,
+        let Making::Numbers(runtime) = making else {
+            let found = statistics::outline(&collecting, Fitted::Components).map_err(of_file)?.swap_remove(0);
+            one_layer(found.len())?;
+            let shape = found.into_values().next().unwrap_or_default();
+            let width = shape.check_rank(fit.rank, &collecting).map_err(of_file)?;
+            let shapes = [("components", vec![fit.rank, width]), ("mean", vec![width]), ("std", vec![width])];
+            return Ok(Op { parameters: Arc::new(Parameters::outlined(shapes)?), ..Op::new(kind) });
         };
-        // Rows are computed now, in what memory the weights leave.
-        experiment.model().decoder()?;
         let found = statistics::components(&collecting, runtime, fit.rank, fit.standardise);
         let found = found.map_err(of_file)?.swap_remove(0);
         one_layer(found.len())?;
@@ -260,7 +216,7 @@ impl ExperimentFile {
         file: &str,
         names: &[&str],
         at: &Target,
-        part: &str,
+        (part, making): (&str, Making<'_>),
     ) -> Result<Experiment<'m>> {
         let examples = Examples::open(&self.data_path(file))?;
         let mut collecting = Experiment::new(experiment.model());
@@ -272,16 +228,15 @@ impl ExperimentFile {
         }
         for name in names {
             let Some(run) = runs.get(name) else {
-                let has = runs.keys().copied().collect::<Vec<_>>().join(", ");
-                let problem = format!("{file} has no prompts for \"{name}\"; it has them for {has}");
-                let hint = nearest(name, runs.keys().copied());
-                return Err(Error::hinted(
-                    part,
-                    problem,
-                    hint.map(|near| format!("did you mean \"{near}\"?")),
-                ));
+                let problem =
+                    |has: &str| format!("{file} has no prompts for \"{name}\"; it has them for {has}");
+                return Err(Error::unknown(part, name, runs.into_keys(), problem));
             };
             collecting.collect(*run, at.clone())?;
+        }
+        if let Making::Numbers(_) = making {
+            // Rows are computed now, in what memory the weights leave.
+            experiment.model().decoder()?;
         }
         collecting.examples = Some(Arc::new(examples));
         Ok(collecting)
@@ -295,9 +250,7 @@ impl ExperimentFile {
                 let problem = format!("{file} is a control vector, which has one tensor a layer to be used");
                 return Err(Error::hinted(part, problem, Some("leave tensor out".into())));
             }
-            let by_layer = ControlVector::read(&path)?.directions;
-            let on_device = |(layer, tensor): (_, Tensor)| Ok((layer, tensor.to_device(device)?));
-            return Ok(Value::Layers(by_layer.into_iter().map(on_device).collect::<Result<_>>()?));
+            return Ok(Value::Layers(on_device(ControlVector::read(&path)?.directions, device)?));
         }
         let tensors = TensorsFile::open(&path, file, part)?;
         let Some((before, after)) = tensor.and_then(|name| name.split_once(LAYER)) else {
@@ -326,16 +279,37 @@ fn fitting(file: &str, part: &str, error: Error) -> Error {
     }
 }
 
-/// Values of the shapes that are fitted to what an experiment collects: ones, which any op takes.
-fn outlined(collecting: &Experiment<'_>, fitted: Fitted) -> Result<statistics::ByLayer<Tensor>> {
-    let by_layer = statistics::outline(collecting, fitted)?.swap_remove(0);
-    let one = |(layer, shape): (_, statistics::Shape)| {
-        if fitted != Fitted::Means {
-            shape.check_rank(1, collecting)?;
-        }
-        Ok((layer, Tensor::ones(shape.of_mean, candle_core::DType::F32, &Device::Cpu)?))
+/// Values fitted to what an experiment collects; for an outline ones of their shapes, which any op takes.
+fn fit(collecting: &Experiment<'_>, fitted: Fitted, making: Making<'_>) -> Result<ByLayer<Tensor>> {
+    let Making::Numbers(runtime) = making else {
+        let one = |(layer, shape): (_, statistics::Shape)| {
+            if fitted != Fitted::Means {
+                shape.check_rank(1, collecting)?;
+            }
+            Ok((layer, Tensor::ones(shape.of_mean, DType::F32, &Device::Cpu)?))
+        };
+        return statistics::outline(collecting, fitted)?.swap_remove(0).into_iter().map(one).collect();
     };
-    by_layer.into_iter().map(one).collect()
+    match fitted {
+        Fitted::Means => {
+            let mut means = statistics::means(collecting, runtime)?;
+            let minus = means.split_off(1).pop().unwrap_or_default();
+            let less = |(layer, mean): (_, Tensor)| {
+                Ok((layer, minus.get(&layer).map_or(Ok(mean.clone()), |minus| mean - minus)?))
+            };
+            means.swap_remove(0).into_iter().map(less).collect()
+        }
+        Fitted::Components => {
+            let found = statistics::components(collecting, runtime, 1, false)?.swap_remove(0);
+            found.into_iter().map(|(layer, found)| Ok((layer, found.components.get(0)?))).collect()
+        }
+        Fitted::Contrast => statistics::contrast(collecting, runtime),
+    }
+}
+
+/// Tensors on a device.
+fn on_device<K: Ord>(tensors: BTreeMap<K, Tensor>, device: &Device) -> Result<BTreeMap<K, Tensor>> {
+    tensors.into_iter().map(|(layer, tensor)| Ok((layer, tensor.to_device(device)?))).collect()
 }
 
 /// A file of tensors by name.
@@ -349,7 +323,7 @@ impl<'a> TensorsFile<'a> {
     pub(super) fn open(path: &Path, file: &'a str, part: &str) -> Result<Self> {
         let is_numpy = has_extension(path, "npz") || has_extension(path, "npy");
         let weights = if is_numpy { Weights::from_numpy(path) } else { Weights::from_safetensors(&[path]) };
-        Ok(Self { file, weights: weights.map_err(|source| Error::Part { part: part.into(), source })? })
+        Ok(Self { file, weights: weights.within(|| part.into())? })
     }
 
     /// The names of its tensors, in order.
@@ -373,8 +347,7 @@ impl<'a> TensorsFile<'a> {
                 None => Error::part(part, format!("no tensor is named; {}", self.holds())),
             });
         };
-        let taken = self.weights.take(&entry.name, &entry.shape);
-        taken.map_err(|source| Error::Part { part: part.into(), source })
+        self.weights.take(&entry.name, &entry.shape).within(|| part.into())
     }
 
     /// All its tensors, as the parameters of an op that has those of these names.
@@ -410,27 +383,20 @@ impl<'a> TensorsFile<'a> {
 }
 
 impl NumbersFile {
-    /// A row, or a matrix of equally long rows; nothing where it is a single number.
-    pub(super) fn tensor(&self, device: &Device, part: &str) -> Result<Option<Tensor>> {
+    /// A number, a row, or a matrix of equally long rows.
+    pub(super) fn tensor(&self, device: &Device, part: &str) -> Result<Tensor> {
+        let plain = |numbers: &[NumberFile]| numbers.iter().map(|number| number.0).collect::<Vec<f64>>();
         Ok(match self {
-            Self::One(_) => None,
-            Self::Row(row) => Some(Tensor::new(plain(row), device)?),
+            Self::One(number) => Tensor::new(number.0, device)?,
+            Self::Row(row) => Tensor::new(plain(row), device)?,
             Self::Rows(rows) => {
                 let width = rows.first().map_or(0, Vec::len);
                 if width == 0 || rows.iter().any(|row| row.len() != width) {
                     return Err(Error::part(part, "the rows of values are empty or of different lengths"));
                 }
-                Some(Tensor::from_vec(plain(&rows.concat()), (rows.len(), width), device)?)
+                Tensor::from_vec(plain(&rows.concat()), (rows.len(), width), device)?
             }
         })
-    }
-
-    /// The number, where it is a single one.
-    pub(super) fn number(&self) -> f64 {
-        match self {
-            Self::One(number) => number.0,
-            _ => f64::NAN,
-        }
     }
 }
 
@@ -438,13 +404,9 @@ fn has_extension(path: &Path, extension: &str) -> bool {
     path.extension().is_some_and(|own| own.eq_ignore_ascii_case(extension))
 }
 
-fn plain(numbers: &[NumberFile]) -> Vec<f64> {
-    numbers.iter().map(|number| number.0).collect()
-}
-
+/// The site of that name, and the layer that a TransformerLens name says.
 pub(super) fn site(name: &str, experiment: &Experiment<'_>, part: &str) -> Result<(Site, Option<usize>)> {
-    let site = Site::parse_for(name, experiment.model().config());
-    site.map_err(|source| Error::Part { part: part.into(), source })
+    Site::parse_for(name, experiment.model().config()).within(|| part.into())
 }
 
 /// The layers of an edit or value, which a TransformerLens name may have given already.

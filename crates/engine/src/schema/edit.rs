@@ -3,8 +3,7 @@
 use super::inputs::GivenFile;
 use crate::experiment::steps::Steps;
 use crate::experiment::token::TokenFile;
-use crate::op::Align;
-use crate::op::Joint;
+use crate::op::{Align, Joint, Setting};
 use causalcone_model::{Indices, Positions};
 use serde::de::{self, Deserializer};
 use serde::{Deserialize, Serialize};
@@ -125,27 +124,25 @@ pub enum OpFile {
 impl EditFile {
     /// The files it names.
     pub fn files(&self) -> Vec<&str> {
-        let all = match &self.parameters {
-            Some(ParametersFile::All(file)) => Some(file.as_str()),
-            _ => None,
-        };
-        let fitted = match &self.parameters {
-            Some(ParametersFile::Fit(fit)) => Some(fit.examples.as_str()),
-            _ => None,
+        let (all, fitted) = match &self.parameters {
+            Some(ParametersFile::All(file)) => (Some(file.as_str()), None),
+            Some(ParametersFile::Fit(fit)) => (None, Some(fit.examples.as_str())),
+            _ => (None, None),
         };
         let examples = self.value.iter().filter_map(|value| value.examples.as_deref()).chain(fitted);
         self.in_files().map(|(file, _)| file).chain(all).chain(examples).collect()
     }
 
-    /// Whether its value or a parameter is one that a program gives.
-    pub(super) fn gives(&self) -> bool {
-        let of_parameters = match &self.parameters {
-            Some(ParametersFile::Each(each)) => {
-                each.values().any(|one| matches!(one, ParameterFile::Given(_)))
-            }
-            _ => false,
-        };
-        of_parameters || self.value.as_ref().is_some_and(|value| value.given.is_some())
+    /// The settings of its op that it gives, each by its key.
+    pub(crate) fn settings(&self) -> impl Iterator<Item = (&'static str, Setting)> + use<> {
+        let all = [
+            (self.activation.is_some(), "activation", Setting::Activation),
+            (self.min.is_some(), "min", Setting::Bounds),
+            (self.max.is_some(), "max", Setting::Bounds),
+            (self.error.is_some(), "error", Setting::AddError),
+            (self.centre.is_some(), "centre", Setting::Centre),
+        ];
+        all.into_iter().filter(|(is_given, ..)| *is_given).map(|(_, key, setting)| (key, setting))
     }
 
     /// The tensors it names by name.
@@ -157,11 +154,11 @@ impl EditFile {
     fn in_files(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
         let of_value =
             self.value.iter().filter_map(|value| Some((value.file.as_deref()?, value.tensor.as_deref())));
-        let each = match &self.parameters {
-            Some(ParametersFile::Each(each)) => Some(each.values()),
+        let each = self.parameters.iter().filter_map(|parameters| match parameters {
+            ParametersFile::Each(each) => Some(each.values()),
             _ => None,
-        };
-        let of_parameters = each.into_iter().flatten().filter_map(|parameter| match parameter {
+        });
+        let of_parameters = each.flatten().filter_map(|parameter| match parameter {
             ParameterFile::From(from) => Some((from.file.as_str(), from.tensor.as_deref())),
             ParameterFile::Numbers(_) | ParameterFile::Given(_) => None,
         });

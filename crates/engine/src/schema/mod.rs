@@ -274,10 +274,4 @@ impl ExperimentFile {
     pub fn from_json(text: &str) -> Result<Self> {
         Ok(parse::json(text)?)
     }
-
-    /// Whether it names something that only a program can give.
-    pub fn is_given_something(&self) -> bool {
-        let of_op = |op: &OpFile| matches!(op, OpFile::Given(_));
-        self.edit.iter().any(|edit| of_op(&edit.op) || edit.gives())
-    }
 }

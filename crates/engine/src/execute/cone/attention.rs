@@ -13,6 +13,9 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Nodes with the rows that attend, and what each of these nodes sees.
+type Attending<'s> = (Vec<(NodeId, Rows)>, Vec<&'s Vec<(NodeId, Rows)>>);
+
 impl BatchPass<'_, '_> {
     /// The weighted values of all rows of the batch that attend.
     pub(super) fn attend(
@@ -91,11 +94,7 @@ impl BatchPass<'_, '_> {
     }
 
     /// Attention where no edit stands between queries and weighted values.
-    fn mix_plain(
-        &self,
-        layer: usize,
-        (nodes, seen): (Vec<(NodeId, Rows)>, Vec<&Vec<(NodeId, Rows)>>),
-    ) -> Result<Table> {
+    fn mix_plain(&self, layer: usize, (nodes, seen): Attending<'_>) -> Result<Table> {
         let config = self.model.config();
         if nodes.is_empty() || self.sight.tables.is_empty() {
             return Ok(Table::default());

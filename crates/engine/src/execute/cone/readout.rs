@@ -63,7 +63,7 @@ impl Delivery<'_> {
         let mut flops = 0;
         let logits = self.logits(cells, &mut flops)?;
         let of = |(owner, row, tokens): (NodeId, usize, &Option<Arc<[u32]>>)| {
-            self.found(&logits, (tokens.clone(), owner, row))
+            self.found(&logits, &(tokens.clone(), owner, row))
         };
         let rows: Vec<Tensor> = reads.into_iter().map(of).collect::<Result<_>>()?;
         Ok((Some(Tensor::stack(&rows, 0)?), flops))
@@ -130,15 +130,15 @@ impl Delivery<'_> {
     fn reading(&self, read: &NodeRead, logits: &Logits) -> Result<Reading> {
         Ok(match read {
             NodeRead::Logits { owner, row, tokens } => {
-                Reading::Logits(self.found(logits, (tokens.clone(), *owner, *row))?)
+                Reading::Logits(self.found(logits, &(tokens.clone(), *owner, *row))?)
             }
             NodeRead::Activation { node, place } => Reading::Activation(self.activation(*node, place)?),
         })
     }
 
-    fn found(&self, logits: &Logits, key: LogitsKey) -> Result<Tensor> {
+    fn found(&self, logits: &Logits, key: &LogitsKey) -> Result<Tensor> {
         let at = self.cone.forest.anatomy().logits();
-        logits.get(&key).cloned().ok_or_else(|| self.lacking(key.1, at, key.2))
+        logits.get(key).cloned().ok_or_else(|| self.lacking(key.1, at, key.2))
     }
 
     fn activation(&self, node: NodeId, place: &Place) -> Result<Tensor> {

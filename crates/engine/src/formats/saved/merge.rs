@@ -3,18 +3,11 @@
 use crate::schema::{EditFile, OpFile};
 use crate::{Error, Result};
 
-/// What an edit says itself, and what a saved one says where it does not.
-pub(crate) fn merged(edit: &EditFile, saved: &EditFile, part: &str) -> Result<EditFile> {
-    let own = [
-        (edit.parameters.is_some(), "parameters"),
-        (edit.activation.is_some(), "activation"),
-        (edit.min.is_some(), "min"),
-        (edit.max.is_some(), "max"),
-        (edit.error.is_some(), "error"),
-        (edit.centre.is_some(), "centre"),
-        (edit.joint.is_some(), "joint"),
-    ];
-    if let Some((_, key)) = own.iter().find(|(given, _)| *given) {
+/// What an edit says itself, and what a saved one, of those of a folder, says where it does not.
+pub(crate) fn merged(edit: &EditFile, saved: &EditFile, all: &[EditFile], part: &str) -> Result<EditFile> {
+    let parameters = edit.parameters.iter().map(|_| "parameters");
+    let joint = edit.joint.iter().map(|_| "joint");
+    if let Some(key) = parameters.chain(edit.settings().map(|(key, _)| key)).chain(joint).next() {
         let problem = format!("takes a saved intervention, which has its own {key}");
         return Err(Error::part(part, problem));
     }
@@ -35,16 +28,15 @@ pub(crate) fn merged(edit: &EditFile, saved: &EditFile, part: &str) -> Result<Ed
         seed: edit.seed.or(saved.seed),
         steps: edit.steps.or(saved.steps),
         until: if edit.until.is_empty() { saved.until.clone() } else { edit.until.clone() },
-        ..saved.clone()
-    })
-}
-
-/// The op of a saved edit by its own name and parameters, where it is that of another.
-pub(crate) fn unlinked<'a>(edits: &'a [EditFile], edit: &'a EditFile) -> &'a EditFile {
-    match &edit.op {
-        OpFile::Link(link) => {
-            edits.iter().find(|other| other.name.as_ref() == Some(&link.link)).unwrap_or(edit)
+        joint: saved.joint,
+        gradient: saved.gradient.clone(),
+        // The op, its parameters and settings: its own, or those of the edit that it is linked to.
+        ..match &saved.op {
+            OpFile::Link(link) => {
+                all.iter().find(|other| other.name.as_ref() == Some(&link.link)).unwrap_or(saved)
+            }
+            _ => saved,
         }
-        _ => edit,
-    }
+        .clone()
+    })
 }

@@ -35,6 +35,6 @@ mod test;
 
 pub use format::{BaseModel, DESCRIPTION, Description, Made, TestFile, Top, WEIGHTS};
 pub use intervention::Saved;
-pub(crate) use merge::{merged, unlinked};
+pub(crate) use merge::merged;
 pub use test::Tested;
 pub(crate) use test::answer;
