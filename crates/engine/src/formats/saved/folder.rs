@@ -4,7 +4,7 @@ use super::format::{DESCRIPTION, Description, WEIGHTS};
 use super::intervention::Saved;
 use super::{card, pyvene};
 use crate::schema::LAYER;
-use crate::{Error, Result};
+use crate::{Error, Result, parse};
 use causalcone_files::{IfExists, NewFolder};
 use causalcone_model::file::{DataFile, Weights};
 use std::collections::BTreeMap;
@@ -79,7 +79,7 @@ impl Saved {
         let refuse = |problem: String| Error::File { path: name.clone(), problem, hint: None };
         let bytes = DataFile::open(&name)?.read_all(MAX_DESCRIPTION)?;
         let text = String::from_utf8(bytes).map_err(|_| refuse("is not UTF-8 text".into()))?;
-        let description = Description::parse(&text).map_err(|e| refuse(e.to_string()))?;
+        let description: Description = parse::json(&text).map_err(|e| e.in_file(&name))?;
         description.check().map_err(refuse)?;
         check_weights(&description, path)?;
         Ok(Self { description, tensors: BTreeMap::new(), folder: path.into() })

@@ -1,7 +1,7 @@
 //! The files of a folder, and what `intervention.json` says.
 
 use crate::schema::{EditFile, ParametersFile};
-use crate::{Error, Result};
+use crate::Result;
 use causalcone_model::{Indices, Model, store};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -172,10 +172,5 @@ impl Description {
     /// The tensors its edits name.
     pub(super) fn tensors(&self) -> Vec<&str> {
         self.edit.iter().flat_map(EditFile::tensors).collect()
-    }
-
-    /// Reads the description.
-    pub(super) fn parse(text: &str) -> Result<Self, Error> {
-        Ok(crate::parse::json(text)?)
     }
 }
