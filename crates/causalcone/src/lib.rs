@@ -60,15 +60,16 @@ pub use candle_core::Tensor;
 pub use causalcone_engine::cone::Work;
 pub use causalcone_engine::plan::{Coordinates, Place};
 pub use causalcone_engine::{
-    Agreement, Align, Alignment, Answer, AnswerProb, Collected, Collection, Column, Cone, ControlVector,
-    Device, Distribution, Each, EditId, EditSpec, Error as EngineError, Example, Executor, ExecutorKind,
-    Experiment, ExperimentFile, Explanation, Joint, Journal, LayerAxis, Lens, Mean, MeanToken, Memo, Method,
-    Metric, MissingSpace, Op, OpKind, Outcome, Outline, PreparedSweep, Prompt, Reference, Refused, RunId,
-    Runtime, Saved, Session, Source, Sweep, SweepResult, TokenLabels, TokenRecord, Top, Value, Values,
-    Verification, causal, collection, dataset, generate, lens, noise, op, saved, schema, train, visible,
+    Agreement, Align, Alignment, Answer, AnswerProb, Collected, Collection, Column, ControlVector, Device,
+    Distribution, Each, EditId, EditSpec, Error as EngineError, Example, ExecutorKind, Experiment,
+    ExperimentFile, Explanation, Joint, Journal, LayerAxis, Lens, Mean, MeanToken, Memo, Method, Metric,
+    MissingSpace, Op, OpKind, Outcome, Outline, PreparedSweep, Prompt, Refused, RunId, Runtime, Saved,
+    Source, Sweep, SweepResult, TokenLabels, TokenRecord, Top, Value, Values, Verification, causal,
+    collection, dataset, generate, lens, noise, op, saved, schema, train, visible,
 };
+pub use causalcone_jobs::train::Trained;
 pub use causalcone_jobs::{
-    self as jobs, Error, ExperimentExt, Result, Sweeping, Swept, heat_map, means_table, table,
+    self as jobs, Error, ExperimentExt, Result, SweepBuilder, Swept, heat_map, means_table, table,
 };
 pub use causalcone_model::{
     Config, Defaulted, Error as ModelError, Footprint, Indices, KeyPolicy, KeyReport, Layout, LoadOptions,
@@ -82,10 +83,11 @@ pub use causalcone_model::Last;
 
 /// What most programs use: `use causalcone::prelude::*`.
 pub mod prelude {
-    pub use crate::generate::Generation;
+    pub use crate::generate::{Generation, Steps};
+    pub use crate::train::{HeldOut, Length, Options as TrainOptions};
     pub use crate::{
-        Each, Example, Experiment, ExperimentExt, Last, LayerAxis, Metric, Model, Op, OpKind, Positions,
-        Runtime, Site, Sweep, Tensor,
+        Each, EditSpec, Example, Experiment, ExperimentExt, Last, LayerAxis, Method, Metric, Model, Op,
+        OpKind, Positions, Runtime, Saved, Site, Sweep, Tensor, Value,
     };
 }
 

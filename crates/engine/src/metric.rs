@@ -199,7 +199,11 @@ impl Metric {
 
     /// How many tokens it needs at least.
     pub fn needs_tokens(self) -> usize {
-        if self == Self::LogitDiff { 2 } else { usize::from(self.is_per_token()) }
+        match self {
+            Self::Prob | Self::Logit | Self::Logprob => 1,
+            Self::LogitDiff => 2,
+            Self::Kl | Self::Accuracy | Self::Loss => 0,
+        }
     }
 
     /// Whether it is about the label: what the example says should come, or the first of the tokens.

@@ -285,12 +285,9 @@ fn examples_do_not_depend_on_each_other() {
         ..Sweep::default()
     });
     all.set_examples(
-        pairs
-            .iter()
-            .map(|(base, source)| {
-                Example::new().prompt("base", base.clone()).prompt("source", source.clone())
-            })
-            .collect(),
+        pairs.iter().map(|(base, source)| {
+            Example::new().prompt("base", base.clone()).prompt("source", source.clone())
+        }),
     );
     let together = PreparedSweep::new(&all).unwrap().run(&Runtime::own(EXECUTORS[1])).unwrap();
     let apart: Vec<_> = pairs
@@ -379,7 +376,7 @@ fn gradients_over_a_data_set_are_those_of_each_example() {
     all.collect(base, Site::BlockInput.layers(1)).unwrap();
     all.set_tokens(vec![9, 2]).unwrap();
     let prompts = [vec![4, 9, 2], BASE.to_vec(), SOURCE.to_vec()];
-    all.set_examples(prompts.iter().map(|ids| Example::new().prompt("base", ids.clone())).collect());
+    all.set_examples(prompts.iter().map(|ids| Example::new().prompt("base", ids.clone())));
     let together = Collection::new(&all, 1 << 20).unwrap().gather(0, &Runtime::own(EXECUTORS[1])).unwrap();
     assert_eq!(together.len(), 3);
     let layers = model.config().layers;

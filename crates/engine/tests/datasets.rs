@@ -200,7 +200,7 @@ fn builder_and_file_make_the_same() {
     let source = Source { positions: Some(Positions::named("source")), ..Source::from(other) };
     let subject = Site::BlockOutput.layers([0, 1]).at(Positions::named("subject"));
     built.edit(base, subject, Op::swap(source)).unwrap();
-    built.set_examples(lines.iter().map(|line| Example::from_json(&line.to_string()).unwrap()).collect());
+    built.set_examples(lines.iter().map(|line| Example::from_json(&line.to_string()).unwrap()));
     let metrics =
         swept(&sifted(model, &ragged_file(&set)).0).columns.iter().map(|column| column.metric).collect();
     let mut sweep =
@@ -489,7 +489,7 @@ fn what_an_example_is_told_of_is_an_error_with_its_place() {
     let base = built.open_run("base").unwrap();
     built.edit(base, Site::MlpOutput.layers(0).at(2), Op::zero()).unwrap();
     let prompts = [vec![1, 2, 3], vec![1, 2]];
-    built.set_examples(prompts.map(|ids| Example::new().prompt("base", ids)).into());
+    built.set_examples(prompts.map(|ids| Example::new().prompt("base", ids)));
     let error = built.plan_single().unwrap_err();
     assert!(matches!(&error, Error::Examples { refused, .. } if refused[0].example == 1));
     assert!(error.to_string().starts_with("example 1: edit 0: position 2"), "{error}");

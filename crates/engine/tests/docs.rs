@@ -63,12 +63,17 @@ fn every_name_of_the_code_is_in_its_table_and_no_other() {
         page.lines().filter(|line| line.starts_with(&start)).collect::<Vec<_>>()
     };
     for site in Site::all() {
-        let lens = site.lens_name().map_or("|  |".into(), |lens| format!("| `{lens}` |"));
+        let code = |name: Option<String>| name.map(|name| format!("`{name}`")).unwrap_or_default();
+        let names = [code(site.short_name().map(Into::into)), code(site.lens_name())];
         let rows = row(site.name());
-        assert!(
-            rows.iter().any(|row| row.replace("| |", "|  |").ends_with(&lens)),
-            "{site:?}: {lens} in {rows:?}"
-        );
+        let has_names = |row: &&str| {
+            let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+            matches!(cells[..], ["", .., short, lens, ""] if names == [short, lens])
+        };
+        assert!(rows.iter().any(has_names), "{site:?}: {names:?} in {rows:?}");
+    }
+    for (op, alias) in OPS.iter().filter_map(|op| Some((op.name, op.alias?))) {
+        assert!(page.replace('\n', " ").contains(&format!("`{alias}` is `{op}`")), "{alias}");
     }
     for op in &OPS {
         assert!(

@@ -173,7 +173,10 @@ fn broken_folders_are_refused() {
     };
     refused(changed(&|json| json["version"] = json!(2)), &["version 2", "1 fits"]);
     refused(changed(&|json| json["edit"] = json!([])), &["no edit"]);
-    refused(changed(&|json| json["edit"][0]["nmae"] = json!(1)), &["nmae", "json: edit[0]", "did you mean `name`?"]);
+    refused(
+        changed(&|json| json["edit"][0]["nmae"] = json!(1)),
+        &["nmae", "json: edit[0]", "did you mean `name`?"],
+    );
     refused(changed(&|json| json["edit"][0]["name"] = Value::Null), &["has no name"]);
     refused(
         changed(&|json| json["edit"][0]["parameters"]["rotation"]["file"] = json!("../../etc/passwd")),

@@ -235,9 +235,7 @@ fn components_are_the_covariances_eigenvectors() {
         let mut exp = Experiment::new(model);
         let runs = ["happy", "sad"].map(|name| exp.open_run(name).unwrap());
         exp.collect(runs[0], Site::BlockOutput.layers([0, 2])).unwrap();
-        exp.set_examples(
-            dataset::load(&folder.path().join("pairs.jsonl")).unwrap().into_iter().flatten().collect(),
-        );
+        exp.set_examples(dataset::load(&folder.path().join("pairs.jsonl")).unwrap().into_iter().flatten());
         let found = statistics::components(&exp, &Runtime::default(), 3, standardise).unwrap();
         assert_eq!(found[0].len(), 2);
         let found = &found[0][&Some(0)];

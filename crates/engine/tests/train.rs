@@ -370,7 +370,7 @@ fn representation_fine_tuning_generalises() {
         let op = Op::random(kind, model.config().width, Some(4), 0).unwrap();
         exp.edit(base, Site::BlockOutput.layers(1).at(Last), op).unwrap();
         let prompt = |i: u32| vec![i % 50, (7 * i) % 50, (3 * i + 1) % 50];
-        exp.set_examples((0..24).map(|i| Example::new().prompt("base", prompt(i)).label(9)).collect());
+        exp.set_examples((0..24).map(|i| Example::new().prompt("base", prompt(i)).label(9)));
         let held = (24..40).map(|i| Example::new().prompt("base", prompt(i)).label(9)).collect();
         let how = Options { one_label: true, ..options(0.05, 40) };
         let training = Training::new(&exp, HeldOut::Examples(held), how).unwrap();
@@ -540,7 +540,7 @@ fn what_cannot_be_trained_is_refused() {
     none.set_examples(Vec::new());
     refused(of(&none, plain()), &["there is none"].map(|_| "no examples"));
     let mut one = exp.clone();
-    one.set_examples(examples(&record).into_iter().map(|example| example.label(3)).collect());
+    one.set_examples(examples(&record).into_iter().map(|example| example.label(3)));
     refused(of(&one, plain()), &["all 6 labels", "nothing to tell apart", "one_label"]);
     let mut unlabelled = exp.clone();
     unlabelled.set_examples(vec![Example::new().prompt("base", vec![1]).prompt("source", vec![2])]);

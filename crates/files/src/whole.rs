@@ -53,10 +53,10 @@ pub fn write_new(
 }
 
 impl IfExists {
-    /// [`write_whole`] or [`write_new`].
+    /// Writes the file `path` whole or not at all, with [`write_new`] or [`write_whole`].
     ///
     /// # Errors
-    /// Theirs.
+    /// Those of the function that writes it.
     pub fn write(
         self,
         path: impl AsRef<Path>,

@@ -40,7 +40,7 @@ pub mod train;
 pub use error::{Error, FolderError, Result};
 pub use figure::heat_map;
 pub use fitting::Logged;
-pub use fluent::{ExperimentExt, Sweeping, Swept};
+pub use fluent::{ExperimentExt, SweepBuilder, Swept};
 pub use folder::{Again, Folder, shown};
 pub use observer::{Observer, Silent};
 pub use record::{ModelRecord, Summary, Warning};

@@ -50,7 +50,7 @@ use crate::source::{LeftOut, Source, sifted};
 use crate::tidy::{means_table, table};
 use crate::title::titled;
 use causalcone_engine::schema::TrainFile;
-use causalcone_engine::train::{HeldOut, Options as TrainOptions, Score, Step, Training};
+use causalcone_engine::train::{Fit, HeldOut, Options as TrainOptions, Score, Step, Training};
 use causalcone_engine::{Experiment, Refused, Runtime, Saved};
 use causalcone_files::IfExists;
 use causalcone_report::{Chart, ColumnOf, Format, HeatMap, Panel, Series, Span, Table};
@@ -244,8 +244,11 @@ pub(crate) fn in_memory<'m>(
     let mut fitting = Fitting::new(&training, &trainer);
     fitting.run(runtime, observer)?;
     let fitted = Fitted::of(&fitting, originals)?;
-    let best = match fitting.best() {
-        Some(fit) => fit.experiment().map_err(|e| (e.to_string(), e.hint())),
+    let best = match fitting.best().map(Fit::experiment) {
+        Some(Ok(experiment)) => Ok(experiment),
+        // The training itself succeeded: its scores and steps are useful without an experiment.
+        Some(Err(e)) if e.is_bad_input() => Err((e.to_string(), e.hint())),
+        Some(Err(e)) => return Err(e.into()),
         None => Err(("train: no fit has a score".into(), None)),
     };
     Ok(Trained { fitted, best, how })
@@ -254,20 +257,20 @@ pub(crate) fn in_memory<'m>(
 /// A finished training in memory.
 #[derive(Debug, Clone)]
 pub struct Trained<'m> {
-    /// Its fits.
+    /// All fits, with their steps and scores.
     pub fitted: Fitted,
-    /// What the best of them has learned, or why no experiment can say it, with a hint.
+    /// The experiment with the parameters of the best fit, or the message and hint of why there is none.
     best: std::result::Result<Experiment<'m>, (String, Option<String>)>,
     /// How it was made, for people.
     how: String,
 }
 
 impl<'m> Trained<'m> {
-    /// The experiment with what the best fit has learned in place of its parameters, without a sweep.
+    /// The experiment with the parameters that the best fit has learned, without a sweep.
     ///
     /// # Errors
-    /// When the best choice of the axes is a position of a list that differs from example to example: no edit can say
-    /// which.
+    /// When the training searched positions, and the lists of positions differ between examples: no single edit has the
+    /// best position.
     pub fn experiment(&self) -> Result<&Experiment<'m>> {
         let refused = |(message, hint): &(String, Option<String>)| Error::Refused {
             message: message.clone(),
@@ -276,15 +279,19 @@ impl<'m> Trained<'m> {
         self.best.as_ref().map_err(refused)
     }
 
-    /// What the best fit has learned, to be saved.
+    /// The edits with the parameters that the best fit has learned, ready to save.
     ///
     /// # Errors
-    /// As [`Trained::experiment`]; when an edit is a closure.
+    /// As [`Trained::experiment`]; when an edit is a closure, or the self-test of the saved edits cannot be computed.
     pub fn best(&self) -> Result<Saved> {
         self.best_with(&Runtime::default())
     }
 
-    fn best_with(&self, runtime: &Runtime<'_>) -> Result<Saved> {
+    /// [`Trained::best`], computing the self-test with a runtime.
+    ///
+    /// # Errors
+    /// As [`Trained::best`].
+    pub fn best_with(&self, runtime: &Runtime<'_>) -> Result<Saved> {
         Ok(Saved::of(self.experiment()?, &self.how, runtime)?)
     }
 }

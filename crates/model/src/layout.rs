@@ -63,7 +63,8 @@ impl Width {
 }
 
 impl Site {
-    /// [`Site::parse`] for a model of that configuration: a TransformerLens name must mean there what it says.
+    /// [`Site::parse`] for a model of that configuration: a name of TransformerLens or the field must mean there what it
+    /// says.
     ///
     /// # Errors
     /// As [`Site::parse`]; where TransformerLens means another tensor on this family.

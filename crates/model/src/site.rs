@@ -12,6 +12,7 @@ use crate::{Error, Result};
 /// use causalcone_model::Site;
 /// assert_eq!(Site::by_name("mlp_output")?, Site::MlpOutput);
 /// assert_eq!(Site::parse("blocks.3.hook_resid_pre")?, (Site::BlockInput, Some(3)));
+/// assert_eq!(Site::by_name("resid_pre")?, Site::BlockInput);
 /// assert!(Site::by_name("mlp_ouput").is_err() && Site::parse("blocks.3.hook_q_input").is_err());
 /// # Ok::<(), causalcone_model::Error>(())
 /// ```
@@ -24,6 +25,8 @@ pub struct Row {
     name: &'static str,
     /// The name TransformerLens gives to the same tensor: after `blocks.N.` for sites of a block.
     lens: &'static str,
+    /// What people call it who use TransformerLens.
+    short: &'static str,
     width: Width,
     /// The site whose tensor it is a view of, heads apart.
     view_of: Option<Site>,
@@ -50,11 +53,11 @@ pub enum Width {
 impl Row {
     /// A site of every block, of that width.
     pub const fn in_block(name: &'static str, width: Width) -> Self {
-        Self { name, lens: "", width, view_of: None, is_in_block: true }
+        Self { name, lens: "", short: "", width, view_of: None, is_in_block: true }
     }
 
-    const fn lens(self, lens: &'static str) -> Self {
-        Self { lens, ..self }
+    const fn lens(self, lens: &'static str, short: &'static str) -> Self {
+        Self { lens, short, ..self }
     }
 
     const fn once(self) -> Self {
@@ -82,7 +85,7 @@ sites! {
     /// What enters layer 0: token embedding, plus position embedding where it is learned. (s × d)
     Embedding = Row::in_block("embedding", Width::Model).once();
     /// The residual stream entering a block. (s × d)
-    BlockInput = Row::in_block("block_input", Width::Model).lens("hook_resid_pre");
+    BlockInput = Row::in_block("block_input", Width::Model).lens("hook_resid_pre", "resid_pre");
     /// After the block's first norm. (s × d)
     AttentionInput = Row::in_block("attention_input", Width::Model);
     /// Queries with bias, before RoPE. (s × H·D)
@@ -92,33 +95,33 @@ sites! {
     /// Values with bias. (s × K·D)
     ValueOutput = Row::in_block("value_output", Width::Keys);
     /// Queries, by head. (s × D a head)
-    HeadQueryOutput = Row::in_block("head_query_output", Width::Queries).lens("attn.hook_q").view_of(Site::QueryOutput);
+    HeadQueryOutput = Row::in_block("head_query_output", Width::Queries).lens("attn.hook_q", "q").view_of(Site::QueryOutput);
     /// Keys, by key/value head. (s × D a head)
-    HeadKeyOutput = Row::in_block("head_key_output", Width::Keys).lens("attn.hook_k").view_of(Site::KeyOutput);
+    HeadKeyOutput = Row::in_block("head_key_output", Width::Keys).lens("attn.hook_k", "k").view_of(Site::KeyOutput);
     /// Values, by key/value head. (s × D a head)
-    HeadValueOutput = Row::in_block("head_value_output", Width::Keys).lens("attn.hook_v").view_of(Site::ValueOutput);
+    HeadValueOutput = Row::in_block("head_value_output", Width::Keys).lens("attn.hook_v", "v").view_of(Site::ValueOutput);
     /// Attention scores before softmax, after scale and mask. (H × s × s)
-    AttentionScore = Row::in_block("attention_score", Width::Attention).lens("attn.hook_attn_scores");
+    AttentionScore = Row::in_block("attention_score", Width::Attention).lens("attn.hook_attn_scores", "scores");
     /// Attention weights after softmax. (H × s × s)
-    AttentionWeight = Row::in_block("attention_weight", Width::Attention).lens("attn.hook_pattern");
+    AttentionWeight = Row::in_block("attention_weight", Width::Attention).lens("attn.hook_pattern", "pattern");
     /// The heads' weighted values, before the output projection. (s × H·D)
     AttentionValueOutput = Row::in_block("attention_value_output", Width::Queries);
     /// The same, by head. (s × D a head)
-    HeadAttentionValueOutput = Row::in_block("head_attention_value_output", Width::Queries).lens("attn.hook_z").view_of(Site::AttentionValueOutput);
+    HeadAttentionValueOutput = Row::in_block("head_attention_value_output", Width::Queries).lens("attn.hook_z", "z").view_of(Site::AttentionValueOutput);
     /// After the output projection and its bias, before the residual add. (s × d)
-    AttentionOutput = Row::in_block("attention_output", Width::Model).lens("hook_attn_out");
+    AttentionOutput = Row::in_block("attention_output", Width::Model).lens("hook_attn_out", "attn_out");
     /// The residual stream between attention and MLP. (s × d)
-    BlockMiddle = Row::in_block("block_middle", Width::Model).lens("hook_resid_mid");
+    BlockMiddle = Row::in_block("block_middle", Width::Model).lens("hook_resid_mid", "resid_mid");
     /// After the block's second norm. (s × d)
     MlpInput = Row::in_block("mlp_input", Width::Model);
     /// Output of the activation function; act(gate), not yet times up, in gated MLPs. (s × m)
     MlpActivation = Row::in_block("mlp_activation", Width::Mlp);
     /// Input of the down projection: act(gate)·up where gated. (s × m)
-    MlpHidden = Row::in_block("mlp_hidden", Width::Mlp).lens("mlp.hook_post");
+    MlpHidden = Row::in_block("mlp_hidden", Width::Mlp).lens("mlp.hook_post", "mlp_post");
     /// After the down projection and its bias, before the residual add. (s × d)
-    MlpOutput = Row::in_block("mlp_output", Width::Model).lens("hook_mlp_out");
+    MlpOutput = Row::in_block("mlp_output", Width::Model).lens("hook_mlp_out", "mlp_out");
     /// The residual stream leaving a block. (s × d)
-    BlockOutput = Row::in_block("block_output", Width::Model).lens("hook_resid_post");
+    BlockOutput = Row::in_block("block_output", Width::Model).lens("hook_resid_post", "resid_post");
     /// After the last norm. (s × d)
     // TransformerLens's ln_final.hook_normalized is after the norm's weight on GPT-2 and before it on
     // Llama, so it has no place in a table that means one thing.
@@ -179,24 +182,32 @@ impl Site {
         Some(if self.is_in_block() { format!("blocks.N.{lens}") } else { lens.into() })
     }
 
-    /// The site a text names: a public name, or a TransformerLens one, which may carry a layer.
+    /// The short name of the field for the same tensor, such as `resid_pre` or `z`, where there is one. It has the meaning
+    /// of [`Site::lens_name`].
+    pub fn short_name(self) -> Option<&'static str> {
+        Some(self.0.short).filter(|short| !short.is_empty())
+    }
+
+    /// The site a text names: a public name, a short name of the field (`resid_pre`), or a TransformerLens one, with a
+    /// layer (`blocks.3.hook_resid_pre`) or without (`hook_resid_pre`).
     ///
     /// # Errors
-    /// When it is neither; a misspelling gets a hint.
+    /// When it is none of these; a misspelling gets a hint.
     pub fn parse(name: &str) -> Result<(Self, Option<usize>)> {
-        if let Some(site) = Self::all().find(|site| site.name() == name) {
+        if let Some(site) = Self::all().find(|site| site.name() == name || site.short_name() == Some(name)) {
             return Ok((site, None));
         }
         Self::by_lens_name(name).ok_or_else(|| {
             let names: Vec<_> = Self::all().map(Self::name).collect();
-            let hint = nearest(name, names.iter().copied()).map(|near| format!("did you mean \"{near}\"?"));
+            let known = names.iter().copied().chain(Self::all().filter_map(Self::short_name));
+            let hint = nearest(name, known).map(|near| format!("did you mean \"{near}\"?"));
             let problem = format!("is not a site; the sites are {}", names.join(", "));
             let given = format!("\"{}\"", printable(name, 120));
             Error::Address { what: "site", given, problem, hint }
         })
     }
 
-    /// The site of that public name.
+    /// The site of that name.
     ///
     /// # Errors
     /// When there is none, or the name carries a layer as well.
@@ -211,7 +222,8 @@ impl Site {
         }
     }
 
-    /// The site and layer of a TransformerLens hook name, if it is in the alias table.
+    /// The site of a TransformerLens hook name, if it is in the alias table, and the layer if the name says one:
+    /// `blocks.3.attn.hook_z`, or `attn.hook_z` and `hook_z` of any layer.
     fn by_lens_name(name: &str) -> Option<(Self, Option<usize>)> {
         let (rest, layer) = match name.strip_prefix("blocks.") {
             Some(rest) => {
@@ -220,8 +232,11 @@ impl Site {
             }
             None => (name, None),
         };
-        let found = Self::all().find(|site| !site.0.lens.is_empty() && site.0.lens == rest)?;
-        (found.is_in_block() == layer.is_some()).then_some((found, layer))
+        let is_it = |lens: &str| {
+            let end = lens.rsplit_once('.').map_or(lens, |(_, end)| end);
+            !lens.is_empty() && (lens == rest || layer.is_none() && end == rest)
+        };
+        Self::all().find(|site| is_it(site.0.lens)).map(|site| (site, layer))
     }
 
     /// Whether every block has this site (true) or the model has it once (false).
@@ -255,9 +270,22 @@ mod tests {
         for site in Site::all() {
             assert_eq!(Site::by_name(site.name()).unwrap(), site);
             if let Some(lens) = site.lens_name() {
-                let (found, layer) = Site::by_lens_name(&lens.replace('N', "7")).unwrap();
-                assert_eq!((found, layer.is_some()), (site, site.is_in_block()));
+                assert_eq!(Site::parse(&lens.replace('N', "7")).unwrap(), (site, Some(7)));
+                let hook = lens.strip_prefix("blocks.N.").unwrap();
+                let end = hook.rsplit_once('.').map_or(hook, |(_, end)| end);
+                for name in [hook, end, site.short_name().unwrap()] {
+                    assert_eq!(Site::parse(name).unwrap(), (site, None), "{name}");
+                }
             }
         }
+        let names = || Site::all().flat_map(|site| [Some(site.name()), site.short_name()]).flatten();
+        assert_eq!(names().collect::<std::collections::HashSet<_>>().len(), names().count());
+        for unknown in
+            ["hook_q_input", "blocks.3.hook_z", "blocks.x.hook_resid_pre", "blocks.3.resid_pre", ""]
+        {
+            assert!(Site::parse(unknown).is_err(), "{unknown}");
+        }
+        let Err(refused) = Site::parse("resid_pst") else { panic!("accepted") };
+        assert_eq!(refused.hint().unwrap(), "did you mean \"resid_post\"?");
     }
 }

@@ -358,7 +358,9 @@ fn sites_are_those_of_the_family() {
 fn a_lens_name_that_means_something_else_is_refused() -> Result<(), Error> {
     for (name, is_refused) in [("gemma3", true), ("olmo2", true), ("qwen3", false), ("gemma", false)] {
         let model = load(&format!("families/{name}"));
-        for hook in ["blocks.1.hook_attn_out", "blocks.1.hook_mlp_out"] {
+        for hook in
+            ["blocks.1.hook_attn_out", "blocks.1.hook_mlp_out", "hook_attn_out", "attn_out", "mlp_out"]
+        {
             let parsed = Site::parse_for(hook, model.config());
             assert_eq!(parsed.is_err(), is_refused, "{name}: {hook}");
         }

@@ -159,7 +159,7 @@ impl Chart {
     /// [`Error::UnknownFigure`] for another name; those of [`Chart::to_png`]; [`Error::Write`] if the file cannot be
     /// written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        save(&self.to_svg()?, path.as_ref())
+        save(|| self.to_svg(), path.as_ref())
     }
 }
 

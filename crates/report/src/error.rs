@@ -9,6 +9,7 @@
 //! ```
 
 use crate::table::{ColumnKind, Format};
+use std::path::PathBuf;
 
 /// Anything that can go wrong while tables and figures are made and written.
 #[derive(Debug, thiserror::Error)]
@@ -20,11 +21,11 @@ pub enum Error {
         /// What was given.
         given: String,
     },
-    /// The extension of a file name that no figure is drawn as.
-    #[error("{given:?} does not say how the figure is to be drawn")]
+    /// The name of a file that figures are not written as.
+    #[error("{}: a figure is written as .svg or .png", path.display())]
     UnknownFigure {
-        /// The file name.
-        given: String,
+        /// The file.
+        path: PathBuf,
     },
     /// A file could not be written.
     #[error(transparent)]
@@ -106,7 +107,7 @@ impl Error {
                 let [most @ .., last] = Format::ALL.map(|format| format.to_string());
                 Some(format!("use {} or {last}", most.join(", ")))
             }
-            Error::UnknownFigure { .. } => Some("end its name with .svg or .png".to_owned()),
+            Error::UnknownFigure { .. } => Some("end the file name with .svg or .png".to_owned()),
             Error::Write(source) => source.hint(),
             Error::TooLarge { unit: "pixels", .. } => {
                 Some("take a smaller scale, or write an SVG".to_owned())

@@ -63,7 +63,7 @@ impl HeatMap {
     /// [`Error::UnknownFigure`] for another name; those of [`HeatMap::to_png`]; [`Error::Write`] if the file cannot be
     /// written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        save(&self.to_svg()?, path.as_ref())
+        save(|| self.to_svg(), path.as_ref())
     }
 }
 
@@ -75,18 +75,17 @@ pub fn picture(svg: &str, scale: f32) -> Result<Vec<u8>, Error> {
     png::draw(svg, scale)
 }
 
-/// Writes an SVG document as its own file, or as a picture.
-pub(crate) fn save(svg: &str, path: &Path) -> Result<(), Error> {
+/// Writes a figure as an SVG document or a PNG picture. The name is checked before anything is drawn.
+pub(crate) fn save(svg: impl FnOnce() -> Result<String, Error>, path: &Path) -> Result<(), Error> {
     let is = |extension: &str| path.extension().is_some_and(|own| own.eq_ignore_ascii_case(extension));
-    if is("svg") {
-        write_whole(path, |w| w.write_all(svg.as_bytes()))?;
+    let bytes = if is("svg") {
+        svg()?.into_bytes()
     } else if is("png") {
-        let png = picture(svg, 2.0)?;
-        write_whole(path, |w| w.write_all(&png))?;
+        picture(&svg()?, 2.0)?
     } else {
-        return Err(Error::UnknownFigure { given: path.display().to_string() });
-    }
-    Ok(())
+        return Err(Error::UnknownFigure { path: path.into() });
+    };
+    Ok(write_whole(path, |w| w.write_all(&bytes))?)
 }
 
 #[cfg(test)]

@@ -81,7 +81,8 @@ impl Table {
     /// [`Error::UnknownFormat`] for another name, [`Error::Write`] if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
-        let format = Format::from_path(path)?;
+        let unknown = |_| Error::UnknownFormat { given: path.display().to_string() };
+        let format = Format::from_path(path).map_err(unknown)?;
         Ok(write_whole(path, |w| self.write(format, w))?)
     }
 

@@ -128,9 +128,12 @@ impl Schedule {
             }
             let grown = load.with(&alone);
             let fits = grown.rows() <= MOST_ROWS && room.is_none_or(|room| grown.bytes() <= room);
-            let is_new = last_wave.replace(wave) != Some(wave) || !fits;
-            schedule.batches.extend(is_new.then(Batch::default));
-            load = if is_new { alone } else { grown };
+            if last_wave.replace(wave) != Some(wave) || !fits {
+                schedule.batches.push(Batch::default());
+                load = alone;
+            } else {
+                load = grown;
+            }
             peak = peak.max(load.bytes());
             let number = schedule.batches.len() - 1;
             schedule.batch_of[id] = Some(number);

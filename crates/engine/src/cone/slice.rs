@@ -190,7 +190,9 @@ impl Slice {
             }
         } else if paired.is_some() || step.keeps_some() {
             base(stage, false);
-            paired.into_iter().for_each(|other| base(other, false));
+            if let Some(other) = paired {
+                base(other, false);
+            }
         }
         if let Some((source, place)) = step.source_place() {
             let at = anatomy.point(place);

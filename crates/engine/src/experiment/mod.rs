@@ -215,7 +215,8 @@ impl<'m> Experiment<'m> {
     ///
     /// # Errors
     /// When one is outside the vocabulary or given twice.
-    pub fn set_tokens(&mut self, ids: Vec<u32>) -> Result<()> {
+    pub fn set_tokens(&mut self, ids: impl IntoIterator<Item = u32>) -> Result<()> {
+        let ids: Vec<u32> = ids.into_iter().collect();
         ids.iter().try_for_each(|id| self.model.check(&[*id])).within(|| "read".into())?;
         let mut seen = HashSet::new();
         if let Some(id) = ids.iter().find(|id| !seen.insert(**id)) {
@@ -248,7 +249,8 @@ impl<'m> Experiment<'m> {
     ///
     /// # Errors
     /// When one is empty, has an id outside the vocabulary, or is given twice.
-    pub fn set_answers(&mut self, answers: Vec<Vec<u32>>) -> Result<()> {
+    pub fn set_answers(&mut self, answers: impl IntoIterator<Item = Vec<u32>>) -> Result<()> {
+        let answers: Vec<Vec<u32>> = answers.into_iter().collect();
         let mut seen = HashSet::new();
         for ids in &answers {
             ids.iter().try_for_each(|id| self.model.check(&[*id])).within(|| "answers".into())?;

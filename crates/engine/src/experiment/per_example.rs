@@ -50,8 +50,8 @@ impl<'m> Experiment<'m> {
     /// }
     /// # Ok::<(), causalcone_engine::Error>(())
     /// ```
-    pub fn set_examples(&mut self, examples: Vec<Example>) {
-        self.examples = Some(Arc::new(Examples::numbered(examples)));
+    pub fn set_examples(&mut self, examples: impl IntoIterator<Item = Example>) {
+        self.examples = Some(Arc::new(Examples::numbered(examples.into_iter().collect())));
     }
 
     /// How many examples there are; `None` without a data set.
@@ -81,6 +81,7 @@ impl<'m> Experiment<'m> {
             }
         }
         if refused.len() == fits.len() {
+            // One reason for all of them lies in the experiment itself: it is reported once, not once an example.
             let all_alike = refused.len() > 1 && refused.iter().all(|r| r.problem == refused[0].problem);
             return Err(same.filter(|_| all_alike).unwrap_or(Error::Examples { refused, first: None }));
         }
@@ -166,11 +167,12 @@ impl<'m> Experiment<'m> {
             ..self.clone()
         };
         if let Some(given) = &example.tokens {
-            let ids = given.iter().map(|token| token.id(self.model, "tokens")).collect::<Result<_>>()?;
+            let ids = given.iter().map(|token| token.id(self.model, "tokens")).collect::<Result<Vec<_>>>()?;
             instance.set_tokens(ids)?;
         }
         if let Some(given) = &example.answers {
-            let ids = given.iter().map(|answer| answer.ids(self.model, "answers")).collect::<Result<_>>()?;
+            let ids =
+                given.iter().map(|answer| answer.ids(self.model, "answers")).collect::<Result<Vec<_>>>()?;
             instance.set_answers(ids)?;
         }
         let lists = [

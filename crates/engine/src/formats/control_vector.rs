@@ -8,7 +8,6 @@
 //! ```
 //! use candle_core::{Device, Tensor};
 //! use causalcone_engine::{ControlVector, Experiment, Op, OpKind};
-//! use causalcone_files::IfExists;
 //! use causalcone_model::{Model, Site};
 //!
 //! # let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fixtures/tiny-llama-tied");
@@ -20,7 +19,7 @@
 //!
 //! let folder = tempfile::tempdir()?;
 //! let path = folder.path().join("up.gguf");
-//! ControlVector::of(&exp)?.write(&path, IfExists::Refuse)?;
+//! ControlVector::of(&exp)?.save(&path)?;
 //! let found = ControlVector::read(&path)?;
 //! assert_eq!(found.directions[&1].to_vec1::<f32>()?[3], 1.5);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -161,6 +160,14 @@ impl ControlVector {
         let tensor = |(layer, sum)| Ok((layer, Tensor::new(sum, &Device::Cpu)?));
         let directions = sums.into_iter().map(tensor).collect::<Result<_>>()?;
         Ok(Self { model_hint: Some(config.family.into()), directions })
+    }
+
+    /// Writes the GGUF file, whole or not at all. It replaces a file of that name.
+    ///
+    /// # Errors
+    /// As [`ControlVector::write`].
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.write(path.as_ref(), IfExists::Replace)
     }
 
     /// Writes the GGUF file, whole or not at all.

@@ -127,9 +127,9 @@ impl ExperimentFile {
             }
             experiment.set_top(bounds::READ_TOP.check(read.top.unwrap_or(10))?);
             let id = |token: &TokenFile| token.id(model, "read");
-            experiment.set_tokens(read.tokens.iter().map(id).collect::<Result<_>>()?)?;
+            experiment.set_tokens(read.tokens.iter().map(id).collect::<Result<Vec<_>>>()?)?;
             let ids = |answer: &Prompt| answer.ids(model, "answers");
-            experiment.set_answers(read.answers.iter().map(ids).collect::<Result<_>>()?)?;
+            experiment.set_answers(read.answers.iter().map(ids).collect::<Result<Vec<_>>>()?)?;
         }
         experiment.read_run()?;
         if let Some(sweep) = &self.sweep {

@@ -163,10 +163,12 @@ impl ExperimentFile {
                 let mut op = match shared.parameters.get(&key) {
                     Some(op) => op.clone(),
                     None => {
-                        self.parameters(experiment, edit, (kind, at), parameters, (part, &mut *shared))?
+                        let op =
+                            self.parameters(experiment, edit, (kind, at), parameters, (part, &mut *shared))?;
+                        shared.parameters.insert(key, op.clone());
+                        op
                     }
                 };
-                shared.parameters.entry(key).or_insert_with(|| op.clone());
                 // The same tensors, but what trains one edit does not train the other.
                 op.parameters = Arc::new((*op.parameters).clone());
                 op
@@ -260,10 +262,12 @@ fn width_of(
 
 /// The op of that name.
 fn op_kind(name: &str, part: &str) -> Result<OpKind> {
-    let mut named = OPS.iter().filter(|info| info.kind != OpKind::Custom);
-    let known = named.clone().map(|info| info.name);
-    named.find(|info| info.name == name).map(|info| info.kind).ok_or_else(|| {
-        Error::unknown(part, name, known, |ops| format!("op \"{name}\" is not an op; the ops are {ops}"))
+    OpKind::by_name(name).filter(|kind| *kind != OpKind::Custom).ok_or_else(|| {
+        let ops = OPS.iter().filter(|info| info.kind != OpKind::Custom);
+        let names: Vec<&str> = ops.clone().map(|info| info.name).collect();
+        let known = names.iter().copied().chain(ops.filter_map(|info| info.alias));
+        let problem = format!("op \"{name}\" is not an op; the ops are {}", names.join(", "));
+        Error::unknown(part, name, known, |_| problem)
     })
 }
 
@@ -277,9 +281,9 @@ fn linked_op(experiment: &Experiment<'_>, edit: &EditFile, link: &LinkFile, part
     let found = named().find(|(name, _)| *name == link.link);
     found.map(|(_, op)| op.clone()).ok_or_else(|| {
         Error::unknown(part, &link.link, named().map(|(name, _)| name), |names| {
-            let before = match names {
-                "" => "none before it has a name".into(),
-                names => format!("those before it: {names}"),
+            let before = match named().next() {
+                None => "none before it has a name".into(),
+                Some(_) => format!("those before it: {names}"),
             };
             format!("is linked to \"{}\", which is no edit before it; {before}", link.link)
         })

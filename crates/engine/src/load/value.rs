@@ -148,12 +148,15 @@ impl ExperimentFile {
         }
         at.positions = value.positions.clone().unwrap_or(at.positions);
         let runs: Vec<&str> = [Some(run), value.minus.as_deref()].into_iter().flatten().collect();
-        let collecting = self.collecting(experiment, file, &runs, &at, (part, making))?;
+        let collecting = self.collecting(experiment, file, &runs, &at, part)?;
         let fitted = match (&value.pca, runs.len()) {
             (None, _) => Fitted::Means,
             (Some(_), 1) => Fitted::Components,
             (Some(_), _) => Fitted::Contrast,
         };
+        if let Making::Numbers(_) = making {
+            load_weights(experiment)?;
+        }
         let found = fit(&collecting, fitted, making).map_err(|error| fitting(file, part, error))?;
         let mut found = on_device(found, experiment.model().device())?;
         Ok(match found.remove(&None) {
@@ -181,7 +184,7 @@ impl ExperimentFile {
         }
         let positions = fit.positions.clone().unwrap_or(Positions::Indices(Indices::All));
         let at = Target { positions, ..at.clone() };
-        let collecting = self.collecting(experiment, &fit.examples, &[&fit.pca], &at, (part, making))?;
+        let collecting = self.collecting(experiment, &fit.examples, &[&fit.pca], &at, part)?;
         let of_file = |error| fitting(&fit.examples, part, error);
         let one_layer = |count: usize| match count {
             1 => Ok(()),
@@ -198,6 +201,7 @@ impl ExperimentFile {
             let shapes = [("components", vec![fit.rank, width]), ("mean", vec![width]), ("std", vec![width])];
             return Ok(Op { parameters: Arc::new(Parameters::outlined(shapes)?), ..Op::new(kind) });
         };
+        load_weights(experiment)?;
         let found = statistics::components(&collecting, runtime, fit.rank, fit.standardise);
         let found = found.map_err(of_file)?.swap_remove(0);
         one_layer(found.len())?;
@@ -216,7 +220,7 @@ impl ExperimentFile {
         file: &str,
         names: &[&str],
         at: &Target,
-        (part, making): (&str, Making<'_>),
+        part: &str,
     ) -> Result<Experiment<'m>> {
         let examples = Examples::open(&self.data_path(file))?;
         let mut collecting = Experiment::new(experiment.model());
@@ -233,10 +237,6 @@ impl ExperimentFile {
                 return Err(Error::unknown(part, name, runs.into_keys(), problem));
             };
             collecting.collect(*run, at.clone())?;
-        }
-        if let Making::Numbers(_) = making {
-            // Rows are computed now, in what memory the weights leave.
-            experiment.model().decoder()?;
         }
         collecting.examples = Some(Arc::new(examples));
         Ok(collecting)
@@ -277,6 +277,12 @@ fn fitting(file: &str, part: &str, error: Error) -> Error {
         Error::Interrupted => Error::Interrupted,
         error => Error::hinted(part, format!("what is fitted to {file}: {error}"), error.hint()),
     }
+}
+
+/// Loads the weights before rows are computed, so that the computation gets the memory that the weights leave.
+fn load_weights(experiment: &Experiment<'_>) -> Result<()> {
+    experiment.model().decoder()?;
+    Ok(())
 }
 
 /// Values fitted to what an experiment collects; for an outline ones of their shapes, which any op takes.

@@ -34,9 +34,8 @@ impl Op {
         let subspace = match (dims, info.subspace) {
             (None, _) => None,
             (Some(_), Subspace::None) => {
-                return Err(
-                    format!("{} has no subspace: it says itself how much of what changes", op()).into()
-                );
+                let problem = format!("{} has no subspace: it says itself how much of what changes", op());
+                return Err(problem.into());
             }
             (Some(dims), _) => {
                 let found = dims.resolve("dimension", rank.unwrap_or(width));

@@ -13,6 +13,8 @@ pub struct OpInfo {
     pub kind: OpKind,
     /// Its name in experiment files.
     pub name: &'static str,
+    /// The name that other tools use for it, which experiment files may use too.
+    pub alias: Option<&'static str>,
     /// What it does.
     pub formula: &'static str,
     /// Whether it takes a value.
@@ -51,6 +53,11 @@ impl OpInfo {
         Self { takes_scale: true, ..self }
     }
 
+    /// Other tools call it so.
+    const fn also(self, alias: &'static str) -> Self {
+        Self { alias: Some(alias), ..self }
+    }
+
     const fn interchange(self) -> Self {
         Self { is_interchange: true, ..self }
     }
@@ -78,6 +85,7 @@ const fn op(kind: OpKind, name: &'static str, formula: &'static str, compute: Co
     OpInfo {
         kind,
         name,
+        alias: None,
         formula,
         value: Takes::No,
         takes_scale: false,
@@ -133,13 +141,13 @@ const STD: ParameterInfo = fixed(with_default("std", &[Width], 1.0));
 /// All interventions, by the names experiment files use. What a mask's temperature is if left out is
 /// what pyvene starts with.
 pub static OPS: [OpInfo; 26] = [
-    op(OpKind::Swap, "swap", "b ← v", replace::value).valued().interchange().forgets_base(),
-    op(OpKind::Zero, "zero", "b ← 0", replace::zero).forgets_base(),
-    op(OpKind::Mean, "mean", "b ← v, a mean", replace::value).valued().forgets_base(),
+    op(OpKind::Swap, "swap", "b ← v", replace::value).valued().interchange().forgets_base().also("patch"),
+    op(OpKind::Zero, "zero", "b ← 0", replace::zero).forgets_base().also("ablate"),
+    op(OpKind::Mean, "mean", "b ← v, a mean", replace::value).valued().forgets_base().also("mean_ablate"),
     op(OpKind::Skip, "skip", "b ← the module's input", replace::value).forgets_base(),
     op(OpKind::Collect, "collect", "b, and it is read", replace::same),
     op(OpKind::Custom, "custom", "b ← f(b), a closure", replace::closure),
-    op(OpKind::Add, "add", "b ← b + scale·v", arithmetic::add).valued().scaled(),
+    op(OpKind::Add, "add", "b ← b + scale·v", arithmetic::add).valued().scaled().also("steer"),
     op(OpKind::Subtract, "subtract", "b ← b − scale·v", arithmetic::subtract).valued().scaled(),
     op(OpKind::Scale, "scale", "b ← scale·b", arithmetic::scale).scaled(),
     op(OpKind::Noise, "noise", "b ← b + level·ε", arithmetic::add).maybe_valued().scaled(),
@@ -236,8 +244,8 @@ impl OpKind {
         OPS.iter().find(|info| info.kind == self).unwrap_or(&OPS[0])
     }
 
-    /// The kind of that name.
+    /// The kind of that name or alias.
     pub fn by_name(name: &str) -> Option<Self> {
-        OPS.iter().find(|info| info.name == name).map(|info| info.kind)
+        OPS.iter().find(|info| info.name == name || info.alias == Some(name)).map(|info| info.kind)
     }
 }

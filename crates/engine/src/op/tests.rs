@@ -33,6 +33,9 @@ fn names_and_kinds_are_there_once() {
         assert_eq!(OPS.iter().filter(|other| other.name == info.name || other.kind == info.kind).count(), 1);
         assert!(std::ptr::eq(info.kind.info(), info));
         assert_eq!(OpKind::by_name(info.name), Some(info.kind));
+        if let Some(alias) = info.alias {
+            assert_eq!(OpKind::by_name(alias), Some(info.kind));
+        }
     }
 }
 

@@ -358,3 +358,22 @@ proptest! {
         assert_nothing_overlaps_or_is_clipped(&map);
     }
 }
+
+/// A figure is written as the name of its file ends; another name is refused before anything is drawn.
+#[test]
+fn a_figure_is_saved_as_its_name_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let map = map(2, 3, 1);
+    for (name, start) in [("map.svg", b"<svg".as_slice()), ("map.PNG", b"\x89PNG")] {
+        let path = folder.path().join(name);
+        std::fs::write(&path, "replaced").unwrap();
+        map.save(&path).unwrap();
+        assert!(std::fs::read(&path).unwrap().starts_with(start), "{name}");
+    }
+    let refused = HeatMap { facets: Vec::new(), ..map }.save(folder.path().join("map.bmp")).unwrap_err();
+    assert!(
+        refused.to_string().ends_with("map.bmp: a figure is written as .svg or .png")
+            && refused.is_bad_input()
+    );
+    assert!(!folder.path().join("map.bmp").exists());
+}

@@ -1,11 +1,11 @@
-//! Tables made of anything: each column is a name and what it says of a row.
+//! Tables of any items: each column has a name and a function that computes its cell from an item.
 
 use super::cell::{Cell, Column, ColumnKind};
 use super::column::Cells;
 use super::rows::Table;
 use std::collections::HashSet;
 
-/// A column, and its cell in the row of an `R`.
+/// A column: a name, and a function that computes the cell of an item `R`.
 pub struct ColumnOf<'a, R> {
     name: &'static str,
     kind: ColumnKind,
@@ -33,7 +33,8 @@ impl<'a, R> ColumnOf<'a, R> {
 }
 
 impl Table {
-    /// A table with a row for each item. A column whose name an earlier one has is left out.
+    /// A table with one row for each item. The names of the columns must differ: debug builds check it, release builds leave
+    /// out the later column.
     ///
     /// ```
     /// use causalcone_report::{ColumnOf, Table};
@@ -51,7 +52,9 @@ impl Table {
     #[must_use]
     pub fn of<R>(mut columns: Vec<ColumnOf<'_, R>>, rows: impl IntoIterator<Item = R>) -> Self {
         let mut seen = HashSet::new();
+        let count = columns.len();
         columns.retain(|column| seen.insert(column.name));
+        debug_assert_eq!(count, columns.len(), "columns of the same name");
         let mut cells: Vec<Cells> = columns.iter().map(|column| Cells::new(column.kind)).collect();
         let mut len = 0;
         for row in rows {

@@ -245,3 +245,14 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_table_is_saved_as_its_name_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let table = Table::of(vec![ColumnOf::integer("layer", |row: &usize| Some(*row))], [3, 5]);
+    let path = folder.path().join("cells.csv");
+    table.save(&path).unwrap();
+    assert_eq!(std::fs::read(&path).unwrap(), b"layer\n3\n5\n");
+    let refused = table.save(folder.path().join("cells.xlsx")).unwrap_err();
+    assert!(refused.to_string().contains("cells.xlsx\" is not a table format") && refused.is_bad_input());
+}

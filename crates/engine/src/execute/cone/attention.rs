@@ -13,9 +13,6 @@ use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Nodes with the rows that attend, and what each of these nodes sees.
-type Attending<'s> = (Vec<(NodeId, Rows)>, Vec<&'s Vec<(NodeId, Rows)>>);
-
 impl BatchPass<'_, '_> {
     /// The weighted values of all rows of the batch that attend.
     pub(super) fn attend(
@@ -39,8 +36,9 @@ impl BatchPass<'_, '_> {
             let start = forest.nodes()[id].start;
             start == at(stages.scores) || start == at(stages.weights)
         };
-        let plain = nodes.into_iter().zip(&seen).filter(|((id, _), _)| !is_matrix(*id)).unzip();
-        let mut mixed = self.mix_plain(layer, plain)?;
+        let (plain, of_plain): (Vec<_>, Vec<_>) =
+            nodes.into_iter().zip(&seen).filter(|((id, _), _)| !is_matrix(*id)).unzip();
+        let mut mixed = self.mix_plain(layer, plain, &of_plain)?;
         for stage in [stages.scores, stages.weights] {
             for id in self.starting(at(stage)) {
                 mixed.append(self.mix_edited(id, at(stage), &stages)?.into_iter().collect())?;
@@ -94,7 +92,12 @@ impl BatchPass<'_, '_> {
     }
 
     /// Attention where no edit stands between queries and weighted values.
-    fn mix_plain(&self, layer: usize, (nodes, seen): Attending<'_>) -> Result<Table> {
+    fn mix_plain(
+        &self,
+        layer: usize,
+        nodes: Vec<(NodeId, Rows)>,
+        seen: &[&Vec<(NodeId, Rows)>],
+    ) -> Result<Table> {
         let config = self.model.config();
         if nodes.is_empty() || self.sight.tables.is_empty() {
             return Ok(Table::default());

@@ -9,7 +9,7 @@ use crate::cone::{ConePlan, Forest, NodeId, Portion, Work};
 use crate::experiment::Experiment;
 use crate::op::{Bound, OpKind};
 use crate::plan::collected::Collected;
-use crate::plan::{Cell, Numbers, NumbersId, Plan, Read, ValueSource};
+use crate::plan::{Cell, Constant, Numbers, NumbersId, Plan, Read, ValueSource};
 use crate::reading::Reading;
 use crate::{Error, Result};
 use causalcone_model::Model;
@@ -66,6 +66,15 @@ pub struct Memo {
     work: Work,
 }
 
+/// How one experiment is run.
+#[derive(Clone, Copy)]
+struct How {
+    /// Bytes it may take.
+    memory: Option<u64>,
+    /// Whether edited rows are kept.
+    keeps_edited: bool,
+}
+
 /// What one experiment left.
 #[derive(Debug)]
 struct Leaves {
@@ -106,7 +115,7 @@ impl Memo {
     /// # Errors
     /// When the experiment has a data set, gradients or nothing to collect, contradicts itself, or a computation fails.
     pub fn collect(&mut self, experiment: &Experiment<'_>, runtime: &Runtime<'_>) -> Result<Vec<Collected>> {
-        self.collected(experiment, runtime.memory, true)
+        self.collected(experiment, How { memory: runtime.memory, keeps_edited: true })
     }
 
     /// [`Memo::collect`] through which gradients flow back to the constants and parameters that are
@@ -115,19 +124,15 @@ impl Memo {
     /// # Errors
     /// As [`Memo::collect`].
     pub fn trace(&mut self, experiment: &Experiment<'_>, runtime: &Runtime<'_>) -> Result<Vec<Collected>> {
-        self.collected(experiment, runtime.memory, false)
+        self.collected(experiment, How { memory: runtime.memory, keeps_edited: false })
     }
 
-    /// `memory` is how many bytes it may take.
-    fn collected(
-        &mut self,
-        experiment: &Experiment<'_>,
-        memory: Option<u64>,
-        keeps_edited: bool,
-    ) -> Result<Vec<Collected>> {
+    fn collected(&mut self, experiment: &Experiment<'_>, how: How) -> Result<Vec<Collected>> {
         if experiment.examples.is_some() {
-            let problem = "a memo runs one experiment at a time: give it those of by_example";
-            return Err(Error::part("examples", problem));
+            return Err(Error::part(
+                "examples",
+                "a memo runs one experiment at a time: give it those of by_example",
+            ));
         }
         experiment.no_steps()?;
         if experiment.collects().next().is_none() {
@@ -138,7 +143,12 @@ impl Memo {
         let Some(cell) = plan.cells.first() else { return Ok(Vec::new()) };
         // What a closure gives may differ from call to call, and it may hold much.
         let is_pure = experiment.edits.iter().all(|edit| edit.op.kind != OpKind::Custom);
-        let readings = self.run((experiment.model(), &plan), cell, memory, keeps_edited && is_pure)?;
+        let readings = self.run(
+            experiment.model(),
+            &plan,
+            cell,
+            How { keeps_edited: how.keeps_edited && is_pure, ..how },
+        )?;
         let pair = |(read, reading): (&Read, Reading)| match reading {
             Reading::Activation(tensor) => Collected::new(&plan, read, tensor),
             Reading::Logits(_) => None,
@@ -146,32 +156,30 @@ impl Memo {
         Ok(cell.reads.iter().zip(readings).filter_map(pair).collect())
     }
 
-    fn run(
-        &mut self,
-        (model, plan): (&Model, &Plan),
-        cell: &Cell,
-        memory: Option<u64>,
-        keeps_edited: bool,
-    ) -> Result<Vec<Reading>> {
+    fn run(&mut self, model: &Model, plan: &Plan, cell: &Cell, how: How) -> Result<Vec<Reading>> {
         no_gradients(&[cell])?;
         let is_full = self.forest.as_ref().is_some_and(|forest| forest.nodes().len() > MOST_NODES);
         if is_full || self.held_bytes > self.limit {
             self.clear();
         }
         let mut forest = self.forest.take().unwrap_or_else(|| Forest::new(model.config()));
-        // What is not kept is planned apart, so that the forest does not hold its edits.
-        let mut apart = None;
-        if keeps_edited {
-            self.hold(plan);
-        } else {
+        if !how.keeps_edited {
+            // What is not kept is planned apart, so that the forest does not hold its edits.
             forest.insert_prompts(plan);
-            apart = Some(forest.clone());
+            let cone = ConePlan::grown(forest.clone(), plan, &[cell]);
+            let ran = self.run_cone(model, plan, &cone, how);
+            return self.put_back(ran, forest);
         }
+        self.hold(plan);
         let cone = ConePlan::grown(forest, plan, &[cell]);
-        let ran = self.run_cone(model, plan, &cone, memory, keeps_edited);
-        // The forest goes on to the next experiment; after an error nothing does, as some of its rows may be missing.
+        let ran = self.run_cone(model, plan, &cone, how);
+        self.put_back(ran, cone.forest)
+    }
+
+    /// The forest goes on to the next experiment; after an error nothing does, as some of its rows may be missing.
+    fn put_back(&mut self, ran: Result<Vec<Reading>>, forest: Forest) -> Result<Vec<Reading>> {
         match ran {
-            Ok(_) => self.forest = Some(apart.unwrap_or(cone.forest)),
+            Ok(_) => self.forest = Some(forest),
             Err(_) => self.clear(),
         }
         ran
@@ -180,27 +188,20 @@ impl Memo {
     /// Counts what the edits of a plan hold.
     fn hold(&mut self, plan: &Plan) {
         for edit in plan.runs.iter().flat_map(|run| &run.edits) {
-            let constant = match &edit.value {
-                Some(ValueSource::Constant(constant)) => Some(constant.rows.clone()),
-                _ => None,
-            };
-            let parameters = edit.op.parameters.iter().map(|(_, tensor)| Numbers::from(tensor.clone()));
-            for numbers in parameters.chain(constant) {
-                if self.held.insert(numbers.id()) {
-                    self.held_bytes += numbers.bytes();
+            if let Some(ValueSource::Constant(Constant { rows, .. })) = &edit.value
+                && self.held.insert(rows.id())
+            {
+                self.held_bytes += rows.bytes();
+            }
+            for tensor in edit.op.parameters.iter().map(|(_, tensor)| Numbers::from(tensor.clone())) {
+                if self.held.insert(tensor.id()) {
+                    self.held_bytes += tensor.bytes();
                 }
             }
         }
     }
 
-    fn run_cone(
-        &mut self,
-        model: &Model,
-        plan: &Plan,
-        cone: &ConePlan,
-        memory: Option<u64>,
-        keeps_edited: bool,
-    ) -> Result<Vec<Reading>> {
+    fn run_cone(&mut self, model: &Model, plan: &Plan, cone: &ConePlan, how: How) -> Result<Vec<Reading>> {
         self.clock += 1;
         let mut used: Vec<u64> = Vec::new();
         let lacking = cone.nodes_of(&[0], |node, at, rows| {
@@ -213,10 +214,11 @@ impl Memo {
         for leaves in self.kept.iter_mut().filter(|leaves| used.contains(&leaves.number)) {
             leaves.used = self.clock;
         }
-        let is_kept = |id: NodeId| keeps_edited || cone.forest.nodes()[id].edit.is_none();
+        let is_kept = |id: NodeId| how.keeps_edited || cone.forest.nodes()[id].edit.is_none();
         let (first, rest): (Vec<_>, Vec<_>) = lacking.into_iter().partition(|(_, id)| is_kept(*id));
-        let below = self.kept.iter().filter(|leaves| used.contains(&leaves.number));
-        let below: Vec<&Store<'static>> = below.map(|leaves| &leaves.store).collect();
+        let below =
+            self.kept.iter().filter(|leaves| used.contains(&leaves.number)).map(|leaves| &leaves.store);
+        let below: Vec<&Store<'static>> = below.collect();
         let mut readings = Vec::new();
         let bound = Bound::default();
         let mut run = |nodes: &[_], later: &[_], store: &mut Store<'_>, keeps_all: bool| -> Result<Work> {
@@ -224,7 +226,7 @@ impl Memo {
             let (cells, later_cells): (&[usize], &[usize]) =
                 if later.is_empty() { (&[0], &[]) } else { (&[], &[0]) };
             let part = Portion { nodes, cells, later, later_cells };
-            let schedule = cone.schedule_of(&part, model.config(), memory)?;
+            let schedule = cone.schedule_of(&part, model.config(), how.memory)?;
             let job = Job { model, plan, cone, bound: &bound, keeps_all };
             job.run(&schedule, store, &mut |delivery, batch| {
                 delivery.deliver(batch, &mut |_, found| {

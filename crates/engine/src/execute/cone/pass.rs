@@ -241,7 +241,8 @@ impl<'a> BatchPass<'a, '_> {
         let Some(kept) = self.batch.keeps.get(&at) else { return Ok(()) };
         let wanted: HashMap<NodeId, &Rows> = kept.iter().map(|kept| (kept.node, &kept.rows)).collect();
         let until = kept.iter().map(|kept| kept.until).max().unwrap_or(0);
-        let rows = table.select(|node, _| wanted.get(&node).copied().cloned().unwrap_or_default())?;
+        let rows =
+            table.select(|node, _| wanted.get(&node).map(|rows| Rows::clone(rows)).unwrap_or_default())?;
         self.store.keep(at, rows, until);
         Ok(())
     }

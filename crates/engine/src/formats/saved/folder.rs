@@ -20,12 +20,12 @@ const README: &str = "README.md";
 const MAX_DESCRIPTION: u64 = 16 << 20;
 
 impl Saved {
-    /// Writes a new folder, whole or not at all.
+    /// Writes the folder, whole or not at all. It replaces a saved intervention of that name, and nothing else.
     ///
     /// # Errors
     /// As [`Saved::write`].
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        self.write(path.as_ref(), IfExists::Refuse)
+        self.write(path.as_ref(), IfExists::Replace)
     }
 
     /// Writes the folder, whole or not at all. A saved intervention that is to be replaced stays as it was if anything

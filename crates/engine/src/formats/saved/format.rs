@@ -1,7 +1,7 @@
 //! The files of a folder, and what `intervention.json` says.
 
-use crate::schema::{EditFile, ParametersFile};
 use crate::Result;
+use crate::schema::{EditFile, ParametersFile};
 use causalcone_model::{Indices, Model, store};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -11,6 +11,13 @@ pub(crate) fn merged(edit: &EditFile, saved: &EditFile, all: &[EditFile], part: 
         let problem = format!("takes a saved intervention, which has its own {key}");
         return Err(Error::part(part, problem));
     }
+    // The op, its parameters and settings: those of the saved edit, or of the edit that it is linked to.
+    let source = match &saved.op {
+        OpFile::Link(link) => {
+            all.iter().find(|other| other.name.as_ref() == Some(&link.link)).unwrap_or(saved)
+        }
+        _ => saved,
+    };
     let or = |own: &Option<_>, saved: &Option<_>| own.clone().or_else(|| saved.clone());
     Ok(EditFile {
         name: edit.name.clone(),
@@ -30,13 +37,12 @@ pub(crate) fn merged(edit: &EditFile, saved: &EditFile, all: &[EditFile], part: 
         until: if edit.until.is_empty() { saved.until.clone() } else { edit.until.clone() },
         joint: saved.joint,
         gradient: saved.gradient.clone(),
-        // The op, its parameters and settings: its own, or those of the edit that it is linked to.
-        ..match &saved.op {
-            OpFile::Link(link) => {
-                all.iter().find(|other| other.name.as_ref() == Some(&link.link)).unwrap_or(saved)
-            }
-            _ => saved,
-        }
-        .clone()
+        op: source.op.clone(),
+        parameters: source.parameters.clone(),
+        activation: source.activation.clone(),
+        min: source.min,
+        max: source.max,
+        error: source.error,
+        centre: source.centre,
     })
 }
