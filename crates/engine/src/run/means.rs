@@ -68,7 +68,7 @@ impl SweepResult {
     /// let base = exp.open_run("base")?;
     /// exp.edit(base, Site::MlpOutput.layers(0), Op::zero())?;
     /// exp.set_tokens(vec![9])?;
-    /// exp.set_examples([vec![3, 1, 4], vec![1, 5]].map(|ids| Example::new().prompt("base", ids)).into());
+    /// exp.set_examples([vec![3, 1, 4], vec![1, 5]].map(|ids| Example::new().prompt("base", ids)));
     /// exp.set_sweep(Sweep::default());
     /// let result = PreparedSweep::new(&exp)?.run(&Runtime::reference())?;
     /// let values: Vec<f64> = result.rows().filter_map(|row| row.value).collect();
