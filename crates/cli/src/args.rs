@@ -1,6 +1,7 @@
 //! The arguments of the command: what `--help` says, and what is read of the command line.
 
 use crate::options::{Memory, Size, Weights, verify};
+use crate::patch::{HeadsArgs, PatchArgs};
 use causalcone::jobs::{self, sweep::Verify};
 use causalcone_report::Format;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -59,6 +60,23 @@ pub(crate) enum Command {
     /// The likeliest next tokens of a prompt
     #[command(after_help = "Example: causalcone top -m smollm2 \"The capital of Spain is\" -n 5")]
     Top(TopArgs),
+    /// Find which activations carry the difference between two prompts (activation patching)
+    ///
+    /// Copies one activation at a time from the run of the --from prompt into the run of PROMPT, and records what the
+    /// model then answers: a heat map over layers and positions, and the strongest cells. The two prompts should differ in
+    /// what the answer depends on, and have the same number of tokens.
+    #[command(
+        after_help = "Example: causalcone patch \"When Mary and John went to the store, Mary gave a drink to\" --from \"When Mary and John went to the store, John gave a drink to\" --answers \" Mary\" \" John\""
+    )]
+    Patch(PatchArgs),
+    /// Rank the attention heads by how much they move the answer (patching by head)
+    ///
+    /// Copies the output of one head at a time, at the last position, from the run of the --from prompt into the run of
+    /// PROMPT.
+    #[command(
+        after_help = "Example: causalcone heads \"When Mary and John went to the store, Mary gave a drink to\" --from \"When Mary and John went to the store, John gave a drink to\" --answers \" Mary\" \" John\""
+    )]
+    Heads(HeadsArgs),
     /// Run one experiment file and print the answer without and with its edits
     ///
     /// Of a file with a data set, the answers of every example.
@@ -452,6 +470,6 @@ pub(crate) enum ModelsAction {
 }
 
 /// The table formats, by name.
-fn formats() -> impl TypedValueParser<Value = Format> {
+pub(crate) fn formats() -> impl TypedValueParser<Value = Format> {
     PossibleValuesParser::new(Format::ALL.map(Format::name)).try_map(|name| name.parse::<Format>())
 }

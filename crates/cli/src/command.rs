@@ -4,7 +4,9 @@ use crate::args::{Cli, Command, ExplainArgs, ModelsAction};
 use crate::failure::{Failure, all_fit};
 use crate::loaded::Loaded;
 use crate::terminal::Terminal;
-use crate::{answers, collect, data, generate, lens, models, saved, signals, sweep, threads, tour, train};
+use crate::{
+    answers, collect, data, generate, lens, models, patch, saved, signals, sweep, threads, tour, train,
+};
 use causalcone::jobs::Observer;
 use causalcone::{Device, Explanation, Footprint, KeyPolicy};
 use clap::{CommandFactory, Parser};
@@ -35,6 +37,8 @@ fn dispatch(command: Command, terminal: &Terminal) -> Result<(), Failure> {
     match command {
         Command::Tour(args) => tour::tour(&args, terminal),
         Command::Top(args) => answers::top(&args, terminal),
+        Command::Patch(args) => patch::patch(&args, terminal),
+        Command::Heads(args) => patch::heads(&args, terminal),
         Command::Run(args) => answers::run(&args, terminal),
         Command::Generate(args) => generate::generate(&args, terminal),
         Command::Sweep(args) => sweep::sweep(&args, terminal),

@@ -19,6 +19,7 @@ mod loaded;
 mod model_check;
 mod models;
 mod options;
+mod patch;
 mod saved;
 mod signals;
 mod sweep;

@@ -43,6 +43,16 @@ pub enum Error {
         /// What was probably meant.
         hint: Option<String>,
     },
+    /// Positions `"all"` of an edit and of the run that its value comes from, which has another length.
+    #[error("{part}: {problem}")]
+    Unaligned {
+        /// Which edit.
+        part: String,
+        /// Both lengths, and the tokens of both runs side by side.
+        problem: String,
+        /// What to write in an experiment file.
+        hint: String,
+    },
     /// A part of an experiment names something the model or a run does not have.
     #[error("{part}: {source}")]
     Part {
@@ -112,6 +122,7 @@ impl Error {
             Self::File { hint, .. } | Self::Experiment { hint, .. } | Self::Journal { hint, .. } => {
                 hint.clone()
             }
+            Self::Unaligned { hint, .. } => Some(hint.clone()),
             Self::Examples { refused, .. } => match refused.as_slice() {
                 [one] => one.hint.clone(),
                 _ => None,
@@ -133,6 +144,7 @@ impl Error {
             Self::Examples { first: Some(first), .. } => first.is_bad_input(),
             Self::File { .. }
             | Self::Experiment { .. }
+            | Self::Unaligned { .. }
             | Self::Examples { first: None, .. }
             | Self::Journal { .. }
             | Self::Io { .. } => true,
@@ -158,15 +170,17 @@ impl Error {
 
     /// What is quoted in the part and the problem is as long as the file has it: shortened here, once for all.
     pub(crate) fn hinted(part: impl Into<String>, problem: impl Into<String>, hint: Option<String>) -> Self {
-        let short = |text: String, most| match shortened(&text, most) {
-            Cow::Borrowed(_) => text,
-            Cow::Owned(short) => short,
-        };
         Self::Experiment {
             part: short(part.into(), LONGEST_PART),
             problem: short(problem.into(), LONGEST_MESSAGE),
             hint: hint.map(|hint| short(hint, LONGEST_MESSAGE)),
         }
+    }
+
+    /// That positions `"all"` of two runs do not pair.
+    pub(crate) fn unaligned(part: &str, problem: String, hint: &str) -> Self {
+        let (part, problem) = (short(part.into(), LONGEST_PART), short(problem, LONGEST_MESSAGE));
+        Self::Unaligned { part, problem, hint: hint.into() }
     }
 
     /// That there is nothing of that name. `problem` makes the message of the names there are, one after another.
@@ -206,6 +220,14 @@ impl Error {
 
     pub(crate) fn io(path: &Path, doing: &'static str, source: std::io::Error) -> Self {
         Self::Io { path: path.into(), doing, source }
+    }
+}
+
+/// A text that is shortened where it is longer than that.
+fn short(text: String, most: usize) -> String {
+    match shortened(&text, most) {
+        Cow::Borrowed(_) => text,
+        Cow::Owned(short) => short,
     }
 }
 

@@ -132,6 +132,34 @@ struct Record<'a> {
     errors: Option<Vec<Refused>>,
 }
 
+/// A finished sweep in memory.
+#[derive(Debug)]
+pub struct Computed {
+    /// Its numbers.
+    pub result: SweepResult,
+    /// The heat map.
+    pub map: HeatMap,
+    /// The examples that were left out.
+    pub left_out: LeftOut,
+    /// Tokens that probably lack a leading space.
+    pub warnings: Vec<Warning>,
+}
+
+/// Runs a sweep in memory.
+///
+/// # Errors
+/// When the experiment is refused, the work fails, or the caller asks to stop.
+pub fn in_memory(source: &Source<'_>, runtime: &Runtime<'_>, observer: &dyn Observer) -> Result<Computed> {
+    let (experiment, left_out) = source.experiment(runtime, observer)?;
+    let result = PreparedSweep::new(&experiment)?.run(runtime);
+    observer.finished();
+    let mut result = result?;
+    let missing = std::mem::take(&mut result.missing_spaces);
+    observer.missing_spaces(&missing);
+    let map = titled(heat_map(&result, source.model, ""), source, experiment.example_count());
+    Ok(Computed { result, map, left_out, warnings: missing.into_iter().map(Warning::from).collect() })
+}
+
 /// Runs a sweep into a folder that was claimed for one.
 ///
 /// # Errors

@@ -1,12 +1,12 @@
 //! How the positions of two runs of different lengths pair.
 
-use crate::Result;
 use crate::compile::resolve::Resolver;
 use crate::experiment::Experiment;
 use crate::experiment::edit::EditSpec;
 use crate::ids::EditId;
 use crate::labels::visible;
 use crate::op::{Align, Source};
+use crate::{Error, Result};
 use causalcone_model::Model;
 use serde::Serialize;
 use std::fmt;
@@ -132,12 +132,11 @@ impl Resolver<'_> {
             if is_all && n != m {
                 let problem =
                     format!("positions \"all\" do not say which positions pair: {}\n{}", lengths(), rows());
-                let hint = if self.is_all(self.positions)? {
-                    "set align = \"tokens\", \"left\" or \"right\" in value = { run = … }, or give positions"
-                } else {
-                    "give the positions of the value"
-                };
-                return Err(self.hinted(problem, Some(hint.into())));
+                if self.is_all(self.positions)? {
+                    let hint = "set align = \"tokens\", \"left\" or \"right\" in value = { run = … }, or give positions";
+                    return Err(Error::unaligned(&self.part, problem, hint));
+                }
+                return Err(self.hinted(problem, Some("give the positions of the value".into())));
             }
             let positions = self.positions_in(self.positions, self.edit.run)?;
             return Ok((positions, self.positions_in(written, source.run)?));

@@ -5,6 +5,7 @@
 
 mod edit;
 mod inputs;
+mod text;
 mod train;
 
 pub use crate::experiment::token::TokenFile;
