@@ -2,6 +2,7 @@
 
 use crate::args::{FileArgs, TopArgs};
 use crate::failure::{Failure, all_fit};
+use crate::given::Given;
 use crate::loaded::Loaded;
 use crate::terminal::Terminal;
 use candle_core::{DType, Tensor};
@@ -27,14 +28,15 @@ struct TopResult {
 
 /// `causalcone top`.
 pub(crate) fn top(args: &TopArgs, terminal: &Terminal) -> Result<(), Failure> {
+    let prompt = args.prompt.as_deref().map(Given::prompt).transpose()?;
     let model = terminal.load(&args.model, args.weights.given())?;
     let clock = Clock::default();
-    let ids = match (&args.ids, &args.prompt) {
+    let ids = match (&args.ids, prompt) {
         (Some(ids), _) => ids.clone(),
         (None, Some(question)) if args.chat => {
             model.chat(&[Message::user(question)], true, args.bos, &clock)?
         }
-        (None, prompt) => model.prompt(prompt.as_deref().unwrap_or_default(), args.bos)?,
+        (None, prompt) => model.prompt(&prompt.unwrap_or_default(), args.bos)?,
     };
     let mut experiment = Experiment::new(&model);
     let run = experiment.run_ids("base", ids.clone())?;

@@ -1,15 +1,11 @@
 //! The arguments of the command: what `--help` says, and what is read of the command line.
 
-use crate::options::{Memory, Size, Weights, verify};
-use crate::patch::{HeadsArgs, PatchArgs};
-use causalcone::jobs::{self, sweep::Verify};
+use crate::one_line::{HeadsArgs, PatchArgs};
+use crate::options::{Again, DEFAULT_MODEL, Memory, Size, Weights, formats, verify};
+use causalcone::jobs::sweep::Verify;
 use causalcone_report::Format;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
-
-/// The model a command uses when none is named.
-pub(crate) const DEFAULT_MODEL: &str = "smollm2";
 
 /// Change what a language model computes while it runs, and see what it then says.
 ///
@@ -124,14 +120,14 @@ pub(crate) enum Command {
         after_help = "Example: causalcone data examples/causal/capitals.toml --out train.jsonl --held-out test.jsonl"
     )]
     Data(DataArgs),
-    /// What a model would say after every layer, and what its answer is made of
+    /// Logit lens and direct logit attribution
     ///
-    /// The logit lens: the residual stream after each layer, at each position, through the last norm and the unembedding.
-    /// And direct logit attribution: what the embedding, each head and each MLP puts into the logits of the last
-    /// position. Of a prompt, or of an experiment file's run without and with its edits. DIR gets both as tables and
-    /// figures, and lens.json.
+    /// The logit lens applies the last norm and the unembedding to the residual stream after each layer, at each position.
+    /// Direct logit attribution is what the embedding, each head and each MLP adds to the logits of the last position. Both
+    /// are computed for a prompt, or for an experiment file's run without and with its edits. With --out, DIR gets both
+    /// as tables and figures, and lens.json.
     #[command(
-        after_help = "Examples: causalcone lens examples/swap.toml --out lens\n          causalcone lens --prompt \"The capital of Spain is\" --token \" Madrid\" --out lens"
+        after_help = "Examples: causalcone lens \"The capital of Spain is\" --token \" Madrid\"\n          causalcone lens examples/swap.toml --out lens"
     )]
     Lens(LensArgs),
     /// Fit the parameters of an experiment file's edits to what its examples say should come
@@ -190,30 +186,9 @@ pub(crate) struct TourArgs {
     pub(crate) again: Again,
 }
 
-/// What to do with results that are already there.
-#[derive(Debug, Clone, Copy, Args)]
-pub(crate) struct Again {
-    /// Go on with work that was cut short, from what the folder holds
-    #[arg(long, conflicts_with = "force")]
-    pub(crate) resume: bool,
-    /// Replace the results that are already in the folder
-    #[arg(long)]
-    pub(crate) force: bool,
-}
-
-impl From<Again> for jobs::Again {
-    fn from(Again { resume, force }: Again) -> Self {
-        match (force, resume) {
-            (true, _) => Self::Replace,
-            (false, true) => Self::Resume,
-            (false, false) => Self::Refuse,
-        }
-    }
-}
-
 #[derive(Debug, Args)]
 pub(crate) struct TopArgs {
-    /// The prompt
+    /// The prompt, or a .txt file that holds it; - reads it from standard input
     #[arg(required_unless_present = "ids")]
     pub(crate) prompt: Option<String>,
     /// Token ids instead of a prompt, such as 504,3575,282
@@ -345,23 +320,23 @@ pub(crate) struct DataArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct LensArgs {
-    /// The experiment file (TOML, or JSON if its name ends in .json)
-    #[arg(required_unless_present = "prompt")]
-    pub(crate) file: Option<PathBuf>,
-    /// A prompt instead of a file
-    #[arg(long, conflicts_with = "file")]
+    /// A prompt, or an experiment file (TOML, or JSON if its name ends in .json); - reads a prompt from standard input
+    #[arg(value_name = "PROMPT|FILE", required_unless_present = "prompt")]
+    pub(crate) given: Option<String>,
+    /// A prompt, also if it looks like the name of a file
+    #[arg(long, conflicts_with = "given")]
     pub(crate) prompt: Option<String>,
-    /// With --prompt: a token to follow; can be given several times [default: the likeliest answer]
-    #[arg(long, value_name = "TOKEN", conflicts_with = "file")]
+    /// Of a prompt: a token to follow; can be given several times [default: the likeliest answer]
+    #[arg(long, value_name = "TOKEN")]
     pub(crate) token: Vec<String>,
-    /// Another model than the file names; with --prompt smollm2 if left out
+    /// Another model than the file names; of a prompt smollm2 if left out
     #[arg(short, long)]
     pub(crate) model: Option<String>,
     #[command(flatten)]
     pub(crate) weights: Weights,
-    /// Folder for the results
+    /// Folder for tables and figures
     #[arg(long, value_name = "DIR")]
-    pub(crate) out: PathBuf,
+    pub(crate) out: Option<PathBuf>,
     /// How many of the likeliest tokens the table has at each place
     #[arg(short, default_value_t = 5)]
     pub(crate) n: usize,
@@ -467,9 +442,4 @@ pub(crate) enum ModelsAction {
         #[arg(long, value_name = "FILE")]
         against: Option<PathBuf>,
     },
-}
-
-/// The table formats, by name.
-pub(crate) fn formats() -> impl TypedValueParser<Value = Format> {
-    PossibleValuesParser::new(Format::ALL.map(Format::name)).try_map(|name| name.parse::<Format>())
 }

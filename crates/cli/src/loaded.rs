@@ -1,7 +1,8 @@
 //! An experiment file that was read, and the model that was loaded for it.
 
-use crate::args::{DEFAULT_MODEL, FileArgs};
+use crate::args::FileArgs;
 use crate::failure::Failure;
+use crate::options::DEFAULT_MODEL;
 use crate::options::Weights;
 use crate::terminal::Terminal;
 use causalcone::jobs::Source;

@@ -1,10 +1,14 @@
 //! Options that are more than a text: sizes of memory, samples to verify.
 
-use causalcone::jobs::sweep::Verify;
+use causalcone::jobs::{self, sweep::Verify};
 use causalcone::{Model, Precision, Report, Runtime, memory};
+use causalcone_report::Format;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::str::FromStr;
+
+/// The model a command uses when none is named.
+pub(crate) const DEFAULT_MODEL: &str = "smollm2";
 
 /// How the weights of a model are kept.
 #[derive(Debug, Clone, Copy, Args)]
@@ -62,6 +66,32 @@ impl FromStr for Size {
     fn from_str(text: &str) -> Result<Self, String> {
         memory::parse_size(text).map(Self)
     }
+}
+
+/// What to do with results that are already there.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Again {
+    /// Go on with work that was cut short, from what the folder holds
+    #[arg(long, conflicts_with = "force")]
+    pub(crate) resume: bool,
+    /// Replace the results that are already in the folder
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+impl From<Again> for jobs::Again {
+    fn from(Again { resume, force }: Again) -> Self {
+        match (force, resume) {
+            (true, _) => Self::Replace,
+            (false, true) => Self::Resume,
+            (false, false) => Self::Refuse,
+        }
+    }
+}
+
+/// The table formats, by name.
+pub(crate) fn formats() -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new(Format::ALL.map(Format::name)).try_map(|name| name.parse::<Format>())
 }
 
 /// Which cells are computed again: all, or so many.

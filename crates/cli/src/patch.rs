@@ -1,176 +1,41 @@
 //! `patch` and `heads`: activation patching of two prompts, without an experiment file.
 
-use crate::args::{Again, DEFAULT_MODEL, formats};
 use crate::failure::Failure;
+use crate::given::Given;
 use crate::loaded::Loaded;
-use crate::options::{Memory, Weights};
+use crate::one_line::{Contrast, Heads, HeadsArgs, Layers, OneLine, PatchArgs, Places};
 use crate::terminal::Terminal;
 use causalcone::jobs::recipes::{Patch, unedited};
 use causalcone::jobs::{Folder, Results, Strongest, Warning, strongest, sweep};
-use causalcone::{Align, Each, EngineError, ExperimentFile, Indices, LayerAxis, Metric, Positions, visible};
+use causalcone::{EngineError, ExperimentFile, Metric, visible};
+use causalcone_report::HeatMap;
 use causalcone_report::terminal::render;
-use causalcone_report::{Format, HeatMap};
-use clap::Args;
-use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
-use std::path::PathBuf;
-use std::str::FromStr;
 
 /// How many of the strongest cells are listed.
 const LISTED: usize = 10;
 
-/// What commands that need no experiment file have in common.
-#[derive(Debug, Args)]
-pub(crate) struct OneLine {
-    /// Alias, Hugging Face directory, .gguf file or owner/name
-    #[arg(short, long, default_value = DEFAULT_MODEL)]
-    model: String,
-    #[command(flatten)]
-    weights: Weights,
-    /// Print the experiment file that this command runs, and run nothing
-    #[arg(long)]
-    print_experiment: bool,
-    /// Also write the results to a folder: table, figures and record, as `sweep` does
-    #[arg(long, value_name = "DIR")]
-    out: Option<PathBuf>,
-    /// Format of the table
-    #[arg(long, default_value = "csv", value_parser = formats())]
-    format: Format,
-    #[command(flatten)]
-    memory: Memory,
-    #[command(flatten)]
-    again: Again,
-}
-
-/// The two prompts and the answers that are compared.
-#[derive(Debug, Args)]
-pub(crate) struct Contrast {
-    /// The prompt whose run is patched
-    prompt: String,
-    /// The prompt that activations are copied from
-    #[arg(long, value_name = "PROMPT")]
-    from: String,
-    /// Answers of one token each, mostly with the space before the word; logit_diff is the first minus the second
-    #[arg(long, value_name = "TOKEN", num_args = 1.., required = true)]
-    answers: Vec<String>,
-    /// What is recorded; can be given several times, the first is drawn and ranked
-    #[arg(long, value_name = "METRIC", default_value = "logit_diff", value_parser = metrics())]
-    metric: Vec<Metric>,
-    /// Layers: each, cumulative, window=N, all together, or some: 3, 0..10, 3,5,7
-    #[arg(long, value_name = "LAYERS", default_value = "each", allow_hyphen_values = true)]
-    layers: Layers,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct PatchArgs {
-    #[command(flatten)]
-    contrast: Contrast,
-    /// The site: resid_pre, resid_mid, resid_post, attn_out, mlp_out, z, q, k, v or any other name of a site
-    #[arg(long, value_name = "SITE", default_value = "resid_pre")]
-    site: String,
-    /// Positions: each, all together, last, or some: 3, -1, 2..5, 1,4
-    #[arg(long, value_name = "POSITIONS", default_value = "each", allow_hyphen_values = true)]
-    positions: Places,
-    /// Heads, one at a time, for sites with heads: each, or some: 3, 0..4, 1,7
-    #[arg(long, value_name = "HEADS", allow_hyphen_values = true)]
-    heads: Option<Heads>,
-    /// How positions pair if the prompts have different lengths: tokens, left or right
-    #[arg(long, value_name = "HOW", value_parser = aligns())]
-    align: Option<Align>,
-    #[command(flatten)]
-    one: OneLine,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct HeadsArgs {
-    #[command(flatten)]
-    contrast: Contrast,
-    #[command(flatten)]
-    one: OneLine,
-}
-
-/// `--layers`.
-#[derive(Debug, Clone)]
-struct Layers(Indices, Option<LayerAxis>);
-
-impl FromStr for Layers {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let window = text.strip_prefix("window=").map(str::parse::<usize>);
-        Ok(match (text, window) {
-            ("each", _) => Self(Indices::All, Some(LayerAxis::Each)),
-            ("cumulative", _) => Self(Indices::All, Some(LayerAxis::Cumulative)),
-            ("all", _) => Self(Indices::All, None),
-            (_, Some(Ok(width))) => Self(Indices::All, Some(LayerAxis::Window(width))),
-            (_, Some(Err(_))) => return Err("a window is a number of layers: window=3".into()),
-            (some, None) => Self(indices(some)?, Some(LayerAxis::Each)),
-        })
+impl Contrast {
+    /// Both prompts.
+    fn prompts(&self) -> Result<[String; 2], Failure> {
+        if [&self.prompt, &self.from].iter().all(|prompt| *prompt == "-") {
+            return Err(Failure::input("PROMPT and --from cannot both be standard input"));
+        }
+        Ok([Given::prompt(&self.prompt)?, Given::prompt(&self.from)?])
     }
-}
-
-/// `--positions`.
-#[derive(Debug, Clone)]
-struct Places(Positions, Option<Each>);
-
-impl FromStr for Places {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Ok(match text {
-            "each" => Self(Positions::Indices(Indices::All), Some(Each)),
-            "all" => Self(Positions::Indices(Indices::All), None),
-            "last" => Self(Positions::Last, None),
-            some => Self(Positions::Indices(indices(some)?), Some(Each)),
-        })
-    }
-}
-
-/// `--heads`.
-#[derive(Debug, Clone)]
-struct Heads(Indices);
-
-impl FromStr for Heads {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "each" { Ok(Self(Indices::All)) } else { indices(text).map(Self) }
-    }
-}
-
-/// A number, several, or a range.
-fn indices(text: &str) -> Result<Indices, String> {
-    let list: Result<Vec<i64>, _> = text.split(',').map(|number| number.trim().parse()).collect();
-    match list {
-        Ok(list) => Ok(Indices::List(list)),
-        Err(_) => text.parse().map_err(|_| "give numbers or a range: 3, 3,5,7, 0..10 or -5..".into()),
-    }
-}
-
-/// The metrics, by name.
-fn metrics() -> impl TypedValueParser<Value = Metric> {
-    let by_name = |name: String| Metric::ALL.into_iter().find(|(known, _)| *known == name);
-    PossibleValuesParser::new(Metric::ALL.map(|(name, _)| name))
-        .try_map(move |name| by_name(name).map(|(_, metric)| metric).ok_or("no metric"))
-}
-
-/// The ways of pairing positions, by name.
-fn aligns() -> impl TypedValueParser<Value = Align> {
-    const ALL: [Align; 3] = [Align::Tokens, Align::Left, Align::Right];
-    PossibleValuesParser::new(ALL.map(Align::name))
-        .try_map(|name| ALL.into_iter().find(|align| align.name() == name).ok_or("no way of pairing"))
 }
 
 /// `causalcone patch`.
 pub(crate) fn patch(args: &PatchArgs, terminal: &Terminal) -> Result<(), Failure> {
     let PatchArgs { contrast, site, positions: Places(positions, position_axis), heads, align, one } = args;
+    let [prompt, from] = contrast.prompts()?;
     let patch = Patch {
         site: site.clone(),
         positions: positions.clone(),
         position_axis: *position_axis,
         heads: heads.as_ref().map(|Heads(heads)| heads.clone()),
         align: *align,
-        ..Patch::new(&contrast.prompt, &contrast.from, &contrast.answers)
+        ..Patch::new(prompt, from, &contrast.answers)
     };
     run(patch, contrast, one, terminal)
 }
@@ -178,7 +43,8 @@ pub(crate) fn patch(args: &PatchArgs, terminal: &Terminal) -> Result<(), Failure
 /// `causalcone heads`.
 pub(crate) fn heads(args: &HeadsArgs, terminal: &Terminal) -> Result<(), Failure> {
     let HeadsArgs { contrast, one } = args;
-    let patch = Patch::heads(&contrast.prompt, &contrast.from, &contrast.answers);
+    let [prompt, from] = contrast.prompts()?;
+    let patch = Patch::heads(prompt, from, &contrast.answers);
     run(patch, contrast, one, terminal)
 }
 
@@ -212,6 +78,11 @@ struct Ranked {
 }
 
 fn run(patch: Patch, contrast: &Contrast, one: &OneLine, terminal: &Terminal) -> Result<(), Failure> {
+    let needs = |metric: &&Metric| metric.needs_tokens() > contrast.answers.len();
+    if let Some(metric) = contrast.metric.iter().find(needs) {
+        let message = format!("--metric {} needs {} --answers", metric.name(), metric.needs_tokens());
+        return Err(Failure::input(message).hint("name another answer, or give --metric prob"));
+    }
     let Layers(layers, layer_axis) = contrast.layers.clone();
     let patch = Patch {
         model: Some(one.model.clone()),

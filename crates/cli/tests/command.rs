@@ -481,7 +481,9 @@ fn a_lens_leaves_tables_and_figures() {
     let args = ["lens", "--prompt", "The capital of Spain is", "--token", "T", "-m", &tied, "--out", "one"];
     place.json(&args);
     assert!(rows(&place.path("one/lens.csv")).iter().any(|row| row["token"] == "T" && row["rank"] != "1"));
-    assert!(place.refused(&["lens", &file, "--token", "T", "--out", "two"]).contains("cannot be used with"));
+    assert!(
+        place.refused(&["lens", &file, "--token", "T", "--out", "two"]).contains("--token is for a prompt")
+    );
     let wrong = ["lens", "--prompt", "The", "--token", "no single token", "-m", &tied, "--out", "two"];
     assert!(place.refused(&wrong).contains("token"));
     assert!(!place.path("two").exists());

@@ -66,7 +66,10 @@ fn names_that_are_not_known_get_the_nearest() {
     );
     check("site = 'blocks.0.hook_q_input' | op = 'zero'", "", &["\"blocks.0.hook_q_input\" is not a site"]);
     check("site = 'blocks.x.hook_attn_out' | op = 'zero'", "", &["is not a site"]);
-    check("site = 'hook_attn_out' | op = 'zero'", "", &["\"hook_attn_out\" is not a site"]);
+    check("site = 'hook_attn_in' | op = 'zero'", "", &["\"hook_attn_in\" is not a site"]);
+    check("site = 'hook_attn_out' | op = 'zero'", "", &["attention_output is in every block", "layers"]);
+    check("site = 'resid_pst' | op = 'zero'", "", &["is not a site", "did you mean \"resid_post\"?"]);
+    check("site = 'embedding' | op = 'ablat'", "", &["is not an op", "did you mean \"ablate\"?"]);
     check(
         "site = 'embedding' | op = 'zreo'",
         "",

@@ -120,6 +120,72 @@ struct Record<'a> {
 /// A lens with the number of its example.
 type Numbered = (Option<usize>, Lens);
 
+/// A lens for each example of an experiment.
+struct Looked {
+    lenses: Vec<Numbered>,
+    left_out: LeftOut,
+    /// The date that the chat template asked for, if it did.
+    date: Option<Date>,
+}
+
+fn look(source: &Source<'_>, top: usize, runtime: &Runtime<'_>, observer: &dyn Observer) -> Result<Looked> {
+    let (experiment, left_out) = source.single(runtime, observer)?;
+    let mut lenses: Vec<Numbered> = Vec::new();
+    let total = experiment.example_count().unwrap_or(1) as u64;
+    for (done, one) in experiment.by_example().enumerate() {
+        let progress = Progress { what: "looking", done: done as u64, total, unit: Unit::Examples };
+        if (runtime.progress)(progress).is_break() {
+            observer.finished();
+            return Err(Error::Interrupted { kept: "; nothing was written" });
+        }
+        let one = one?;
+        lenses.push((one.example(), one.lens(runtime, top)?));
+    }
+    observer.finished();
+    Ok(Looked { lenses, left_out, date: experiment.seen_date() })
+}
+
+/// Lenses in memory.
+#[derive(Debug)]
+pub struct Computed {
+    /// A lens for each example.
+    pub lenses: Vec<Lens>,
+    /// The tokens at each depth and position: `lens.csv`.
+    pub tokens: Table,
+    /// Direct logit attribution: `contributions.csv`.
+    pub contributions: Table,
+    /// The examples that were left out.
+    pub left_out: LeftOut,
+    /// Tokens that probably lack a leading space.
+    pub warnings: Vec<Warning>,
+}
+
+/// Looks at each example of an experiment, in memory. `top` is how many of the likeliest tokens the table has at each place.
+///
+/// # Errors
+/// When the experiment is refused, the work fails, or the caller asks to stop.
+pub fn in_memory(
+    source: &Source<'_>,
+    top: usize,
+    runtime: &Runtime<'_>,
+    observer: &dyn Observer,
+) -> Result<Computed> {
+    let Looked { mut lenses, left_out, .. } = look(source, top, runtime, observer)?;
+    let (tokens, contributions) =
+        (lens_table(&lenses, source.model)?, contributions_table(&lenses, source.model)?);
+    let warnings = missing_spaces(&mut lenses, observer);
+    let lenses = lenses.into_iter().map(|(_, lens)| lens).collect();
+    Ok(Computed { lenses, tokens, contributions, left_out, warnings })
+}
+
+/// Reports the tokens that probably lack a leading space.
+fn missing_spaces(lenses: &mut [Numbered], observer: &dyn Observer) -> Vec<Warning> {
+    let missing = lenses.iter_mut().flat_map(|(_, lens)| std::mem::take(&mut lens.missing_spaces));
+    let missing: Vec<_> = missing.collect();
+    observer.missing_spaces(&missing);
+    missing.into_iter().map(Warning::from).collect()
+}
+
 /// Looks at each example of an experiment, and writes tables and figures into a folder that was claimed for them.
 ///
 /// # Errors
@@ -132,39 +198,20 @@ pub fn run(
     observer: &dyn Observer,
 ) -> Result<Outcome> {
     folder.must_be_for(Results::Lens)?;
-    let (experiment, left_out) = source.single(runtime, observer)?;
-    let mut lenses: Vec<Numbered> = Vec::new();
-    let total = experiment.example_count().unwrap_or(1) as u64;
-    for (done, one) in experiment.by_example().enumerate() {
-        let progress = Progress { what: "looking", done: done as u64, total, unit: Unit::Examples };
-        if (runtime.progress)(progress).is_break() {
-            observer.finished();
-            return Err(Error::Interrupted { kept: "; nothing was written" });
-        }
-        let one = one?;
-        lenses.push((one.example(), one.lens(runtime, options.top)?));
-    }
-    observer.finished();
-    let record = Record {
-        ran: Ran::new(source, None)?,
-        date: experiment.seen_date(),
-        top: options.top,
-        errors: left_out.errors(),
-    };
+    let Looked { mut lenses, left_out, date } = look(source, options.top, runtime, observer)?;
+    let record = Record { ran: Ran::new(source, None)?, date, top: options.top, errors: left_out.errors() };
     folder.make()?;
     // Nothing resumes a lens: without all of its files, none of them is of use.
     let files = write(folder, options.format, &lenses, source.model, &record, observer)
         .inspect_err(|_| folder.discard())?;
-    let missing: Vec<_> =
-        lenses.iter_mut().flat_map(|(_, lens)| std::mem::take(&mut lens.missing_spaces)).collect();
-    observer.missing_spaces(&missing);
+    let warnings = missing_spaces(&mut lenses, observer);
     let summary = Summary {
         model: source.model.name().into(),
         out: shown(folder.path()),
         examples: lenses.len(),
         files: files.iter().map(|name| folder.shown(name)).collect(),
         errors: left_out.errors(),
-        warnings: missing.into_iter().map(Warning::from).collect(),
+        warnings,
     };
     Ok(Outcome { summary, lenses: lenses.into_iter().map(|(_, lens)| lens).collect(), left_out })
 }

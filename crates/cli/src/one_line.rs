@@ -1,0 +1,151 @@
+//! The arguments of commands that need no experiment file.
+
+use crate::options::{Again, DEFAULT_MODEL, Memory, Weights, formats};
+use causalcone::{Align, Each, Indices, LayerAxis, Metric, Positions};
+use causalcone_report::Format;
+use clap::Args;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use std::path::PathBuf;
+use std::str::FromStr;
+
+/// What commands that need no experiment file have in common.
+#[derive(Debug, Args)]
+pub(crate) struct OneLine {
+    /// Alias, Hugging Face directory, .gguf file or owner/name
+    #[arg(short, long, default_value = DEFAULT_MODEL)]
+    pub(crate) model: String,
+    #[command(flatten)]
+    pub(crate) weights: Weights,
+    /// Print the experiment file that this command runs, and run nothing
+    #[arg(long)]
+    pub(crate) print_experiment: bool,
+    /// Also write the results to a folder: table, figures and record, as `sweep` does
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Format of the table
+    #[arg(long, default_value = "csv", value_parser = formats())]
+    pub(crate) format: Format,
+    #[command(flatten)]
+    pub(crate) memory: Memory,
+    #[command(flatten)]
+    pub(crate) again: Again,
+}
+
+/// The two prompts and the answers that are compared.
+#[derive(Debug, Args)]
+pub(crate) struct Contrast {
+    /// The prompt whose run is patched, or a .txt file that holds it; - reads it from standard input
+    pub(crate) prompt: String,
+    /// The prompt that activations are copied from, or a .txt file that holds it
+    #[arg(long, value_name = "PROMPT")]
+    pub(crate) from: String,
+    /// Answers of one token each, mostly with the space before the word; logit_diff is the first minus the second
+    #[arg(long, value_name = "TOKEN", num_args = 1.., required = true)]
+    pub(crate) answers: Vec<String>,
+    /// What is recorded; can be given several times, the first is drawn and ranked
+    #[arg(long, value_name = "METRIC", default_value = "logit_diff", value_parser = metrics())]
+    pub(crate) metric: Vec<Metric>,
+    /// Layers: each, cumulative, window=N, all together, or some: 3, 0..10, 3,5,7
+    #[arg(long, value_name = "LAYERS", default_value = "each", allow_hyphen_values = true)]
+    pub(crate) layers: Layers,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PatchArgs {
+    #[command(flatten)]
+    pub(crate) contrast: Contrast,
+    /// The site: resid_pre, resid_mid, resid_post, attn_out, mlp_out, z, q, k, v or any other name of a site
+    #[arg(long, value_name = "SITE", default_value = "resid_pre")]
+    pub(crate) site: String,
+    /// Positions: each, all together, last, or some: 3, -1, 2..5, 1,4
+    #[arg(long, value_name = "POSITIONS", default_value = "each", allow_hyphen_values = true)]
+    pub(crate) positions: Places,
+    /// Heads, one at a time, for sites with heads: each, or some: 3, 0..4, 1,7
+    #[arg(long, value_name = "HEADS", allow_hyphen_values = true)]
+    pub(crate) heads: Option<Heads>,
+    /// How positions pair if the prompts have different lengths: tokens, left or right
+    #[arg(long, value_name = "HOW", value_parser = aligns())]
+    pub(crate) align: Option<Align>,
+    #[command(flatten)]
+    pub(crate) one: OneLine,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HeadsArgs {
+    #[command(flatten)]
+    pub(crate) contrast: Contrast,
+    #[command(flatten)]
+    pub(crate) one: OneLine,
+}
+
+/// `--layers`.
+#[derive(Debug, Clone)]
+pub(crate) struct Layers(pub(crate) Indices, pub(crate) Option<LayerAxis>);
+
+impl FromStr for Layers {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let window = text.strip_prefix("window=").map(str::parse::<usize>);
+        Ok(match (text, window) {
+            ("each", _) => Self(Indices::All, Some(LayerAxis::Each)),
+            ("cumulative", _) => Self(Indices::All, Some(LayerAxis::Cumulative)),
+            ("all", _) => Self(Indices::All, None),
+            (_, Some(Ok(width))) => Self(Indices::All, Some(LayerAxis::Window(width))),
+            (_, Some(Err(_))) => return Err("a window is a number of layers: window=3".into()),
+            (some, None) => Self(indices(some)?, Some(LayerAxis::Each)),
+        })
+    }
+}
+
+/// `--positions`.
+#[derive(Debug, Clone)]
+pub(crate) struct Places(pub(crate) Positions, pub(crate) Option<Each>);
+
+impl FromStr for Places {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Ok(match text {
+            "each" => Self(Positions::Indices(Indices::All), Some(Each)),
+            "all" => Self(Positions::Indices(Indices::All), None),
+            "last" => Self(Positions::Last, None),
+            some => Self(Positions::Indices(indices(some)?), Some(Each)),
+        })
+    }
+}
+
+/// `--heads`.
+#[derive(Debug, Clone)]
+pub(crate) struct Heads(pub(crate) Indices);
+
+impl FromStr for Heads {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "each" { Ok(Self(Indices::All)) } else { indices(text).map(Self) }
+    }
+}
+
+/// A number, several, or a range.
+fn indices(text: &str) -> Result<Indices, String> {
+    let list: Result<Vec<i64>, _> = text.split(',').map(|number| number.trim().parse()).collect();
+    match list {
+        Ok(list) => Ok(Indices::List(list)),
+        Err(_) => text.parse().map_err(|_| "give numbers or a range: 3, 3,5,7, 0..10 or -5..".into()),
+    }
+}
+
+/// The metrics, by name.
+fn metrics() -> impl TypedValueParser<Value = Metric> {
+    let by_name = |name: String| Metric::ALL.into_iter().find(|(known, _)| *known == name);
+    PossibleValuesParser::new(Metric::ALL.map(|(name, _)| name))
+        .try_map(move |name| by_name(name).map(|(_, metric)| metric).ok_or("no metric"))
+}
+
+/// The ways of pairing positions, by name.
+fn aligns() -> impl TypedValueParser<Value = Align> {
+    const ALL: [Align; 3] = [Align::Tokens, Align::Left, Align::Right];
+    PossibleValuesParser::new(ALL.map(Align::name))
+        .try_map(|name| ALL.into_iter().find(|align| align.name() == name).ok_or("no way of pairing"))
+}
