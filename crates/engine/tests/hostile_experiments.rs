@@ -230,7 +230,7 @@ fn fields() {
             f["runs"]["x".repeat(1 << 20)] = json!({"promt": "a"});
         }),
         ("runs a list", "invalid type: sequence", |f| f["runs"] = json!([])),
-        ("edits a map", "invalid type: map", |f| f["edit"] = json!({})),
+        ("edits a map", "missing field `op`", |f| f["edit"] = json!({})),
         ("a site as a number", "invalid type: integer `3`", |f| f["edit"][0]["site"] = 3.into()),
         ("a scale as text", "invalid type: string", |f| f["edit"][0]["scale"] = "1".into()),
         ("no site", "needs a site", |f| {

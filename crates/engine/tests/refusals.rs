@@ -76,6 +76,23 @@ fn names_that_are_not_known_get_the_nearest() {
         &["edit 0", "op \"zreo\" is not an op", "subtract", "did you mean \"zero\"?"],
     );
     check("site = 'embedding' | op = 'custom'", "", &["op \"custom\" is not an op"]);
+    // What people write by habit.
+    for (written, words) in [
+        ("layers = '0-2'", "write \"0..=2\" for 0 to 2"),
+        ("layers = '0:2'", "write \"0..=2\" for 0 to 2"),
+        ("layers = 'each'", "write \"all\" here, and \"each\" in [sweep]"),
+        ("layers = 0 | positions = 'end'", "nor \"last\"; write -1"),
+        ("layers = 0 | positions = 'first'", "write 0"),
+    ] {
+        check(&format!("site = 'block_output' | op = 'zero' | {written}"), "", &[words]);
+    }
+    check("site = 'block_output' | layers = 0 | op = 'mean'", "", &["needs a value", "{ mean = \"RUN\""]);
+    check(
+        "site = 'block_output' | layers = 0 | op = 'mean' | value = { mean = 'base' }",
+        "",
+        &["value = { mean = \"base\" } needs a data set", "add examples"],
+    );
+    check("site = 'embedding' | op = 'swap' | value = 3", "", &["{ run = \"source\" }", "the name of a run"]);
     check(
         "site = 'embedding' | op = 'zero' | postions = 1",
         "",
@@ -748,4 +765,33 @@ fn values_come_from_sites_there_are() {
         let said = experiment(model(name), &written).err().unwrap().to_string();
         assert!(said.contains("edit 0") && said.contains(site) && said.contains("no site of a"), "{said}");
     }
+}
+
+/// One item needs no brackets, and a run that is named is a value; the run that is edited is the one that is read.
+#[test]
+fn what_is_plain_is_taken_as_it_is_meant() {
+    let strict = ExperimentFile::from_toml(
+        "[runs.a]\nids = [1, 2]\n[runs.b]\nids = [3, 4]\n\
+         [[edit]]\nrun = 'a'\nsite = 'block_output'\nlayers = 'all'\nop = 'swap'\nvalue = { run = 'b' }\nuntil = [5]\n\
+         [read]\ntokens = [7]\n[sweep]\nlayers = 'each'\nsites = ['mlp_output']\nmetrics = ['logit']\nmethods = ['exact']\n",
+    );
+    let lenient = ExperimentFile::from_toml(
+        "[runs.a]\nids = [1, 2]\n[runs.b]\nids = [3, 4]\n\
+         [edit]\nrun = 'a'\nsite = 'block_output'\nlayers = 'all'\nop = 'swap'\nvalue = 'b'\nuntil = 5\n\
+         [read]\ntokens = 7\n[sweep]\nlayers = 'each'\nsites = 'mlp_output'\nmetrics = 'logit'\nmethods = 'exact'\n",
+    );
+    let (strict, lenient) = (strict.unwrap(), lenient.unwrap());
+    assert_eq!(strict, lenient);
+    let json = serde_json::to_string(&lenient).unwrap();
+    assert_eq!(ExperimentFile::from_json(&json).unwrap(), strict);
+    let model = model("tiny-gpt2");
+    let unedited = ExperimentFile { edit: Vec::new(), ..lenient.clone() };
+    refused(unedited.experiment(model), &["must name its run"]);
+    let mut edit = lenient.edit[0].clone();
+    edit.until.clear();
+    let experiment = ExperimentFile { edit: vec![edit], ..lenient }.experiment(model).unwrap();
+    assert_eq!(experiment.read_run().unwrap(), experiment.find_run("a", "read").unwrap());
+    // The path of what is wrong in a list is kept.
+    let wrong = ExperimentFile::from_toml("[read]\ntokens = [' a', 1.5]\n").unwrap_err();
+    assert!(wrong.to_string().contains("read.tokens[1]"), "{wrong}");
 }

@@ -135,7 +135,30 @@ impl std::str::FromStr for Indices {
             };
             Some(Self::Range(start, end))
         };
-        parsed().ok_or_else(|| format!("{text:?} is neither \"all\" nor a range like \"0..5\" or \"0..=5\""))
+        parsed().ok_or_else(|| unreadable(text, ""))
+    }
+}
+
+/// That a text names no indices, nor anything else that fits, and what to write instead.
+fn unreadable(text: &str, else_fits: &str) -> String {
+    let problem = format!("{text:?} is neither \"all\" nor a range like \"0..5\" or \"0..=5\"{else_fits}");
+    match meant(text) {
+        Some(meant) => format!("{problem}; {meant}"),
+        None => problem,
+    }
+}
+
+/// What to write instead of what people write by habit.
+fn meant(text: &str) -> Option<String> {
+    let between = |(start, end): (&str, &str)| {
+        let (start, end): (u32, u32) = (start.trim().parse().ok()?, end.trim().parse().ok()?);
+        Some(format!("write \"{start}..={end}\" for {start} to {end}"))
+    };
+    match text {
+        "each" => Some("write \"all\" here, and \"each\" in [sweep]".into()),
+        "end" | "final" => Some("write -1 for the last one".into()),
+        "first" => Some("write 0 for the first".into()),
+        _ => text.split_once('-').or_else(|| text.split_once(':')).and_then(between),
     }
 }
 

@@ -320,12 +320,21 @@ impl<'m> Experiment<'m> {
         }
     }
 
-    /// The run that is read.
+    /// The run that all edits are of.
+    fn only_edited_run(&self) -> Option<RunId> {
+        let first = self.edits.first()?.run;
+        self.edits.iter().all(|edit| edit.run == first).then_some(first)
+    }
+
+    /// The run that is read: the one that was set, else the run called `base` or the only run, else the only run that is
+    /// edited.
     ///
     /// # Errors
     /// As [`Experiment::default_run`].
     pub fn read_run(&self) -> Result<RunId> {
-        let Some(run) = self.read_run else { return self.default_run("read") };
+        let Some(run) = self.read_run else {
+            return self.default_run("read").or_else(|refused| self.only_edited_run().ok_or(refused));
+        };
         if run.0 < self.runs.len() {
             Ok(run)
         } else {

@@ -134,10 +134,7 @@ impl ExperimentFile {
         (part, making): (&str, Making<'_>),
     ) -> Result<Value> {
         let mut at = at.clone();
-        let Some(file) = &value.examples else {
-            let hint = "write examples = \"FILE\", one example a line".to_string();
-            return Err(Error::hinted(part, "its value is fitted to no examples", Some(hint)));
-        };
+        let (file, examples) = self.examples_for(value, run, part)?;
         if let Some(name) = &value.site {
             let (own, layer) = site(name, experiment, part)?;
             at.site = own;
@@ -148,7 +145,7 @@ impl ExperimentFile {
         }
         at.positions = value.positions.clone().unwrap_or(at.positions);
         let runs: Vec<&str> = [Some(run), value.minus.as_deref()].into_iter().flatten().collect();
-        let collecting = self.collecting(experiment, file, &runs, &at, part)?;
+        let collecting = self.collecting(experiment, (file, examples), &runs, &at, part)?;
         let fitted = match (&value.pca, runs.len()) {
             (None, _) => Fitted::Means,
             (Some(_), 1) => Fitted::Components,
@@ -163,6 +160,26 @@ impl ExperimentFile {
             Some(outside) => Value::Tensor(outside),
             None => Value::Layers(found.into_iter().filter_map(|(l, t)| Some((l?, t))).collect()),
         })
+    }
+
+    /// The data set that a value is fitted to, with a name for messages: the value's own, or the experiment's.
+    fn examples_for<'v>(
+        &'v self,
+        value: &'v ValueFile,
+        run: &str,
+        part: &str,
+    ) -> Result<(&'v str, Examples)> {
+        match (&value.examples, &self.inputs.examples, &self.examples) {
+            (Some(file), ..) | (None, None, Some(file)) => Ok((file, Examples::open(&self.data_path(file))?)),
+            (None, Some(given), _) => Ok(("the data set", given.iter().cloned().collect())),
+            (None, None, None) => {
+                let fits = if value.pca.is_some() { "pca" } else { "mean" };
+                let problem =
+                    format!("value = {{ {fits} = \"{run}\" }} needs a data set, and the experiment has none");
+                let hint = "add examples = \"FILE\" to the value: a JSON object for each example, one a line";
+                Err(Error::hinted(part, problem, Some(hint.into())))
+            }
+        }
     }
 
     /// The principal components that an op's parameters are fitted to be.
@@ -184,7 +201,8 @@ impl ExperimentFile {
         }
         let positions = fit.positions.clone().unwrap_or(Positions::Indices(Indices::All));
         let at = Target { positions, ..at.clone() };
-        let collecting = self.collecting(experiment, &fit.examples, &[&fit.pca], &at, part)?;
+        let examples = Examples::open(&self.data_path(&fit.examples))?;
+        let collecting = self.collecting(experiment, (&fit.examples, examples), &[&fit.pca], &at, part)?;
         let of_file = |error| fitting(&fit.examples, part, error);
         let one_layer = |count: usize| match count {
             1 => Ok(()),
@@ -217,16 +235,19 @@ impl ExperimentFile {
     fn collecting<'m>(
         &self,
         experiment: &Experiment<'m>,
-        file: &str,
+        (file, examples): (&str, Examples),
         names: &[&str],
         at: &Target,
         part: &str,
     ) -> Result<Experiment<'m>> {
-        let examples = Examples::open(&self.data_path(file))?;
         let mut collecting = Experiment::new(experiment.model());
         collecting.clock = experiment.clock.clone();
         let mut runs = BTreeMap::new();
-        let first = examples.iter().find_map(Result::ok).unwrap_or_default();
+        let first = match examples.iter().find_map(Result::ok) {
+            Some(first) => first,
+            // No line is an example: what is wrong with the first of them.
+            None => examples.iter().next().transpose().map_err(Error::refused)?.unwrap_or_default(),
+        };
         for name in first.prompts.keys() {
             runs.insert(name.as_str(), collecting.open_run(name)?);
         }

@@ -22,7 +22,16 @@ impl Op {
         let info = self.kind.info();
         let op = || format!("op \"{}\"", info.name);
         match (info.value, &self.value) {
-            (Takes::Must, None) => return Err(format!("{} ({}) needs a value", op(), info.formula).into()),
+            (Takes::Must, None) => {
+                let message = format!("{} ({}) needs a value", op(), info.formula);
+                let hint = match self.kind {
+                    OpKind::Mean => {
+                        "write value = { mean = \"RUN\", examples = \"FILE\" } for the mean over a data set"
+                    }
+                    _ => "write value = { run = \"RUN\" } to take it from another run",
+                };
+                return Err(Problem { message, hint: Some(hint.into()) });
+            }
             (Takes::No, Some(_)) => return Err(format!("{} ({}) takes no value", op(), info.formula).into()),
             _ => {}
         }

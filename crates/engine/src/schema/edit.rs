@@ -1,6 +1,7 @@
 //! The schema of edits.
 
 use super::inputs::GivenFile;
+use super::lenient;
 use crate::experiment::steps::Steps;
 use crate::experiment::token::TokenFile;
 use crate::op::{Align, Joint, Setting};
@@ -65,7 +66,7 @@ pub struct EditFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gradient: Option<String>,
     /// The op's value.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "lenient::value", skip_serializing_if = "Option::is_none")]
     pub value: Option<Box<ValueFile>>,
     /// The op's scale, 1 if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,7 +81,7 @@ pub struct EditFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub steps: Option<Steps>,
     /// Tokens that end it.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "lenient::one_or_many", skip_serializing_if = "Vec::is_empty")]
     pub until: Vec<TokenFile>,
 }
 

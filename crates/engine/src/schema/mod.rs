@@ -5,6 +5,7 @@
 
 mod edit;
 mod inputs;
+mod lenient;
 mod text;
 mod train;
 
@@ -77,7 +78,7 @@ pub struct ExperimentFile {
     #[serde(default)]
     pub runs: BTreeMap<String, RunFile>,
     /// The edits, in order.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "lenient::one_or_many", skip_serializing_if = "Vec::is_empty")]
     pub edit: Vec<EditFile>,
     /// What is read.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -146,7 +147,7 @@ pub struct ReadFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub top: Option<usize>,
     /// Tokens whose numbers are recorded.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "lenient::one_or_many", skip_serializing_if = "Vec::is_empty")]
     pub tokens: Vec<TokenFile>,
     /// Answers of one token or more whose probabilities are recorded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -170,7 +171,11 @@ pub struct SweepFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heads: Option<EachFile>,
     /// Sites in place of the edit's.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::some_one_or_many",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub sites: Option<Vec<String>>,
     /// Scales in place of the edit's, or levels of noise.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -179,10 +184,18 @@ pub struct SweepFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub samples: Option<usize>,
     /// What is recorded, probabilities if left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::some_one_or_many",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub metrics: Option<Vec<String>>,
     /// How cells' numbers are found, exactly if left out.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "lenient::some_one_or_many",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub methods: Option<Vec<String>>,
     /// Points of the path of "integrated", 10 if left out.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -75,10 +75,9 @@ impl<'de, const POSITIONS: bool> Visitor<'de> for AddressVisitor<POSITIONS> {
         if POSITIONS && text == "last" {
             return Ok(Positions::Last);
         }
-        text.parse::<Indices>().map(Positions::Indices).map_err(|problem| {
-            let more = if POSITIONS { ", nor \"last\"" } else { "" };
-            E::custom(format!("{problem}{more}"))
-        })
+        let else_fits = if POSITIONS { ", nor \"last\"" } else { "" };
+        let parsed = text.parse::<Indices>().map(Positions::Indices);
+        parsed.map_err(|_| E::custom(super::unreadable(text, else_fits)))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Positions, A::Error> {
