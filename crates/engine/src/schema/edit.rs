@@ -6,7 +6,8 @@ use crate::experiment::steps::Steps;
 use crate::experiment::token::TokenFile;
 use crate::op::{Align, Joint, Setting};
 use causalcone_model::{Indices, Positions};
-use serde::de::{self, Deserializer};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -66,7 +67,7 @@ pub struct EditFile {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gradient: Option<String>,
     /// The op's value.
-    #[serde(default, deserialize_with = "lenient::value", skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "value", skip_serializing_if = "Option::is_none")]
     pub value: Option<Box<ValueFile>>,
     /// The op's scale, 1 if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -367,6 +368,29 @@ pub enum NumbersFile {
     Row(Vec<NumberFile>),
     /// A row a position.
     Rows(Vec<Vec<NumberFile>>),
+}
+
+/// Reads a value: a table, or the name of a run.
+fn value<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<ValueFile>>, D::Error> {
+    struct Written;
+    impl<'de> Visitor<'de> for Written {
+        type Value = ValueFile;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(
+                "a table such as { run = \"source\" } or { values = [0.5, 1.0] }, or the name of a run",
+            )
+        }
+
+        fn visit_str<E: de::Error>(self, name: &str) -> Result<ValueFile, E> {
+            Ok(ValueFile { run: Some(name.into()), ..ValueFile::default() })
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ValueFile, A::Error> {
+            ValueFile::deserialize(MapAccessDeserializer::new(map))
+        }
+    }
+    deserializer.deserialize_any(Written).map(|value| Some(Box::new(value)))
 }
 
 /// A number. JSON has no way to write the −inf that a score may be, so it may be the text "-inf".

@@ -1,6 +1,5 @@
-//! What people write where a list or a table is meant: one item without brackets, the name of a run.
+//! What people write where a list is meant: one item without brackets.
 
-use super::ValueFile;
 use serde::Deserialize;
 use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{self, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
@@ -50,27 +49,4 @@ pub(super) fn some_one_or_many<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> Result<Option<Vec<T>>, D::Error> {
     one_or_many(deserializer).map(Some)
-}
-
-/// Reads a value: a table, or the name of a run.
-pub(super) fn value<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<ValueFile>>, D::Error> {
-    struct Written;
-    impl<'de> Visitor<'de> for Written {
-        type Value = ValueFile;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str(
-                "a table such as { run = \"source\" } or { values = [0.5, 1.0] }, or the name of a run",
-            )
-        }
-
-        fn visit_str<E: de::Error>(self, name: &str) -> Result<ValueFile, E> {
-            Ok(ValueFile { run: Some(name.into()), ..ValueFile::default() })
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ValueFile, A::Error> {
-            ValueFile::deserialize(MapAccessDeserializer::new(map))
-        }
-    }
-    deserializer.deserialize_any(Written).map(|value| Some(Box::new(value)))
 }
