@@ -7,6 +7,7 @@ mod arrays;
 mod error;
 mod loaded;
 mod model;
+mod recipes;
 mod runs;
 mod sweep;
 mod table;
@@ -22,6 +23,8 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     module.add_function(wrap_pyfunction!(tensors::read_tensors, module)?)?;
     module.add_function(wrap_pyfunction!(tensors::write_tensors, module)?)?;
+    module.add_function(wrap_pyfunction!(recipes::patch, module)?)?;
+    module.add_function(wrap_pyfunction!(recipes::check_edit, module)?)?;
     module.add_class::<model::Model>()?;
     module.add_class::<sweep::SweepResult>()?;
     module.add_class::<table::Table>()?;

@@ -3,6 +3,7 @@
 use crate::error::Failure;
 use crate::loaded::Loaded;
 use crate::table::Table;
+use causalcone::jobs::strongest;
 use causalcone::report::HeatMap;
 use causalcone::report::terminal::{Colour, Style, render};
 use causalcone::{heat_map, means_table, table};
@@ -52,6 +53,12 @@ impl SweepResult {
     /// Means over examples and samples; None where there are neither.
     fn means(&self) -> Option<Table> {
         self.result.has_means().then(|| means_table(&self.result, &self.loaded.model).into())
+    }
+
+    /// The cells whose first number changes most, as JSON.
+    fn best(&self, most: usize) -> PyResult<String> {
+        let best = strongest(&self.result, &self.loaded.model, most);
+        Ok(serde_json::to_string(&best).map_err(Failure::from)?)
     }
 
     /// What was probably meant otherwise: tokens without the space before them.

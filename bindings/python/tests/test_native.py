@@ -393,7 +393,7 @@ def test_names_that_are_not_given_are_free(model):
     exp.run(ids=[1], name="run1")
     assert exp.run(ids=[1]).name == "run2"
     exp.edit("run1", site="mlp_output", layers=0, op="zero", name="edit1")
-    assert exp.edit("run1", site="mlp_output", layers=0, op="zero").name == "edit2"
+    assert exp.edit("run1", site="mlp_output", layers=1, op="zero").name == "edit2"
     exp.read("run2")
     exp.execute()
 

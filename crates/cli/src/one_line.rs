@@ -1,12 +1,12 @@
 //! The arguments of commands that need no experiment file.
 
 use crate::options::{Again, DEFAULT_MODEL, Memory, Weights, formats};
-use causalcone::{Align, Each, Indices, LayerAxis, Metric, Positions};
+use causalcone::jobs::recipes::{HeadChoice, LayerChoice, PositionChoice};
+use causalcone::{Align, Metric};
 use causalcone_report::Format;
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use std::path::PathBuf;
-use std::str::FromStr;
 
 /// What commands that need no experiment file have in common.
 #[derive(Debug, Args)]
@@ -47,7 +47,7 @@ pub(crate) struct Contrast {
     pub(crate) metric: Vec<Metric>,
     /// Layers: each, cumulative, window=N, all together, or some: 3, 0..10, 3,5,7
     #[arg(long, value_name = "LAYERS", default_value = "each", allow_hyphen_values = true)]
-    pub(crate) layers: Layers,
+    pub(crate) layers: LayerChoice,
 }
 
 #[derive(Debug, Args)]
@@ -59,10 +59,10 @@ pub(crate) struct PatchArgs {
     pub(crate) site: String,
     /// Positions: each, all together, last, or some: 3, -1, 2..5, 1,4
     #[arg(long, value_name = "POSITIONS", default_value = "each", allow_hyphen_values = true)]
-    pub(crate) positions: Places,
+    pub(crate) positions: PositionChoice,
     /// Heads, one at a time, for sites with heads: each, or some: 3, 0..4, 1,7
     #[arg(long, value_name = "HEADS", allow_hyphen_values = true)]
-    pub(crate) heads: Option<Heads>,
+    pub(crate) heads: Option<HeadChoice>,
     /// How positions pair if the prompts have different lengths: tokens, left or right
     #[arg(long, value_name = "HOW", value_parser = aligns())]
     pub(crate) align: Option<Align>,
@@ -76,64 +76,6 @@ pub(crate) struct HeadsArgs {
     pub(crate) contrast: Contrast,
     #[command(flatten)]
     pub(crate) one: OneLine,
-}
-
-/// `--layers`.
-#[derive(Debug, Clone)]
-pub(crate) struct Layers(pub(crate) Indices, pub(crate) Option<LayerAxis>);
-
-impl FromStr for Layers {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let window = text.strip_prefix("window=").map(str::parse::<usize>);
-        Ok(match (text, window) {
-            ("each", _) => Self(Indices::All, Some(LayerAxis::Each)),
-            ("cumulative", _) => Self(Indices::All, Some(LayerAxis::Cumulative)),
-            ("all", _) => Self(Indices::All, None),
-            (_, Some(Ok(width))) => Self(Indices::All, Some(LayerAxis::Window(width))),
-            (_, Some(Err(_))) => return Err("a window is a number of layers: window=3".into()),
-            (some, None) => Self(indices(some)?, Some(LayerAxis::Each)),
-        })
-    }
-}
-
-/// `--positions`.
-#[derive(Debug, Clone)]
-pub(crate) struct Places(pub(crate) Positions, pub(crate) Option<Each>);
-
-impl FromStr for Places {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        Ok(match text {
-            "each" => Self(Positions::Indices(Indices::All), Some(Each)),
-            "all" => Self(Positions::Indices(Indices::All), None),
-            "last" => Self(Positions::Last, None),
-            some => Self(Positions::Indices(indices(some)?), Some(Each)),
-        })
-    }
-}
-
-/// `--heads`.
-#[derive(Debug, Clone)]
-pub(crate) struct Heads(pub(crate) Indices);
-
-impl FromStr for Heads {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "each" { Ok(Self(Indices::All)) } else { indices(text).map(Self) }
-    }
-}
-
-/// A number, several, or a range.
-fn indices(text: &str) -> Result<Indices, String> {
-    let list: Result<Vec<i64>, _> = text.split(',').map(|number| number.trim().parse()).collect();
-    match list {
-        Ok(list) => Ok(Indices::List(list)),
-        Err(_) => text.parse().map_err(|_| "give numbers or a range: 3, 3,5,7, 0..10 or -5..".into()),
-    }
 }
 
 /// The metrics, by name.

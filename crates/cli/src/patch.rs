@@ -3,7 +3,7 @@
 use crate::failure::Failure;
 use crate::given::Given;
 use crate::loaded::Loaded;
-use crate::one_line::{Contrast, Heads, HeadsArgs, Layers, OneLine, PatchArgs, Places};
+use crate::one_line::{Contrast, HeadsArgs, OneLine, PatchArgs};
 use crate::terminal::Terminal;
 use causalcone::jobs::recipes::{Patch, unedited};
 use causalcone::jobs::{Folder, Results, Strongest, Warning, strongest, sweep};
@@ -27,13 +27,12 @@ impl Contrast {
 
 /// `causalcone patch`.
 pub(crate) fn patch(args: &PatchArgs, terminal: &Terminal) -> Result<(), Failure> {
-    let PatchArgs { contrast, site, positions: Places(positions, position_axis), heads, align, one } = args;
+    let PatchArgs { contrast, site, positions, heads, align, one } = args;
     let [prompt, from] = contrast.prompts()?;
     let patch = Patch {
         site: site.clone(),
         positions: positions.clone(),
-        position_axis: *position_axis,
-        heads: heads.as_ref().map(|Heads(heads)| heads.clone()),
+        heads: heads.clone(),
         align: *align,
         ..Patch::new(prompt, from, &contrast.answers)
     };
@@ -83,11 +82,9 @@ fn run(patch: Patch, contrast: &Contrast, one: &OneLine, terminal: &Terminal) ->
         let message = format!("--metric {} needs {} --answers", metric.name(), metric.needs_tokens());
         return Err(Failure::input(message).hint("name another answer, or give --metric prob"));
     }
-    let Layers(layers, layer_axis) = contrast.layers.clone();
     let patch = Patch {
         model: Some(one.model.clone()),
-        layers,
-        layer_axis,
+        layers: contrast.layers.clone(),
         metrics: contrast.metric.clone(),
         ..patch
     };

@@ -16,12 +16,14 @@ from ._errors import CausalconeError, ClosedError, InputError, InternalError, Ru
 from ._native import __version__
 from .experiment import Edit, Experiment, Run, saved
 from .model import Model
-from .results import Activation, Answer, Distribution, Outcome, Record, Sweep, Table, Text, Texts, Training
+from .recipes import heads, patch
+from .results import Activation, Answer, Cell, Distribution, Outcome, Record, Sweep, Table, Text, Texts, Training
 
 __all__ = [
     "Activation",
     "Answer",
     "CausalconeError",
+    "Cell",
     "ClosedError",
     "Distribution",
     "Edit",
@@ -39,5 +41,7 @@ __all__ = [
     "Texts",
     "Training",
     "__version__",
+    "heads",
+    "patch",
     "saved",
 ]

@@ -21,6 +21,7 @@ import datetime
 import itertools
 import json
 import os
+import re
 import warnings
 from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
@@ -28,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from . import _native
 from ._arrays import as_float32, as_ids, is_array
 from ._errors import InputError
 from ._parts import Edit, Run, plain
@@ -87,10 +89,53 @@ class Experiment:
             name = name or "smollm2"
             beside = folder / name
             model = Model(str(beside) if is_path(beside) else name, weights=weights, **options)
-        experiment = cls(model)
-        experiment._document = {"runs": {}, "edit": []} | document
+        experiment = cls.from_document(document, model)
         experiment._beside(folder)
         return experiment
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any], model: Model) -> Experiment:
+        """The experiment of a document in the schema of experiment files. The model that it names does not count."""
+        experiment = cls(model)
+        experiment._document = {"runs": {}, "edit": []} | copy.deepcopy(dict(document))
+        experiment._document.pop("model", None)
+        if isinstance(experiment._document["edit"], dict):
+            experiment._document["edit"] = [experiment._document["edit"]]
+        return experiment
+
+    def copy(self) -> Experiment:
+        """An experiment of the same runs, edits and reads, which can be changed on its own."""
+        other = type(self)(self.model)
+        other._document = copy.deepcopy(self._document)
+        other._arrays, other._functions = dict(self._arrays), dict(self._functions)
+        other._examples = None if self._examples is None else list(self._examples)
+        return other
+
+    @property
+    def edits(self) -> list[Edit]:
+        """The edits, in order."""
+        return [Edit(self, self._named(number)) for number in range(len(self._document["edit"]))]
+
+    def remove(self, edit: Edit | str) -> None:
+        """Removes an edit, by itself or by name."""
+        name = edit.name if isinstance(edit, Edit) else edit
+        edits = self._document["edit"]
+        found = [number for number in range(len(edits)) if self._named(number) == name]
+        if not found:
+            names = ", ".join(self._named(number) for number in range(len(edits))) or "none"
+            raise InputError(f'there is no edit "{name}"; the edits are: {names}')
+        del edits[found[0]]
+
+    def clear(self) -> None:
+        """Removes all edits. Runs, examples and what is read stay."""
+        self._document["edit"].clear()
+
+    def _named(self, number: int) -> str:
+        """The name of an edit; those of a file that have none get one."""
+        edits = self._document["edit"]
+        if "name" not in edits[number]:
+            edits[number]["name"] = _free_name("edit", number, {one.get("name") for one in edits})
+        return edits[number]["name"]
 
     def _beside(self, folder: Path) -> None:
         """Names of files are relative to the document's own folder."""
@@ -172,6 +217,9 @@ class Experiment:
         `value` is another run, `run.at(…)`, an array ((d,) for every row, or one row a position), a number, or as in
         experiment files. `more` are the other keys of an edit: layers, positions, heads, dims, scale, level, seed,
         joint, steps, until … Layers and positions take what files take ("all", "last", 3, [0, 3], "0..5") and ranges.
+
+        An edit of a name that another one has takes its place, so that a cell of a notebook can be run again. An edit
+        without a name that says the same as an earlier one is added, with a warning.
         """
         edits = self._document["edit"]
         edit: dict[str, Any] = {"name": name or _free_name("edit", len(edits), {one.get("name") for one in edits})}
@@ -197,8 +245,37 @@ class Experiment:
         for key, one in more.items():
             if one is not None:
                 edit[key] = plain(one)
-        self._document["edit"].append(edit)
+        self._check(edit)
+        namesake = next((number for number, one in enumerate(edits) if one.get("name") == edit["name"]), None)
+        if namesake is not None:
+            edits[namesake] = edit
+            return Edit(self, edit["name"])
+        same = None if name else next((one for one in edits if self._alike(one, edit)), None)
+        edits.append(edit)
+        if same is not None:
+            _warn([f'edit "{edit["name"]}" says the same as edit "{same.get("name", "")}": both are made. '
+                   "Give an edit a name, and the same name replaces it; remove() and clear() take edits out"])
         return Edit(self, edit["name"])
+
+    def _check(self, edit: dict[str, Any]) -> None:
+        """Checks the keys of an edit when it is made, not when it is run."""
+        try:
+            _native.check_edit(json.dumps(edit))
+        except InputError as error:
+            # The document is not what the caller wrote: a column in it helps nobody.
+            message = re.sub(r" at line \d+ column \d+$", "", error.message)
+            raise InputError(message.replace("edit[0]", f'edit "{edit["name"]}"', 1), error.hint) from None
+
+    def _alike(self, one: Any, other: Any) -> bool:
+        """Whether two edits, or parts of them, say the same: arrays by their numbers, functions by themselves."""
+        if isinstance(one, dict) and isinstance(other, dict):
+            first, second = (self._arrays.get(given) if isinstance(given := part.get("given"), str) else None
+                             for part in (one, other))
+            if first is not None and second is not None:
+                return np.array_equal(first, second)
+            keys = set(one) - {"name"}
+            return keys == set(other) - {"name"} and all(self._alike(one[key], other[key]) for key in keys)
+        return type(one) is type(other) and one == other
 
     def collect(self, run: Run | str | None = None, *, site: str, **more: Any) -> Edit:
         """Adds a read of activations, as they stand after the edits before it; `collected` of the result has them."""
@@ -209,7 +286,7 @@ class Experiment:
         run: Run | str | None = None,
         *,
         top: int | None = None,
-        tokens: Iterable[str | int] | None = None,
+        tokens: str | int | Iterable[str | int] | None = None,
         answers: Iterable[Any] | None = None,
     ) -> None:
         """Says what is read: which run (base, or the only one), how many of the likeliest tokens, of which tokens
@@ -220,7 +297,7 @@ class Experiment:
         if top is not None:
             read["top"] = top
         if tokens is not None:
-            read["tokens"] = plain(list(tokens))
+            read["tokens"] = plain([tokens] if isinstance(tokens, (str, int)) else list(tokens))
         if answers is not None:
             read["answers"] = plain(list(answers))
 
@@ -268,11 +345,11 @@ class Experiment:
         layers: str | Mapping[str, int] | None = None,
         positions: str | None = None,
         heads: str | None = None,
-        sites: Iterable[str] | None = None,
+        sites: str | Iterable[str] | None = None,
         scales: Iterable[float] | None = None,
         samples: int | None = None,
-        metrics: Iterable[str] | None = None,
-        methods: Iterable[str] | None = None,
+        metrics: str | Iterable[str] | None = None,
+        methods: str | Iterable[str] | None = None,
         steps: int | None = None,
         memory: int | None = None,
         verify: bool | int = False,
@@ -397,6 +474,9 @@ class Experiment:
     def _axes(self, axes: dict[str, Any]) -> dict[str, Any]:
         """The axes of a sweep as a document has them, without those that are None."""
         named = axes | {"edit": self._edits(axes.get("edit"))}
+        for key in ("sites", "metrics", "methods"):
+            if isinstance(named.get(key), str):
+                named[key] = [named[key]]
         return {key: plain(axis) for key, axis in named.items() if axis is not None}
 
     def _edits(self, edits: Any) -> Any:
@@ -420,12 +500,20 @@ class Experiment:
                 self._arrays[name] = self._arrays[name][None]
             return {"given": name}
         if isinstance(value, str):
-            raise InputError(
-                f"{part}: a value of type str", "give a run, {'run': name}, {'embedding': token} or {'file': name}"
-            )
+            return {"run": self._run_called(value, part)}
         if isinstance(value, (list, tuple)) or np.isscalar(value):
             return {"values": plain(value)}
         raise InputError(f"{part}: a value of type {type(value).__name__}", "give a run, an array or a number")
+
+    def _run_called(self, name: str, part: str) -> str:
+        """The run of that name, or the message of what else a text might have meant."""
+        runs = self._document["runs"]
+        if name in runs or self._examples is not None or "examples" in self._document:
+            return name
+        raise InputError(
+            f'{part}: there is no run "{name}"; the runs are: {", ".join(runs)}',
+            "give a run, {'embedding': token} or {'file': name}",
+        )
 
     def _given(self, array: Any, part: str) -> str:
         name = f"v{len(self._arrays)}"

@@ -289,6 +289,30 @@ class Table:
         return f"<table><tr>{head}</tr>{''.join(rows)}</table>"
 
 
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a sweep, or the mean of the cells of all examples: where it is, its first number, and how much that
+    changed. `token` is the token at the position, where all prompts have the same."""
+
+    value: float
+    change: float
+    site: str | None = None
+    layer: int | None = None
+    head: int | None = None
+    position: int | None = None
+    token: str | None = None
+    scale: float | None = None
+
+    def __repr__(self) -> str:
+        token = "" if self.token is None else f" {_visible(self.token)}"
+        places = [
+            f"{name} {place}{token if name == 'position' else ''}"
+            for name, place in (("layer", self.layer), ("head", self.head), ("position", self.position))
+            if place is not None
+        ]
+        return f"<Cell {'  '.join(places)}: {self.value:+.4f}, change {self.change:+.4f}>"
+
+
 class Sweep:
     """What a sweep recorded: a tidy table, and a heat map that shows itself in notebooks."""
 
@@ -316,6 +340,10 @@ class Sweep:
         """Means over examples and samples, with standard errors; None where there are neither."""
         native = self._native.means()
         return None if native is None else Table(native)
+
+    def best(self, n: int = 5) -> list[Cell]:
+        """The cells whose first number changes most, the largest change first."""
+        return [Cell(**cell) for cell in json.loads(self._native.best(n))]
 
     @property
     def verification(self) -> dict[str, Any] | None:
@@ -357,6 +385,7 @@ class Sweep:
         edit = edits[first] if isinstance(first, int) else next(e for e in edits if e.get("name") == first)
         op = edit["op"] if isinstance(edit["op"], str) else "edit"
         sites = self.document.get("sweep", {}).get("sites") or [edit.get("site", "")]
+        sites = [sites] if isinstance(sites, str) else sites
         return f"{op} at {', '.join(sites)}"
 
     def __repr__(self) -> str:

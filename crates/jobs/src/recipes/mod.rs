@@ -13,8 +13,10 @@
 //!
 //! [`ExperimentFile`]: causalcone_engine::ExperimentFile
 
+mod choice;
 mod patch;
 mod unedited;
 
+pub use choice::{HeadChoice, LayerChoice, PositionChoice};
 pub use patch::Patch;
 pub use unedited::unedited;

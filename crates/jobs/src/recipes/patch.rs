@@ -1,5 +1,6 @@
 //! Activation patching: activations of one prompt put into the run of another.
 
+use super::choice::{HeadChoice, LayerChoice, PositionChoice};
 use crate::error::Result;
 use causalcone_engine::schema::{
     EachFile, EditFile, LayerAxisFile, OpFile, ReadFile, RunFile, SweepFile, TokenFile, ValueFile,
@@ -43,15 +44,11 @@ pub struct Patch {
     /// The site, by any of its names.
     pub site: String,
     /// The layers, where the site has layers.
-    pub layers: Indices,
-    /// How the sweep goes over the layers; `None` patches all of them together.
-    pub layer_axis: Option<LayerAxis>,
+    pub layers: LayerChoice,
     /// The positions of both prompts.
-    pub positions: Positions,
-    /// One position at a time; `None` patches all of them together.
-    pub position_axis: Option<Each>,
-    /// The heads, one at a time, for sites that have heads; `None` patches all heads together.
-    pub heads: Option<Indices>,
+    pub positions: PositionChoice,
+    /// The heads, for sites that have heads; `None` patches all heads together.
+    pub heads: Option<HeadChoice>,
     /// How the positions of prompts of different lengths pair.
     pub align: Option<Align>,
     /// What is recorded.
@@ -72,10 +69,8 @@ impl Patch {
             source: source.into(),
             answers: answers.into_iter().map(Into::into).collect(),
             site: "resid_pre".into(),
-            layers: Indices::All,
-            layer_axis: Some(LayerAxis::Each),
-            positions: Positions::Indices(Indices::All),
-            position_axis: Some(Each),
+            layers: LayerChoice { layers: Indices::All, axis: Some(LayerAxis::Each) },
+            positions: PositionChoice { positions: Positions::Indices(Indices::All), axis: Some(Each) },
             heads: None,
             align: None,
             metrics: vec![Metric::LogitDiff],
@@ -90,9 +85,8 @@ impl Patch {
     ) -> Self {
         Self {
             site: "z".into(),
-            positions: Positions::Last,
-            position_axis: None,
-            heads: Some(Indices::All),
+            positions: PositionChoice { positions: Positions::Last, axis: None },
+            heads: Some(HeadChoice(Indices::All)),
             ..Self::new(prompt, source, answers)
         }
     }
@@ -111,16 +105,16 @@ impl Patch {
             name: Some("patch".into()),
             run: Some(BASE.into()),
             site: Some(self.site.clone()),
-            layers: (has_layers && named_layer.is_none()).then(|| self.layers.clone()),
-            positions: Some(self.positions.clone()),
-            heads: self.heads.clone(),
+            layers: (has_layers && named_layer.is_none()).then(|| self.layers.layers.clone()),
+            positions: Some(self.positions.positions.clone()),
+            heads: self.heads.as_ref().map(|HeadChoice(heads)| heads.clone()),
             op: OpFile::Name("swap".into()),
             value: Some(Box::new(value)),
             ..EditFile::default()
         };
         let sweep = SweepFile {
-            layers: self.layer_axis.filter(|_| has_layers).map(LayerAxisFile),
-            positions: self.position_axis.map(|Each| EachFile::Each),
+            layers: self.layers.axis.filter(|_| has_layers).map(LayerAxisFile),
+            positions: self.positions.axis.map(|Each| EachFile::Each),
             heads: self.heads.as_ref().map(|_| EachFile::Each),
             metrics: Some(self.metrics.iter().map(|metric| metric.name().into()).collect()),
             ..SweepFile::default()
