@@ -124,3 +124,22 @@ def test_a_misspelt_key_leaves_the_experiment_as_it_was(model):
     exp.execute()
     with pytest.raises(cc.InputError, match='there is no run "italy"; the runs are: base'):
         exp.edit(site="resid_post", layers=1, op="patch", value="italy")
+
+
+def test_rank_and_entropy_are_numpys(model):
+    exp = cc.Experiment(model)
+    base = exp.run(SPAIN)
+    exp.edit(base, name="it", site="mlp_out", layers="all", op="add", value=model.embedding("T"))
+    exp.read(base, tokens=["T", "is"])
+    sweep = exp.sweep(layers="each", metrics=["rank", "entropy"], verify=True)
+    assert sweep.verification["wrong"] == []
+    for layer in range(model.layers):
+        exp.edit(base, name="it", site="mlp_out", layers=layer, op="add", value=model.embedding("T"))
+        logits = exp.execute().counterfactual().logits.astype(np.float64)
+        logprobs = logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
+        order = np.lexsort((np.arange(len(logits)), -logits)).tolist()
+        ranks = [1 + order.index(model.token_id(token)) for token in ("T", "is")]
+        entropy = -(np.exp(logprobs) * logprobs).sum()
+        rows = [value for value, own in zip(values(sweep), sweep.table["layer"]) if own == layer]
+        # Logits of the same sums in products of other shapes.
+        assert rows[:2] == ranks and rows[2] == pytest.approx(entropy, abs=1e-5)

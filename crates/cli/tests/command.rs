@@ -867,10 +867,12 @@ fn the_command_reference_is_current() {
         "# The command\n\nWhat `causalcone --help` and the help of each command print. This page is checked by a test;\n\
          `UPDATE=1 cargo test -p causalcone-cli --test command reference` writes it anew.\n",
     );
-    let commands: [&[&str]; 17] = [
+    let commands: [&[&str]; 20] = [
         &[],
         &["tour"],
         &["top"],
+        &["patch"],
+        &["heads"],
         &["run"],
         &["generate"],
         &["sweep"],
@@ -884,6 +886,7 @@ fn the_command_reference_is_current() {
         &["models"],
         &["models", "pull"],
         &["models", "info"],
+        &["models", "check"],
         &["completions"],
     ];
     for command in commands {

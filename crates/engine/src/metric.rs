@@ -77,6 +77,23 @@ impl Distribution {
         if sum < 0.0 { 0.0 } else { sum }
     }
 
+    /// The entropy, −Σ p·ln p, in nats.
+    ///
+    /// ```
+    /// use causalcone_engine::Distribution;
+    /// assert!((Distribution::new(vec![2.0; 8]).entropy() - 8f64.ln()).abs() < 1e-12);
+    /// assert_eq!(Distribution::new(vec![0.0, f32::NEG_INFINITY]).entropy(), 0.0);
+    /// ```
+    pub fn entropy(&self) -> f64 {
+        let term = |x: &f32| {
+            let logprob = f64::from(*x) - self.log_sum;
+            if logprob == f64::NEG_INFINITY { 0.0 } else { logprob.exp() * logprob }
+        };
+        let sum: f64 = self.logits.iter().map(term).sum();
+        // Of a sure answer it is 0, not −0; logits that are no numbers have none.
+        if sum == 0.0 { 0.0 } else { -sum }
+    }
+
     /// The place of a token among all, 1 for the likeliest; of equal ones the smaller id comes first.
     pub fn rank(&self, id: u32) -> usize {
         let own = self.logits.get(id as usize).copied().unwrap_or(f32::NAN);
@@ -178,11 +195,15 @@ pub enum Metric {
     Accuracy,
     /// −ln p of the label, in nats: the cross-entropy.
     Loss,
+    /// The rank of each token among all, 1 for the likeliest.
+    Rank,
+    /// The entropy of the distribution, −Σ p·ln p, in nats.
+    Entropy,
 }
 
 impl Metric {
     /// All of them, by name.
-    pub const ALL: [(&'static str, Self); 7] = [
+    pub const ALL: [(&'static str, Self); 9] = [
         ("prob", Self::Prob),
         ("logit", Self::Logit),
         ("logprob", Self::Logprob),
@@ -190,6 +211,8 @@ impl Metric {
         ("kl", Self::Kl),
         ("accuracy", Self::Accuracy),
         ("loss", Self::Loss),
+        ("rank", Self::Rank),
+        ("entropy", Self::Entropy),
     ];
 
     /// Its name in files and tables.
@@ -200,9 +223,9 @@ impl Metric {
     /// How many tokens it needs at least.
     pub fn needs_tokens(self) -> usize {
         match self {
-            Self::Prob | Self::Logit | Self::Logprob => 1,
+            Self::Prob | Self::Logit | Self::Logprob | Self::Rank => 1,
             Self::LogitDiff => 2,
-            Self::Kl | Self::Accuracy | Self::Loss => 0,
+            Self::Kl | Self::Accuracy | Self::Loss | Self::Entropy => 0,
         }
     }
 
@@ -213,7 +236,12 @@ impl Metric {
 
     /// Whether there is one number for each token (true) or one for the cell (false).
     pub fn is_per_token(self) -> bool {
-        matches!(self, Self::Prob | Self::Logit | Self::Logprob)
+        matches!(self, Self::Prob | Self::Logit | Self::Logprob | Self::Rank)
+    }
+
+    /// Whether it changes by steps, so that it has no gradient.
+    pub fn is_stepwise(self) -> bool {
+        matches!(self, Self::Accuracy | Self::Rank)
     }
 
     /// Whether there is one number for each answer too.
@@ -247,7 +275,9 @@ impl Metric {
             Self::Logit | Self::LogitDiff => value.abs().max(1.0),
             // It is half the variance of the changes.
             Self::Kl => (2.0 * value.max(0.0)).sqrt() + LOGIT,
-            Self::Accuracy => 0.0,
+            // Σ |p·(ln p + H)| is at most twice the entropy.
+            Self::Entropy => 2.0 * value.abs(),
+            Self::Accuracy | Self::Rank => 0.0,
         };
         slope.max(0.0) * LOGIT
     }
@@ -275,11 +305,13 @@ impl Metric {
                 vec![label.map_or(f64::NAN, |label| f64::from(u8::from(is_best(label))))]
             }
             Self::Loss => vec![label.map_or(f64::NAN, |label| -edited.logprob(label))],
+            Self::Rank => each(|edited, id| edited.rank(id) as f64),
+            Self::Entropy => vec![edited.entropy()],
         }
     }
 
-    /// How much each of its [numbers](Self::values) changes with each logit of `edited`. That of accuracy,
-    /// which jumps, is no number.
+    /// How much each of its [numbers](Self::values) changes with each logit of `edited`. Those of a metric that changes by
+    /// steps are no numbers.
     pub(crate) fn slopes(
         self,
         edited: &Distribution,
@@ -315,7 +347,42 @@ impl Metric {
                 vec![row(&[], 1.0).into_iter().zip(was).map(|(p, was)| p - was).collect()]
             }
             Self::Accuracy => vec![vec![f32::NAN; edited.logits.len()]],
+            Self::Rank => vec![vec![f32::NAN; edited.logits.len()]; tokens.len()],
+            // −p·(ln p + H)
+            Self::Entropy => {
+                let entropy = edited.entropy();
+                let logprobs = edited.logits.iter().map(|x| f64::from(*x) - edited.log_sum);
+                vec![logprobs.map(|logprob| slope_of_entropy(logprob, entropy) as f32).collect()]
+            }
             Self::Loss => vec![label.map_or_else(Vec::new, |label| row(&[(label, -1.0)], 1.0))],
         }
+    }
+}
+
+/// −p·(ln p + H): how much the entropy H changes with the logit of a token of this ln p.
+fn slope_of_entropy(logprob: f64, entropy: f64) -> f64 {
+    if logprob == f64::NEG_INFINITY { 0.0 } else { -logprob.exp() * (logprob + entropy) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slopes_of_entropy_are_finite_differences() {
+        let logits = [0.3f32, -1.2, 2.0, 0.0, 1.1];
+        let at = |i: usize, step: f32| {
+            let mut moved = logits;
+            moved[i] += step;
+            Distribution::new(moved.to_vec()).entropy()
+        };
+        let here = Distribution::new(logits.to_vec());
+        let slopes = Metric::Entropy.slopes(&here, &here, &[], None).remove(0);
+        for (i, slope) in slopes.into_iter().enumerate() {
+            // A step of 2⁻⁸ is exact in f32, and leaves an error of its square.
+            let difference = (at(i, 1.0 / 256.0) - at(i, -1.0 / 256.0)) * 128.0;
+            assert!((difference - f64::from(slope)).abs() < 1e-4, "{i}: {slope} is not {difference}");
+        }
+        assert!(Distribution::new(vec![f32::NAN, 1.0]).entropy().is_nan());
     }
 }

@@ -408,7 +408,8 @@ fn gradients_that_are_none_are_refused() {
             "read": {"run": "base", "tokens": [9, 2]}})
     };
     let cases = [
-        (read(json!({"gradient": "accuracy"})), "jumps"),
+        (read(json!({"gradient": "accuracy"})), "metric \"accuracy\" is not differentiable"),
+        (read(json!({"gradient": "rank"})), "metric \"rank\" is not differentiable"),
         (read(json!({"gradient": "logit"})), "1 of [read] tokens, and there are 2"),
         (read(json!({"gradient": "logits"})), "did you mean \"logit\"?"),
         (read(json!({"gradient": "loss", "run": "source"})), "takes nothing from its run"),

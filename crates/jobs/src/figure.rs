@@ -236,8 +236,8 @@ pub fn heat_map(result: &SweepResult, model: &Model, title: &str) -> HeatMap {
         facets,
         value_label: format!("{mean}{}", value_label(metric)),
         scale: match metric {
-            Metric::Prob | Metric::Kl | Metric::Accuracy => Scale::FromZero,
-            Metric::Logit | Metric::Logprob | Metric::Loss => Scale::Sequential,
+            Metric::Prob | Metric::Kl | Metric::Accuracy | Metric::Entropy => Scale::FromZero,
+            Metric::Logit | Metric::Logprob | Metric::Loss | Metric::Rank => Scale::Sequential,
             Metric::LogitDiff => Scale::Diverging(unedited(&entries, &drawn)),
         },
     }
@@ -282,6 +282,8 @@ fn value_label(metric: Metric) -> &'static str {
         Metric::Kl => "KL divergence (nats)",
         Metric::Accuracy => "accuracy",
         Metric::Loss => "loss (nats)",
+        Metric::Rank => "rank (1 is the likeliest)",
+        Metric::Entropy => "entropy (nats)",
     }
 }
 

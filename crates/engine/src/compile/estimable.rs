@@ -36,9 +36,10 @@ impl Experiment<'_> {
         }
         let Some(method) = methods.iter().find(|method| **method != Method::Exact) else { return Ok(()) };
         let method = format!("method \"{}\"", method.name());
-        if metrics.contains(&Metric::Accuracy) {
+        if let Some(metric) = metrics.iter().find(|metric| metric.is_stepwise()) {
             let hint = Some("use \"loss\" or \"logit_diff\", or methods = [\"exact\"]".into());
-            let problem = format!("{method} needs a slope, and metric \"accuracy\" jumps");
+            let problem =
+                format!("{method} needs a gradient, and metric \"{}\" is not differentiable", metric.name());
             return Err(Error::hinted("sweep", problem, hint));
         }
         let has_others = compiler.swept.contains(&false);

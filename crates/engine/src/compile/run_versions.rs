@@ -117,9 +117,9 @@ impl<'a> Compiler<'a> {
             Err(Error::hinted(experiment.edit_name(edit), problem, hint))
         };
         let tokens = experiment.tokens();
-        if metric == Metric::Accuracy {
+        if metric.is_stepwise() {
             let hint = Some("use \"loss\" or \"logit_diff\"".into());
-            return refuse("metric \"accuracy\" jumps, so that it has no gradient".into(), hint);
+            return refuse(format!("metric \"{}\" is not differentiable", metric.name()), hint);
         }
         if tokens.len() < metric.needs_tokens() || metric.is_per_token() && tokens.len() > 1 {
             let (fits, name) = (metric.needs_tokens(), metric.name());

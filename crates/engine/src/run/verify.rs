@@ -134,6 +134,9 @@ fn tolerance(metric: Metric, reference: f64) -> f64 {
         Metric::Logit | Metric::Logprob | Metric::LogitDiff | Metric::Loss => {
             LOGIT_TOLERANCE * reference.abs().max(1.0)
         }
+        Metric::Entropy => LOGIT_TOLERANCE * reference.abs().max(1.0),
+        // Tokens whose logits differ by less than rounding may change places, the more the denser they are.
+        Metric::Rank => 1.0 + 1e-3 * reference.abs(),
     }
 }
 
