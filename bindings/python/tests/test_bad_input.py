@@ -40,7 +40,7 @@ def added(model, value, **more):
         (np.ones(32, dtype=bool), "b1"),
         (np.array([None] * 32), "object|O"),
         (np.full(32, np.nan), "NaN|finite"),
-        ("word", "type str"),
+        ("word", 'there is no run "word"'),
         (float("nan"), "no number"),
         (object(), "type object"),
     ],
@@ -78,13 +78,14 @@ def test_messages_are_the_commands(model):
         ({"layers": 9}, "layer 9"),
         ({"layers": 0, "positions": 5}, "position 5"),
         ({"layers": 0, "op": "swpa"}, "swpa"),
-        ({"layers": 0, "colour": "red"}, "colour"),
     ]:
         exp = cc.Experiment(model)
         exp.run(ids=[1, 2, 3])
         exp.edit(**({"site": "mlp_output", "op": "zero"} | wrong))
         with pytest.raises(cc.InputError, match=words):
             exp.execute()
+    with pytest.raises(cc.InputError, match="colour"):
+        exp.edit(site="mlp_output", op="zero", layers=0, colour="red")
 
 
 @pytest.mark.parametrize("ids", [[], [[1, 2]], [1.5], [-1], [10**9], ["a"], np.ones(3), [True]])
