@@ -234,7 +234,7 @@ pub fn heat_map(result: &SweepResult, model: &Model, title: &str) -> HeatMap {
             if axes.heads { None } else { entries.first().and_then(|e| e.at.head) },
         ),
         facets,
-        value_label: format!("{mean}{}", value_label(metric)),
+        value_label: format!("{mean}{}", value_label(metric, result, model)),
         scale: match metric {
             Metric::Prob | Metric::Kl | Metric::Accuracy | Metric::Entropy => Scale::FromZero,
             Metric::Logit | Metric::Logprob | Metric::Loss | Metric::Rank => Scale::Sequential,
@@ -273,8 +273,18 @@ fn column_tick(point: &AxisPoint, result: &SweepResult, model: &Model, by_place:
     }
 }
 
-fn value_label(metric: Metric) -> &'static str {
-    match metric {
+/// What the numbers are; of a difference also which tokens it is of, where all examples read the same two.
+fn value_label(metric: Metric, result: &SweepResult, model: &Model) -> String {
+    let tokens = result.tokens.first().and_then(|tokens| tokens.first_chunk::<2>());
+    let is_same =
+        |pair: &[u32; 2]| result.tokens.iter().all(|tokens| tokens.first_chunk::<2>() == Some(pair));
+    if let (Metric::LogitDiff, Some(pair), Some(_)) =
+        (metric, tokens.filter(|pair| is_same(pair)), model.tokenizer())
+    {
+        let [first, second] = pair.map(|id| text::shorten(&text::token(&model.token_text(id)), 7));
+        return format!("logit {first} − {second}");
+    }
+    let label = match metric {
         Metric::Prob => "probability",
         Metric::Logit => "logit",
         Metric::Logprob => "log probability (nats)",
@@ -284,7 +294,8 @@ fn value_label(metric: Metric) -> &'static str {
         Metric::Loss => "loss (nats)",
         Metric::Rank => "rank (1 is the likeliest)",
         Metric::Entropy => "entropy (nats)",
-    }
+    };
+    label.into()
 }
 
 /// What a column's numbers are of, and how they were found where there is more than one way.
