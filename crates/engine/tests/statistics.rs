@@ -115,6 +115,36 @@ fn means_are_over_all_examples_and_positions() {
     assert_ne!(of(&other), of(&value));
 }
 
+/// Without examples of its own a value is fitted to those of the experiment, of a file or of a program.
+#[test]
+fn the_experiments_own_data_set_is_enough() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("base.jsonl");
+    std::fs::write(&path, "{\"base\": [3, 1, 4]}\n{\"base\": [1, 5]}\n").unwrap();
+    let answers = |value: Value, given: bool| {
+        let written = json!({
+            "examples": path, "read": {"tokens": [7]},
+            "edit": [{"site": "mlp_output", "layers": "all", "op": "mean", "value": value}],
+        });
+        let mut file: ExperimentFile = serde_json::from_value(written).unwrap();
+        if given {
+            file.examples = None;
+            file.inputs.examples =
+                Some(dataset::load(&path).unwrap().into_iter().map(Result::unwrap).collect());
+        }
+        let experiment = file.experiment(model("tiny-gpt2")).unwrap();
+        let logits = |one: causalcone_engine::Result<Experiment<'_>>| {
+            let one = one.unwrap();
+            one.execute().unwrap().counterfactual(one.read_run().unwrap()).distribution.logits().to_vec()
+        };
+        experiment.by_example().map(logits).collect::<Vec<_>>()
+    };
+    let own = answers(json!({"mean": "base", "examples": path}), false);
+    assert_eq!(own.len(), 2);
+    assert_eq!(answers(json!({"mean": "base"}), false), own);
+    assert_eq!(answers(json!({"mean": "base"}), true), own);
+}
+
 #[test]
 fn controls_keep_the_norm() {
     let folder = folder();
@@ -150,7 +180,7 @@ fn random_row() -> Value {
 fn what_cannot_be_fitted_is_refused() {
     let folder = folder();
     let of = |value: Value| experiment(model("tiny-gpt2"), &written(folder.path(), &value));
-    refused(of(json!({"mean": "happy"})), &["fitted to no examples", "examples = "]);
+    refused(of(json!({"mean": "happy"})), &["{ mean = \"happy\" } needs a data set", "examples = "]);
     refused(of(json!({"mean": "hapy", "examples": ""})), &["no prompts for \"hapy\"", "\"happy\"?"]);
     refused(of(json!({"mean": "happy", "minus": "glad", "examples": ""})), &["no prompts for \"glad\""]);
     refused(of(json!({"minus": "sad", "run": "base"})), &["need value = { mean"]);
@@ -169,7 +199,7 @@ fn what_cannot_be_fitted_is_refused() {
     refused(outlined(json!({"pca": "happy", "minus": "sad", "examples": ""})), &["do not pair up", "last"]);
     let last = json!({"pca": "happy", "minus": "sad", "examples": "", "positions": "last"});
     assert!(outlined(last).is_ok());
-    refused(of(json!({"pca": "happy"})), &["fitted to no examples"]);
+    refused(of(json!({"pca": "happy"})), &["{ pca = \"happy\" } needs a data set"]);
     refused(of(json!({"mean": "happy", "examples": "", "positions": 4})), &["pairs.jsonl", "position"]);
     refused(of(json!({"values": random_row(), "norm": 0.0})), &["norm 0"]);
     refused(of(json!({"values": random_row(), "norm": -1.0})), &["norm -1"]);
