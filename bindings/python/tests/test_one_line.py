@@ -68,6 +68,20 @@ def test_what_does_not_fit_is_refused(model, options, said, hint):
     assert said in refused.value.message and (hint is None or hint in refused.value.hint)
 
 
+def test_layers_that_are_patched_together_are_named(model):
+    sweep = cc.patch(model, SPAIN, ITALY, ("T", "is"), layers="window=2", positions="last")
+    assert [cell.layers for cell in sweep.best(3)] == ["0..=1"] and "layers 0..=1" in repr(sweep.best(1)[0])
+    assert sweep.best(-1) == []
+    together = cc.patch(model, SPAIN, ITALY, ("T", "is"), site="z", heads="all", layers=0, positions="last")
+    assert len(together) == 1
+    for options, said in [
+        ({"site": "blocks.1.attn.hook_z", "layers": 0}, "names layer 1"),
+        ({"source": SPAIN}, "the same text"),
+    ]:
+        with pytest.raises(cc.InputError, match=said):
+            cc.patch(model, SPAIN, **({"source": ITALY, "answers": ("T", "is")} | options))
+
+
 def test_prompts_of_other_lengths_are_shown(model):
     with pytest.raises(cc.InputError, match="do not say which positions pair") as refused:
         cc.patch(model, SPAIN, "The capital of Italy Italy is", ("T", "is"))
@@ -100,6 +114,9 @@ def test_a_cell_of_a_notebook_can_be_run_again(model):
     assert len(exp.edits) == 4 and probability() != once
 
     other = exp.copy()
+    # The runs of an experiment name those of its copies.
+    other.edit(base, name="more", site="mlp_out", layers=0, op="ablate")
+    other.remove("more")
     exp.clear()
     assert exp.edits == [] and len(other.edits) == 4
     assert probability() == exp.execute().original().prob("T")

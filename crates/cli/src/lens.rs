@@ -52,7 +52,12 @@ pub(crate) fn lens(args: &LensArgs, terminal: &Terminal) -> Result<(), Failure> 
             errors: seen.left_out.errors(),
             warnings: seen.warnings,
         };
-        terminal.result(&shown, |_| first(&seen.lenses, &loaded.model, "--out writes the others"))?;
+        terminal.result(&shown, |_| {
+            let first = first(&seen.lenses, &loaded.model, "--out writes the others");
+            format!(
+                "{first}--out DIR writes all positions, and direct logit attribution; --json prints both\n"
+            )
+        })?;
         return all_fit(&seen.left_out);
     };
     let options = Options { top: args.n, format: args.format };

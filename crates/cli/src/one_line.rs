@@ -17,7 +17,7 @@ pub(crate) struct OneLine {
     #[command(flatten)]
     pub(crate) weights: Weights,
     /// Print the experiment file that this command runs, and run nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with = "out")]
     pub(crate) print_experiment: bool,
     /// Also write the results to a folder: table, figures and record, as `sweep` does
     #[arg(long, value_name = "DIR")]
@@ -39,8 +39,9 @@ pub(crate) struct Contrast {
     /// The prompt that activations are copied from, or a .txt file that holds it
     #[arg(long, value_name = "PROMPT")]
     pub(crate) from: String,
-    /// Answers of one token each, mostly with the space before the word; logit_diff is the first minus the second
-    #[arg(long, value_name = "TOKEN", num_args = 1.., required = true)]
+    /// Answers of one token each, mostly with the space before the word; logit_diff is the first minus the second, kl and
+    /// entropy need none
+    #[arg(long, value_name = "TOKEN", num_args = 1..)]
     pub(crate) answers: Vec<String>,
     /// What is recorded; can be given several times, the first is drawn and ranked
     #[arg(long, value_name = "METRIC", default_value = "logit_diff", value_parser = metrics())]
@@ -60,10 +61,12 @@ pub(crate) struct PatchArgs {
     /// Positions: each, all together, last, or some: 3, -1, 2..5, 1,4
     #[arg(long, value_name = "POSITIONS", default_value = "each", allow_hyphen_values = true)]
     pub(crate) positions: PositionChoice,
-    /// Heads, one at a time, for sites with heads: each, or some: 3, 0..4, 1,7
+    /// Heads, for sites with heads: each, all together, or some: 3, 0..4, 1,7
     #[arg(long, value_name = "HEADS", allow_hyphen_values = true)]
     pub(crate) heads: Option<HeadChoice>,
-    /// How positions pair if the prompts have different lengths: tokens, left or right
+    /// How positions pair if the prompts have different lengths: equal tokens, or from the left or right end
+    ///
+    /// With tokens, a position whose token has no partner in the other prompt is not patched.
     #[arg(long, value_name = "HOW", value_parser = aligns())]
     pub(crate) align: Option<Align>,
     #[command(flatten)]

@@ -82,6 +82,16 @@ fn run(patch: Patch, contrast: &Contrast, one: &OneLine, terminal: &Terminal) ->
         let message = format!("--metric {} needs {} --answers", metric.name(), metric.needs_tokens());
         return Err(Failure::input(message).hint("name another answer, or give --metric prob"));
     }
+    if contrast.metric == [Metric::LogitDiff] && contrast.answers.len() > 2 {
+        let message =
+            format!("--metric logit_diff compares 2 --answers, and {} are given", contrast.answers.len());
+        return Err(
+            Failure::input(message).hint("name the two answers, or add --metric prob for each of them")
+        );
+    }
+    if one.out.is_none() && (one.again.resume || one.again.force) {
+        return Err(Failure::input("--resume and --force are for the folder of --out, which is not given"));
+    }
     let patch = Patch {
         model: Some(one.model.clone()),
         layers: contrast.layers.clone(),
@@ -111,7 +121,10 @@ fn run(patch: Patch, contrast: &Contrast, one: &OneLine, terminal: &Terminal) ->
             (swept.result, swept.map, Vec::new(), swept.warnings)
         }
     };
+    let is_kl = contrast.metric.first() == Some(&Metric::Kl);
     let from = unedited(&source, "source", &result.columns, &runtime)?.into_iter().next().flatten();
+    // The divergence of a run from itself says nothing of the other prompt.
+    let from = from.filter(|_| !is_kl);
     let prompt = result.base.first().and_then(|values| values.first().copied().flatten());
     let recovered = |value: f64| {
         let (from, prompt) = (from?, prompt?);
@@ -151,13 +164,17 @@ fn human(summary: &Summary, map: &HeatMap, terminal: &Terminal) -> String {
         ("prob" | "logit" | "logprob", [first, ..]) => format!("{} of {first}", summary.metric),
         (metric, _) => metric.into(),
     };
-    let (prompt, from) = (number(summary.prompt), number(summary.from));
+    let prompt = number(summary.prompt);
+    let from = summary.from.map(|from| format!("  --from  {from:+.4}\n")).unwrap_or_default();
     let drawn = render(map, &terminal.style()).unwrap_or_default();
-    let mut text = format!("{metric}, without edits\n  PROMPT  {prompt}\n  --from  {from}\n\n{drawn}\n");
+    let mut text = format!("{metric}, without edits\n  PROMPT  {prompt}\n{from}\n{drawn}\n");
     text += &format!("strongest of {} cells\n", summary.cells);
     for Ranked { cell, recovered } in &summary.strongest {
         let place = [
-            cell.layer.map(|layer| format!("layer {layer}")),
+            match (&cell.layers, cell.layer) {
+                (Some(layers), _) => Some(format!("layers {layers}")),
+                (None, layer) => layer.map(|layer| format!("layer {layer}")),
+            },
             cell.head.map(|head| format!("head {head}")),
             cell.position.map(|position| {
                 let token = cell.token.as_deref().map(|token| format!(" {}", visible(token)));

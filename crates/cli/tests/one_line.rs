@@ -25,13 +25,14 @@ fn a_one_line_command_is_its_printed_experiment() {
     let patch = ["patch", SPAIN, "--from", ITALY, "--answers", "T", "is"];
     let heads =
         ["heads", SPAIN, "--from", ITALY, "--answers", "T", "is", "--metric", "prob", "--metric", "kl"];
-    let cases: [(&[&str], &[&str], usize); 7] = [
+    let cases: [(&[&str], &[&str], usize); 8] = [
         (&patch, &[], LAYERS * place_tokens(&place, &model)),
         (&patch, &["--layers", "cumulative", "--positions", "last"], LAYERS),
         (&patch, &["--layers", "all", "--positions", "all", "--metric", "kl"], 1),
         (&patch, &["--site", "z", "--heads", "0,1", "--layers", "-1", "--positions", "1,2"], 4),
         (&patch, &["--site", "mlp_out", "--layers", "window=2"], place_tokens(&place, &model)),
         (&patch, &["--site", "embedding"], place_tokens(&place, &model)),
+        (&patch, &["--site", "z", "--heads", "all", "--layers", "0", "--positions", "last"], 1),
         (&heads, &[], LAYERS * HEADS),
     ];
     for (number, (start, options, cells)) in cases.into_iter().enumerate() {
@@ -94,9 +95,14 @@ fn the_strongest_cells_are_ranked() {
     {
         assert!(text.contains(word), "no {word:?} in {text}");
     }
-    // Equal prompts leave nothing to recover.
-    let same = place.json(&on_tied(&model, &["patch", SPAIN, "--from", SPAIN, "--answers", "T", "is"], &[]));
-    assert!(same["strongest"].as_array().unwrap().iter().all(|cell| cell["recovered"].is_null()));
+    // The divergence of a prompt from itself leaves nothing to recover.
+    let kl = place.json(&on_tied(
+        &model,
+        &["patch", SPAIN, "--from", ITALY, "--metric", "kl"],
+        &["--layers", "window=2"],
+    ));
+    assert!(kl["from"].is_null() && kl["strongest"][0]["recovered"].is_null());
+    assert_eq!(kl["strongest"][0]["layers"], "0..=1");
 }
 
 #[test]
@@ -104,7 +110,7 @@ fn natural_mistakes_say_what_to_type_instead() {
     let (place, model) = (Place::new(), format!("{FIXTURES}/tiny-llama-tied"));
     let patch = ["patch", SPAIN, "--from", ITALY, "--answers", "T", "is"];
     fs::write(place.path("plain.toml"), "[runs.base]\nids = [3]\n").unwrap();
-    let cases: [(&[&str], &[&str]); 9] = [
+    let cases: [(&[&str], &[&str]); 13] = [
         (
             &["patch", SPAIN, "--from", "The capital of Italy Italy is", "--answers", "T", "is"],
             &["has", "tokens", "base", "source", "--align tokens"],
@@ -122,6 +128,13 @@ fn natural_mistakes_say_what_to_type_instead() {
             &["plain.toml is a file", "sweep"],
         ),
         (&["patch", "missing.txt", "--from", ITALY, "--answers", "T", "is"], &["missing.txt"]),
+        (&["patch", SPAIN, "--from", SPAIN, "--answers", "T", "is"], &["the same text"]),
+        (
+            &["patch", SPAIN, "--from", ITALY, "--answers", "T", "is", "y"],
+            &["logit_diff compares 2 --answers"],
+        ),
+        (&[&patch[..], &["--site", "blocks.1.attn.hook_z", "--layers", "0"]].concat(), &["names layer 1"]),
+        (&[&patch[..], &["--print-experiment"]].concat(), &["cannot be used with"]),
         (&["patch", "-", "--from", "-", "--answers", "T", "is"], &["standard input"]),
     ];
     for (args, words) in cases {
@@ -131,6 +144,8 @@ fn natural_mistakes_say_what_to_type_instead() {
         }
         assert!(!place.path("out/cells.csv").exists());
     }
+    let unsaved = place.refused(&on_tied(&model, &patch, &["--force"]));
+    assert!(unsaved.contains("--out, which is not given"), "{unsaved}");
     let aligned = ["--from", "The capital of Italy Italy is", "--answers", "T", "is", "--align", "left"];
     place.json(&on_tied(&model, &["patch", SPAIN], &aligned));
 }

@@ -1,5 +1,6 @@
 //! The cells of a sweep that change the answer most.
 
+use crate::tidy::span;
 use causalcone_engine::SweepResult;
 use causalcone_engine::plan::Coordinates;
 use causalcone_model::{Model, Site};
@@ -11,9 +12,12 @@ pub struct Strongest {
     /// The site.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub site: Option<&'static str>,
-    /// The layer; the last one where several are edited together.
+    /// The layer; the last one where layers accumulate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layer: Option<usize>,
+    /// The layers, where several are edited together: "0..=5", "0 3 7".
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layers: Option<String>,
     /// The head.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head: Option<usize>,
@@ -61,6 +65,7 @@ pub fn strongest(result: &SweepResult, model: &Model, most: usize) -> Vec<Strong
         all.push(Strongest {
             site: at.site.map(Site::name),
             layer: at.layer,
+            layers: span(&at.layers).filter(|_| at.layers.len() > 1),
             head: at.head,
             position: at.position,
             token: at.position.and_then(|position| token_at(result, model, position)),

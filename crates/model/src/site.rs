@@ -223,7 +223,7 @@ impl Site {
     }
 
     /// The site of a TransformerLens hook name, if it is in the alias table, and the layer if the name says one:
-    /// `blocks.3.attn.hook_z`, or `attn.hook_z` and `hook_z` of any layer.
+    /// `blocks.3.attn.hook_z`, or `attn.hook_z`, `hook_z` and `z` of any layer.
     fn by_lens_name(name: &str) -> Option<(Self, Option<usize>)> {
         let (rest, layer) = match name.strip_prefix("blocks.") {
             Some(rest) => {
@@ -234,7 +234,8 @@ impl Site {
         };
         let is_it = |lens: &str| {
             let end = lens.rsplit_once('.').map_or(lens, |(_, end)| end);
-            !lens.is_empty() && (lens == rest || layer.is_none() && end == rest)
+            let is_end = end == rest || end.strip_prefix("hook_") == Some(rest);
+            !lens.is_empty() && (lens == rest || layer.is_none() && is_end)
         };
         Self::all().find(|site| is_it(site.0.lens)).map(|site| (site, layer))
     }

@@ -46,9 +46,11 @@ class Experiment:
     """Runs, the edits made to them, and what is read. Nothing is computed, or checked against the model, until
     something is asked for."""
 
-    def __init__(self, model: Model, *, date: str | datetime.date | None = None) -> None:
-        """An experiment without runs. A chat template that asks for the date gets `date`, by default the local time."""
-        self.model = model
+    def __init__(self, model: Model | str, *, date: str | datetime.date | None = None) -> None:
+        """An experiment without runs, on a model or the model of that name. A chat template that asks for the date gets
+        `date`, by default the local time."""
+        self.model = Model(model) if isinstance(model, str) else model
+        self._copied_from: tuple[Experiment, ...] = ()
         self._document: dict[str, Any] = {"runs": {}, "edit": []}
         if date is not None:
             self._document["date"] = as_date(date)
@@ -94,7 +96,7 @@ class Experiment:
         return experiment
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any], model: Model) -> Experiment:
+    def from_document(cls, document: Mapping[str, Any], model: Model | str) -> Experiment:
         """The experiment of a document in the schema of experiment files. The model that it names does not count."""
         experiment = cls(model)
         experiment._document = {"runs": {}, "edit": []} | copy.deepcopy(dict(document))
@@ -106,6 +108,8 @@ class Experiment:
     def copy(self) -> Experiment:
         """An experiment of the same runs, edits and reads, which can be changed on its own."""
         other = type(self)(self.model)
+        # The runs of this experiment name those of the copy.
+        other._copied_from = (*self._copied_from, self)
         other._document = copy.deepcopy(self._document)
         other._arrays, other._functions = dict(self._arrays), dict(self._functions)
         other._examples = None if self._examples is None else list(self._examples)
@@ -221,6 +225,8 @@ class Experiment:
         An edit of a name that another one has takes its place, so that a cell of a notebook can be run again. An edit
         without a name that says the same as an earlier one is added, with a warning.
         """
+        if name == "":
+            raise InputError("the name of an edit is empty", "leave it out, or give a text")
         edits = self._document["edit"]
         edit: dict[str, Any] = {"name": name or _free_name("edit", len(edits), {one.get("name") for one in edits})}
         if run is not None:
@@ -466,7 +472,7 @@ class Experiment:
 
     def _name_of(self, run: Run | str) -> str:
         if isinstance(run, Run):
-            if run.experiment is not self:
+            if run.experiment is not self and run.experiment not in self._copied_from:
                 raise InputError(f'run "{run.name}" is of another experiment')
             return run.name
         return run

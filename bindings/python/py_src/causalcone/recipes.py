@@ -26,7 +26,7 @@ from .results import Sweep
 
 
 def patch(
-    model: Model,
+    model: Model | str,
     prompt: str | Iterable[int],
     source: str | Iterable[int],
     answers: Iterable[str | int],
@@ -53,7 +53,7 @@ def patch(
 
 
 def heads(
-    model: Model,
+    model: Model | str,
     prompt: str | Iterable[int],
     source: str | Iterable[int],
     answers: Iterable[str | int],
@@ -69,7 +69,7 @@ def heads(
 
 
 def _run(
-    model: Model,
+    model: Model | str,
     document: dict[str, Any],
     asked: tuple[str | Iterable[int], str | Iterable[int], Iterable[str | int]],
     align: str | None,
@@ -78,6 +78,8 @@ def _run(
     progress: bool | None,
 ) -> Sweep:
     prompt, source, answers = asked
+    if isinstance(prompt, str) and prompt == source:
+        raise InputError("both prompts are the same text: patching changes nothing")
     document["runs"] = {"base": _prompt(prompt, "prompt"), "source": _prompt(source, "source")}
     document["read"]["tokens"] = plain([answers] if isinstance(answers, str) else list(answers))
     document["sweep"]["metrics"] = plain([metrics] if isinstance(metrics, str) else list(metrics))

@@ -298,6 +298,7 @@ class Cell:
     change: float
     site: str | None = None
     layer: int | None = None
+    layers: str | None = None
     head: int | None = None
     position: int | None = None
     token: str | None = None
@@ -307,7 +308,12 @@ class Cell:
         token = "" if self.token is None else f" {_visible(self.token)}"
         places = [
             f"{name} {place}{token if name == 'position' else ''}"
-            for name, place in (("layer", self.layer), ("head", self.head), ("position", self.position))
+            for name, place in (
+                ("layers", self.layers),
+                ("layer", None if self.layers else self.layer),
+                ("head", self.head),
+                ("position", self.position),
+            )
             if place is not None
         ]
         return f"<Cell {'  '.join(places)}: {self.value:+.4f}, change {self.change:+.4f}>"
@@ -343,7 +349,7 @@ class Sweep:
 
     def best(self, n: int = 5) -> list[Cell]:
         """The cells whose first number changes most, the largest change first."""
-        return [Cell(**cell) for cell in json.loads(self._native.best(n))]
+        return [Cell(**cell) for cell in json.loads(self._native.best(max(n, 0)))]
 
     @property
     def verification(self) -> dict[str, Any] | None:

@@ -68,16 +68,26 @@ impl FromStr for PositionChoice {
     }
 }
 
-/// Which heads, one at a time.
+/// Which heads, and whether a sweep goes over them.
 #[derive(Debug, Clone, PartialEq)]
-pub struct HeadChoice(pub Indices);
+pub struct HeadChoice {
+    /// The heads.
+    pub heads: Indices,
+    /// One at a time; `None` edits all of them together.
+    pub axis: Option<Each>,
+}
 
 impl FromStr for HeadChoice {
     type Err = String;
 
-    /// `each`, or some.
+    /// `each`, `all` together, or some, one at a time.
     fn from_str(text: &str) -> Result<Self, String> {
-        if text == "each" { Ok(Self(Indices::All)) } else { indices(text).map(Self) }
+        let (heads, axis) = match text {
+            "each" => (Indices::All, Some(Each)),
+            "all" => (Indices::All, None),
+            some => (indices(some)?, Some(Each)),
+        };
+        Ok(Self { heads, axis })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Activation patching: activations of one prompt put into the run of another.
 
 use super::choice::{HeadChoice, LayerChoice, PositionChoice};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use causalcone_engine::schema::{
     EachFile, EditFile, LayerAxisFile, OpFile, ReadFile, RunFile, SweepFile, TokenFile, ValueFile,
 };
@@ -86,7 +86,7 @@ impl Patch {
         Self {
             site: "z".into(),
             positions: PositionChoice { positions: Positions::Last, axis: None },
-            heads: Some(HeadChoice(Indices::All)),
+            heads: Some(HeadChoice { heads: Indices::All, axis: Some(Each) }),
             ..Self::new(prompt, source, answers)
         }
     }
@@ -94,11 +94,22 @@ impl Patch {
     /// The experiment.
     ///
     /// # Errors
-    /// When there is no such site.
+    /// When there is no such site, its name has a layer and `layers` names others, or both prompts are the same text.
     pub fn file(&self) -> Result<ExperimentFile> {
         // A name such as blocks.3.hook_z names its layer itself.
         let (site, named_layer) = Site::parse(&self.site)?;
         let has_layers = site.is_in_block();
+        if let (Some(layer), true) = (named_layer, self.layers.layers != Indices::All) {
+            let message = format!("site {} names layer {layer}, and layers are given too", self.site);
+            return Err(Error::refused(message, &format!("leave out the layers, or write {}", site.name())));
+        }
+        if self.prompt == self.source && !self.prompt.is_empty() {
+            let message = "both prompts are the same text: patching changes nothing";
+            return Err(Error::refused(
+                message,
+                "give a source prompt that differs in what the answer depends on",
+            ));
+        }
         let run = |prompt: &String| RunFile { prompt: Some(prompt.clone()), ..RunFile::default() };
         let value = ValueFile { run: Some(SOURCE.into()), align: self.align, ..ValueFile::default() };
         let edit = EditFile {
@@ -107,7 +118,7 @@ impl Patch {
             site: Some(self.site.clone()),
             layers: (has_layers && named_layer.is_none()).then(|| self.layers.layers.clone()),
             positions: Some(self.positions.positions.clone()),
-            heads: self.heads.as_ref().map(|HeadChoice(heads)| heads.clone()),
+            heads: self.heads.as_ref().map(|choice| choice.heads.clone()),
             op: OpFile::Name("swap".into()),
             value: Some(Box::new(value)),
             ..EditFile::default()
@@ -115,7 +126,7 @@ impl Patch {
         let sweep = SweepFile {
             layers: self.layers.axis.filter(|_| has_layers).map(LayerAxisFile),
             positions: self.positions.axis.map(|Each| EachFile::Each),
-            heads: self.heads.as_ref().map(|_| EachFile::Each),
+            heads: self.heads.as_ref().and_then(|choice| choice.axis).map(|Each| EachFile::Each),
             metrics: Some(self.metrics.iter().map(|metric| metric.name().into()).collect()),
             ..SweepFile::default()
         };
