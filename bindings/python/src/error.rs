@@ -40,6 +40,24 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// The failure to read a document that the package has written: a line and a column in it help nobody.
+    pub(crate) fn of_document(error: causalcone::EngineError) -> Self {
+        let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let failure = Self::from(causalcone::Error::from(error));
+        let Self::Library { mut message, hint, why } = failure else { return failure };
+        if let Some((before, (line, column))) = message
+            .rsplit_once(" at line ")
+            .and_then(|(before, at)| Some((before, at.split_once(" column ")?)))
+            && is_number(line)
+            && is_number(column)
+        {
+            message = before.to_owned();
+        }
+        Self::Library { message, hint, why }
+    }
+}
+
 impl From<causalcone::Error> for Failure {
     fn from(error: causalcone::Error) -> Self {
         let why = if error.is_internal() { Why::Internal } else { Why::of(error.is_bad_input()) };

@@ -37,7 +37,7 @@ impl Loaded {
         let CallInputs { inputs, variables } =
             CallInputs::new(&self.constants, arrays, functions, wanted, &watch)?;
         let has_functions = !inputs.closures.is_empty();
-        let mut file = ExperimentFile::from_json(document)?;
+        let mut file = ExperimentFile::from_json(document).map_err(Failure::of_document)?;
         file.inputs = inputs;
         Ok(Written { file, inputs: variables, watch, has_functions })
     }

@@ -35,6 +35,6 @@ fn parsed<T: FromStr<Err = String>>(name: &str, text: Option<&str>) -> Result<Op
 /// Checks that the JSON of an edit follows the schema.
 #[pyfunction]
 pub(crate) fn check_edit(edit: &str) -> PyResult<()> {
-    ExperimentFile::from_json(&format!("{{\"edit\": [{edit}]}}")).map_err(Failure::from)?;
+    ExperimentFile::from_json(&format!("{{\"edit\": [{edit}]}}")).map_err(Failure::of_document)?;
     Ok(())
 }

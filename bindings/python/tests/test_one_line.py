@@ -72,6 +72,7 @@ def test_layers_that_are_patched_together_are_named(model):
     sweep = cc.patch(model, SPAIN, ITALY, ("T", "is"), layers="window=2", positions="last")
     assert [cell.layers for cell in sweep.best(3)] == ["0..=1"] and "layers 0..=1" in repr(sweep.best(1)[0])
     assert sweep.best(-1) == []
+    assert values(cc.patch(model, SPAIN, ITALY, ("T", "is"), layers={"window": 2}, positions="last")) == values(sweep)
     together = cc.patch(model, SPAIN, ITALY, ("T", "is"), site="z", heads="all", layers=0, positions="last")
     assert len(together) == 1
     for options, said in [
@@ -138,6 +139,10 @@ def test_a_misspelt_key_leaves_the_experiment_as_it_was(model):
         assert 'edit "edit0"' in refused.value.message
     assert exp.edits == []
     exp.edit(site="resid_post", layers=1, op="ablate")
+    with pytest.raises(cc.InputError, match="each") as refused:
+        exp.sweep(positions="last")
+    assert "column" not in refused.value.message
+    exp.sweep(layers="window=1", metrics="entropy")
     exp.execute()
     with pytest.raises(cc.InputError, match='there is no run "italy"; the runs are: base'):
         exp.edit(site="resid_post", layers=1, op="patch", value="italy")

@@ -21,7 +21,6 @@ import datetime
 import itertools
 import json
 import os
-import re
 import warnings
 from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
@@ -268,9 +267,8 @@ class Experiment:
         try:
             _native.check_edit(json.dumps(edit))
         except InputError as error:
-            # The document is not what the caller wrote: a column in it helps nobody.
-            message = re.sub(r" at line \d+ column \d+$", "", error.message)
-            raise InputError(message.replace("edit[0]", f'edit "{edit["name"]}"', 1), error.hint) from None
+            message = error.message.replace("edit[0]", f'edit "{edit["name"]}"', 1)
+            raise InputError(message, error.hint) from None
 
     def _alike(self, one: Any, other: Any) -> bool:
         """Whether two edits, or parts of them, say the same: arrays by their numbers, functions by themselves."""

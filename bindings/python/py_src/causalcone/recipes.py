@@ -13,7 +13,7 @@ True
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from . import _native
@@ -32,7 +32,7 @@ def patch(
     answers: Iterable[str | int],
     *,
     site: str = "resid_pre",
-    layers: str | int | Iterable[int] = "each",
+    layers: str | int | Iterable[int] | Mapping[str, int] = "each",
     positions: str | int | Iterable[int] = "each",
     heads: str | int | Iterable[int] | None = None,
     align: str | None = None,
@@ -58,7 +58,7 @@ def heads(
     source: str | Iterable[int],
     answers: Iterable[str | int],
     *,
-    layers: str | int | Iterable[int] = "each",
+    layers: str | int | Iterable[int] | Mapping[str, int] = "each",
     metrics: str | Iterable[str] = "logit_diff",
     memory: int | None = None,
     progress: bool | None = None,
@@ -92,10 +92,12 @@ def _prompt(prompt: str | Iterable[int], part: str) -> dict[str, Any]:
     return {"prompt": prompt} if isinstance(prompt, str) else {"ids": as_ids(prompt, part)}
 
 
-def _text(choice: str | int | Iterable[int] | None) -> str | None:
+def _text(choice: str | int | Iterable[int] | Mapping[str, int] | None) -> str | None:
     """A choice of layers, positions or heads as the command takes it."""
     if choice is None or isinstance(choice, str):
         return choice
+    if isinstance(choice, Mapping) and set(choice) == {"window"}:
+        return f"window={choice['window']}"
     numbers = plain(choice)
     numbers = numbers if isinstance(numbers, list) else [numbers]
     if not all(isinstance(one, int) for one in numbers) or not numbers:

@@ -236,6 +236,9 @@ impl<'de> Deserialize<'de> for LayerAxisFile {
                 match text {
                     "each" => Ok(LayerAxis::Each),
                     "cumulative" => Ok(LayerAxis::Cumulative),
+                    other if let Some(Ok(width)) = other.strip_prefix("window=").map(str::parse) => {
+                        Ok(LayerAxis::Window(width))
+                    }
                     other => Err(E::invalid_value(de::Unexpected::Str(other), &self)),
                 }
             }
