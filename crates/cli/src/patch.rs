@@ -121,10 +121,11 @@ fn run(patch: Patch, contrast: &Contrast, one: &OneLine, terminal: &Terminal) ->
             (swept.result, swept.map, Vec::new(), swept.warnings)
         }
     };
-    let is_kl = contrast.metric.first() == Some(&Metric::Kl);
-    let from = unedited(&source, "source", &result.columns, &runtime)?.into_iter().next().flatten();
     // The divergence of a run from itself says nothing of the other prompt.
-    let from = from.filter(|_| !is_kl);
+    let from = match contrast.metric.first() {
+        Some(Metric::Kl) => None,
+        _ => unedited(&source, "source", &result.columns, &runtime)?.into_iter().next().flatten(),
+    };
     let prompt = result.base.first().and_then(|values| values.first().copied().flatten());
     let recovered = |value: f64| {
         let (from, prompt) = (from?, prompt?);

@@ -130,7 +130,7 @@ pub(crate) fn joined(path: &str, key: &str) -> String {
     format!("{path}{separator}{key}")
 }
 
-/// A text of so many characters at most, and a sign where it goes on.
+/// The first `most` characters of a text, with an ellipsis if there are more.
 pub(crate) fn cut_off(text: &str, most: usize) -> String {
     let mut short: String = text.chars().take(most).collect();
     if short.len() < text.len() {

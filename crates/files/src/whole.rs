@@ -3,8 +3,7 @@
 //! A reader, or a run that is resumed after a crash, never sees half a file under its final name.
 
 use crate::disk;
-use crate::path::IfExists;
-use crate::path::directory_of;
+use crate::path::{IfExists, directory_of};
 use crate::place::check_target;
 use crate::temporary::Temporary;
 use crate::{Error, Result};

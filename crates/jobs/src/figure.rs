@@ -1,6 +1,6 @@
 //! The heat map of a sweep: what goes on which axis.
 
-use crate::tidy::span;
+use crate::tidy::{common_token, span};
 use causalcone_engine::plan::Coordinates;
 use causalcone_engine::{Column, Metric, SweepResult, TokenLabels};
 use causalcone_model::{Model, Site};
@@ -258,15 +258,10 @@ impl Across {
 fn column_tick(point: &AxisPoint, result: &SweepResult, model: &Model, by_place: bool) -> Tick {
     match (point.position, point.head, point.scale) {
         (Some(position), ..) if by_place => Tick::new(position.to_string()),
-        (Some(position), ..) => {
-            let mut there = result.prompts.iter().filter_map(|prompt| prompt.get(position));
-            match there.next() {
-                Some(first) if there.all(|id| id == first) => {
-                    Tick::token(position.to_string(), model.token_text(*first))
-                }
-                _ => Tick::new(position.to_string()),
-            }
-        }
+        (Some(position), ..) => match common_token(result, position) {
+            Some(id) => Tick::token(position.to_string(), model.token_text(id)),
+            None => Tick::new(position.to_string()),
+        },
         (_, Some(head), _) => Tick::new(head.to_string()),
         (.., Some(scale)) => Tick::new(f64::from_bits(scale).to_string()),
         _ => Tick::new("all"),

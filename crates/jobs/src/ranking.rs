@@ -1,6 +1,6 @@
 //! The cells of a sweep that change the answer most.
 
-use crate::tidy::span;
+use crate::tidy::{common_token, span};
 use causalcone_engine::SweepResult;
 use causalcone_engine::plan::Coordinates;
 use causalcone_model::{Model, Site};
@@ -68,7 +68,11 @@ pub fn strongest(result: &SweepResult, model: &Model, most: usize) -> Vec<Strong
             layers: span(&at.layers).filter(|_| at.layers.len() > 1),
             head: at.head,
             position: at.position,
-            token: at.position.and_then(|position| token_at(result, model, position)),
+            token: at
+                .position
+                .and_then(|position| common_token(result, position))
+                .map(|id| model.token_text(id))
+                .filter(|_| model.tokenizer().is_some()),
             scale: at.scale,
             value,
             change: value - base,
@@ -85,12 +89,4 @@ pub fn strongest(result: &SweepResult, model: &Model, most: usize) -> Vec<Strong
     all.sort_by(|a, b| b.change.abs().total_cmp(&a.change.abs()));
     all.truncate(most);
     all
-}
-
-/// The text at a position, if all prompts have the same token there.
-fn token_at(result: &SweepResult, model: &Model, position: usize) -> Option<String> {
-    model.tokenizer()?;
-    let mut there = result.prompts.iter().filter_map(|prompt| prompt.get(position));
-    let first = there.next()?;
-    there.all(|id| id == first).then(|| model.token_text(*first))
 }

@@ -109,6 +109,13 @@ fn only(ids: &[u32]) -> Option<u32> {
     }
 }
 
+/// The token at a position, if all prompts have the same token there.
+pub(crate) fn common_token(result: &SweepResult, position: usize) -> Option<u32> {
+    let mut there = result.prompts.iter().filter_map(|prompt| prompt.get(position));
+    let first = there.next()?;
+    there.all(|id| id == first).then_some(*first)
+}
+
 /// Layers edited together: "3", "0..=5", "0 3 7".
 pub(crate) fn span(layers: &[usize]) -> Option<String> {
     let consecutive = layers.windows(2).all(|pair| pair[1] == pair[0] + 1);

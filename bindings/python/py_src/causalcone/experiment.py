@@ -301,7 +301,7 @@ class Experiment:
         if top is not None:
             read["top"] = top
         if tokens is not None:
-            read["tokens"] = plain([tokens] if isinstance(tokens, (str, int)) else list(tokens))
+            read["tokens"] = plain(tokens)
         if answers is not None:
             read["answers"] = plain(list(answers))
 
@@ -478,9 +478,6 @@ class Experiment:
     def _axes(self, axes: dict[str, Any]) -> dict[str, Any]:
         """The axes of a sweep as a document has them, without those that are None."""
         named = axes | {"edit": self._edits(axes.get("edit"))}
-        for key in ("sites", "metrics", "methods"):
-            if isinstance(named.get(key), str):
-                named[key] = [named[key]]
         return {key: plain(axis) for key, axis in named.items() if axis is not None}
 
     def _edits(self, edits: Any) -> Any:

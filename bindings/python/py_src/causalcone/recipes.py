@@ -81,8 +81,8 @@ def _run(
     if isinstance(prompt, str) and prompt == source:
         raise InputError("both prompts are the same text: patching changes nothing")
     document["runs"] = {"base": _prompt(prompt, "prompt"), "source": _prompt(source, "source")}
-    document["read"]["tokens"] = plain([answers] if isinstance(answers, str) else list(answers))
-    document["sweep"]["metrics"] = plain([metrics] if isinstance(metrics, str) else list(metrics))
+    document["read"]["tokens"] = plain(answers)
+    document["sweep"]["metrics"] = plain(metrics)
     if align is not None:
         document["edit"][0]["value"]["align"] = align
     return Experiment.from_document(document, model).sweep(memory=memory, progress=progress)

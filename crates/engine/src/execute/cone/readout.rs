@@ -26,7 +26,7 @@ type Asked = HashMap<Option<Arc<[u32]>>, Vec<(NodeId, usize)>>;
 /// Their logits, by what was asked.
 type Logits = HashMap<LogitsKey, Tensor>;
 
-/// Of which tokens, whose, of which row.
+/// The tokens that are read, the node that owns the row, and the row.
 type LogitsKey = (Option<Arc<[u32]>>, NodeId, usize);
 
 impl Delivery<'_> {
